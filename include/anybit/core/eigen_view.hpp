@@ -1,0 +1,38 @@
+#pragma once
+// The one place where a caller's Eigen object becomes a view. Ownership of Eigen objects never crosses an
+// interface of anybit: their allocator depends on the -m flags of the translation unit.
+
+#include <Eigen/Core>
+
+#include <anybit/core/view.hpp>
+
+namespace anybit::inline ANYBIT_CODE {
+
+using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using RowMatrixD = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// View of a row-major Eigen matrix, block or map with unit inner stride. No copy, ever.
+template <class Derived>
+auto as_view(Eigen::DenseBase<Derived>& m) {
+  static_assert(Derived::IsRowMajor || Derived::ColsAtCompileTime == 1,
+                "anybit: as_view needs a row-major Eigen matrix; declare it Eigen::RowMajor (a column-major one would have to be copied)");
+  static_assert(Derived::InnerStrideAtCompileTime == 1, "anybit: as_view needs unit inner stride");
+  return MatrixView<typename Derived::Scalar>(m.derived().data(), m.rows(), m.cols(), m.derived().outerStride());
+}
+template <class Derived>
+auto as_view(const Eigen::DenseBase<Derived>& m) {
+  static_assert(Derived::IsRowMajor || Derived::ColsAtCompileTime == 1,
+                "anybit: as_view needs a row-major Eigen matrix; declare it Eigen::RowMajor (a column-major one would have to be copied)");
+  static_assert(Derived::InnerStrideAtCompileTime == 1, "anybit: as_view needs unit inner stride");
+  return MatrixView<const typename Derived::Scalar>(m.derived().data(), m.rows(), m.cols(), m.derived().outerStride());
+}
+
+/// Eigen's product and factorization kernels over a view.
+inline auto as_eigen(ConstMatrix v) {
+  return Eigen::Map<const RowMatrix, 0, Eigen::OuterStride<>>(v.data, v.rows, v.cols, Eigen::OuterStride<>(v.stride));
+}
+inline auto as_eigen(MutableMatrix v) {
+  return Eigen::Map<RowMatrix, 0, Eigen::OuterStride<>>(v.data, v.rows, v.cols, Eigen::OuterStride<>(v.stride));
+}
+
+}  // namespace anybit::inline ANYBIT_CODE

@@ -1,0 +1,5 @@
+#pragma once
+
+#define ANYBIT_VERSION_MAJOR 0
+#define ANYBIT_VERSION_MINOR 1
+#define ANYBIT_VERSION_PATCH 0
