@@ -20,9 +20,10 @@ struct Extents {
   friend constexpr bool operator==(Extents, Extents) = default;
 };
 
-/// What the values of one group share: value = scale * level + shift.
+/// What the values of one group share: value = scale * (level - zero). `zero` is in units of levels; it is 0 for formats
+/// without a zero point and a whole number in [0, 2^bits) for those with one, so that the product is rounded only once.
 struct Affine {
-  float scale = 1, shift = 0;
+  float scale = 1, zero = 0;
   friend constexpr bool operator==(Affine, Affine) = default;
 };
 

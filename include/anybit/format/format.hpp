@@ -1,0 +1,130 @@
+#pragma once
+// What one code means. A format is an empty struct with static members, all constexpr: see docs/custom_format.md.
+
+#include <array>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <type_traits>
+
+#include <anybit/core/types.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+/// bits     1 to 16; codes are 0 .. 2^bits - 1 and all of them decode to a finite or documented special level.
+/// name     unique, lower case, without '/' (it is part of the scheme's name in files).
+/// encode   nearest level, saturating; NaN encodes like 0. The argument is already divided by the scale.
+/// decode   the level of a code.
+/// fit      the Affine that suits a group of weights, before its scale is rounded by the scale store.
+///          All zero gives scale 0; callers screen for NaN and infinity beforehand.
+template <class F>
+concept Format = requires(float x, Code c, std::span<const float> values) {
+  requires(F::bits >= 1 && F::bits <= 16);
+  { F::name } -> std::convertible_to<std::string_view>;
+  { F::encode(x) } -> std::same_as<Code>;
+  { F::decode(c) } -> std::same_as<float>;
+  { F::fit(values) } -> std::same_as<Affine>;
+};
+
+/// Levels are step * integer, so that dot products with integer activations are exact integers.
+template <class F>
+concept UniformFormat = Format<F> && requires(Code c) {
+  { F::to_int(c) } -> std::same_as<std::int32_t>;
+  { F::step } -> std::convertible_to<float>;
+};
+
+/// Formats whose groups store a zero point besides the scale. They say `static constexpr bool has_zero_point = true` and
+/// give `encode_around(x, zero)`: the code nearest to x + zero, rounding x before adding (as GPTQ and AWQ do).
+template <class F>
+constexpr bool has_zero_point_v = false;
+template <class F>
+  requires requires { requires F::has_zero_point; }
+constexpr bool has_zero_point_v<F> = true;
+
+/// Formats that multiply by the reciprocal of the scale instead of dividing (bitsandbytes) say
+/// `static constexpr bool multiplies_by_reciprocal = true`; the two differ in the last bit before rounding.
+template <class F>
+constexpr bool multiplies_by_reciprocal_v = false;
+template <class F>
+  requires requires { requires F::multiplies_by_reciprocal; }
+constexpr bool multiplies_by_reciprocal_v<F> = true;
+
+/// How one code is held outside packed bytes.
+template <int Bits>
+using StoredCode = std::conditional_t<(Bits <= 8), std::uint8_t, std::uint16_t>;
+template <Format F>
+using code_t = StoredCode<F::bits>;
+
+/// All levels of a format, indexed by code. What kernels use for formats that they know nothing else about.
+template <Format F>
+constexpr std::array<float, (std::size_t{1} << F::bits)> decode_table() {
+  std::array<float, (std::size_t{1} << F::bits)> table{};
+  for (std::size_t c = 0; c < table.size(); ++c) table[c] = F::decode(static_cast<Code>(c));
+  return table;
+}
+template <Format F>
+inline constexpr auto decode_table_v = decode_table<F>();
+
+/// The largest |level|.
+template <Format F>
+constexpr float max_level() {
+  float m = 0;
+  for (std::size_t c = 0; c < (std::size_t{1} << F::bits); ++c) {
+    const float v = F::decode(static_cast<Code>(c)), a = v < 0 ? -v : v;
+    if (a > m && a <= 3.402823466e38f) m = a;
+  }
+  return m;
+}
+
+/// max |v|; 0 for an empty span.
+constexpr ANYBIT_INLINE float abs_max(std::span<const float> values) {
+  float m = 0;
+  for (const float v : values) {
+    const float a = v < 0 ? -v : v;
+    if (a > m) m = a;
+  }
+  return m;
+}
+
+/// The usual fit of a format without zero point: the largest weight lands on the largest level.
+template <class F>
+constexpr ANYBIT_INLINE Affine fit_abs_max(std::span<const float> values) {
+  return {abs_max(values) / max_level<F>(), 0};
+}
+
+/// The code of weight w in a group with affine a. One definition for every algorithm, so that codes are equal on every
+/// instruction set. A group with scale 0 holds only zeros.
+template <Format F>
+constexpr ANYBIT_INLINE Code quantize_value(float w, Affine a) {
+  float x = 0;
+  if (a.scale != 0) {
+    if constexpr (multiplies_by_reciprocal_v<F>) x = w * (1.0f / a.scale);
+    else x = w / a.scale;
+  }
+  if constexpr (has_zero_point_v<F>) return F::encode_around(x, a.zero);
+  else return F::encode(x);
+}
+
+/// The weight that code c stands for.
+template <Format F>
+constexpr ANYBIT_INLINE float dequantize_value(Code c, Affine a) {
+  if constexpr (has_zero_point_v<F>) return a.scale * (F::decode(c) - a.zero);
+  else return a.scale * F::decode(c);
+}
+
+/// Rounds to the nearest integer, ties to even, for |x| < 2^22; constexpr and equal on every instruction set.
+constexpr ANYBIT_INLINE float round_half_even(float x) {
+  if (std::is_constant_evaluated()) {
+    const auto i = static_cast<std::int64_t>(x);  // toward zero
+    const float f = static_cast<float>(i), rest = x - f;
+    const bool odd = (i & 1) != 0;
+    if (rest > 0.5f || (rest == 0.5f && odd)) return f + 1;
+    if (rest < -0.5f || (rest == -0.5f && odd)) return f - 1;
+    return f;
+  }
+  return std::nearbyintf(x);
+}
+
+}  // namespace anybit::inline ANYBIT_ABI

@@ -1,0 +1,30 @@
+#pragma once
+// How the codes of one row become bytes. Rows start on a byte.
+
+#include <concepts>
+#include <span>
+#include <string_view>
+
+#include <anybit/core/fixed_string.hpp>
+#include <anybit/core/types.hpp>
+#include <anybit/format/format.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+/// granule                    codes that share no byte with their neighbours: unpacking may start at any multiple of it
+/// packed_bytes<Bits>(n)      bytes of a row of n codes
+/// pack<Bits>(codes, out)     writes packed_bytes(codes.size()) bytes; unused bits of the last byte are 0
+/// unpack<Bits>(in, n, first, out)   codes first .. first + out.size() - 1 of a row of n; first is a multiple of granule.
+///                            Never reads past packed_bytes(n).
+/// Codes must be below 2^Bits (below 3 for base 3).
+template <class L, int Bits>
+concept PackLayout = requires(Index n, std::span<const StoredCode<Bits>> codes, std::span<StoredCode<Bits>> out,
+                              std::byte* bytes, const std::byte* in) {
+  { L::name } -> std::convertible_to<std::string_view>;
+  { L::granule } -> std::convertible_to<Index>;
+  { L::template packed_bytes<Bits>(n) } -> std::same_as<Index>;
+  L::template pack<Bits>(codes, bytes);
+  L::template unpack<Bits>(in, n, n, out);
+};
+
+}  // namespace anybit::inline ANYBIT_ABI

@@ -1,0 +1,101 @@
+#pragma once
+// How the scales of a matrix become bytes.
+
+#include <bit>
+#include <concepts>
+#include <cstring>
+#include <span>
+#include <string_view>
+
+#include <anybit/core/fixed_string.hpp>
+#include <anybit/core/half.hpp>
+#include <anybit/core/types.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+/// joint             true when the stored form of one scale depends on the others (double quantization)
+/// bytes(n)          bytes of n scales
+/// round_trip(s)     replaces scales by what load() will give after store(); all scales of a matrix if joint. Idempotent.
+/// store(s, out)     writes bytes(s.size()) bytes
+/// load(in, n, first, out)  reads scales first .. first + out.size() - 1 of n
+/// Scales are finite and not negative; stored scales always are too (overflow saturates).
+template <class S>
+concept ScaleStore = requires(Index n, std::span<float> s, std::span<const float> cs, std::byte* out, const std::byte* in) {
+  { S::name } -> std::convertible_to<std::string_view>;
+  { S::joint } -> std::convertible_to<bool>;
+  { S::bytes(n) } -> std::same_as<Index>;
+  S::round_trip(s);
+  S::store(cs, out);
+  S::load(in, n, n, s);
+};
+
+/// The format's levels are the values: every scale is 1 and takes no bytes.
+struct NoScale {
+  static constexpr auto name = FixedString("noscale");
+  static constexpr bool joint = false;
+  static constexpr Index bytes(Index) { return 0; }
+  static ANYBIT_INLINE void round_trip(std::span<float> s) {
+    for (float& v : s) v = 1;
+  }
+  static ANYBIT_INLINE void store(std::span<const float>, std::byte*) {}
+  static ANYBIT_INLINE void load(const std::byte*, Index, Index, std::span<float> out) { round_trip(out); }
+};
+
+namespace detail {
+/// A store in which every scale stands alone as one Bits-wide pattern; Codec gives encode(float) and decode(Bits).
+template <class Codec, class Pattern>
+struct IndependentScales {
+  static constexpr bool joint = false;
+  static constexpr Index bytes(Index n) { return n * static_cast<Index>(sizeof(Pattern)); }
+  static ANYBIT_INLINE void round_trip(std::span<float> s) {
+    for (float& v : s) v = Codec::decode(Codec::encode(v));
+  }
+  static ANYBIT_INLINE void store(std::span<const float> s, std::byte* out) {
+    for (std::size_t i = 0; i < s.size(); ++i) {
+      const Pattern p = Codec::encode(s[i]);
+      std::memcpy(out + i * sizeof(Pattern), &p, sizeof(Pattern));
+    }
+  }
+  static ANYBIT_INLINE void load(const std::byte* in, Index, Index first, std::span<float> out) {
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      Pattern p;
+      std::memcpy(&p, in + (static_cast<std::size_t>(first) + i) * sizeof(Pattern), sizeof(Pattern));
+      out[i] = Codec::decode(p);
+    }
+  }
+};
+}  // namespace detail
+
+struct ScaleF32 : detail::IndependentScales<ScaleF32, std::uint32_t> {
+  static constexpr auto name = FixedString("f32");
+  static constexpr ANYBIT_INLINE std::uint32_t encode(float s) { return std::bit_cast<std::uint32_t>(s); }
+  static constexpr ANYBIT_INLINE float decode(std::uint32_t p) { return std::bit_cast<float>(p); }
+};
+struct ScaleF16 : detail::IndependentScales<ScaleF16, std::uint16_t> {
+  static constexpr auto name = FixedString("f16");
+  static constexpr ANYBIT_INLINE std::uint16_t encode(float s) { return f32_to_f16(s < 65504.0f ? s : 65504.0f); }
+  static constexpr ANYBIT_INLINE float decode(std::uint16_t p) { return f16_to_f32(p); }
+};
+struct ScaleBF16 : detail::IndependentScales<ScaleBF16, std::uint16_t> {
+  static constexpr auto name = FixedString("bf16");
+  static constexpr ANYBIT_INLINE std::uint16_t encode(float s) { return f32_to_bf16(s < 0x1.FEp127f ? s : 0x1.FEp127f); }
+  static constexpr ANYBIT_INLINE float decode(std::uint16_t p) { return bf16_to_f32(p); }
+};
+
+/// Powers of two, one byte: 2^(p - 127), p = 0 .. 254 (OCP Microscaling; 255 would be NaN and is never written).
+/// A scale s becomes 2^floor(log2(1.5 s)), which for E2M1 (largest level 6 = 1.5 * 2^2) is the rule of the specification,
+/// floor(log2(largest weight)) - 2. A scale of 0 becomes the smallest, 2^-127.
+struct ScaleE8M0 : detail::IndependentScales<ScaleE8M0, std::uint8_t> {
+  static constexpr auto name = FixedString("e8m0");
+  static constexpr ANYBIT_INLINE std::uint8_t encode(float s) {
+    if (!(s > 0)) return 0;
+    const double scaled = 1.5 * static_cast<double>(s);  // exact, and never subnormal in double
+    const int e = static_cast<int>(std::bit_cast<std::uint64_t>(scaled) >> 52) - 1023;
+    return static_cast<std::uint8_t>(e < -127 ? 0 : e > 127 ? 254 : e + 127);
+  }
+  static constexpr ANYBIT_INLINE float decode(std::uint8_t p) {
+    return p == 0 ? 0x1p-127f : std::bit_cast<float>(static_cast<std::uint32_t>(p) << 23);
+  }
+};
+
+}  // namespace anybit::inline ANYBIT_ABI

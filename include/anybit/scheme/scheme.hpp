@@ -1,0 +1,56 @@
+#pragma once
+// A Scheme determines the bytes of a quantized matrix, the header of its file and the kernels that fit it. How the codes
+// were chosen (the recipe) is no part of it.
+
+#include <anybit/format/format.hpp>
+#include <anybit/scheme/granularity.hpp>
+#include <anybit/scheme/layouts.hpp>
+#include <anybit/scheme/scale_store.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+template <class F, class G = PerGroup<128>, class S = ScaleF16, class L = BitStream>
+struct Scheme {
+  static_assert(Format<F>, "anybit: the first argument of Scheme must be a Format (see format/format.hpp): bits, name, encode, decode, fit");
+  static_assert(Granularity<G>, "anybit: the second argument of Scheme must be a Granularity: PerTensor, PerRow or PerGroup<g>");
+  static_assert(ScaleStore<S>, "anybit: the third argument of Scheme must be a ScaleStore: NoScale, ScaleF32, ScaleF16, ScaleBF16, ScaleE8M0 or DoubleQuant<256>");
+  static_assert(PackLayout<L, F::bits>, "anybit: the fourth argument of Scheme must be a PackLayout for the format's bits: BitStream, or Base3 for Ternary");
+  static_assert(!(has_zero_point_v<F> && std::is_same_v<S, NoScale>), "anybit: a format with a zero point needs a scale store: its zero is found together with the scale");
+
+  using format = F;
+  using granularity = G;
+  using scale_store = S;
+  using layout = L;
+  using code = code_t<F>;
+  static constexpr int bits = F::bits;
+  static constexpr bool has_zero_point = has_zero_point_v<F>;
+  /// "superfloat5/g128/f16/bits": what files record.
+  static constexpr auto name = F::name + "/" + G::name + "/" + S::name + "/" + L::name;
+
+  static constexpr Index row_bytes(Index cols) { return L::template packed_bytes<bits>(cols); }
+  static constexpr Index codes_bytes(Extents e) { return e.rows * row_bytes(e.cols); }
+  static constexpr Index scales_bytes(Extents e) { return S::bytes(G::count(e)); }
+  /// Zero points stand as BitStream codes of the format's width, one run for the whole matrix.
+  static constexpr Index zeros_bytes(Extents e) { return has_zero_point ? BitStream::packed_bytes<bits>(G::count(e)) : 0; }
+  /// Bits per weight, computed from the bytes.
+  static constexpr double bits_per_weight(Extents e) {
+    return e.size() == 0 ? 0 : 8.0 * static_cast<double>(codes_bytes(e) + scales_bytes(e) + zeros_bytes(e)) / static_cast<double>(e.size());
+  }
+};
+
+template <class T>
+constexpr bool is_scheme_v = false;
+template <class F, class G, class S, class L>
+constexpr bool is_scheme_v<Scheme<F, G, S, L>> = true;
+template <class T>
+concept AnyScheme = is_scheme_v<T>;
+
+/// Scheme<...> from either a scheme or the list of its parts: algorithms take both spellings.
+template <class First, class... Rest>
+struct scheme_of { using type = Scheme<First, Rest...>; };
+template <AnyScheme S>
+struct scheme_of<S> { using type = S; };
+template <class... Parts>
+using scheme_of_t = typename scheme_of<Parts...>::type;
+
+}  // namespace anybit::inline ANYBIT_ABI
