@@ -1,0 +1,48 @@
+#pragma once
+// Error messages out of pieces, and untrusted names made harmless for a terminal.
+
+#include <concepts>
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+#include <anybit/core/config.hpp>
+
+namespace anybit::io::inline ANYBIT_CODE::detail {
+
+inline void append_text(std::string& to, std::string_view piece) { to += piece; }
+template <class Number>
+  requires(std::integral<Number> || std::floating_point<Number>)
+void append_text(std::string& to, Number n) {
+  to += std::to_string(n);
+}
+
+/// Strings and numbers, one after the other.
+template <class... Pieces>
+std::string text(const Pieces&... pieces) {
+  std::string all;
+  (append_text(all, pieces), ...);
+  return all;
+}
+
+/// A name that a file supplied, in quotes: bytes outside printable ASCII as \xNN (a message is one line and moves no
+/// cursor), and cut after 80 of them.
+inline std::string shown(std::string_view untrusted) {
+  constexpr std::string_view hex = "0123456789abcdef";
+  constexpr std::size_t limit = 80;
+  std::string out = "'";
+  for (const char c : untrusted.substr(0, limit)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte < 0x7F) {
+      out += c;
+    } else {
+      out += "\\x";
+      out += hex[byte >> 4];
+      out += hex[byte & 15];
+    }
+  }
+  out += untrusted.size() > limit ? "'..." : "'";
+  return out;
+}
+
+}  // namespace anybit::io::inline ANYBIT_CODE::detail

@@ -1,0 +1,133 @@
+#pragma once
+// Values of ggml's block-quantized types, the same bits as ggml's own dequantize_row_*.
+//
+// A block of `values` consecutive weights of one row has its own scales, as binary16. All products below are exact in
+// binary32: 11 significant bits of the scale, up to 7 of a sub-scale and up to 5 of a code (with a factor of -128 or
+// -32 being a power of two) stay below 24. So a fused multiply-add rounds exactly where product and sum do, and the
+// bits are the same under any -ffp-contract and on any instruction set.
+
+#include <cstdint>
+#include <cstring>
+
+#include <anybit/core/half.hpp>
+#include <anybit/core/types.hpp>
+
+namespace anybit::io::inline ANYBIT_CODE::ggml {
+
+// Each function writes one block to `y`; `b` is the block's first byte, at any alignment.
+
+inline std::uint8_t u8(const std::byte* b) { return std::to_integer<std::uint8_t>(*b); }
+inline std::int8_t i8(const std::byte* b) { return static_cast<std::int8_t>(u8(b)); }
+inline float f16(const std::byte* b) { return f16_to_f32(static_cast<std::uint16_t>(u8(b) | u8(b + 1) << 8)); }
+inline std::uint32_t u32(const std::byte* b) {
+  std::uint32_t v;
+  std::memcpy(&v, b, sizeof v);
+  return v;
+}
+
+inline void q4_0(const std::byte* b, float* y) {
+  const float d = f16(b);
+  for (int j = 0; j < 16; ++j) {
+    y[j] = static_cast<float>((u8(b + 2 + j) & 15) - 8) * d;
+    y[j + 16] = static_cast<float>((u8(b + 2 + j) >> 4) - 8) * d;
+  }
+}
+
+inline void q4_1(const std::byte* b, float* y) {
+  const float d = f16(b), m = f16(b + 2);
+  for (int j = 0; j < 16; ++j) {
+    y[j] = static_cast<float>(u8(b + 4 + j) & 15) * d + m;
+    y[j + 16] = static_cast<float>(u8(b + 4 + j) >> 4) * d + m;
+  }
+}
+
+/// Fifth bits: bit j of the 32-bit word belongs to element j.
+inline int high_bit(std::uint32_t word, int j) { return static_cast<int>(word >> j & 1u) << 4; }
+
+inline void q5_0(const std::byte* b, float* y) {
+  const float d = f16(b);
+  const std::uint32_t high = u32(b + 2);
+  for (int j = 0; j < 16; ++j) {
+    y[j] = static_cast<float>(((u8(b + 6 + j) & 15) | high_bit(high, j)) - 16) * d;
+    y[j + 16] = static_cast<float>(((u8(b + 6 + j) >> 4) | high_bit(high, j + 16)) - 16) * d;
+  }
+}
+
+inline void q5_1(const std::byte* b, float* y) {
+  const float d = f16(b), m = f16(b + 2);
+  const std::uint32_t high = u32(b + 4);
+  for (int j = 0; j < 16; ++j) {
+    y[j] = static_cast<float>((u8(b + 8 + j) & 15) | high_bit(high, j)) * d + m;
+    y[j + 16] = static_cast<float>((u8(b + 8 + j) >> 4) | high_bit(high, j + 16)) * d + m;
+  }
+}
+
+inline void q8_0(const std::byte* b, float* y) {
+  const float d = f16(b);
+  for (int j = 0; j < 32; ++j) y[j] = static_cast<float>(i8(b + 2 + j)) * d;
+}
+
+/// scales[16] (low nibble: scale, high: minimum), qs[64], d, dmin. Two bits a code; the four codes of byte l of each
+/// 32-byte run belong to elements l, l+32, l+64, l+96 of its 128. Sub-blocks of 16.
+inline void q2_k(const std::byte* b, float* y) {
+  const float d = f16(b + 80), dmin = f16(b + 82);
+  for (int i = 0; i < 256; ++i) {
+    const int in_run = i % 128, sub_block = i / 16;
+    const int code = u8(b + 16 + i / 128 * 32 + in_run % 32) >> (2 * (in_run / 32)) & 3;
+    const float scale = d * static_cast<float>(u8(b + sub_block) & 15), low = dmin * static_cast<float>(u8(b + sub_block) >> 4);
+    y[i] = scale * static_cast<float>(code) - low;
+  }
+}
+
+/// hmask[32], qs[64], scales[12], d. Codes as in q2_k, with a third bit: bit k of hmask[l] for element 32k + l.
+inline void q3_k(const std::byte* b, float* y) {
+  const float d = f16(b + 108);
+  const std::byte* const scales = b + 96;
+  for (int i = 0; i < 256; ++i) {
+    const int in_run = i % 128, sub_block = i / 16;
+    const int low_bits = u8(b + 32 + i / 128 * 32 + in_run % 32) >> (2 * (in_run / 32)) & 3;
+    const int code = low_bits - ((u8(b + i % 32) >> (i / 32) & 1) ? 0 : 4);
+    const int nibble = u8(scales + sub_block % 8) >> (4 * (sub_block / 8)) & 15;
+    const int top = u8(scales + 8 + sub_block % 4) >> (2 * (sub_block / 4)) & 3;
+    y[i] = d * static_cast<float>((nibble | top << 4) - 32) * static_cast<float>(code);
+  }
+}
+
+/// Scale and minimum of sub-block j (of 32) from the twelve bytes that q4_k and q5_k share, 6 bits each.
+struct SubScale {
+  int scale, low;
+};
+inline SubScale sub_scale(const std::byte* s, int j) {
+  if (j < 4) return {u8(s + j) & 63, u8(s + j + 4) & 63};
+  return {(u8(s + j + 4) & 15) | (u8(s + j - 4) >> 6) << 4, (u8(s + j + 4) >> 4) | (u8(s + j) >> 6) << 4};
+}
+
+/// d, dmin, scales[12], (q5_k: qh[32],) qs[128]. Each 32-byte run of qs: low nibbles are one sub-block, high the next.
+template <bool FiveBits>
+void q45_k(const std::byte* b, float* y) {
+  const float d = f16(b), dmin = f16(b + 2);
+  const std::byte* const codes = b + (FiveBits ? 48 : 16);
+  for (int j = 0; j < 8; ++j) {
+    const SubScale s = sub_scale(b + 4, j);
+    const float scale = d * static_cast<float>(s.scale), low = dmin * static_cast<float>(s.low);
+    for (int l = 0; l < 32; ++l) {
+      int code = u8(codes + j / 2 * 32 + l) >> (4 * (j % 2)) & 15;
+      if constexpr (FiveBits) code |= (u8(b + 16 + l) >> j & 1) << 4;
+      y[32 * j + l] = scale * static_cast<float>(code) - low;
+    }
+  }
+}
+
+/// ql[128], qh[64], scales[16] (signed), d. Per 128 elements: ql byte l holds elements l and l+64, qh byte l the two
+/// upper bits of elements l, l+32, l+64, l+96.
+inline void q6_k(const std::byte* b, float* y) {
+  const float d = f16(b + 208);
+  for (int i = 0; i < 256; ++i) {
+    const int half = i / 128, in_half = i % 128;
+    const int low = u8(b + 64 * half + in_half % 64) >> (4 * (in_half / 64)) & 15;
+    const int high = u8(b + 128 + 32 * half + in_half % 32) >> (2 * (in_half / 32)) & 3;
+    y[i] = d * static_cast<float>(i8(b + 192 + i / 16)) * static_cast<float>((low | high << 4) - 32);
+  }
+}
+
+}  // namespace anybit::io::inline ANYBIT_CODE::ggml

@@ -1,0 +1,178 @@
+#pragma once
+// safetensors, reading: u64 length of the header, the header (JSON), the data.
+// The rules are the format's own: a header of at most 100 MB that starts with '{', no key twice, and data that lies
+// without gaps or overlap from the end of the header to the end of the file. Writing: safetensors_writer.hpp.
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <anybit/io/detail/json_subset.hpp>
+#include <anybit/io/mapped_file.hpp>
+#include <anybit/io/reader.hpp>
+#include <anybit/io/tensor_info.hpp>
+
+namespace anybit::io::inline ANYBIT_CODE {
+
+inline constexpr std::uint64_t safetensors_header_limit = 100'000'000;
+
+/// An opened safetensors file. Copies share the mapping; tensors stay valid while one copy lives.
+class SafetensorsFile {
+ public:
+  static Result<SafetensorsFile> open(const std::string& path) {
+    ANYBIT_TRY(MappedFile file, MappedFile::open(path));
+    auto owner = std::make_shared<const MappedFile>(std::move(file));
+    ANYBIT_TRY(SafetensorsFile out, parse(owner->bytes(), path));
+    out.owner_ = std::move(owner);
+    return out;
+  }
+
+  /// Of bytes that the caller keeps; `name` is for messages.
+  static Result<SafetensorsFile> parse(std::span<const std::byte> bytes, std::string name) {
+    SafetensorsFile out;
+    out.name_ = std::move(name);
+    if (auto done = out.parse_all(bytes); !done) return in_context(done.error(), out.name_);
+    return out;
+  }
+
+  const std::string& name() const { return name_; }
+  /// In the order of their data.
+  const std::vector<TensorInfo>& tensors() const { return tensors_.all(); }
+  const TensorInfo* find(std::string_view tensor) const { return tensors_.find(tensor); }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+  /// Any type as floats; see TensorInfo::extents for the shape.
+  Result<Matrix> read_f32(std::string_view tensor) const { return tensors_.read_f32(tensor, name_); }
+
+  /// The values as stored. T must be the type that the file names: nothing is converted.
+  template <class T>
+  Result<std::vector<T>> read(std::string_view tensor) const {
+    static_assert(!dtype_name_v<T>.empty(), "anybit: safetensors has no such type; read float, double or a fixed-width integer");
+    ANYBIT_TRY(const TensorInfo* const t, tensors_.need(tensor, name_));
+    if (t->dtype != dtype_name_v<T>)
+      return {ErrorCode::invalid_argument, detail::text(name_, ": tensor ", detail::shown(tensor), " has type ", t->dtype, ", not ",
+                                                        dtype_name_v<T>, ": read it by its own type or with read_f32")};
+    std::vector<T> out(t->bytes.size() / sizeof(T));
+    if (!out.empty()) std::memcpy(out.data(), t->bytes.data(), t->bytes.size());
+    return out;
+  }
+
+ private:
+  struct Entry {
+    std::string name;
+    std::string dtype;
+    std::vector<Index> shape;
+    std::uint64_t begin = 0, end = 0;
+  };
+
+  Status parse_all(std::span<const std::byte> bytes) {
+    ByteReader reader(bytes);
+    ANYBIT_TRY(const std::uint64_t header_size, reader.number<std::uint64_t>("the length of the safetensors header"));
+    if (header_size > safetensors_header_limit)
+      return {ErrorCode::corrupt_data, detail::text("a header of ", header_size, " bytes, more than the ", safetensors_header_limit,
+                                                    " that safetensors allows: this is no safetensors file or it is damaged")};
+    ANYBIT_TRY(const std::span<const std::byte> header, reader.take(header_size, "the safetensors header"));
+    ANYBIT_TRY(const std::span<const std::byte> data, reader.take(reader.remaining(), "the data"));
+    const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
+    if (text.empty() || text[0] != '{' || !detail::is_utf8(text))
+      return {ErrorCode::corrupt_data, "the header is not UTF-8 that starts with '{': this is no safetensors file or it is damaged"};
+    std::vector<Entry> entries;
+    if (auto done = parse_header(text, entries); !done) return in_context(done.error(), "safetensors header");
+    return place(std::move(entries), data);
+  }
+
+  Status parse_header(std::string_view text, std::vector<Entry>& entries) {
+    detail::JsonReader json(text);
+    ANYBIT_TRY_STATUS(json.object([&](std::string key) -> Status {
+      if (key != "__metadata__") {
+        entries.push_back({std::move(key), {}, {}});
+        auto done = parse_entry(json, entries.back());
+        if (!done) return in_context(done.error(), "tensor " + detail::shown(entries.back().name));
+        return done;
+      }
+      return json.object([&](std::string name) -> Status {
+        ANYBIT_TRY(std::string value, json.string());
+        metadata_.emplace(std::move(name), std::move(value));
+        return Ok{};
+      });
+    }));
+    return json.end();
+  }
+
+  static Status parse_entry(detail::JsonReader& json, Entry& entry) {
+    int seen = 0;
+    ANYBIT_TRY_STATUS(json.object([&](const std::string& field) -> Status {
+      ++seen;  // object() has refused doubles, so three known fields are all three
+      if (field == "dtype") {
+        ANYBIT_TRY(entry.dtype, json.string());
+        return Ok{};
+      }
+      if (field == "shape") return parse_shape(json, entry);
+      if (field == "data_offsets") return parse_offsets(json, entry);
+      return json.fail("unknown field " + detail::shown(field));
+    }));
+    if (seen != 3) return json.fail("dtype, shape and data_offsets must all be given");
+    return Ok{};
+  }
+
+  static Status parse_shape(detail::JsonReader& json, Entry& entry) {
+    return json.array([&]() -> Status {
+      ANYBIT_TRY(const std::uint64_t extent, json.unsigned_integer());
+      const auto index = CheckedSize(extent).get();
+      if (!index) return json.fail("an extent overflows");
+      entry.shape.push_back(*index);
+      return Ok{};
+    });
+  }
+
+  static Status parse_offsets(detail::JsonReader& json, Entry& entry) {
+    std::vector<std::uint64_t> offsets;
+    ANYBIT_TRY_STATUS(json.array([&]() -> Status {
+      ANYBIT_TRY(const std::uint64_t offset, json.unsigned_integer());
+      offsets.push_back(offset);
+      return Ok{};
+    }));
+    if (offsets.size() != 2) return json.fail("data_offsets must be [begin, end]");
+    entry.begin = offsets[0];
+    entry.end = offsets[1];
+    return Ok{};
+  }
+
+  Status place(std::vector<Entry> entries, std::span<const std::byte> data) {
+    std::stable_sort(entries.begin(), entries.end(),
+                     [](const Entry& a, const Entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
+    std::uint64_t end = 0;
+    for (Entry& e : entries) {
+      const auto bad = [&](const auto&... why) {
+        return Error{ErrorCode::corrupt_data, detail::text("tensor ", detail::shown(e.name), ": ", why..., ": the file is damaged, fetch it again")};
+      };
+      const DType* const dtype = find_dtype(e.dtype);
+      if (!dtype || !dtype->in_safetensors)
+        return {ErrorCode::unsupported, detail::text("tensor ", detail::shown(e.name), " has the unknown type ", detail::shown(e.dtype),
+                                                     ": convert it to F32, F16, BF16 or an integer type")};
+      if (e.begin != end || e.end < e.begin || e.end > data.size())
+        return bad("data_offsets [", e.begin, ", ", e.end, "] do not follow byte ", end, " inside ", data.size(), " bytes of data");
+      const auto bytes = tensor_bytes(*dtype, e.shape);
+      if (!bytes) return bad(bytes.error().message);
+      if (*bytes != e.end - e.begin)
+        return bad("type ", e.dtype, " and shape need ", *bytes, " bytes, data_offsets give ", e.end - e.begin);
+      end = e.end;
+      tensors_.add({std::move(e.name), std::move(e.dtype), std::move(e.shape), data.subspan(static_cast<std::size_t>(e.begin), *bytes)});
+    }
+    if (end != data.size())
+      return {ErrorCode::corrupt_data, detail::text("tensors fill ", end, " of ", data.size(), " bytes of data: the file is damaged, fetch it again")};
+    return Ok{};
+  }
+
+  std::string name_;
+  TensorList tensors_;
+  std::map<std::string, std::string> metadata_;
+  std::shared_ptr<const MappedFile> owner_;
+};
+
+}  // namespace anybit::io::inline ANYBIT_CODE
