@@ -1,0 +1,146 @@
+#pragma once
+// The layers of DESIGN as one table, and a reader of include lines that holds a header against it.
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace layering {
+
+struct Layer {
+  std::string_view name;
+  std::vector<std::string_view> may_include;  // layers beside itself
+};
+
+inline const std::vector<Layer>& layers() {
+  static const std::vector<Layer> table{
+      {"core", {}},
+      {"format", {"core"}},
+      {"scheme", {"core", "format"}},
+      {"simd", {"core"}},
+      {"exec", {"core"}},
+      {"tensor", {"core", "format", "scheme", "simd"}},
+      {"io", {"core", "format", "scheme", "tensor"}},
+      {"calibrate", {"core", "format", "scheme", "tensor", "exec", "io"}},
+      {"transform", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
+      {"algorithm", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
+      {"prune", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
+      {"kernel", {"core", "format", "scheme", "tensor", "simd", "exec"}},
+      {"model", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel"}},
+      {"train", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel", "model"}},
+      {"steer", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel", "model"}},
+      {"evaluate", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel", "model"}},
+      {"testing", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel"}},
+  };
+  return table;
+}
+
+inline bool one_of(std::string_view x, std::initializer_list<std::string_view> set) {
+  return std::find(set.begin(), set.end(), x) != set.end();
+}
+
+/// Source text with comments and string literals blanked, line breaks kept.
+inline std::string code_only(std::string_view text) {
+  std::string out(text);
+  enum class In { code, line_comment, block_comment, string, character } in = In::code;
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const char c = text[i], next = i + 1 < text.size() ? text[i + 1] : '\0';
+    const char before = i > 0 ? text[i - 1] : '\0';
+    if (c == '\n') {
+      if (in != In::block_comment) in = In::code;
+      continue;
+    }
+    if (in == In::code) {
+      if (c == '/' && next == '/') in = In::line_comment;
+      else if (c == '/' && next == '*') in = In::block_comment;
+      else if (c == '"') { in = In::string; continue; }
+      else if (c == '\'' && !std::isalnum(static_cast<unsigned char>(before))) { in = In::character; continue; }
+      else continue;
+    } else if (in == In::string || in == In::character) {
+      if (c == '\\') { out[i] = ' '; if (next != '\n' && i + 1 < out.size()) out[++i] = ' '; continue; }
+      if (c == (in == In::string ? '"' : '\'')) { in = In::code; continue; }
+    } else if (in == In::block_comment && c == '/' && before == '*' && i >= 2 && out[i - 1] == ' ') {
+      in = In::code;
+    }
+    out[i] = ' ';
+  }
+  return out;
+}
+
+inline std::string_view layer_of(std::string_view path) {
+  const auto slash = path.find('/');
+  return slash == std::string_view::npos ? std::string_view{} : path.substr(0, slash);
+}
+
+inline bool may_name_isa(std::string_view path) {
+  return path.starts_with("simd/") || path.starts_with("kernel/x86/") || path.starts_with("kernel/arm/") || path == "core/config.hpp";
+}
+
+/// Every rule that the header `path` (below include/anybit/, with slashes) breaks, one sentence each.
+inline std::vector<std::string> violations(const std::string& path, std::string_view text) {
+  std::vector<std::string> out;
+  const auto say = [&](std::size_t line, const std::string& what) { out.push_back(path + ":" + std::to_string(line) + ": " + what); };
+
+  const std::string_view own = layer_of(path);
+  const Layer* layer = nullptr;
+  for (const Layer& l : layers())
+    if (l.name == own) layer = &l;
+  if (!own.empty() && !layer) say(1, "the folder " + std::string(own) + "/ is in no layer: give it a place in tests/layering/layers.hpp");
+  if (text.find("#pragma once") == std::string_view::npos) say(1, "#pragma once is missing");
+
+  // Include lines are read from the raw text (a quoted path is a string literal), everything else without comments.
+  const std::string code = code_only(text);
+  std::size_t line = 0;
+  for (std::size_t at = 0; at < text.size(); ++line) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view raw = text.substr(at, end - at), stripped = std::string_view(code).substr(at, end - at);
+    at = end + 1;
+    const std::size_t number = line + 1;
+
+    const auto first = stripped.find_first_not_of(" \t");
+    const bool directive = first != std::string_view::npos && stripped[first] == '#';
+    const auto word = directive ? stripped.find_first_not_of(" \t", first + 1) : std::string_view::npos;
+    if (word != std::string_view::npos && stripped.substr(word).starts_with("include")) {
+      const auto open = raw.find_first_of("<\"", word);
+      if (open == std::string_view::npos) continue;  // a macro names the file
+      const auto close = raw.find(raw[open] == '<' ? '>' : '"', open + 1);
+      const std::string target(raw.substr(open + 1, close - open - 1));
+      if (raw[open] == '"') say(number, "#include \"" + target + "\": spell it <anybit/...>");
+      if (target.starts_with("anybit/")) {
+        const std::string inner = target.substr(7);
+        const std::string_view other = layer_of(inner);
+        if (inner == "anybit.hpp" || inner == "fwd.hpp") {
+          if (!own.empty() && inner == "anybit.hpp") say(number, "a layer includes the umbrella header: name the headers it needs");
+        } else if (layer && !other.empty() && other != own &&
+                   std::find(layer->may_include.begin(), layer->may_include.end(), other) == layer->may_include.end()) {
+          say(number, std::string(own) + "/ includes " + std::string(other) + "/, which is not below it");
+        }
+        if (inner == "core/eigen_view.hpp" && one_of(own, {"core", "format", "scheme", "tensor", "simd", "exec", "io"}))
+          say(number, std::string(own) + "/ must do without Eigen");
+        continue;
+      }
+      if ((target.starts_with("Eigen/") || target.starts_with("unsupported/Eigen/")) && path != "core/eigen_view.hpp" &&
+          one_of(own, {"core", "format", "scheme", "tensor", "simd", "exec", "io"}))
+        say(number, std::string(own) + "/ must do without Eigen");
+      if (target.starts_with("xsimd") && own != "simd") say(number, "xsimd is included only in simd/");
+      const bool x86 = target.ends_with("mmintrin.h") || target.ends_with("mmintrin.hpp") || target == "immintrin.h" ||
+                       target == "x86intrin.h" || target == "intrin.h";
+      const bool arm = target.starts_with("arm_");
+      if ((x86 && !path.starts_with("kernel/x86/") && own != "simd") || (arm && !path.starts_with("kernel/arm/") && own != "simd"))
+        say(number, "<" + target + "> belongs in kernel/" + (x86 ? "x86" : "arm") + "/");
+      continue;
+    }
+    if (own != "simd" && stripped.find("xsimd::") != std::string_view::npos) say(number, "xsimd is spelled only in simd/");
+    if (!may_name_isa(path))
+      for (std::string_view token : {"__AVX", "__SSE", "__FMA__", "__F16C__", "__ARM_", "__aarch64__", "_mm_", "_mm256_", "_mm512_"})
+        if (stripped.find(token) != std::string_view::npos)
+          say(number, "an instruction set (" + std::string(token) + ") is named only in simd/ and kernel/<isa>/");
+  }
+  return out;
+}
+
+}  // namespace layering

@@ -1,0 +1,74 @@
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "layering/layers.hpp"
+#include "support/catch.hpp"
+
+namespace {
+
+std::string joined(const std::vector<std::string>& lines) {
+  std::string out;
+  for (const auto& l : lines) out += l + "\n";
+  return out;
+}
+
+void require_one(const std::string& path, const std::string& text, const std::string& sentence) {
+  const auto found = layering::violations(path, "#pragma once\n" + text);
+  CAPTURE(path, text, joined(found));
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].find(sentence) != std::string::npos);
+}
+
+}  // namespace
+
+TEST_CASE("every header includes only what lies below it", "[layering]") {
+  namespace fs = std::filesystem;
+  const fs::path root = fs::path(ANYBIT_SOURCE_DIR) / "include" / "anybit";
+  std::size_t headers = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(root)) {
+    if (!entry.is_regular_file()) continue;
+    const std::string path = fs::relative(entry.path(), root).generic_string();
+    CAPTURE(path);
+    CHECK(entry.path().extension() == ".hpp");
+    std::ifstream in(entry.path(), std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    const auto found = layering::violations(path, text);
+    if (!found.empty()) FAIL_CHECK(joined(found));
+    ++headers;
+  }
+  CHECK(headers >= 10);
+}
+
+TEST_CASE("the layering check sees each kind of fault", "[layering]") {
+  require_one("core/a.hpp", "#include <anybit/format/superfloat.hpp>\n", "core/ includes format/");
+  require_one("kernel/a.hpp", "#include <anybit/algorithm/gptq.hpp>\n", "kernel/ includes algorithm/");
+  require_one("algorithm/a.hpp", "  #  include <anybit/kernel/matvec.hpp>  // fast\n", "algorithm/ includes kernel/");
+  require_one("io/a.hpp", "#include <anybit/model/llama.hpp>\n", "io/ includes model/");
+  require_one("tensor/a.hpp", "#include <Eigen/Core>\n", "without Eigen");
+  require_one("scheme/a.hpp", "#include <anybit/core/eigen_view.hpp>\n", "without Eigen");
+  require_one("kernel/a.hpp", "#include <xsimd/xsimd.hpp>\n", "only in simd/");
+  require_one("kernel/a.hpp", "inline xsimd::batch<float> f();\n", "only in simd/");
+  require_one("kernel/a.hpp", "#include <immintrin.h>\n", "kernel/x86/");
+  require_one("kernel/x86/a.hpp", "#include <arm_neon.h>\n", "kernel/arm/");
+  require_one("tensor/a.hpp", "#ifdef __AVX2__\n", "__AVX");
+  require_one("tensor/a.hpp", "#include \"pack.hpp\"\n", "spell it <anybit/...>");
+  require_one("format/a.hpp", "#include <anybit/anybit.hpp>\n", "umbrella");
+  require_one("misc/a.hpp", "", "is in no layer");
+  CHECK(layering::violations("core/a.hpp", "inline int x;\n").size() == 1);
+}
+
+TEST_CASE("the layering check lets comments, strings and lower layers be", "[layering]") {
+  const auto found = layering::violations("kernel/x86/a.hpp",
+                                          "#pragma once\n"
+                                          "#include <immintrin.h>\n"
+                                          "#include <anybit/simd/batch.hpp>\n"
+                                          "/* #include <anybit/model/llama.hpp>\n"
+                                          "   xsimd:: */\n"
+                                          "// xsimd::batch would not do\n"
+                                          "constexpr char quote = '\"', *s = \"xsimd:: \\\" __AVX2__\";\n"
+                                          "constexpr int million = 1'000'000;\n");
+  CAPTURE(joined(found));
+  CHECK(found.empty());
+  CHECK(layering::violations("algorithm/a.hpp", "#pragma once\n#include <Eigen/Cholesky>\n#include <anybit/core/eigen_view.hpp>\n").empty());
+}
