@@ -1,0 +1,20 @@
+#pragma once
+// Names without definitions, for headers that only mention anybit's types.
+
+#include <anybit/core/types.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+template <class T>
+struct MatrixView;
+template <class T>
+class Result;
+class AlignedBuffer;
+class Matrix;
+class PackedBytes;
+class AnyPacked;
+class Stats;
+template <class Format, class Granularity, class ScaleStore, class Layout>
+struct Scheme;
+
+}  // namespace anybit::inline ANYBIT_ABI
