@@ -1,0 +1,298 @@
+#pragma once
+// The one header that spells xsimd: a small vocabulary over versions 8.1 to 14. Vectors have the native width; + - * & | ^
+// are operators on them, everything else is a plain function here. What xsimd lacks in some version (widening loads, partial
+// loads, table lookups) has an intrinsic where that pays and a portable body elsewhere.
+
+#include <cstdint>
+#include <cstring>
+
+#include <xsimd/xsimd.hpp>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include <anybit/core/half.hpp>
+#include <anybit/core/types.hpp>
+
+#if XSIMD_VERSION_MAJOR < 8 || XSIMD_VERSION_MAJOR > 14 || (XSIMD_VERSION_MAJOR == 8 && XSIMD_VERSION_MINOR < 1)
+#error "anybit: needs xsimd 8.1 to 14"
+#endif
+#if defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
+#error "anybit: xsimd knows no vector instructions for this target; enable some (on x86 -msse2, on arm neon)"
+#endif
+
+#if defined(__GNUC__) && !defined(__clang__)
+// g++ 12 takes the undefined pass-through operands inside its own AVX-512 intrinsics for a mistake (gcc bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+namespace anybit::simd::inline ANYBIT_CODE {
+
+using f32 = xsimd::batch<float>;
+using i32 = xsimd::batch<std::int32_t>;
+using u32 = xsimd::batch<std::uint32_t>;
+
+/// Lanes of f32, i32 and u32: 4, 8 or 16 on the machines in use.
+inline constexpr Index width = static_cast<Index>(f32::size);
+
+#if defined(__AVX512F__)
+static_assert(width == 16, "anybit: XSIMD_DEFAULT_ARCH must be the instruction set that the compiler flags name");
+#elif defined(__AVX2__)
+static_assert(width == 8, "anybit: XSIMD_DEFAULT_ARCH must be the instruction set that the compiler flags name");
+#endif
+
+// Full loads and stores; no alignment is asked for.
+ANYBIT_INLINE f32 load(const float* p) { return f32::load_unaligned(p); }
+ANYBIT_INLINE i32 load(const std::int32_t* p) { return i32::load_unaligned(p); }
+ANYBIT_INLINE u32 load(const std::uint32_t* p) { return u32::load_unaligned(p); }
+ANYBIT_INLINE void store(float* p, f32 v) { v.store_unaligned(p); }
+ANYBIT_INLINE void store(std::int32_t* p, i32 v) { v.store_unaligned(p); }
+ANYBIT_INLINE void store(std::uint32_t* p, u32 v) { v.store_unaligned(p); }
+
+ANYBIT_INLINE f32 broadcast(float x) { return f32(x); }
+ANYBIT_INLINE i32 broadcast(std::int32_t x) { return i32(x); }
+ANYBIT_INLINE u32 broadcast(std::uint32_t x) { return u32(x); }
+ANYBIT_INLINE f32 zero() { return f32(0.0f); }
+
+/// a * b + c, rounded once where the hardware can, twice elsewhere.
+ANYBIT_INLINE f32 fma(f32 a, f32 b, f32 c) { return xsimd::fma(a, b, c); }
+ANYBIT_INLINE f32 max(f32 a, f32 b) { return xsimd::max(a, b); }
+ANYBIT_INLINE f32 min(f32 a, f32 b) { return xsimd::min(a, b); }
+ANYBIT_INLINE i32 max(i32 a, i32 b) { return xsimd::max(a, b); }
+ANYBIT_INLINE i32 min(i32 a, i32 b) { return xsimd::min(a, b); }
+ANYBIT_INLINE f32 abs(f32 a) { return xsimd::abs(a); }
+/// Lanes of a where a > b, of `otherwise` elsewhere.
+ANYBIT_INLINE f32 select_greater(f32 a, f32 b, f32 then, f32 otherwise) { return xsimd::select(a > b, then, otherwise); }
+
+/// The sum of all lanes, in an order that depends on the width.
+ANYBIT_INLINE float reduce_add(f32 v) {
+#if XSIMD_VERSION_MAJOR >= 9
+  return xsimd::reduce_add(v);
+#else
+  return xsimd::hadd(v);
+#endif
+}
+ANYBIT_INLINE std::int32_t reduce_add(i32 v) {
+#if XSIMD_VERSION_MAJOR >= 9
+  return xsimd::reduce_add(v);
+#else
+  return xsimd::hadd(v);
+#endif
+}
+ANYBIT_INLINE float reduce_max(f32 v) {
+  float lanes[static_cast<std::size_t>(width)];
+  store(lanes, v);
+  float m = lanes[0];
+  for (Index i = 1; i < width; ++i) m = lanes[i] > m ? lanes[i] : m;
+  return m;
+}
+
+/// Exact for |v| <= 2^24.
+ANYBIT_INLINE f32 to_f32(i32 v) { return xsimd::to_float(v); }
+/// Nearest integer, ties to even, for |v| < 2^31.
+ANYBIT_INLINE i32 round_to_i32(f32 v) { return xsimd::nearbyint_as_int(v); }
+ANYBIT_INLINE f32 round(f32 v) { return xsimd::nearbyint(v); }
+
+// The same bits under another type.
+#if XSIMD_VERSION_MAJOR >= 11
+ANYBIT_INLINE f32 as_f32(u32 v) { return xsimd::bitwise_cast<float>(v); }
+ANYBIT_INLINE u32 as_u32(f32 v) { return xsimd::bitwise_cast<std::uint32_t>(v); }
+ANYBIT_INLINE u32 as_u32(i32 v) { return xsimd::bitwise_cast<std::uint32_t>(v); }
+ANYBIT_INLINE i32 as_i32(u32 v) { return xsimd::bitwise_cast<std::int32_t>(v); }
+#else
+ANYBIT_INLINE f32 as_f32(u32 v) { return xsimd::bitwise_cast<f32>(v); }
+ANYBIT_INLINE u32 as_u32(f32 v) { return xsimd::bitwise_cast<u32>(v); }
+ANYBIT_INLINE u32 as_u32(i32 v) { return xsimd::bitwise_cast<u32>(v); }
+ANYBIT_INLINE i32 as_i32(u32 v) { return xsimd::bitwise_cast<i32>(v); }
+#endif
+
+// Shifts of unsigned lanes: by one count for all, or by a count of its own for each. Counts are 0 to 31.
+ANYBIT_INLINE u32 shift_left(u32 v, int count) { return v << count; }
+ANYBIT_INLINE u32 shift_right(u32 v, int count) { return v >> count; }
+ANYBIT_INLINE u32 shift_left(u32 v, u32 counts) {
+#if defined(__AVX512F__)
+  return u32(_mm512_sllv_epi32(v, counts));
+#elif defined(__AVX2__)
+  return u32(_mm256_sllv_epi32(v, counts));
+#else
+  std::uint32_t a[static_cast<std::size_t>(width)], n[static_cast<std::size_t>(width)];
+  store(a, v);
+  store(n, counts);
+  for (Index i = 0; i < width; ++i) a[i] <<= n[i];
+  return load(a);
+#endif
+}
+ANYBIT_INLINE u32 shift_right(u32 v, u32 counts) {
+#if defined(__AVX512F__)
+  return u32(_mm512_srlv_epi32(v, counts));
+#elif defined(__AVX2__)
+  return u32(_mm256_srlv_epi32(v, counts));
+#else
+  std::uint32_t a[static_cast<std::size_t>(width)], n[static_cast<std::size_t>(width)];
+  store(a, v);
+  store(n, counts);
+  for (Index i = 0; i < width; ++i) a[i] >>= n[i];
+  return load(a);
+#endif
+}
+
+// Partial forms touch exactly the first n elements, 0 <= n <= width; lanes from n on are loaded as 0.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+namespace detail {
+ANYBIT_INLINE __m256i first_lanes(Index n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+}  // namespace detail
+#endif
+ANYBIT_INLINE f32 load_partial(const float* p, Index n) {
+#if defined(__AVX512F__)
+  return f32(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
+#elif defined(__AVX2__)
+  return f32(_mm256_maskload_ps(p, detail::first_lanes(n)));
+#else
+  float lanes[static_cast<std::size_t>(width)] = {};
+  for (Index i = 0; i < n; ++i) lanes[i] = p[i];
+  return load(lanes);
+#endif
+}
+ANYBIT_INLINE void store_partial(float* p, f32 v, Index n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, detail::first_lanes(n), v);
+#else
+  float lanes[static_cast<std::size_t>(width)];
+  store(lanes, v);
+  for (Index i = 0; i < n; ++i) p[i] = lanes[i];
+#endif
+}
+
+// Widening loads of `width` elements.
+ANYBIT_INLINE i32 load_i32(const std::uint8_t* p) {
+#if defined(__AVX512F__)
+  return i32(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return i32(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  std::int32_t lanes[static_cast<std::size_t>(width)];
+  for (Index i = 0; i < width; ++i) lanes[i] = p[i];
+  return load(lanes);
+#endif
+}
+ANYBIT_INLINE i32 load_i32(const std::int8_t* p) {
+#if defined(__AVX512F__)
+  return i32(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return i32(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  std::int32_t lanes[static_cast<std::size_t>(width)];
+  for (Index i = 0; i < width; ++i) lanes[i] = p[i];
+  return load(lanes);
+#endif
+}
+ANYBIT_INLINE i32 load_i32(const std::uint16_t* p) {
+#if defined(__AVX512F__)
+  return i32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__AVX2__)
+  return i32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#else
+  std::int32_t lanes[static_cast<std::size_t>(width)];
+  for (Index i = 0; i < width; ++i) lanes[i] = p[i];
+  return load(lanes);
+#endif
+}
+/// Any of the above element types, converted to float; exact.
+template <class T>
+ANYBIT_INLINE f32 load_f32(const T* p) { return to_f32(load_i32(p)); }
+/// The first n <= width elements only; the other lanes are 0.
+template <class T>
+ANYBIT_INLINE i32 load_i32_partial(const T* p, Index n) {
+  T buffer[static_cast<std::size_t>(width)] = {};
+  std::memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(T));
+  return load_i32(buffer);
+}
+template <class T>
+ANYBIT_INLINE f32 load_f32_partial(const T* p, Index n) { return to_f32(load_i32_partial(p, n)); }
+
+/// `width` binary16 patterns as floats, exact.
+ANYBIT_INLINE f32 load_f16(const std::uint16_t* p) {
+#if defined(__AVX512F__)
+  return f32(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__AVX2__) && defined(__F16C__)
+  return f32(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#else
+  float lanes[static_cast<std::size_t>(width)];
+  for (Index i = 0; i < width; ++i) lanes[i] = f16_to_f32(p[i]);
+  return load(lanes);
+#endif
+}
+
+/// table[index] for every lane; every index must be inside the table.
+ANYBIT_INLINE f32 gather(const float* table, i32 index) {
+#if defined(__AVX512F__)
+  return f32(_mm512_i32gather_ps(index, table, 4));
+#elif defined(__AVX2__)
+  return f32(_mm256_i32gather_ps(table, index, 4));
+#else
+  std::int32_t at[static_cast<std::size_t>(width)];
+  float lanes[static_cast<std::size_t>(width)];
+  store(at, index);
+  for (Index i = 0; i < width; ++i) lanes[i] = table[at[i]];
+  return load(lanes);
+#endif
+}
+
+/// A table of N = 2^k floats, held in registers while it is small enough for permutes (N <= 32 with AVX-512, 16 with AVX2),
+/// read by gather otherwise. It refers to `values`, which must outlive it; indices are 0 to N - 1.
+template <int N>
+class Table {
+ public:
+  static_assert(N >= 2 && (N & (N - 1)) == 0, "anybit: a lookup table needs a power of two as its size");
+
+#if defined(__AVX512F__)
+  explicit ANYBIT_INLINE Table(const float* values) : values_(values) {
+    if constexpr (N <= 16) low_ = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << N) - 1), values);
+    if constexpr (N == 32) low_ = _mm512_loadu_ps(values), high_ = _mm512_loadu_ps(values + 16);
+  }
+  ANYBIT_INLINE f32 operator[](i32 index) const {
+    if constexpr (N <= 16) return f32(_mm512_permutexvar_ps(index, low_));
+    else if constexpr (N == 32) return f32(_mm512_permutex2var_ps(low_, index, high_));
+    else return gather(values_, index);
+  }
+
+ private:
+  const float* values_;
+  __m512 low_{}, high_{};
+#elif defined(__AVX2__)
+  explicit ANYBIT_INLINE Table(const float* values) : values_(values) {
+    if constexpr (N <= 8) low_ = load_partial(values, N);
+    if constexpr (N == 16) low_ = _mm256_loadu_ps(values), high_ = _mm256_loadu_ps(values + 8);
+  }
+  ANYBIT_INLINE f32 operator[](i32 index) const {
+    if constexpr (N <= 8) return f32(_mm256_permutevar8x32_ps(low_, index));
+    else if constexpr (N == 16)
+      return f32(_mm256_blendv_ps(_mm256_permutevar8x32_ps(low_, index), _mm256_permutevar8x32_ps(high_, index),
+                                  _mm256_castsi256_ps(_mm256_slli_epi32(index, 28))));  // bit 3 of the index to the sign
+    else return gather(values_, index);
+  }
+
+ private:
+  const float* values_;
+  __m256 low_{}, high_{};
+#else
+  explicit ANYBIT_INLINE Table(const float* values) : values_(values) {}
+  ANYBIT_INLINE f32 operator[](i32 index) const { return gather(values_, index); }
+
+ private:
+  const float* values_;
+#endif
+};
+
+}  // namespace anybit::simd::inline ANYBIT_CODE
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
