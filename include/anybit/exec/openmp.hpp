@@ -1,0 +1,36 @@
+#pragma once
+// The threads of OpenMP, for programs that already use them. Empty unless compiled with OpenMP.
+
+#if defined(_OPENMP)
+
+#include <omp.h>
+
+#include <anybit/exec/executor.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+class OpenMP {
+ public:
+  /// 0: what omp_get_max_threads() says.
+  explicit OpenMP(int threads = 0) : threads_(threads > 0 ? threads : omp_get_max_threads()) {}
+  Index concurrency() const { return threads_; }
+
+  template <class Body>
+  void parallel_for(Index n, Index grain, Body&& body) const {
+    if (n <= 0) return;
+    const Index length = slice_length(n, grain, threads_), slices = ceil_div(n, length);
+    if (slices == 1 || omp_in_parallel()) {
+      body(Index{0}, n);
+      return;
+    }
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
+    for (Index i = 0; i < slices; ++i) body(i * length, std::min(n, (i + 1) * length));
+  }
+
+ private:
+  int threads_;
+};
+
+}  // namespace anybit::inline ANYBIT_ABI
+
+#endif
