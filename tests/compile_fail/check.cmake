@@ -1,0 +1,42 @@
+# cmake -DCOMPILER=... -DFLAGS=RESPONSE_FILE -DFILE=... -P check.cmake; CMakeLists.txt says what it checks.
+
+function(try_compile_file defines result_variable output_variable)
+  execute_process(COMMAND "${COMPILER}" "@${FLAGS}" -fsyntax-only -fmessage-length=0 ${defines} "${FILE}"
+    RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  set(${result_variable} "${result}" PARENT_SCOPE)
+  set(${output_variable} "${output}" PARENT_SCOPE)
+endfunction()
+
+file(READ "${FILE}" text)
+# A semicolon in a sentence must not split the list of sentences.
+string(REPLACE ";" "<semicolon>" text "${text}")
+string(REGEX MATCHALL "// EXPECT: [^\n]+" sentences "${text}")
+if(NOT text MATCHES "^// EXPECT: ")
+  message(FATAL_ERROR "${FILE} does not begin with a line `// EXPECT: some sentence`")
+endif()
+
+try_compile_file("" result output)
+if(sentences STREQUAL "// EXPECT: success")
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${FILE} must compile:\n${output}")
+  endif()
+  return()
+endif()
+
+if(result EQUAL 0)
+  message(FATAL_ERROR "${FILE} compiles, and must not")
+endif()
+foreach(sentence IN LISTS sentences)
+  string(REPLACE "// EXPECT: " "" sentence "${sentence}")
+  string(REPLACE "<semicolon>" ";" sentence "${sentence}")
+  string(FIND "${output}" "${sentence}" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "${FILE} does not compile, but not with the sentence\n  ${sentence}\nbut with:\n${output}")
+  endif()
+endforeach()
+if(text MATCHES "ANYBIT_FIXED")
+  try_compile_file(-DANYBIT_FIXED result output)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${FILE} must compile with ANYBIT_FIXED defined:\n${output}")
+  endif()
+endif()

@@ -1,0 +1,13 @@
+set(ENV{PKG_CONFIG_PATH} "${PREFIX}/share/pkgconfig:$ENV{PKG_CONFIG_PATH}")
+execute_process(COMMAND "${PKG_CONFIG}" --cflags --libs anybit OUTPUT_VARIABLE flags RESULT_VARIABLE result
+  OUTPUT_STRIP_TRAILING_WHITESPACE)
+if(NOT result EQUAL 0)
+  message(FATAL_ERROR "pkg-config does not find anybit")
+endif()
+separate_arguments(flags UNIX_COMMAND "${flags}")
+foreach(command "${COMPILER};${SOURCE};${flags};-o;${PROGRAM}" "${PROGRAM}")
+  execute_process(COMMAND ${command} RESULT_VARIABLE result)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "fails: ${command}")
+  endif()
+endforeach()
