@@ -1,0 +1,55 @@
+#pragma once
+// Round to nearest: every weight on its own, after the grid of its group. See docs/nearest.md.
+
+#include <anybit/algorithm/algorithm.hpp>
+#include <anybit/calibrate/group_grids.hpp>
+#include <anybit/calibrate/objective.hpp>
+#include <anybit/tensor/pack.hpp>
+
+namespace anybit::inline ANYBIT_CODE {
+/// Nearest<Scheme> or Nearest<Format, Granularity, ScaleStore, Layout>, the latter with Scheme's defaults.
+template <class... Parts>
+struct Nearest {
+  static_assert(sizeof...(Parts) > 0, "anybit: Nearest needs a scheme: Nearest<Scheme> or Nearest<Format, Granularity, ScaleStore, Layout>");
+  using scheme = scheme_of_t<Parts...>;
+  static constexpr Needs needs = Needs::none;
+
+  Range range = Range::format;
+  Search search = Search::none;
+  ShrinkSearch shrink{};
+  /// Multiplies errors in the search by the mean square of their input channel; wants Needs::mean_square.
+  bool weighted = false;
+
+  GridFit grid_fit() const { return {range, search, shrink}; }
+  std::string describe() const {
+    std::string text = "nearest";
+    if (search == Search::mse) text += weighted ? "(weighted search)" : "(search)";
+    return text;
+  }
+
+  /// Statistics are read only if `weighted`, and for the report's output error if they hold a Hessian.
+  Result<Quantized<scheme>> quantize(ConstMatrix w, const Stats& stats = {}, const QuantizeOptions& options = {}) const {
+    ANYBIT_TRY_STATUS(calibrate::check_weights(w));
+    ANYBIT_TRY_STATUS(calibrate::check_limits<scheme>(w, options.clip_limits));
+    ANYBIT_TRY_STATUS(check_range<typename scheme::format>(range));
+    ANYBIT_TRY_STATUS(check_search(shrink));
+    std::vector<float> importance;
+    if (weighted) {
+      if (!stats.has(Needs::mean_square) || stats.inputs() != w.cols || stats.tokens() < 1)
+        return Error{ErrorCode::insufficient_data, "nearest(weighted): needs mean_square of " + std::to_string(w.cols) + " inputs over at least 1 token; got " +
+                                                       anybit::describe(stats.needs()) + " of " + std::to_string(stats.inputs()) + " over " + std::to_string(stats.tokens())};
+      importance = stats.mean_square();
+    }
+    Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), {}};
+    Report& report = result.report;
+    report.requested = report.done = describe() + " " + std::string(std::string_view(scheme::name));
+    calibrate::fit_groups<scheme>(w, grid_fit(), options.clip_limits, importance, result.matrix, report);
+    calibrate::encode_nearest<scheme>(w, options.clip_limits, result.matrix);
+    result.matrix.provenance = describe();
+    ANYBIT_TRY_STATUS(check_strict(report, options));
+    calibrate::measure(w, result.matrix, stats, report);
+    return result;
+  }
+};
+
+}  // namespace anybit::inline ANYBIT_CODE

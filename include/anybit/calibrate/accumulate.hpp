@@ -1,0 +1,173 @@
+#pragma once
+// The loops behind Stats. Include calibrate/stats.hpp instead.
+
+#include <algorithm>
+#include <bit>
+#include <cstdint>
+
+#include <anybit/calibrate/stats.hpp>
+#include <anybit/core/eigen_view.hpp>
+
+namespace anybit::calibrate::inline ANYBIT_CODE {
+
+/// By its bits, so that -ffast-math cannot argue it away.
+ANYBIT_INLINE bool is_finite(float x) { return (std::bit_cast<std::uint32_t>(x) & 0x7F800000u) != 0x7F800000u; }
+
+/// Where a matrix has its first NaN or infinity, or {-1, -1}.
+inline std::pair<Index, Index> find_not_finite(ConstMatrix m) {
+  for (Index r = 0; r < m.rows; ++r) {
+    std::uint32_t bad = 0;
+    for (const float v : m.row(r)) bad |= static_cast<std::uint32_t>(!is_finite(v));
+    if (bad == 0) continue;
+    for (Index c = 0; c < m.cols; ++c)
+      if (!is_finite(m(r, c))) return {r, c};
+  }
+  return {-1, -1};
+}
+
+/// total (lower triangle) += block^T block. The product runs in float over at most 256 tokens, and its result is added in
+/// double: relative rounding stays near 1e-6 for any number of tokens, at the speed of a float product.
+template <class Real, class Block>
+void add_products(const Block& block, std::vector<double>& total) {
+  using Square = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  Square product = Square::Zero(block.cols(), block.cols());
+  product.template selfadjointView<Eigen::Lower>().rankUpdate(block.transpose());
+  double* out = total.data();
+  for (Index i = 0; i < product.rows(); ++i)
+    for (Index j = 0; j <= i; ++j) *out++ += static_cast<double>(product(i, j));
+}
+
+inline void add_block(ConstMatrix x, std::vector<double>& total) {
+  float largest = 0, smallest = INFINITY;
+  for (Index t = 0; t < x.rows; ++t)
+    for (const float v : x.row(t)) {
+      const float a = std::fabs(v);
+      largest = std::max(largest, a);
+      if (a > 0) smallest = std::min(smallest, a);
+    }
+  // Products of such values leave float's range; the double path is for them only.
+  if (largest > 0x1p55f || smallest < 0x1p-60f) add_products<double>(as_eigen(x).cast<double>().eval(), total);
+  else add_products<float>(as_eigen(x), total);
+}
+
+inline Status accumulate(Stats& s, ConstMatrix x) {
+  if (x.cols != s.inputs_)
+    return Error{ErrorCode::shape_mismatch, "activations have " + std::to_string(x.cols) + " channels, but the statistics are of " +
+                                                std::to_string(s.inputs_) + " inputs; pass what enters this very layer"};
+  if (const auto [token, channel] = find_not_finite(x); token >= 0)
+    return Error{ErrorCode::not_finite, "activation of token " + std::to_string(s.tokens_ + token) + ", channel " + std::to_string(channel) + " is " +
+                                            std::to_string(x(token, channel)) + "; the model overflows on this text or its weights are damaged"};
+  for (Index t = 0; t < x.rows; ++t) {
+    const auto row = x.row(t);
+    if (s.has(Needs::abs_max))
+      for (std::size_t j = 0; j < row.size(); ++j) s.abs_max_[j] = std::max(s.abs_max_[j], std::fabs(row[j]));
+    if (s.has(Needs::mean_abs))
+      for (std::size_t j = 0; j < row.size(); ++j) s.sum_abs_[j] += static_cast<double>(std::fabs(row[j]));
+    if (s.has(Needs::mean_square))
+      for (std::size_t j = 0; j < row.size(); ++j) s.sum_square_[j] += static_cast<double>(row[j]) * static_cast<double>(row[j]);
+    if (s.has(Needs::samples) && (s.tokens_ + t) % s.sample_stride_ == 0) {
+      s.samples_.insert(s.samples_.end(), row.begin(), row.end());
+      thin_samples(s);
+    }
+  }
+  if (s.has(Needs::hessian) && s.inputs_ > 0) {
+    constexpr Index block = 256;
+    for (Index t = 0; t < x.rows; t += block) add_block(x.row_range(t, std::min(t + block, x.rows)), s.sum_product_);
+  }
+  s.tokens_ += x.rows;
+  return Ok{};
+}
+
+/// Keeps every other sample and doubles the stride until the cap holds.
+inline void thin_samples(Stats& s) {
+  if (s.inputs_ == 0) return s.samples_.clear();
+  while (static_cast<Index>(s.samples_.size()) / s.inputs_ > s.sample_cap_) {
+    const Index rows = static_cast<Index>(s.samples_.size()) / s.inputs_;
+    for (Index r = 2; r < rows; r += 2)
+      std::copy_n(s.samples_.begin() + r * s.inputs_, s.inputs_, s.samples_.begin() + r / 2 * s.inputs_);
+    s.samples_.resize(static_cast<std::size_t>(ceil_div(rows, 2) * s.inputs_));
+    s.sample_stride_ *= 2;
+  }
+}
+
+inline Status merge(Stats& s, const Stats& other) {
+  if (s.inputs_ != other.inputs_ || s.needs_ != other.needs_)
+    return Error{ErrorCode::shape_mismatch, "statistics of " + std::to_string(other.inputs_) + " inputs (" + describe(other.needs_) +
+                                                ") cannot join statistics of " + std::to_string(s.inputs_) + " (" + describe(s.needs_) + ")"};
+  if (!s.fingerprint.empty() && !other.fingerprint.empty() && s.fingerprint != other.fingerprint)
+    return Error{ErrorCode::invalid_argument, "statistics of \"" + other.fingerprint + "\" cannot join statistics of \"" + s.fingerprint + "\""};
+  if (s.fingerprint.empty()) s.fingerprint = other.fingerprint;
+  for (std::size_t j = 0; j < s.abs_max_.size(); ++j) s.abs_max_[j] = std::max(s.abs_max_[j], other.abs_max_[j]);
+  for (std::size_t j = 0; j < s.sum_abs_.size(); ++j) s.sum_abs_[j] += other.sum_abs_[j];
+  for (std::size_t j = 0; j < s.sum_square_.size(); ++j) s.sum_square_[j] += other.sum_square_[j];
+  for (std::size_t j = 0; j < s.sum_product_.size(); ++j) s.sum_product_[j] += other.sum_product_[j];
+  if (s.has(Needs::samples)) {  // equal density on both sides before they join
+    Stats thinned = other;
+    const auto halve = [](Stats& which) {
+      const Index rows = which.inputs_ > 0 ? static_cast<Index>(which.samples_.size()) / which.inputs_ : 0;
+      const Index cap = std::exchange(which.sample_cap_, std::max<Index>(1, rows - 1));
+      if (rows > 1) thin_samples(which);
+      else which.sample_stride_ *= 2;
+      which.sample_cap_ = cap;
+    };
+    while (s.sample_stride_ < thinned.sample_stride_) halve(s);
+    while (thinned.sample_stride_ < s.sample_stride_) halve(thinned);
+    s.samples_.insert(s.samples_.end(), thinned.samples_.begin(), thinned.samples_.end());
+    thin_samples(s);
+  }
+  s.tokens_ += other.tokens_;
+  return Ok{};
+}
+
+inline void divide_inputs(Stats& s, std::span<const float> divisor) {
+  ANYBIT_CHECK(static_cast<Index>(divisor.size()) == s.inputs_, "Stats::divide_inputs: one divisor per input");
+  const auto n = static_cast<std::size_t>(s.inputs_);
+  std::vector<double> inverse(n);
+  for (std::size_t j = 0; j < n; ++j) inverse[j] = 1.0 / static_cast<double>(divisor[j]);
+  for (std::size_t j = 0; j < s.abs_max_.size(); ++j) s.abs_max_[j] = s.abs_max_[j] / divisor[j];
+  for (std::size_t j = 0; j < s.sum_abs_.size(); ++j) s.sum_abs_[j] *= inverse[j];
+  for (std::size_t j = 0; j < s.sum_square_.size(); ++j) s.sum_square_[j] *= inverse[j] * inverse[j];
+  if (!s.sum_product_.empty())
+    for (std::size_t i = 0, at = 0; i < n; ++i)
+      for (std::size_t j = 0; j <= i; ++j) s.sum_product_[at++] *= inverse[i] * inverse[j];
+  for (std::size_t i = 0; i < s.samples_.size(); ++i) s.samples_[i] = s.samples_[i] / divisor[i % n];
+}
+
+inline void expand_hessian(const Stats& s, MatrixView<double> out) {
+  ANYBIT_CHECK(out.rows == s.inputs_ && out.cols == s.inputs_, "Stats::hessian: the output is not inputs x inputs");
+  const double factor = s.tokens_ > 0 ? 2.0 / static_cast<double>(s.tokens_) : 0.0;
+  const double* at = s.sum_product_.data();
+  for (Index i = 0; i < s.inputs_; ++i)
+    for (Index j = 0; j <= i; ++j) out(i, j) = out(j, i) = *at++ * factor;
+}
+
+inline Status assign_hessian(Stats& s, MatrixView<const double> h, Index tokens) {
+  if (h.rows != s.inputs_ || h.cols != s.inputs_)
+    return Error{ErrorCode::shape_mismatch, "a Hessian of " + std::to_string(h.rows) + " x " + std::to_string(h.cols) + " was given for " +
+                                                std::to_string(s.inputs_) + " inputs"};
+  if (tokens < 1) return Error{ErrorCode::insufficient_data, "a Hessian of " + std::to_string(tokens) + " tokens was given; at least 1 is needed"};
+  for (Index i = 0; i < h.rows; ++i)
+    for (Index j = 0; j < h.cols; ++j)
+      if ((std::bit_cast<std::uint64_t>(h(i, j)) & 0x7FF0000000000000u) == 0x7FF0000000000000u)
+        return Error{ErrorCode::not_finite, "the Hessian's element (" + std::to_string(i) + ", " + std::to_string(j) + ") is not finite"};
+  s.needs_ = s.needs_ | Needs::hessian;
+  s.tokens_ = tokens;
+  s.sum_product_.clear();
+  for (Index i = 0; i < h.rows; ++i)
+    for (Index j = 0; j <= i; ++j) s.sum_product_.push_back(h(i, j) * static_cast<double>(tokens) / 2);
+  return Ok{};
+}
+
+}  // namespace anybit::calibrate::inline ANYBIT_CODE
+
+namespace anybit::inline ANYBIT_CODE {
+
+/// The statistics of one batch of activations.
+template <Needs Wanted>
+Result<Stats> accumulate(ConstMatrix x) {
+  Stats s(x.cols, Wanted);
+  ANYBIT_TRY_STATUS(s.accumulate(x));
+  return s;
+}
+
+}  // namespace anybit::inline ANYBIT_CODE

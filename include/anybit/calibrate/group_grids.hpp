@@ -1,0 +1,117 @@
+#pragma once
+// Grids of all groups of a matrix, found on given weights, and the codes nearest to given weights on them.
+
+#include <anybit/calibrate/report.hpp>
+#include <anybit/calibrate/scale_search.hpp>
+#include <anybit/calibrate/stats.hpp>
+#include <anybit/tensor/quantized_matrix.hpp>
+
+namespace anybit::calibrate::inline ANYBIT_CODE {
+
+inline Status check_weights(ConstMatrix w) {
+  if (w.rows < 1 || w.cols < 1)
+    return Error{ErrorCode::invalid_argument, "weights are " + std::to_string(w.rows) + " x " + std::to_string(w.cols) + "; at least 1 x 1 is needed"};
+  if (const auto [row, column] = find_not_finite(w); row >= 0)
+    return Error{ErrorCode::not_finite, "weight at row " + std::to_string(row) + ", column " + std::to_string(column) + " is " +
+                                            std::to_string(w(row, column)) + "; the model file is damaged or was saved in too narrow a type"};
+  return Ok{};
+}
+
+template <AnyScheme S>
+Status check_limits(ConstMatrix w, ConstMatrix limits) {
+  if (limits.rows == 0) return Ok{};
+  if (std::is_same_v<typename S::granularity, PerTensor>)
+    return Error{ErrorCode::unsupported, "clip limits belong to the groups of a row; a scheme with one scale a tensor cannot use them"};
+  if (limits.rows != w.rows || limits.cols != S::granularity::groups_per_row(w.cols))
+    return Error{ErrorCode::shape_mismatch, "clip limits are " + std::to_string(limits.rows) + " x " + std::to_string(limits.cols) + "; the scheme has " +
+                                                std::to_string(w.rows) + " x " + std::to_string(S::granularity::groups_per_row(w.cols)) + " groups"};
+  return Ok{};
+}
+
+/// A weight cut off at its group's limit.
+ANYBIT_INLINE float clipped(float w, float limit) { return std::clamp(w, -limit, limit); }
+
+/// What rounding the scales to their store did to them.
+struct StoreLoss {
+  Index vanished = 0, saturated = 0;
+  void count(float wanted, float got) {
+    vanished += wanted > 0 && got == 0;
+    saturated += got < wanted * 0.5f && got > 0;
+  }
+  void tell(Report& report, Index groups) const {
+    const std::string of = " of " + std::to_string(groups) + " scales ";
+    if (vanished > 0) report.fallbacks.push_back(std::to_string(vanished) + of + "are too small for the scale store and became 0, their weights with them");
+    if (saturated > 0) report.fallbacks.push_back(std::to_string(saturated) + of + "are too large for the scale store and were saturated");
+  }
+};
+
+/// Fills q.affines, as stored, from w; q.extents are w's. Limits as in QuantizeOptions; importance is empty or one weight a column.
+template <AnyScheme S>
+void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance, QuantizedMatrix<S>& q, Report& report) {
+  using G = typename S::granularity;
+  using Store = typename S::scale_store;
+  StoreLoss loss;
+  const auto note = [&](float wanted, float got) {
+    if constexpr (!std::is_same_v<Store, NoScale> && !std::is_same_v<Store, ScaleE8M0>) loss.count(wanted, got);
+  };
+  const bool search = fit.search != Search::none;
+  if constexpr (std::is_same_v<G, PerTensor>) {
+    const Matrix all(w);
+    std::vector<float> repeated;
+    if (search && !importance.empty())
+      for (Index r = 0; r < w.rows; ++r) repeated.insert(repeated.end(), importance.begin(), importance.end());
+    const std::span<const float> values(all.data(), static_cast<std::size_t>(w.extents().size()));
+    q.affines[0] = fit.fit<S>(values, repeated);
+    if (!search) note(fit.plain<typename S::format>(values).scale, q.affines[0].scale);
+  } else {
+    const Index width = G::group_cols(w.cols), groups = G::groups_per_row(w.cols);
+    std::vector<float> cut;
+    for (Index r = 0; r < w.rows; ++r)
+      for (Index g = 0; g < groups; ++g) {
+        const auto first = static_cast<std::size_t>(g * width), count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
+        std::span<const float> values = w.row(r).subspan(first, count);
+        if (limits.rows > 0) {
+          cut.assign(values.begin(), values.end());
+          for (float& v : cut) v = clipped(v, limits(r, g));
+          values = cut;
+        }
+        q.affine(r, g) = fit.fit<S>(values, importance.empty() ? importance : importance.subspan(first, count));
+        if (!search) note(fit.plain<typename S::format>(values).scale, q.affine(r, g).scale);
+      }
+  }
+  if constexpr (Store::joint) {
+    std::vector<float> scales(q.affines.size());
+    for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
+    Store::round_trip(scales);
+    for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
+  }
+  loss.tell(report, static_cast<Index>(q.affines.size()));
+}
+
+/// Fills q.codes with the codes nearest to w (cut off at the limits, if any) on the grids q.affines.
+template <AnyScheme S>
+void encode_nearest(ConstMatrix w, ConstMatrix limits, QuantizedMatrix<S>& q) {
+  using G = typename S::granularity;
+  const Index width = G::group_cols(w.cols);
+  for (Index r = 0; r < w.rows; ++r) {
+    const auto codes = q.row(r);
+    for (Index g = 0; g < G::groups_per_row(w.cols); ++g) {
+      const Affine a = q.affine(r, g);
+      const float limit = limits.rows > 0 ? limits(r, g) : INFINITY;
+      for (Index c = g * width; c < std::min((g + 1) * width, w.cols); ++c)
+        codes[static_cast<std::size_t>(c)] = static_cast<typename S::code>(quantize_value<typename S::format>(clipped(w(r, c), limit), a));
+    }
+  }
+}
+
+/// The two in a row, without a report: what a search tries out.
+template <AnyScheme S>
+QuantizedMatrix<S> round_to_grid(ConstMatrix w, const GridFit& fit, ConstMatrix limits = {}) {
+  QuantizedMatrix<S> q(w.extents());
+  Report ignored;
+  fit_groups<S>(w, fit, limits, {}, q, ignored);
+  encode_nearest<S>(w, limits, q);
+  return q;
+}
+
+}  // namespace anybit::calibrate::inline ANYBIT_CODE

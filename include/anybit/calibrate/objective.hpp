@@ -1,0 +1,75 @@
+#pragma once
+// Errors of a quantized matrix, in its weights and, through the Hessian, in its outputs.
+
+#include <anybit/calibrate/report.hpp>
+#include <anybit/calibrate/stats.hpp>
+#include <anybit/core/eigen_view.hpp>
+#include <anybit/tensor/pack.hpp>
+
+namespace anybit::calibrate::inline ANYBIT_CODE {
+
+/// tr(D H D^T) for symmetric H: what D does to the outputs, summed over rows and, for H = 2/n X^T X, 2/n times over tokens.
+/// Only the lower triangle of H is read. Products run in Real, sums over products in double.
+template <class Real>
+double quadratic_trace(ConstMatrix d, MatrixView<const Real> h) {
+  ANYBIT_CHECK(h.rows == d.cols && h.cols == d.cols, "quadratic_trace: H is not cols x cols");
+  using Block = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const Eigen::Map<const Block, 0, Eigen::OuterStride<>> hessian(h.data, h.rows, h.cols, Eigen::OuterStride<>(h.stride));
+  constexpr Index tile = 256, block = 128;
+  double total = 0;
+  for (Index r = 0; r < d.rows; r += tile) {
+    const Block rows = as_eigen(d.row_range(r, std::min(r + tile, d.rows))).template cast<Real>();
+    for (Index c = 0; c < d.cols; c += block) {
+      const Index width = std::min(block, d.cols - c);
+      const auto mine = rows.middleCols(c, width);
+      // Rows c .. c + width of the lower triangle: everything to the left counts twice, the diagonal block once.
+      Block product = mine * hessian.block(c, c, width, width).template selfadjointView<Eigen::Lower>();
+      total += product.cwiseProduct(mine).template cast<double>().sum();
+      if (c == 0) continue;
+      product.noalias() = mine * hessian.block(c, 0, width, c);
+      total += 2 * product.cwiseProduct(rows.leftCols(c)).template cast<double>().sum();
+    }
+  }
+  return total;
+}
+
+inline double square_sum(ConstMatrix m) {
+  double sum = 0;
+  for (Index r = 0; r < m.rows; ++r)
+    for (const float v : m.row(r)) sum += static_cast<double>(v) * static_cast<double>(v);
+  return sum;
+}
+
+inline Matrix difference(ConstMatrix a, ConstMatrix b) {
+  Matrix d(a.rows, a.cols);
+  for (Index r = 0; r < a.rows; ++r)
+    for (Index c = 0; c < a.cols; ++c) d(r, c) = a(r, c) - b(r, c);
+  return d;
+}
+
+/// sqrt(error / reference), 0 if there is no error at all.
+inline double relative(double error, double reference) { return error <= 0 ? 0 : std::sqrt(error / reference); }
+
+/// ||W - Q||_F / ||W||_F.
+inline double relative_weight_error(ConstMatrix w, ConstMatrix q) { return relative(square_sum(difference(w, q).view()), square_sum(w)); }
+
+/// ||(W - Q) X||_F / ||W X||_F, from H = 2/n X^T X.
+template <class Real>
+double relative_output_error(ConstMatrix w, ConstMatrix q, MatrixView<const Real> h) {
+  return relative(quadratic_trace<Real>(difference(w, q).view(), h), quadratic_trace<Real>(w, h));
+}
+
+/// Errors of q against w (both in original column order) and its size, into the report. The Hessian is used where stats has one.
+template <AnyScheme S>
+void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Report& report) {
+  const Matrix back = dequantize(q);
+  report.weight_error = relative_weight_error(w, back.view());
+  if (stats.has(Needs::hessian) && stats.inputs() == w.cols && stats.tokens() > 0) {
+    std::vector<double> h(static_cast<std::size_t>(w.cols * w.cols));
+    stats.hessian(MatrixView<double>(h.data(), w.cols, w.cols));
+    report.output_error = relative_output_error<double>(w, back.view(), {h.data(), w.cols, w.cols});
+  }
+  report.bits_per_weight = S::bits_per_weight(q.extents) + (q.column_order.empty() ? 0.0 : 32.0 / static_cast<double>(q.extents.rows));
+}
+
+}  // namespace anybit::calibrate::inline ANYBIT_CODE

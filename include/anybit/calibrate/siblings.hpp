@@ -1,0 +1,68 @@
+#pragma once
+// Matrices that share one input, and what a transform may do to them.
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include <anybit/calibrate/report.hpp>
+#include <anybit/calibrate/scale_search.hpp>
+#include <anybit/calibrate/stats.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+/// The working copy that transforms rewrite: W' = W diag(s) and X' = X / s give the same outputs.
+struct Siblings {
+  std::vector<Matrix> weights;
+  Stats stats;
+  std::vector<float> input_scale;    ///< s so far; empty means all 1
+  std::vector<Matrix> clip_limits;   ///< one a sibling, or none at all; see QuantizeOptions
+  std::vector<std::string> remarks;  ///< go into the report of every sibling
+  std::vector<std::string> fallbacks;
+
+  std::vector<ConstMatrix> views() const {
+    std::vector<ConstMatrix> v;
+    for (const Matrix& w : weights) v.push_back(w.view());
+    return v;
+  }
+};
+
+}  // namespace anybit::inline ANYBIT_ABI
+
+namespace anybit::calibrate::inline ANYBIT_CODE {
+
+inline Status check_siblings(std::span<const ConstMatrix> weights) {
+  if (weights.empty()) return Error{ErrorCode::invalid_argument, "the list of siblings is empty; pass 1 or more matrices that share the input"};
+  for (std::size_t i = 1; i < weights.size(); ++i)
+    if (weights[i].cols != weights[0].cols)
+      return Error{ErrorCode::shape_mismatch, "sibling " + std::to_string(i) + " has " + std::to_string(weights[i].cols) + " inputs, sibling 0 has " +
+                                                  std::to_string(weights[0].cols) + "; siblings share one input"};
+  return Ok{};
+}
+
+/// Statistics that a method cannot do without.
+inline Status check_stats(const Stats& stats, Needs needs, Index inputs, std::string_view who) {
+  const std::string text(who);
+  if (needs == Needs::none) return Ok{};
+  if (stats.inputs() != inputs)
+    return Error{ErrorCode::shape_mismatch, text + ": statistics are of " + std::to_string(stats.inputs()) + " inputs, the weights have " +
+                                                std::to_string(inputs) + "; they are of another layer"};
+  if (!stats.has(needs))
+    return Error{ErrorCode::insufficient_data, text + ": needs " + describe(needs) + ", but the statistics hold " + describe(stats.needs()) + "; accumulate what the recipe needs"};
+  if (stats.tokens() < 1)
+    return Error{ErrorCode::insufficient_data, text + ": the statistics have seen 0 tokens; at least 1 is needed, some thousand are usual"};
+  return Ok{};
+}
+
+/// Columns times s, statistics divided by s.
+inline void scale_inputs(Siblings& set, std::span<const float> s) {
+  for (Matrix& w : set.weights)
+    for (Index r = 0; r < w.rows(); ++r)
+      for (Index c = 0; c < w.cols(); ++c) w(r, c) *= s[static_cast<std::size_t>(c)];
+  set.stats.divide_inputs(s);
+  if (set.input_scale.empty()) set.input_scale.assign(s.begin(), s.end());
+  else
+    for (std::size_t j = 0; j < s.size(); ++j) set.input_scale[j] *= s[j];
+}
+
+}  // namespace anybit::calibrate::inline ANYBIT_CODE
