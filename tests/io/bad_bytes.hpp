@@ -1,6 +1,7 @@
 #pragma once
 // Shared by the tests of file readers: what every parser must survive.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -44,8 +45,8 @@ void every_prefix_is_refused(const std::string& good, Parse&& parse) {
   }
 }
 
-/// Calls `use(bytes)` with seeded mutations of `good`: single bits, bytes, extreme 32- and 64-bit words, cuts and repeats.
-/// `use` reports how many were accepted only to show that the mutations reach past the first check.
+/// Calls `use(bytes)` with seeded mutations of `good`: single bits, bytes, digits, extreme 32- and 64-bit words, cuts and
+/// repeats. Returns how often `use` said that it accepted one: the mutations must reach past the first check.
 template <class Use>
 int mutate(const std::string& good, int rounds, std::size_t header, Use&& use) {
   std::mt19937_64 random(20240521);
@@ -58,7 +59,7 @@ int mutate(const std::string& good, int rounds, std::size_t header, Use&& use) {
     for (std::size_t k = 1 + below(3); k > 0; --k) {
       const std::size_t at = below(below(8) ? std::min(header, bad.size()) : bad.size());  // mostly in the header
       if (bad.empty()) break;
-      switch (below(6)) {
+      switch (below(8)) {
         case 0: bad[at] = static_cast<char>(bad[at] ^ (1 << below(8))); break;
         case 1: bad[at] = static_cast<char>(random()); break;
         case 2: {
@@ -67,7 +68,13 @@ int mutate(const std::string& good, int rounds, std::size_t header, Use&& use) {
           break;
         }
         case 3: bad.resize(at); break;
-        case 4: bad.insert(at, bad.substr(at, 1 + below(16))); break;
+        case 4:
+        case 5: {  // a number in text: only a digit changes, so the grammar still holds
+          const std::size_t digit = bad.find_first_of("0123456789", at);
+          if (digit != std::string::npos) bad[digit] = static_cast<char>('0' + below(10));
+          break;
+        }
+        case 6: bad.insert(at, bad.substr(at, 1 + below(16))); break;
         default: bad.erase(at, 1 + below(16)); break;
       }
     }

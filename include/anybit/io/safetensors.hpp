@@ -1,9 +1,11 @@
 #pragma once
 // safetensors, reading: u64 length of the header, the header (JSON), the data.
 // The rules are the format's own: a header of at most 100 MB that starts with '{', no key twice, and data that lies
-// without gaps or overlap from the end of the header to the end of the file. Writing: safetensors_writer.hpp.
+// without gaps or overlap from the end of the header to the end of the file. A model in several files is opened by its
+// "....safetensors.index.json". Writing: safetensors_writer.hpp.
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <span>
@@ -24,13 +26,8 @@ inline constexpr std::uint64_t safetensors_header_limit = 100'000'000;
 /// An opened safetensors file. Copies share the mapping; tensors stay valid while one copy lives.
 class SafetensorsFile {
  public:
-  static Result<SafetensorsFile> open(const std::string& path) {
-    ANYBIT_TRY(MappedFile file, MappedFile::open(path));
-    auto owner = std::make_shared<const MappedFile>(std::move(file));
-    ANYBIT_TRY(SafetensorsFile out, parse(owner->bytes(), path));
-    out.owner_ = std::move(owner);
-    return out;
-  }
+  /// One file, or all files of an index (a path that ends in ".json").
+  static Result<SafetensorsFile> open(const std::string& path) { return path.ends_with(".json") ? open_index(path) : open_file(path); }
 
   /// Of bytes that the caller keeps; `name` is for messages.
   static Result<SafetensorsFile> parse(std::span<const std::byte> bytes, std::string name) {
@@ -69,6 +66,53 @@ class SafetensorsFile {
     std::vector<Index> shape;
     std::uint64_t begin = 0, end = 0;
   };
+
+  static Result<SafetensorsFile> open_file(const std::string& path) {
+    ANYBIT_TRY(MappedFile file, MappedFile::open(path));
+    auto owner = std::make_shared<const MappedFile>(std::move(file));
+    ANYBIT_TRY(SafetensorsFile out, parse(owner->bytes(), path));
+    out.owners_.push_back(std::move(owner));
+    return out;
+  }
+
+  static Result<SafetensorsFile> open_index(const std::string& path) {
+    ANYBIT_TRY(const MappedFile index, MappedFile::open(path));
+    auto out = open_shards(path, index.bytes());
+    if (!out) return in_context(out.error(), path);
+    return out;
+  }
+
+  /// {"metadata": anything, "weight_map": {"tensor": "file in the same folder", ...}}
+  static Result<SafetensorsFile> open_shards(const std::string& path, std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    if (text.size() > safetensors_header_limit || !detail::is_utf8(text)) return {ErrorCode::corrupt_data, "is no index: over 100 MB or not UTF-8"};
+    std::map<std::string, std::vector<std::string>> tensors_of_file;
+    detail::JsonReader json(text);
+    const auto map_entry = [&](std::string tensor) -> Status {
+      ANYBIT_TRY(std::string file, json.string());
+      // A name from a file must not lead out of the folder.
+      if (file.empty() || file == "." || file == ".." || file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
+        return json.fail("weight_map sends " + detail::shown(tensor) + " to " + detail::shown(file) + "; only a file name in the same folder will do");
+      tensors_of_file[std::move(file)].push_back(std::move(tensor));
+      return Ok{};
+    };
+    ANYBIT_TRY_STATUS(json.object([&](const std::string& key) -> Status { return key == "weight_map" ? json.object(map_entry) : json.skip_value(); }));
+    ANYBIT_TRY_STATUS(json.end());
+    if (tensors_of_file.empty()) return {ErrorCode::corrupt_data, "has no weight_map: give the index of a safetensors model"};
+
+    SafetensorsFile out;
+    out.name_ = path;
+    for (const auto& [file, tensors] : tensors_of_file) {
+      ANYBIT_TRY(const SafetensorsFile shard, open_file((std::filesystem::path(path).parent_path() / file).string()));
+      for (const std::string& tensor : tensors) {
+        ANYBIT_TRY(const TensorInfo* const t, shard.tensors_.need(tensor, shard.name_));
+        out.tensors_.add(*t);
+      }
+      out.metadata_.insert(shard.metadata_.begin(), shard.metadata_.end());
+      out.owners_.insert(out.owners_.end(), shard.owners_.begin(), shard.owners_.end());
+    }
+    return out;
+  }
 
   Status parse_all(std::span<const std::byte> bytes) {
     ByteReader reader(bytes);
@@ -172,7 +216,7 @@ class SafetensorsFile {
   std::string name_;
   TensorList tensors_;
   std::map<std::string, std::string> metadata_;
-  std::shared_ptr<const MappedFile> owner_;
+  std::vector<std::shared_ptr<const MappedFile>> owners_;
 };
 
 }  // namespace anybit::io::inline ANYBIT_CODE

@@ -1,6 +1,7 @@
 #pragma once
 // What every model file comes down to: named tensors over bytes that the file keeps.
 
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
@@ -71,6 +72,16 @@ inline Result<Matrix> to_f32(const TensorInfo& t) {
   Matrix out(t.extents().rows, t.extents().cols);
   if (bytes != 0) dtype->to_f32(t.bytes.data(), t.size() / dtype->block_values, out.data());
   return out;
+}
+
+/// The tensor where it lies in the file, without a copy: F32 only, at an address that is a multiple of 4.
+inline Result<ConstMatrix> view_f32(const TensorInfo& t) {
+  const auto address = reinterpret_cast<std::uintptr_t>(t.bytes.data());
+  if (t.dtype != "F32" || address % alignof(float) != 0)
+    return {ErrorCode::unsupported, detail::text("tensor ", detail::shown(t.name), " has type ", t.dtype, " at address ", address % alignof(float),
+                                                 " modulo 4, so no float view of it exists: read a copy with read_f32")};
+  const Extents e = t.extents();
+  return ConstMatrix(reinterpret_cast<const float*>(t.bytes.data()), e.rows, e.cols);
 }
 
 /// Tensors in file order, found by name.
