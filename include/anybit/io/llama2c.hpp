@@ -1,0 +1,150 @@
+#pragma once
+// Checkpoints of llama2.c, legacy version 0: seven i32, then float32 tensors one after the other, each kind for all
+// layers. Nothing in the file says what it is, so the sizes must agree to the byte.
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <anybit/core/checked.hpp>
+#include <anybit/io/mapped_file.hpp>
+#include <anybit/io/reader.hpp>
+#include <anybit/io/tensor_info.hpp>
+
+namespace anybit::io::inline ANYBIT_ABI {
+
+/// The header, with llama2.c's names. All are positive, heads divide dim evenly and KV heads divide heads.
+struct Llama2cConfig {
+  Index dim = 0, hidden_dim = 0, n_layers = 0, n_heads = 0, n_kv_heads = 0, vocab_size = 0, seq_len = 0;
+  bool shared_classifier = true;  ///< the output head is token_embd.weight; in the file: vocab_size is not negative
+
+  Index head_dim() const { return dim / n_heads; }
+  Index kv_dim() const { return head_dim() * n_kv_heads; }
+};
+
+}  // namespace anybit::io::inline ANYBIT_ABI
+
+namespace anybit::io::inline ANYBIT_CODE {
+
+/// An opened checkpoint. Tensors have GGUF's names and are views, {outputs, inputs}; rotary pairs are neighbours (2i, 2i+1),
+/// as in GGUF's llama architecture. Copies share the mapping.
+class Llama2cFile {
+ public:
+  static Result<Llama2cFile> open(const std::string& path) {
+    ANYBIT_TRY(MappedFile file, MappedFile::open(path));
+    auto owner = std::make_shared<const MappedFile>(std::move(file));
+    ANYBIT_TRY(Llama2cFile out, parse(owner->bytes(), path));
+    out.owner_ = std::move(owner);
+    return out;
+  }
+
+  /// Of bytes that the caller keeps; `name` is for messages.
+  static Result<Llama2cFile> parse(std::span<const std::byte> bytes, std::string name) {
+    Llama2cFile out;
+    out.name_ = std::move(name);
+    if (auto done = out.parse_all(bytes); !done) return in_context(done.error(), out.name_);
+    return out;
+  }
+
+  const std::string& name() const { return name_; }
+  const Llama2cConfig& config() const { return config_; }
+  const std::vector<TensorInfo>& tensors() const { return tensors_.all(); }
+  const TensorInfo* find(std::string_view tensor) const { return tensors_.find(tensor); }
+  Result<Matrix> read_f32(std::string_view tensor) const { return tensors_.read_f32(tensor, name_); }
+
+ private:
+  /// A kind of tensor: one for the model, or one a layer. Unnamed ones are passed over.
+  struct Kind {
+    std::string_view name;
+    std::vector<Index> shape;
+    bool per_layer;
+  };
+
+  Status parse_config(ByteReader& reader) {
+    std::array<std::int64_t, 7> h{};
+    for (auto& value : h) {
+      ANYBIT_TRY(const std::int32_t v, reader.number<std::int32_t>("the llama2.c header"));
+      value = v;
+    }
+    constexpr std::int64_t magic_of_later_versions = 0x616B3432;
+    if (h[0] == magic_of_later_versions)
+      return {ErrorCode::unsupported, "a llama2.c checkpoint of version 1 or 2: export it with version 0"};
+    config_.shared_classifier = h[5] >= 0;
+    if (h[5] < 0) h[5] = -h[5];
+    constexpr std::string_view names[] = {"dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len"};
+    for (std::size_t i = 0; i < h.size(); ++i)
+      if (h[i] <= 0)
+        return {ErrorCode::corrupt_data, detail::text(names[i], " is ", h[i], ", not positive: this is no llama2.c checkpoint of version 0")};
+    if (h[0] % (2 * h[3]) != 0 || h[3] % h[4] != 0)
+      return {ErrorCode::corrupt_data, detail::text("dim ", h[0], ", n_heads ", h[3], " and n_kv_heads ", h[4],
+                                                    " do not divide into heads of even size: this is no llama2.c checkpoint of version 0")};
+    config_.dim = static_cast<Index>(h[0]);
+    config_.hidden_dim = static_cast<Index>(h[1]);
+    config_.n_layers = static_cast<Index>(h[2]);
+    config_.n_heads = static_cast<Index>(h[3]);
+    config_.n_kv_heads = static_cast<Index>(h[4]);
+    config_.vocab_size = static_cast<Index>(h[5]);
+    config_.seq_len = static_cast<Index>(h[6]);
+    return Ok{};
+  }
+
+  std::vector<Kind> kinds() const {
+    const Llama2cConfig& c = config_;
+    std::vector<Kind> out = {
+        {"token_embd.weight", {c.vocab_size, c.dim}, false},
+        {"attn_norm.weight", {c.dim}, true},
+        {"attn_q.weight", {c.dim, c.dim}, true},
+        {"attn_k.weight", {c.kv_dim(), c.dim}, true},
+        {"attn_v.weight", {c.kv_dim(), c.dim}, true},
+        {"attn_output.weight", {c.dim, c.dim}, true},
+        {"ffn_norm.weight", {c.dim}, true},
+        {"ffn_gate.weight", {c.hidden_dim, c.dim}, true},   // w1
+        {"ffn_down.weight", {c.dim, c.hidden_dim}, true},   // w2
+        {"ffn_up.weight", {c.hidden_dim, c.dim}, true},     // w3
+        {"output_norm.weight", {c.dim}, false},
+        {"", {c.seq_len, c.head_dim() / 2}, false},  // cosines and sines of the rotary angles, which nobody reads any more
+        {"", {c.seq_len, c.head_dim() / 2}, false},
+    };
+    if (!c.shared_classifier) out.push_back({"output.weight", {c.vocab_size, c.dim}, false});
+    return out;
+  }
+
+  Status parse_all(std::span<const std::byte> bytes) {
+    ByteReader reader(bytes);
+    ANYBIT_TRY_STATUS(parse_config(reader));
+    const std::vector<Kind> all = kinds();
+    // The sum first: it bounds the number of layers before a loop runs over them. Factors are below 2^31, sums checked.
+    CheckedSize total = 0;
+    for (const Kind& kind : all) {
+      CheckedSize values = static_cast<std::uint64_t>(kind.per_layer ? config_.n_layers : 1);
+      for (const Index extent : kind.shape) values = values * static_cast<std::uint64_t>(extent);
+      total = total + values * sizeof(float);
+    }
+    const auto size = total.get();
+    if (!size || static_cast<std::uint64_t>(*size) != reader.remaining())
+      return {ErrorCode::corrupt_data, detail::text("its header asks for ", size ? std::to_string(*size) : "more than 2^63", " bytes of weights, but ",
+                                                    reader.remaining(), " follow: this is no llama2.c checkpoint of version 0, or it is truncated")};
+    for (const Kind& kind : all) {
+      for (Index layer = 0; layer < (kind.per_layer ? config_.n_layers : 1); ++layer) {
+        std::uint64_t values = 1;
+        for (const Index extent : kind.shape) values *= static_cast<std::uint64_t>(extent);
+        ANYBIT_TRY(const std::span<const std::byte> data, reader.take(values * sizeof(float), "a tensor"));
+        std::string name = kind.per_layer ? detail::text("blk.", layer, ".", kind.name) : std::string(kind.name);
+        if (!name.empty()) tensors_.add({std::move(name), "F32", kind.shape, data});
+      }
+    }
+    return Ok{};
+  }
+
+  std::string name_;
+  Llama2cConfig config_;
+  TensorList tensors_;
+  std::shared_ptr<const MappedFile> owner_;
+};
+
+}  // namespace anybit::io::inline ANYBIT_CODE
