@@ -1,5 +1,6 @@
 #pragma once
-// The layouts that ship: BitStream for any width, Base3 for ternary codes. The vectorized bodies stand in simd/bit_unpack.hpp.
+// The layouts that ship: BitStream for any width, Base3 for ternary codes. These bodies are the definition;
+// tensor/unpack.hpp has the fast ones.
 
 #include <anybit/scheme/layout.hpp>
 

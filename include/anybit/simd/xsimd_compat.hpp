@@ -14,6 +14,7 @@
 
 #include <anybit/core/half.hpp>
 #include <anybit/core/types.hpp>
+#include <anybit/simd/vector_code.hpp>
 
 #if XSIMD_VERSION_MAJOR < 8 || XSIMD_VERSION_MAJOR > 14 || (XSIMD_VERSION_MAJOR == 8 && XSIMD_VERSION_MINOR < 1)
 #error "anybit: needs xsimd 8.1 to 14"
@@ -22,21 +23,18 @@
 #error "anybit: xsimd knows no vector instructions for this target; enable some (on x86 -msse2, on arm neon)"
 #endif
 
-#if defined(__GNUC__) && !defined(__clang__)
-// g++ 12 takes the undefined pass-through operands inside its own AVX-512 intrinsics for a mistake (gcc bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
+ANYBIT_VECTOR_CODE_BEGIN
 
 namespace anybit::simd::inline ANYBIT_CODE {
 
 using f32 = xsimd::batch<float>;
 using i32 = xsimd::batch<std::int32_t>;
 using u32 = xsimd::batch<std::uint32_t>;
+using u64 = xsimd::batch<std::uint64_t>;
 
-/// Lanes of f32, i32 and u32: 4, 8 or 16 on the machines in use.
+/// Lanes of f32, i32 and u32: 4, 8 or 16 on the machines in use; and of u64.
 inline constexpr Index width = static_cast<Index>(f32::size);
+inline constexpr Index width64 = static_cast<Index>(u64::size);
 
 #if defined(__AVX512F__)
 static_assert(width == 16, "anybit: XSIMD_DEFAULT_ARCH must be the instruction set that the compiler flags name");
@@ -51,6 +49,12 @@ ANYBIT_INLINE u32 load(const std::uint32_t* p) { return u32::load_unaligned(p); 
 ANYBIT_INLINE void store(float* p, f32 v) { v.store_unaligned(p); }
 ANYBIT_INLINE void store(std::int32_t* p, i32 v) { v.store_unaligned(p); }
 ANYBIT_INLINE void store(std::uint32_t* p, u32 v) { v.store_unaligned(p); }
+
+ANYBIT_INLINE u64 load(const std::uint64_t* p) { return u64::load_unaligned(p); }
+ANYBIT_INLINE void store(std::uint64_t* p, u64 v) { v.store_unaligned(p); }
+/// The same vectors from and to bytes, 8 * width64 of them.
+ANYBIT_INLINE u64 load_bytes_u64(const void* p) { return u64::load_unaligned(static_cast<const std::uint64_t*>(p)); }
+ANYBIT_INLINE void store_bytes(void* p, u64 v) { v.store_unaligned(static_cast<std::uint64_t*>(p)); }
 
 ANYBIT_INLINE f32 broadcast(float x) { return f32(x); }
 ANYBIT_INLINE i32 broadcast(std::int32_t x) { return i32(x); }
@@ -293,6 +297,4 @@ class Table {
 
 }  // namespace anybit::simd::inline ANYBIT_CODE
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+ANYBIT_VECTOR_CODE_END

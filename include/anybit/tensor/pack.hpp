@@ -6,6 +6,7 @@
 #include <anybit/core/matrix.hpp>
 #include <anybit/tensor/packed_tensor.hpp>
 #include <anybit/tensor/quantized_matrix.hpp>
+#include <anybit/tensor/unpack.hpp>
 
 namespace anybit::inline ANYBIT_CODE {
 
@@ -18,7 +19,7 @@ PackedTensor<S> pack(const QuantizedMatrix<S>& q) {
   PackedBytes& b = t.bytes();
   const auto codes = b.mutable_section(b.codes());
   for (Index r = 0; r < q.extents.rows; ++r)
-    S::layout::template pack<S::bits>(q.row(r), codes.data() + r * S::row_bytes(q.extents.cols));
+    pack_row<typename S::layout, S::bits>(q.row(r), codes.data() + r * S::row_bytes(q.extents.cols));
   std::vector<float> scales(q.affines.size());
   for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
   S::scale_store::store(scales, b.mutable_section(b.scales()).data());
@@ -34,7 +35,7 @@ PackedTensor<S> pack(const QuantizedMatrix<S>& q) {
 template <AnyScheme S>
 QuantizedMatrix<S> unpack(const PackedTensor<S>& t) {
   QuantizedMatrix<S> q(t.extents());
-  for (Index r = 0; r < t.rows(); ++r) t.unpack_codes(r, 0, q.row(r));
+  for (Index r = 0; r < t.rows(); ++r) unpack_codes(t, r, 0, q.row(r));
   std::vector<float> scales(q.affines.size());
   t.load_scales(0, scales);
   for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i] = {scales[i], t.zero(static_cast<Index>(i))};
@@ -75,7 +76,7 @@ void dequantize_row(const PackedTensor<S>& t, Index row, std::span<float> out) {
   Affine a;
   for (Index first = 0; first < t.cols(); first += chunk) {
     const Index n = std::min(chunk, t.cols() - first);
-    t.unpack_codes(row, first, std::span(codes).first(static_cast<std::size_t>(n)));
+    unpack_codes(t, row, first, std::span(codes).first(static_cast<std::size_t>(n)));
     for (Index i = 0; i < n; ++i) {
       if ((first + i) / group != g) a = t.affine(row, g = (first + i) / group);
       out[static_cast<std::size_t>(first + i)] = dequantize_value<typename S::format>(codes[static_cast<std::size_t>(i)], a);

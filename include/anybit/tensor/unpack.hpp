@@ -1,17 +1,39 @@
 #pragma once
-// The fast way from packed bytes to codes, for kernels and for everything else that reads many of them.
+// The fast way between packed bytes and codes, for kernels and for everything else that handles many of them. The layouts
+// that ship have vectorized bodies; a user's own layout goes through its own pack and unpack.
 
 #include <span>
+#include <type_traits>
 
+#include <anybit/simd/bit_stream.hpp>
 #include <anybit/tensor/packed_tensor.hpp>
 
 namespace anybit::inline ANYBIT_CODE {
+
+/// What L::unpack<Bits>(row, cols, first, out) does.
+template <class L, int Bits>
+ANYBIT_INLINE void unpack_row(const std::byte* row, Index cols, Index first, std::span<StoredCode<Bits>> out) {
+  const auto n = static_cast<Index>(out.size());
+  if constexpr (std::is_same_v<L, BitStream> && Bits <= 8) simd::unpack_bits<Bits>(row + first / 8 * Bits, out.data(), n);
+  else if constexpr (std::is_same_v<L, BitStream>) simd::unpack_wide_bits<Bits>(row + first / 8 * Bits, out.data(), n);
+  else if constexpr (std::is_same_v<L, Base3>) simd::unpack_base3(row + first / 5, out.data(), n);
+  else L::template unpack<Bits>(row, cols, first, out);
+}
+
+/// What L::pack<Bits>(codes, row) does.
+template <class L, int Bits>
+ANYBIT_INLINE void pack_row(std::span<const StoredCode<Bits>> codes, std::byte* row) {
+  const auto n = static_cast<Index>(codes.size());
+  if constexpr (std::is_same_v<L, BitStream> && Bits <= 8) simd::pack_bits<Bits>(codes.data(), row, n);
+  else if constexpr (std::is_same_v<L, Base3>) simd::pack_base3(codes.data(), row, n);
+  else L::template pack<Bits>(codes, row);
+}
 
 /// Codes first .. first + out.size() - 1 of a row; first is a multiple of S::layout::granule and first + out.size() <= cols.
 /// Reads nothing past the row's bytes, writes nothing past `out`.
 template <AnyScheme S>
 ANYBIT_INLINE void unpack_codes(const PackedTensor<S>& t, Index row, Index first, std::span<typename S::code> out) {
-  S::layout::template unpack<S::bits>(t.row_codes(row), t.cols(), first, out);
+  unpack_row<typename S::layout, S::bits>(t.row_codes(row), t.cols(), first, out);
 }
 
 }  // namespace anybit::inline ANYBIT_CODE
