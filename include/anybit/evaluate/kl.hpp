@@ -140,19 +140,13 @@ inline void ReferenceLogits::log_probabilities(Index position, std::span<double>
 template <class LogP>
 inline TokenComparison ReferenceLogits::compare(const Row& row, LogP log_p_reference, std::span<const float> logits) const {
   const LogNormalizer n = log_normalizer(logits);
-  constexpr std::size_t lanes = 8;
-  double sums[lanes] = {};
-  const auto term = [&](std::size_t i) {
-    const double log_p = log_p_reference(i);
-    const double value = exp_nonpositive(log_p) * (log_p - (double{logits[i]} - n.log_sum_exp));
-    return log_p > -16.0 ? value : 0.0;
-  };
-  std::size_t i = 0;
-  for (; i + lanes <= logits.size(); i += lanes)
-    for (std::size_t l = 0; l < lanes; ++l) sums[l] += term(i + l);
-  for (; i < logits.size(); ++i) sums[i % lanes] += term(i);
+  const float* x = logits.data();
   TokenComparison t;
-  t.kl = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  t.kl = lane_sum(vocabulary_, [&](Index i) {
+    const double log_p = log_p_reference(i);
+    const double term = exp_nonpositive(log_p) * (log_p - (double{x[i]} - n.log_sum_exp));
+    return log_p > -16.0 ? term : 0.0;
+  });
   t.nll_reference = row.nll;
   t.nll = n.log_sum_exp - double{logits[static_cast<std::size_t>(row.target)]};
   t.same_top = n.top == row.top;
@@ -165,10 +159,10 @@ inline TokenComparison ReferenceLogits::compare(Index position, std::span<const 
   const std::size_t base = static_cast<std::size_t>(position * vocabulary_);
   if (storage_ == ReferenceStorage::float32) {
     const float* reference = floats_.data() + base;
-    return compare(row, [&](std::size_t i) { return double{reference[i]} - row.log_sum_exp; }, logits);
+    return compare(row, [&](Index i) { return double{reference[i]} - row.log_sum_exp; }, logits);
   }
   const std::uint16_t* codes = codes_.data() + base;
-  return compare(row, [&](std::size_t i) { return double{row.scale} * codes[i] + double{row.least}; }, logits);
+  return compare(row, [&](Index i) { return double{row.scale} * codes[i] + double{row.least}; }, logits);
 }
 
 inline KlStatistics kl_statistics(std::span<const TokenComparison> tokens) {

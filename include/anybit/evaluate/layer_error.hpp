@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include <anybit/core/view.hpp>
+#include <anybit/evaluate/statistics.hpp>
 
 namespace anybit::evaluate::inline ANYBIT_CODE {
 
@@ -17,19 +18,13 @@ struct RelativeError {
     for (Index r = 0; r < exact.rows; ++r) add(exact.row(r), approximate.row(r));
   }
   void add(std::span<const float> exact, std::span<const float> approximate) {
-    constexpr std::size_t lanes = 8;
-    double e[lanes] = {}, s[lanes] = {};
-    const std::size_t n = exact.size();
-    const auto one = [&](std::size_t i, std::size_t l) {
-      const double x = exact[i], d = x - double{approximate[i]};
-      e[l] += d * d;
-      s[l] += x * x;
-    };
-    std::size_t i = 0;
-    for (; i + lanes <= n; i += lanes)
-      for (std::size_t l = 0; l < lanes; ++l) one(i + l, l);
-    for (; i < n; ++i) one(i, i % lanes);
-    for (std::size_t l = 0; l < lanes; ++l) error += e[l], reference += s[l];
+    const Index n = static_cast<Index>(exact.size());
+    const float *w = exact.data(), *q = approximate.data();
+    error += lane_sum(n, [w, q](Index i) {
+      const double d = double{w[i]} - double{q[i]};
+      return d * d;
+    });
+    reference += lane_sum(n, [w](Index i) { return double{w[i]} * double{w[i]}; });
   }
   void add(const RelativeError& part) {
     error += part.error;

@@ -8,6 +8,7 @@
 #include <span>
 
 #include <anybit/core/types.hpp>
+#include <anybit/evaluate/statistics.hpp>
 
 #if defined(__FAST_MATH__) && !defined(ANYBIT_ALLOW_FAST_MATH)
 #error "anybit: evaluate/ measures differences that -ffast-math destroys; compile it without, or define ANYBIT_ALLOW_FAST_MATH"
@@ -34,30 +35,24 @@ struct LogNormalizer {
   Index top = 0;
 };
 
-/// A NaN among the logits makes log_sum_exp NaN.
+/// A NaN among the logits, a plus infinity, or nothing but minus infinities make log_sum_exp NaN.
 inline LogNormalizer log_normalizer(std::span<const float> logits) {
-  constexpr std::size_t lanes = 8;
-  LogNormalizer result;
-  const std::size_t n = logits.size();
-  if (n == 0) return {-std::numeric_limits<double>::infinity(), 0};
+  if (logits.empty()) return {-std::numeric_limits<double>::infinity(), 0};
+  constexpr Index lanes = 8;
+  const float* x = logits.data();
+  const Index n = static_cast<Index>(logits.size()), whole = n / lanes * lanes;
   float greatest[lanes];
   for (float& g : greatest) g = -std::numeric_limits<float>::infinity();
-  std::size_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (std::size_t l = 0; l < lanes; ++l) greatest[l] = logits[i + l] > greatest[l] ? logits[i + l] : greatest[l];
-  for (; i < n; ++i) greatest[0] = logits[i] > greatest[0] ? logits[i] : greatest[0];
+  for (Index i = 0; i < whole; i += lanes)
+    for (Index l = 0; l < lanes; ++l) greatest[l] = x[i + l] > greatest[l] ? x[i + l] : greatest[l];
   float top = greatest[0];
   for (const float g : greatest) top = g > top ? g : top;
-  if (!std::isfinite(top)) return {top > 0 ? top : std::numeric_limits<double>::quiet_NaN(), 0};
-  while (logits[static_cast<std::size_t>(result.top)] != top) ++result.top;
-
-  double sums[lanes] = {};
-  for (i = 0; i + lanes <= n; i += lanes)
-    for (std::size_t l = 0; l < lanes; ++l) sums[l] += exp_nonpositive(double{logits[i + l]} - double{top});
-  for (; i < n; ++i) sums[i % lanes] += exp_nonpositive(double{logits[i]} - double{top});
-  const double sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-  result.log_sum_exp = double{top} + std::log(sum);
-  return result;
+  for (Index i = whole; i < n; ++i) top = x[i] > top ? x[i] : top;
+  if (!std::isfinite(top)) return {std::numeric_limits<double>::quiet_NaN(), 0};
+  const double sum = lane_sum(n, [x, top](Index i) { return exp_nonpositive(double{x[i]} - double{top}); });
+  Index first = 0;
+  while (x[first] != top) ++first;
+  return {double{top} + std::log(sum), first};
 }
 
 }  // namespace anybit::evaluate::inline ANYBIT_CODE
