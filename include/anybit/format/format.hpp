@@ -5,6 +5,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 #include <type_traits>
@@ -13,12 +14,14 @@
 
 namespace anybit::inline ANYBIT_ABI {
 
-/// bits     1 to 16; codes are 0 .. 2^bits - 1 and all of them decode to a finite or documented special level.
+/// bits     1 to 16; codes are 0 .. 2^bits - 1, and every one of them decodes to something documented.
 /// name     unique, lower case, without '/' (it is part of the scheme's name in files).
-/// encode   nearest level, saturating; NaN encodes like 0. The argument is already divided by the scale.
+/// encode   nearest level, saturating at the largest finite ones; NaN encodes like 0. The argument is already divided by
+///          the scale.
 /// decode   the level of a code.
-/// fit      the Affine that suits a group of weights, before its scale is rounded by the scale store.
-///          All zero gives scale 0; callers screen for NaN and infinity beforehand.
+/// fit      the Affine that suits a group of weights, before its scale is rounded by the scale store: scale finite and not
+///          negative. A group of zeros must decode to zeros (scale 0 does that). Callers screen for NaN and infinity.
+/// anybit/testing/laws.hpp checks all this for any format.
 template <class F>
 concept Format = requires(float x, Code c, std::span<const float> values) {
   requires(F::bits >= 1 && F::bits <= 16);
@@ -51,14 +54,24 @@ template <class F>
   requires requires { requires F::multiplies_by_reciprocal; }
 constexpr bool multiplies_by_reciprocal_v<F> = true;
 
+/// How many codes, from 0 on, encode() gives. 2^bits unless the format says so with `static constexpr int code_count`; layouts
+/// like Base3 hold only so many.
+template <class F>
+constexpr int code_count_v = 1 << F::bits;
+template <class F>
+  requires requires { F::code_count; }
+constexpr int code_count_v<F> = F::code_count;
+
 /// How one code is held outside packed bytes.
 template <int Bits>
 using StoredCode = std::conditional_t<(Bits <= 8), std::uint8_t, std::uint16_t>;
 template <Format F>
 using code_t = StoredCode<F::bits>;
 
-/// All levels of a format, indexed by code. What kernels use for formats that they know nothing else about.
+/// All levels of a format, indexed by code. What kernels use for formats that they know nothing else about. Up to 12 bits: a
+/// wider table costs more to look up than to compute, and more to build than compilers allow.
 template <Format F>
+  requires(F::bits <= 12)
 constexpr std::array<float, (std::size_t{1} << F::bits)> decode_table() {
   std::array<float, (std::size_t{1} << F::bits)> table{};
   for (std::size_t c = 0; c < table.size(); ++c) table[c] = F::decode(static_cast<Code>(c));
@@ -67,13 +80,13 @@ constexpr std::array<float, (std::size_t{1} << F::bits)> decode_table() {
 template <Format F>
 inline constexpr auto decode_table_v = decode_table<F>();
 
-/// The largest |level|.
+/// The largest finite |level|.
 template <Format F>
 constexpr float max_level() {
   float m = 0;
   for (std::size_t c = 0; c < (std::size_t{1} << F::bits); ++c) {
     const float v = F::decode(static_cast<Code>(c)), a = v < 0 ? -v : v;
-    if (a > m && a <= 3.402823466e38f) m = a;
+    if (a > m && a <= std::numeric_limits<float>::max()) m = a;
   }
   return m;
 }
@@ -88,10 +101,24 @@ constexpr ANYBIT_INLINE float abs_max(std::span<const float> values) {
   return m;
 }
 
-/// The usual fit of a format without zero point: the largest weight lands on the largest level.
+/// mean |v|, summed in double; 0 for an empty span.
+constexpr ANYBIT_INLINE float abs_mean(std::span<const float> values) {
+  double sum = 0;
+  for (const float v : values) sum += v < 0 ? -static_cast<double>(v) : static_cast<double>(v);
+  return values.empty() ? 0.0f : static_cast<float>(sum / static_cast<double>(values.size()));
+}
+
+/// The usual fit of a format without zero point: the largest weight lands on the level `largest` > 0, by default the largest
+/// there is (found by trying every code, so a format of more than 12 bits does better to say it).
+constexpr ANYBIT_INLINE Affine fit_abs_max(std::span<const float> values, float largest) {
+  const float scale = abs_max(values) / largest;
+  return {scale <= std::numeric_limits<float>::max() ? scale : std::numeric_limits<float>::max(), 0};
+}
 template <class F>
 constexpr ANYBIT_INLINE Affine fit_abs_max(std::span<const float> values) {
-  return {abs_max(values) / max_level<F>(), 0};
+  constexpr float largest = max_level<F>();
+  static_assert(largest > 0, "anybit: fit_abs_max needs a format with a level other than 0");
+  return fit_abs_max(values, largest);
 }
 
 /// The code of weight w in a group with affine a. One definition for every algorithm, so that codes are equal on every
@@ -114,17 +141,17 @@ constexpr ANYBIT_INLINE float dequantize_value(Code c, Affine a) {
   else return a.scale * F::decode(c);
 }
 
-/// Rounds to the nearest integer, ties to even, for |x| < 2^22; constexpr and equal on every instruction set.
+/// Rounds to the nearest whole number, ties to even, whatever the magnitude; infinities and NaN stay what they are.
+/// Constexpr, and the same on every instruction set in the default rounding mode.
 constexpr ANYBIT_INLINE float round_half_even(float x) {
-  if (std::is_constant_evaluated()) {
-    const auto i = static_cast<std::int64_t>(x);  // toward zero
-    const float f = static_cast<float>(i), rest = x - f;
-    const bool odd = (i & 1) != 0;
-    if (rest > 0.5f || (rest == 0.5f && odd)) return f + 1;
-    if (rest < -0.5f || (rest == -0.5f && odd)) return f - 1;
-    return f;
-  }
-  return std::nearbyintf(x);
+  if (!std::is_constant_evaluated()) return std::nearbyintf(x);
+  if (!(x > -0x1p23f && x < 0x1p23f)) return x;  // from 2^23 on every float is whole
+  const auto i = static_cast<std::int32_t>(x);    // toward zero
+  const float whole = static_cast<float>(i), rest = x - whole;
+  const bool odd = (i & 1) != 0;
+  if (rest > 0.5f || (rest == 0.5f && odd)) return whole + 1;
+  if (rest < -0.5f || (rest == -0.5f && odd)) return whole - 1;
+  return whole;
 }
 
 }  // namespace anybit::inline ANYBIT_ABI

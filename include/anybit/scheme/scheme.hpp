@@ -2,6 +2,8 @@
 // A Scheme determines the bytes of a quantized matrix, the header of its file and the kernels that fit it. How the codes
 // were chosen (the recipe) is no part of it.
 
+#include <type_traits>
+
 #include <anybit/format/format.hpp>
 #include <anybit/scheme/granularity.hpp>
 #include <anybit/scheme/layouts.hpp>
@@ -9,12 +11,24 @@
 
 namespace anybit::inline ANYBIT_ABI {
 
+namespace detail {
+/// T::name as a FixedString, whichever constexpr text it is.
+template <class T>
+constexpr auto name_of() {
+  constexpr std::string_view name = T::name;
+  FixedString<name.size()> text;
+  for (std::size_t i = 0; i < name.size(); ++i) text.text[i] = name[i];
+  return text;
+}
+}  // namespace detail
+
 template <class F, class G = PerGroup<128>, class S = ScaleF16, class L = BitStream>
 struct Scheme {
   static_assert(Format<F>, "anybit: the first argument of Scheme must be a Format (see format/format.hpp): bits, name, encode, decode, fit");
   static_assert(Granularity<G>, "anybit: the second argument of Scheme must be a Granularity: PerTensor, PerRow or PerGroup<g>");
   static_assert(ScaleStore<S>, "anybit: the third argument of Scheme must be a ScaleStore: NoScale, ScaleF32, ScaleF16, ScaleBF16, ScaleE8M0 or DoubleQuant<256>");
   static_assert(PackLayout<L, F::bits>, "anybit: the fourth argument of Scheme must be a PackLayout for the format's bits: BitStream, or Base3 for Ternary");
+  static_assert(!std::is_same_v<L, Base3> || code_count_v<F> <= 3, "anybit: the Base3 layout holds three codes: use it with Ternary, and BitStream with other formats");
   static_assert(!(has_zero_point_v<F> && std::is_same_v<S, NoScale>), "anybit: a format with a zero point needs a scale store: its zero is found together with the scale");
 
   using format = F;
@@ -25,7 +39,7 @@ struct Scheme {
   static constexpr int bits = F::bits;
   static constexpr bool has_zero_point = has_zero_point_v<F>;
   /// "superfloat5/g128/f16/bits": what files record.
-  static constexpr auto name = F::name + "/" + G::name + "/" + S::name + "/" + L::name;
+  static constexpr auto name = detail::name_of<F>() + "/" + detail::name_of<G>() + "/" + detail::name_of<S>() + "/" + detail::name_of<L>();
 
   static constexpr Index row_bytes(Index cols) { return L::template packed_bytes<bits>(cols); }
   static constexpr Index codes_bytes(Extents e) { return e.rows * row_bytes(e.cols); }

@@ -1,0 +1,8 @@
+#pragma once
+// Every format that ships.
+
+#include <anybit/format/codebook.hpp>
+#include <anybit/format/integer.hpp>
+#include <anybit/format/minifloat.hpp>
+#include <anybit/format/superfloat.hpp>
+#include <anybit/format/ternary.hpp>
