@@ -120,7 +120,7 @@ inline Result<PackedHeader> PackedBytes::parse(std::span<const std::byte> bytes)
   if (h.header_bytes % align != 0 || h.header_bytes < sizeof h + std::uint64_t{h.name_bytes} + h.provenance_bytes)
     return bad("header size " + std::to_string(h.header_bytes) + " does not hold its names");
   const CheckedSize end = (((CheckedSize(h.header_bytes) + h.codes_bytes).rounded_up(align) + h.scales_bytes).rounded_up(align) + h.zeros_bytes).rounded_up(align) + h.order_bytes;
-  if (!(CheckedSize(h.rows) * h.cols).get() || !end.get())
+  if (!CheckedSize(h.rows).get() || !CheckedSize(h.cols).get() || !(CheckedSize(h.rows) * h.cols).get() || !end.get())
     return bad("sizes overflow (" + std::to_string(h.rows) + " x " + std::to_string(h.cols) + ")");
   if (static_cast<std::uint64_t>(*end.get()) > bytes.size())
     return bad("needs " + std::to_string(*end.get()) + " bytes but has " + std::to_string(bytes.size()) + "; the file is truncated");
