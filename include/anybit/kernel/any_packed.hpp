@@ -1,0 +1,156 @@
+#pragma once
+// Packed weights whose scheme is known only at run time: what models hold and files give.
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <anybit/kernel/matmul.hpp>
+#include <anybit/scheme/presets.hpp>
+#include <anybit/tensor/pack.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+class AnyPacked;
+
+namespace detail {
+/// What differs between schemes behind an AnyPacked.
+struct PackedTable {
+  void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
+  void (*matmul)(const void* tensor, ConstMatrix x, MutableMatrix y, Compute, ExecutorRef, Workspace&);
+};
+}  // namespace detail
+
+}  // namespace anybit::inline ANYBIT_ABI
+
+namespace anybit::detail::inline ANYBIT_CODE {
+
+/// Original column order in, stored order out.
+inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& workspace) {
+  auto* out = workspace.get<float>(Workspace::permuted, x.rows * x.cols);
+  const std::byte* order = bytes.order().data();
+  for (Index t = 0; t < x.rows; ++t)
+    for (Index j = 0; j < x.cols; ++j) {
+      std::uint32_t original;
+      std::memcpy(&original, order + 4 * j, 4);
+      out[t * x.cols + j] = x(t, static_cast<Index>(original));
+    }
+  return {out, x.rows, x.cols};
+}
+
+template <AnyScheme S>
+struct PackedTableOf {
+  static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
+    const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
+    ANYBIT_CHECK(0 <= row && row < t.rows() && static_cast<Index>(out.size()) == t.cols(), "AnyPacked::dequantize_row: no such row, or a wrong length");
+    const kernel::RowSource source = kernel::row_source(t);
+    float block[static_cast<std::size_t>(kernel::block_cols + kernel::decode_slack)];
+    for (Index first = 0; first < t.cols(); first += kernel::block_cols) {
+      const Index n = std::min(kernel::block_cols, t.cols() - first);
+      source.weights(tensor, row, first, n, block);
+      for (Index i = 0; i < n; ++i) out[static_cast<std::size_t>(t.original_column(first + i))] = block[i];
+    }
+  }
+  static void matmul(const void* tensor, ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor, Workspace& workspace) {
+    const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
+    kernel::check_shapes(t.extents(), x, y);
+    if (t.has_column_order()) x = permuted(t.bytes(), x, workspace);
+    kernel::matmul(kernel::row_source(t), x, y, compute, workspace, executor);
+  }
+  static constexpr PackedTable table{&dequantize_row, &matmul};
+};
+
+}  // namespace anybit::detail::inline ANYBIT_CODE
+
+namespace anybit::inline ANYBIT_ABI {
+
+/// A handle on a packed tensor of any scheme, a user's own included. Copies share the bytes, which never change.
+class AnyPacked {
+ public:
+  AnyPacked() = default;
+  template <AnyScheme S>
+  ANYBIT_INLINE AnyPacked(PackedTensor<S> tensor) {  // NOLINT(google-explicit-constructor)
+    auto owned = std::make_shared<const PackedTensor<S>>(std::move(tensor));
+    bytes_ = &owned->bytes();
+    tensor_ = std::move(owned);
+    table_ = &detail::PackedTableOf<S>::table;
+  }
+
+  bool empty() const { return table_ == nullptr; }
+  Extents extents() const { return bytes().extents(); }
+  std::string_view scheme_name() const { return bytes().scheme_name(); }
+  double bits_per_weight() const { return bytes().bits_per_weight(); }
+  Index payload_bytes() const { return bytes().payload_bytes(); }
+  const PackedBytes& bytes() const {
+    ANYBIT_CHECK(bytes_ != nullptr, "AnyPacked: nothing is in it");
+    return *bytes_;
+  }
+
+  /// One row of weights in original column order.
+  void dequantize_row(Index row, std::span<float> out) const {
+    bytes();
+    table_->dequantize_row(tensor_.get(), row, out);
+  }
+  /// y = x W^T with x (tokens, cols) in original column order, y (tokens, rows).
+  void matmul(ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor, Workspace& workspace) const {
+    bytes();
+    table_->matmul(tensor_.get(), x, y, compute, executor, workspace);
+  }
+
+ private:
+  std::shared_ptr<const void> tensor_;
+  const PackedBytes* bytes_ = nullptr;
+  const detail::PackedTable* table_ = nullptr;
+};
+
+/// Finds the scheme of bytes by the name they carry.
+class SchemeRegistry {
+ public:
+  /// Adding a scheme twice does nothing.
+  template <AnyScheme S>
+  ANYBIT_INLINE void add() {
+    if (find(S::name) == nullptr)
+      entries_.push_back({std::string(S::name.view()), [](PackedBytes bytes) -> Result<AnyPacked> {
+                            ANYBIT_TRY(PackedTensor<S> tensor, PackedTensor<S>::from(std::move(bytes)));
+                            return AnyPacked(std::move(tensor));
+                          }});
+  }
+  Result<AnyPacked> open(PackedBytes bytes) const {
+    const Entry* e = find(bytes.scheme_name());
+    if (e == nullptr)
+      return Error{ErrorCode::unsupported, "packed tensor: scheme '" + std::string(bytes.scheme_name()) + "' is none of the " + std::to_string(entries_.size()) +
+                                               " registered; add it with SchemeRegistry::add<Scheme<...>>()"};
+    return e->open(std::move(bytes));
+  }
+  std::vector<std::string> names() const {
+    std::vector<std::string> out;
+    for (const Entry& e : entries_) out.push_back(e.name);
+    return out;
+  }
+
+ private:
+  struct Entry {
+    std::string name;
+    Result<AnyPacked> (*open)(PackedBytes);
+  };
+  const Entry* find(std::string_view name) const {
+    for (const Entry& e : entries_)
+      if (e.name == name) return &e;
+    return nullptr;
+  }
+  std::vector<Entry> entries_;
+};
+
+}  // namespace anybit::inline ANYBIT_ABI
+
+namespace anybit::inline ANYBIT_CODE {
+
+/// Every scheme of scheme/presets.hpp.
+inline SchemeRegistry preset_registry() {
+  SchemeRegistry r;
+  for_each_type(Presets{}, [&r]<class S>() { r.add<S>(); });
+  return r;
+}
+
+}  // namespace anybit::inline ANYBIT_CODE

@@ -1,0 +1,75 @@
+#pragma once
+// Instruction sets of the integer kernels as types. Each gives the same small vocabulary over 16 rows:
+//
+//   Ints, Floats, Bytes       16 int32; 16 floats; 64 bytes: 4 consecutive columns of each of 16 rows
+//   products(o, s)            the 16 ints -o[i] * s
+//   load_bytes(p)             64 bytes
+//   dot4<MaxByte>(a, b, x)    a[i] + sum over j < 4 of b[4 i + j] * x[j]; bytes unsigned and at most MaxByte, x signed, -127 .. 127;
+//                             exact for every such operand
+//   add(a, b)                 ints
+//   load, store, scaled       floats; scaled(a, s) = a * s
+//   multiply_add(i, s, a)     float(i) * s + a, with one rounding where the hardware has it
+//   interleave(rows, stride, n, out)   dwords k = 0 .. n - 1 of 16 byte rows, out[k * 64 + 4 * row]; n a multiple of 16,
+//                             rows readable and out writable up to there
+//   tile_tokens               tokens that a tile computes at once
+
+#include <cstdint>
+#include <cstring>
+
+#include <anybit/core/types.hpp>
+#include <anybit/kernel/x86/dot4.hpp>
+
+namespace anybit::kernel::inline ANYBIT_CODE {
+
+/// Plain loops that compilers vectorize.
+struct Generic {
+  struct Ints { std::int32_t v[16]; };
+  struct Floats { float v[16]; };
+  struct Bytes { const std::uint8_t* p; };
+  static constexpr int tile_tokens = 2;
+
+  static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
+    Ints r;
+    for (int i = 0; i < 16; ++i) r.v[i] = -o[i] * s;
+    return r;
+  }
+  static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) { return {p}; }
+  template <int MaxByte>
+  static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < 4; ++j) a.v[i] += b.p[4 * i + j] * x[j];
+    return a;
+  }
+  static ANYBIT_INLINE Ints add(Ints a, Ints b) {
+    for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
+    return a;
+  }
+  static ANYBIT_INLINE Floats load(const float* p) {
+    Floats r;
+    std::memcpy(r.v, p, sizeof r.v);
+    return r;
+  }
+  static ANYBIT_INLINE void store(float* p, Floats f) { std::memcpy(p, f.v, sizeof f.v); }
+  static ANYBIT_INLINE Floats scaled(Floats a, float s) {
+    for (int i = 0; i < 16; ++i) a.v[i] *= s;
+    return a;
+  }
+  static ANYBIT_INLINE Floats multiply_add(Ints a, Floats s, Floats c) {
+    for (int i = 0; i < 16; ++i) c.v[i] += static_cast<float>(a.v[i]) * s.v[i];
+    return c;
+  }
+  static ANYBIT_INLINE void interleave(const std::uint8_t* rows, Index stride, Index n, std::uint8_t* out) {
+    for (Index r = 0; r < 16; ++r)
+      for (Index k = 0; k < n; ++k) std::memcpy(out + k * 64 + 4 * r, rows + r * stride + 4 * k, 4);
+  }
+};
+
+#if defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
+using native_arch = Avx512Vnni;
+#elif defined(ANYBIT_KERNEL_X86_AVX2)
+using native_arch = Avx2;
+#else
+using native_arch = Generic;
+#endif
+
+}  // namespace anybit::kernel::inline ANYBIT_CODE

@@ -1,0 +1,39 @@
+#pragma once
+// How activations enter a product, and the scratch memory that this takes.
+
+#include <array>
+#include <string_view>
+
+#include <anybit/core/aligned_buffer.hpp>
+#include <anybit/core/types.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+/// f32             float activations times dequantized weights, summed in float: exact up to rounding of the sums.
+/// int8_per_token  activations rounded to 8 bits with one scale a token (largest magnitude / 127, ties to even); products
+///                 with uniform formats of up to 8 bits are then exact in int32 within a group, and one float
+///                 multiply-add a group. Other formats multiply the rounded activations in float.
+enum class Compute { f32, int8_per_token };
+
+constexpr std::string_view name(Compute c) { return c == Compute::f32 ? "f32" : "int8_per_token"; }
+
+/// Memory that a caller keeps between products so that they need not allocate. It grows to the largest use. One per
+/// thread that calls; the threads of an executor share the caller's.
+class Workspace {
+ public:
+  enum Slot { permuted, codes, scales, sums, rounded, slot_count };
+
+  /// At least n elements of T, contents undefined. Valid until the same slot is asked for again.
+  template <class T>
+  ANYBIT_INLINE T* get(Slot slot, Index n) {
+    AlignedBuffer& b = buffers_[slot];
+    const auto bytes = static_cast<std::size_t>(n) * sizeof(T);
+    if (b.size() < bytes) b = AlignedBuffer(bytes);
+    return b.as<T>();
+  }
+
+ private:
+  std::array<AlignedBuffer, slot_count> buffers_;
+};
+
+}  // namespace anybit::inline ANYBIT_ABI

@@ -1,0 +1,60 @@
+#pragma once
+// y = x W^T straight from packed bytes. x is (tokens, cols) in the packed tensor's stored column order, y (tokens, rows).
+//
+// A value of y is the same to the bit for any executor, any slicing of rows and any tokens computed along with it. It may
+// differ in the last bits between instruction sets (the order of float sums), its integer parts never.
+
+#include <anybit/exec/executor.hpp>
+#include <anybit/kernel/f32_rows.hpp>
+#include <anybit/kernel/int8_rows.hpp>
+
+namespace anybit::kernel::inline ANYBIT_CODE {
+
+inline constexpr Index row_grain = 16;
+
+ANYBIT_INLINE void check_shapes(Extents w, ConstMatrix x, MutableMatrix y) {
+  ANYBIT_CHECK(x.cols == w.cols, "matmul: x has another number of columns than the weights");
+  ANYBIT_CHECK(y.cols == w.rows, "matmul: y has another number of columns than the weights have rows");
+  ANYBIT_CHECK(y.rows == x.rows, "matmul: x and y have different numbers of tokens");
+}
+
+template <Executor E>
+void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, E&& executor) {
+  check_shapes(w.extents, x, y);
+  if (x.rows == 0) return;
+  executor.parallel_for(w.extents.rows, row_grain, [&](Index begin, Index end) { f32_rows(w, x, y, begin, end); });
+}
+template <Executor E>
+void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, Compute compute, Workspace& workspace, E&& executor) {
+  check_shapes(w.extents, x, y);
+  if (x.rows == 0) return;
+  if (compute == Compute::f32) return matmul(w, x, y, executor);
+  if (!w.bytes) return matmul(w, rounded_values(x, workspace, executor), y, executor);
+  const RoundedActivations rounded = round_activations(x, w.group, workspace, executor);
+  executor.parallel_for(w.extents.rows, row_grain, [&](Index begin, Index end) { int8_rows(w, rounded, y, begin, end); });
+}
+
+}  // namespace anybit::kernel::inline ANYBIT_CODE
+
+namespace anybit::inline ANYBIT_CODE {
+
+/// Columns begin .. end - 1 of y. No allocation, no threads.
+template <AnyScheme S>
+void matmul_rows(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, Index begin, Index end) {
+  kernel::check_shapes(w.extents(), x, y);
+  ANYBIT_CHECK(0 <= begin && begin <= end && end <= w.rows(), "matmul_rows: the row range is not inside the weights");
+  if (x.rows > 0) kernel::f32_rows(kernel::row_source(w), x, y, begin, end);
+}
+
+template <AnyScheme S, Executor E = Serial>
+void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, E&& executor = E{}) {
+  kernel::matmul(kernel::row_source(w), x, y, executor);
+}
+
+/// Rounded activations live in the workspace; for Compute::f32 it is not touched.
+template <AnyScheme S, Executor E = Serial>
+void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, Compute compute, Workspace& workspace, E&& executor = E{}) {
+  kernel::matmul(kernel::row_source(w), x, y, compute, workspace, executor);
+}
+
+}  // namespace anybit::inline ANYBIT_CODE

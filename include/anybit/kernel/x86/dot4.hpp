@@ -1,0 +1,172 @@
+#pragma once
+// The vocabulary of kernel/arch.hpp in intrinsics.
+
+#include <cstdint>
+#include <cstring>
+
+#include <anybit/core/types.hpp>
+
+#if defined(__AVX2__) && defined(__FMA__)
+#define ANYBIT_KERNEL_X86_AVX2 1
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
+#define ANYBIT_KERNEL_X86_AVX512_VNNI 1
+#endif
+#include <immintrin.h>
+
+#if defined(__GNUC__) && !defined(__clang__)
+// g++ 12 takes the undefined pass-through operands inside its own AVX-512 intrinsics for a mistake (gcc bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+namespace anybit::kernel::inline ANYBIT_CODE {
+
+struct Avx2 {
+  struct Ints { __m256i low, high; };
+  struct Floats { __m256 low, high; };
+  struct Bytes { __m256i low, high; };
+  static constexpr int tile_tokens = 4;
+
+  static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
+    const __m256i m = _mm256_set1_epi32(-s);
+    return {_mm256_mullo_epi32(m, load_ints(o)), _mm256_mullo_epi32(m, load_ints(o + 8))};
+  }
+  static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+  }
+  template <int MaxByte>
+  static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, 4);
+    const __m256i v = _mm256_set1_epi32(four);
+    return {dot4<MaxByte>(a.low, b.low, v), dot4<MaxByte>(a.high, b.high, v)};
+  }
+  static ANYBIT_INLINE Ints add(Ints a, Ints b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
+  static ANYBIT_INLINE Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static ANYBIT_INLINE void store(float* p, Floats f) {
+    _mm256_storeu_ps(p, f.low);
+    _mm256_storeu_ps(p + 8, f.high);
+  }
+  static ANYBIT_INLINE Floats scaled(Floats a, float s) {
+    const __m256 m = _mm256_set1_ps(s);
+    return {_mm256_mul_ps(a.low, m), _mm256_mul_ps(a.high, m)};
+  }
+  static ANYBIT_INLINE Floats multiply_add(Ints a, Floats s, Floats c) {
+    return {_mm256_fmadd_ps(_mm256_cvtepi32_ps(a.low), s.low, c.low), _mm256_fmadd_ps(_mm256_cvtepi32_ps(a.high), s.high, c.high)};
+  }
+  static ANYBIT_INLINE void interleave(const std::uint8_t* rows, Index stride, Index n, std::uint8_t* out) {
+    for (Index half = 0; half < 2; ++half)
+      for (Index k = 0; k < n; k += 8) transpose8(rows + half * 8 * stride + 4 * k, stride, out + k * 64 + half * 32);
+  }
+
+ private:
+  static ANYBIT_INLINE __m256i load_ints(const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+
+  template <int MaxByte>
+  static ANYBIT_INLINE __m256i dot4(__m256i a, __m256i b, __m256i x) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    if constexpr (MaxByte <= 128) {
+      // vpmaddubsw saturates sums of two products: here they stay within 16 bits.
+      static_assert(2 * 127 * 128 <= 32767);
+      return _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_maddubs_epi16(b, x), ones));
+    } else {
+      // The low 7 bits and bit 7 apart: b = low + 128 * top, each safe on its own.
+      static_assert(MaxByte <= 255 && 2 * 127 * 127 <= 32767);
+      const __m256i low = _mm256_and_si256(b, _mm256_set1_epi8(127));
+      const __m256i top = _mm256_and_si256(_mm256_srli_epi16(b, 7), _mm256_set1_epi8(1));
+      a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_maddubs_epi16(low, x), ones));
+      return _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_maddubs_epi16(top, x), _mm256_set1_epi16(128)));
+    }
+  }
+
+  /// 8 rows of 8 dwords to 8 columns, 64 bytes apart.
+  static ANYBIT_INLINE void transpose8(const std::uint8_t* in, Index stride, std::uint8_t* out) {
+    __m256i r[8], s[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in + i * stride));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      s[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+      s[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      r[4 * i] = _mm256_unpacklo_epi64(s[4 * i], s[4 * i + 2]);
+      r[4 * i + 1] = _mm256_unpackhi_epi64(s[4 * i], s[4 * i + 2]);
+      r[4 * i + 2] = _mm256_unpacklo_epi64(s[4 * i + 1], s[4 * i + 3]);
+      r[4 * i + 3] = _mm256_unpackhi_epi64(s[4 * i + 1], s[4 * i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i * 64), _mm256_permute2x128_si256(r[i], r[i + 4], 0x20));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + (i + 4) * 64), _mm256_permute2x128_si256(r[i], r[i + 4], 0x31));
+    }
+  }
+};
+
+#if defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
+struct Avx512Vnni {
+  using Ints = __m512i;
+  using Floats = __m512;
+  using Bytes = __m512i;
+  static constexpr int tile_tokens = 8;
+
+  static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
+    return _mm512_mullo_epi32(_mm512_loadu_si512(o), _mm512_set1_epi32(-s));
+  }
+  static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
+  template <int MaxByte>
+  static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
+    static_assert(MaxByte <= 255);  // vpdpbusd does not saturate
+    std::int32_t four;
+    std::memcpy(&four, x, 4);
+    return _mm512_dpbusd_epi32(a, b, _mm512_set1_epi32(four));
+  }
+  static ANYBIT_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+  static ANYBIT_INLINE Floats load(const float* p) { return _mm512_loadu_ps(p); }
+  static ANYBIT_INLINE void store(float* p, Floats f) { _mm512_storeu_ps(p, f); }
+  static ANYBIT_INLINE Floats scaled(Floats a, float s) { return _mm512_mul_ps(a, _mm512_set1_ps(s)); }
+  static ANYBIT_INLINE Floats multiply_add(Ints a, Floats s, Floats c) { return _mm512_fmadd_ps(_mm512_cvtepi32_ps(a), s, c); }
+  static ANYBIT_INLINE void interleave(const std::uint8_t* rows, Index stride, Index n, std::uint8_t* out) {
+    for (Index k = 0; k < n; k += 16) transpose16(rows + 4 * k, stride, out + k * 64);
+  }
+
+ private:
+  /// 16 rows of 16 dwords to 16 columns, 64 bytes apart.
+  static ANYBIT_INLINE void transpose16(const std::uint8_t* in, Index stride, std::uint8_t* out) {
+    __m512i r[16], s[16];
+    // Rows i, i + 4, i + 8, i + 12 share a register a quarter at a time, so that two rounds of 32- and 64-bit unpacks finish it.
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q)
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        const auto quarter = [&](int row) __attribute__((always_inline)) {
+          return _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + row * stride + 16 * q));
+        };
+        __m512i v = _mm512_castsi128_si512(quarter(i));
+        v = _mm512_inserti32x4(v, quarter(i + 4), 1);
+        v = _mm512_inserti32x4(v, quarter(i + 8), 2);
+        r[4 * q + i] = _mm512_inserti32x4(v, quarter(i + 12), 3);
+      }
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q) {
+      s[4 * q] = _mm512_unpacklo_epi32(r[4 * q], r[4 * q + 1]);
+      s[4 * q + 1] = _mm512_unpackhi_epi32(r[4 * q], r[4 * q + 1]);
+      s[4 * q + 2] = _mm512_unpacklo_epi32(r[4 * q + 2], r[4 * q + 3]);
+      s[4 * q + 3] = _mm512_unpackhi_epi32(r[4 * q + 2], r[4 * q + 3]);
+      _mm512_storeu_si512(out + (4 * q) * 64, _mm512_unpacklo_epi64(s[4 * q], s[4 * q + 2]));
+      _mm512_storeu_si512(out + (4 * q + 1) * 64, _mm512_unpackhi_epi64(s[4 * q], s[4 * q + 2]));
+      _mm512_storeu_si512(out + (4 * q + 2) * 64, _mm512_unpacklo_epi64(s[4 * q + 1], s[4 * q + 3]));
+      _mm512_storeu_si512(out + (4 * q + 3) * 64, _mm512_unpackhi_epi64(s[4 * q + 1], s[4 * q + 3]));
+    }
+  }
+};
+#endif
+
+}  // namespace anybit::kernel::inline ANYBIT_CODE
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+#endif
