@@ -136,7 +136,7 @@ inline std::vector<std::string> violations(const std::string& path, std::string_
     }
     if (own != "simd" && stripped.find("xsimd::") != std::string_view::npos) say(number, "xsimd is spelled only in simd/");
     if (!may_name_isa(path))
-      for (std::string_view token : {"__AVX", "__SSE", "__FMA__", "__F16C__", "__ARM_", "__aarch64__", "_mm_", "_mm256_", "_mm512_"})
+      for (std::string_view token : {"__AVX", "__SSE", "__FMA__", "__F16C__", "__ARM_", "_mm_", "_mm256_", "_mm512_"})
         if (stripped.find(token) != std::string_view::npos)
           say(number, "an instruction set (" + std::string(token) + ") is named only in simd/ and kernel/<isa>/");
   }
