@@ -102,6 +102,7 @@ TEST_CASE("packed tensors and matrices come back as views on the mapped file") {
   wrong(file.packed("absent"), "no tensor 'absent'");
   wrong(file.read_f32("one"), "tensor 'one' is packed by 'SF5 g128 f16'");
   wrong(file.view_f32("one"), "is packed by");
+  wrong(file.read<std::uint8_t>("one"), "is packed by");
   wrong(file.view_f32("absent"), "no tensor 'absent'");
 }
 
@@ -131,19 +132,22 @@ TEST_CASE("the same content gives the same file, also when it was read back") {
   CHECK(text_of(folder / "1") == text_of(folder / "2"));
 }
 
-TEST_CASE("matrices with a stride, and empty ones") {
+TEST_CASE("matrices with a stride, empty ones, and other types") {
   const test_support::TemporaryFolder folder;
   Matrix wide(3, 8);
   for (Index i = 0; i < 24; ++i) wide.data()[i] = static_cast<float>(i);
   AnybitWriter w;
   w.add("part", ConstMatrix(wide.data() + 2, 3, 5, 8));
   w.add("none", ConstMatrix(nullptr, 0, 4));
+  const std::vector<std::uint8_t> bytes{0, 255, 10};
+  w.add(io::tensor_of<std::uint8_t>("vocabulary", {3}, bytes));
   REQUIRE(w.write(folder / "m").ok());
   const auto file = AnybitFile::open(folder / "m");
   const auto part = file->read_f32("part");
   for (Index r = 0; r < 3; ++r)
     for (Index c = 0; c < 5; ++c) CHECK((*part)(r, c) == wide(r, c + 2));
   CHECK(file->read_f32("none")->extents() == Extents{0, 4});
+  CHECK(*file->read<std::uint8_t>("vocabulary") == bytes);
 }
 
 TEST_CASE("what cannot be written leaves no file") {

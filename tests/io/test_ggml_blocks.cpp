@@ -64,7 +64,7 @@ TEST_CASE("dequantization gives the bits of ggml for every type, distribution an
     CHECK(count_differences(values->view(), truth->view()) == 0);
     types.insert(dtype);
   }
-  CHECK(types == std::set<std::string>{"Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0"});
+  CHECK(types == std::set<std::string>{"IQ4_NL", "IQ4_XS", "MXFP4", "Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "TQ1_0", "TQ2_0"});
 }
 
 TEST_CASE("a block of Q4_0 written out by hand") {
@@ -83,6 +83,32 @@ TEST_CASE("the twelve bytes that hold the sub-scales of Q4_K and Q5_K") {
   for (int j = 0; j < 8; ++j) {
     CHECK(io::ggml::sub_scale(raw, j).scale == scales[j]);
     CHECK(io::ggml::sub_scale(raw, j).low == lows[j]);
+  }
+}
+
+TEST_CASE("ternary bytes and eight-bit exponents written out by hand") {
+  std::vector<int> tq1(54);
+  tq1[0] = 0xd0, tq1[1] = 0xff, tq1[2] = 0x80, tq1[48] = 0xce, tq1[53] = 0x3C;  // d = 1
+  const auto t = block("TQ1_0", tq1);
+  const float first[5] = {1, 0, -1, 1, 1}, last[4] = {1, 0, -1, 1};
+  for (int n = 0; n < 5; ++n) {
+    CHECK(t[static_cast<std::size_t>(32 * n)] == first[n]);
+    CHECK(t[static_cast<std::size_t>(32 * n + 1)] == 1);
+    CHECK(t[static_cast<std::size_t>(32 * n + 2)] == 0);
+    CHECK(t[static_cast<std::size_t>(32 * n + 3)] == -1);
+  }
+  for (int n = 0; n < 4; ++n) CHECK(t[static_cast<std::size_t>(240 + 4 * n)] == last[n]);
+
+  std::vector<int> mx(17);
+  mx[0] = 127, mx[1] = 0x27, mx[2] = 0x59;  // e, then low nibbles 7 and 9, high 2 and 5
+  auto y = block("MXFP4", mx);
+  CHECK(y[0] == 6);
+  CHECK(y[1] == -0.5f);
+  CHECK(y[16] == 1);
+  CHECK(y[17] == 3);
+  for (const int e : {0, 1, 2, 254}) {
+    mx[0] = e;
+    CHECK(block("MXFP4", mx)[16] == std::ldexp(1.0f, e - 127));
   }
 }
 

@@ -63,6 +63,9 @@ class AnybitWriter {
     tensors_.push_back({std::move(name), "F32", {m.rows, m.cols}, bytes});
   }
 
+  /// Any other tensor of a safetensors type, for example a vocabulary as U8.
+  void add(TensorInfo t) { tensors_.push_back(std::move(t)); }
+
   /// UTF-8; keys that start with "anybit." are the container's own.
   void set_metadata(const std::string& key, std::string value) {
     if (key.starts_with(detail::reserved_keys)) refuse(key, "is a key of the container: choose one that does not start with 'anybit.'");
@@ -115,7 +118,13 @@ class AnybitFile {
     }
     return PackedBytes::view(file_.find(tensor)->bytes);
   }
-  /// A copy of a float tensor.
+  /// The values of a plain tensor as stored; T must be its type.
+  template <class T>
+  Result<std::vector<T>> read(std::string_view tensor) const {
+    ANYBIT_TRY_STATUS(plain(tensor));
+    return file_.read<T>(tensor);
+  }
+  /// A copy of a plain tensor as floats.
   Result<Matrix> read_f32(std::string_view tensor) const {
     ANYBIT_TRY_STATUS(plain(tensor));
     return file_.read_f32(tensor);

@@ -25,7 +25,7 @@
 namespace anybit::io::inline ANYBIT_CODE {
 
 /// Writes to a temporary name in the folder of `path`; commit() flushes it to the disk and gives it its name, replacing
-/// what was there (whose permissions it keeps). Without commit(), or after any failure, the destructor removes it and
+/// what was there (on POSIX with its permissions). Without commit(), or after any failure, the destructor removes it and
 /// whatever was at `path` is untouched.
 class AtomicFile {
  public:

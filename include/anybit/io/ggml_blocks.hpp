@@ -6,6 +6,7 @@
 // -32 being a power of two) stay below 24. So a fused multiply-add rounds exactly where product and sum do, and the
 // bits are the same under any -ffp-contract and on any instruction set.
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -127,6 +128,70 @@ inline void q6_k(const std::byte* b, float* y) {
     const int low = u8(b + 64 * half + in_half % 64) >> (4 * (in_half / 64)) & 15;
     const int high = u8(b + 128 + 32 * half + in_half % 32) >> (2 * (in_half / 32)) & 3;
     y[i] = d * static_cast<float>(i8(b + 192 + i / 16)) * static_cast<float>((low | high << 4) - 32);
+  }
+}
+
+// Types that llama.cpp falls back to where rows are no multiple of 256, and their relatives. No sums, so nothing to contract.
+
+/// Levels of iq4_nl and iq4_xs.
+inline constexpr std::int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+inline void iq4_nl(const std::byte* b, float* y) {
+  const float d = f16(b);
+  for (int j = 0; j < 16; ++j) {
+    y[j] = d * static_cast<float>(iq4_levels[u8(b + 2 + j) & 15]);
+    y[j + 16] = d * static_cast<float>(iq4_levels[u8(b + 2 + j) >> 4]);
+  }
+}
+
+/// d, scales_h (u16), scales_l[4], qs[128]: eight sub-blocks of 32 with 6-bit scales, offset by 32.
+inline void iq4_xs(const std::byte* b, float* y) {
+  const float d = f16(b);
+  const int high_scales = u8(b + 2) | u8(b + 3) << 8;
+  for (int s = 0; s < 8; ++s) {
+    const int scale = (u8(b + 4 + s / 2) >> (4 * (s % 2)) & 15) | (high_scales >> (2 * s) & 3) << 4;
+    const float sub = d * static_cast<float>(scale - 32);
+    for (int j = 0; j < 16; ++j) {
+      const int codes = u8(b + 8 + 16 * s + j);
+      y[32 * s + j] = sub * static_cast<float>(iq4_levels[codes & 15]);
+      y[32 * s + j + 16] = sub * static_cast<float>(iq4_levels[codes >> 4]);
+    }
+  }
+}
+
+/// e (E8M0), qs[16] (E2M1). Twice the level times 2^(e-128), as ggml has it; e of 0 and 1 are subnormal.
+inline void mxfp4(const std::byte* b, float* y) {
+  constexpr std::int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  const std::uint32_t e = u8(b);
+  const float half_scale = std::bit_cast<float>(e < 2 ? std::uint32_t{0x00200000} << e : (e - 1) << 23);
+  for (int j = 0; j < 16; ++j) {
+    y[j] = static_cast<float>(doubled[u8(b + 1 + j) & 15]) * half_scale;
+    y[j + 16] = static_cast<float>(doubled[u8(b + 1 + j) >> 4]) * half_scale;
+  }
+}
+
+/// qs[48], qh[4], d: five (in qh four) base-3 digits a byte, as a fraction of 256, so that multiplying by 3 moves the next
+/// digit up. Elements of one byte lie 32, 16 and 4 apart in the three runs.
+inline void tq1_0(const std::byte* b, float* y) {
+  const float d = f16(b + 52);
+  const auto run = [&](const std::byte* from, int bytes, int digits, float* to) {
+    for (int m = 0; m < bytes; ++m) {
+      std::uint32_t fraction = u8(from + m);
+      for (int n = 0; n < digits; ++n, fraction = fraction * 3 & 255)
+        to[n * bytes + m] = static_cast<float>(static_cast<int>(fraction * 3 >> 8) - 1) * d;
+    }
+  };
+  run(b, 32, 5, y);
+  run(b + 32, 16, 5, y + 160);
+  run(b + 48, 4, 4, y + 240);
+}
+
+/// qs[64], d: two bits a code; byte m of each 32 holds elements m, m+32, m+64, m+96 of its 128.
+inline void tq2_0(const std::byte* b, float* y) {
+  const float d = f16(b + 64);
+  for (int i = 0; i < 256; ++i) {
+    const int code = u8(b + i / 128 * 32 + i % 32) >> (2 * (i % 128 / 32)) & 3;
+    y[i] = static_cast<float>(code - 1) * d;
   }
 }
 
