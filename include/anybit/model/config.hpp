@@ -1,0 +1,77 @@
+#pragma once
+// The numbers that fix the shape of a llama-architecture decoder.
+
+#include <cmath>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <anybit/core/checked.hpp>
+#include <anybit/core/result.hpp>
+#include <anybit/core/types.hpp>
+#include <anybit/io/detail/text.hpp>
+
+namespace anybit::model::inline ANYBIT_ABI {
+
+struct DecoderConfig {
+  Index vocabulary = 0;  ///< tokens
+  Index dim = 0;         ///< width of the residual stream
+  Index hidden = 0;      ///< width inside the feed-forward part
+  Index blocks = 0;
+  Index heads = 0;     ///< query heads
+  Index kv_heads = 0;  ///< key and value heads; each serves heads / kv_heads query heads
+  Index head_dim = 0;
+  Index rotary_dim = 0;  ///< how many leading values of a head are rotated
+  Index context = 0;     ///< positions that the model was made for
+  float norm_epsilon = 1e-5f;
+  float rope_base = 10000;
+  float rope_scale = 1;             ///< positions are divided by this (linear scaling)
+  std::vector<float> rope_factors;  ///< empty, or rotary_dim / 2 divisors of the frequencies
+
+  Index query_width() const { return heads * head_dim; }
+  Index kv_width() const { return kv_heads * head_dim; }
+  friend bool operator==(const DecoderConfig&, const DecoderConfig&) = default;
+};
+
+}  // namespace anybit::model::inline ANYBIT_ABI
+
+namespace anybit::model::inline ANYBIT_CODE {
+
+/// The first contradiction: which number, its value, what it must be.
+inline Status check(const DecoderConfig& c) {
+  using io::detail::text;
+  const auto bad = [](std::string what) {
+    return Error{ErrorCode::corrupt_data, "model configuration: " + std::move(what) + ": convert the model again"};
+  };
+  constexpr Index limit = Index{1} << 31;  // products of two of them stay in range
+  for (const auto& [name, value] : std::initializer_list<std::pair<std::string_view, Index>>{{"vocabulary", c.vocabulary},
+                                                                                             {"embedding length", c.dim},
+                                                                                             {"feed-forward length", c.hidden},
+                                                                                             {"block count", c.blocks},
+                                                                                             {"head count", c.heads},
+                                                                                             {"key-value head count", c.kv_heads},
+                                                                                             {"head length", c.head_dim},
+                                                                                             {"rotary length", c.rotary_dim},
+                                                                                             {"context length", c.context}})
+    if (value < 1 || value >= limit) return bad(text(name, " is ", value, ", not 1 to ", limit - 1));
+  if (c.heads % c.kv_heads != 0)
+    return bad(text("head count ", c.heads, " is no multiple of the key-value head count ", c.kv_heads));
+  if (!CheckedSize(static_cast<std::uint64_t>(c.heads) * static_cast<std::uint64_t>(c.head_dim)).get() ||
+      c.query_width() >= limit)
+    return bad(text(c.heads, " heads of length ", c.head_dim, " are too wide"));
+  if (c.rotary_dim > c.head_dim || c.rotary_dim % 2 != 0)
+    return bad(text("rotary length ", c.rotary_dim, " is no even number up to the head length ", c.head_dim));
+  if (!c.rope_factors.empty() && static_cast<Index>(c.rope_factors.size()) != c.rotary_dim / 2)
+    return bad(text(c.rope_factors.size(), " rope factors for ", c.rotary_dim / 2, " frequencies"));
+  const auto positive = [](float x) { return x > 0 && std::isfinite(x); };
+  if (!positive(c.norm_epsilon)) return bad(text("norm epsilon is ", c.norm_epsilon, ", not above 0"));
+  if (!positive(c.rope_base)) return bad(text("rope base is ", c.rope_base, ", not above 0"));
+  if (!positive(c.rope_scale)) return bad(text("rope scale is ", c.rope_scale, ", not above 0"));
+  for (const float f : c.rope_factors)
+    if (!positive(f)) return bad(text("a rope factor is ", f, ", not above 0"));
+  return Ok{};
+}
+
+}  // namespace anybit::model::inline ANYBIT_CODE

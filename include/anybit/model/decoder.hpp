@@ -1,0 +1,215 @@
+#pragma once
+// A llama-architecture decoder: RMSNorm, rotary positions, grouped queries, SwiGLU.
+
+#include <functional>
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <anybit/core/result.hpp>
+#include <anybit/io/detail/text.hpp>
+#include <anybit/model/attention.hpp>
+#include <anybit/model/config.hpp>
+#include <anybit/model/kv_cache.hpp>
+#include <anybit/model/linear.hpp>
+#include <anybit/model/norm.hpp>
+#include <anybit/model/rope.hpp>
+#include <anybit/model/vocabulary.hpp>
+
+namespace anybit::model::inline ANYBIT_CODE {
+
+struct Block {
+  std::vector<float> attn_norm, ffn_norm;  ///< gains, dim each
+  Linear q, k, v, o, gate, up, down;
+};
+
+/// Copies share the weights of their linears.
+struct Decoder {
+  DecoderConfig config;
+  Linear token_embedding;  ///< (vocabulary, dim); a row is the embedding of a token
+  std::vector<Block> blocks;
+  std::vector<float> output_norm;  ///< gains, dim
+  std::optional<Linear> head;      ///< (vocabulary, dim); absent: tied to token_embedding
+
+  const Linear& output_head() const { return head ? *head : token_embedding; }
+};
+
+/// Which input a group of sibling linears shares.
+enum class Site {
+  attn_qkv,     ///< q, k, v of the attention norm's output
+  attn_output,  ///< o of the mixed values
+  ffn_gate_up,  ///< gate, up of the feed-forward norm's output
+  ffn_down,     ///< down of silu(gate) * up
+};
+
+/// Called during a forward pass with the input (tokens, inputs) of each group of siblings, valid during the call.
+using Capture = std::function<void(Index block, Site site, ConstMatrix x)>;
+
+struct ForwardOptions {
+  ExecutorRef executor{};
+  bool last_only = false;  ///< logits of the last token alone
+  Capture capture{};
+};
+
+/// Calls f(name, linear) for every linear of the blocks, and the embedding and head, by their names in GGUF.
+template <class D, class F>
+void for_each_linear(D& decoder, F&& f) {
+  f(std::string("token_embd.weight"), decoder.token_embedding);
+  for (std::size_t i = 0; i < decoder.blocks.size(); ++i) {
+    auto& b = decoder.blocks[i];
+    const auto name = [&](std::string_view which) { return io::detail::text("blk.", i, ".", which, ".weight"); };
+    f(name("attn_q"), b.q), f(name("attn_k"), b.k), f(name("attn_v"), b.v), f(name("attn_output"), b.o);
+    f(name("ffn_gate"), b.gate), f(name("ffn_up"), b.up), f(name("ffn_down"), b.down);
+  }
+  if (decoder.head) f(std::string("output.weight"), *decoder.head);
+}
+
+/// Configuration and shapes; the error names the tensor as GGUF does.
+inline Status check(const Decoder& d) {
+  ANYBIT_TRY_STATUS(check(d.config));
+  const DecoderConfig& c = d.config;
+  const auto wrong = [](std::string_view name, Extents is, Extents needed) {
+    return Error{ErrorCode::shape_mismatch,
+                 io::detail::text("tensor ", name, " is ", is.rows, " x ", is.cols, ", the configuration needs ", needed.rows,
+                                  " x ", needed.cols, ": convert the model again")};
+  };
+  if (static_cast<Index>(d.blocks.size()) != c.blocks)
+    return {ErrorCode::shape_mismatch, io::detail::text(d.blocks.size(), " blocks, the configuration needs ", c.blocks)};
+  Status status = Ok{};
+  const auto need = [&](std::string_view name, Extents is, Extents needed) {
+    if (status && is != needed) status = wrong(name, is, needed);
+  };
+  const auto gains = [](const std::vector<float>& g) { return Extents{1, static_cast<Index>(g.size())}; };
+  for_each_linear(d, [&](const std::string& name, const Linear& linear) {
+    const auto is = [&](std::string_view part) { return name.find(part) != std::string::npos; };
+    Extents needed{c.vocabulary, c.dim};
+    if (is("attn_q."))
+      needed = {c.query_width(), c.dim};
+    else if (is("attn_k.") || is("attn_v."))
+      needed = {c.kv_width(), c.dim};
+    else if (is("attn_output."))
+      needed = {c.dim, c.query_width()};
+    else if (is("ffn_gate.") || is("ffn_up."))
+      needed = {c.hidden, c.dim};
+    else if (is("ffn_down."))
+      needed = {c.dim, c.hidden};
+    need(name, linear.extents(), needed);
+  });
+  for (std::size_t i = 0; i < d.blocks.size(); ++i) {
+    need(io::detail::text("blk.", i, ".attn_norm.weight"), gains(d.blocks[i].attn_norm), {1, c.dim});
+    need(io::detail::text("blk.", i, ".ffn_norm.weight"), gains(d.blocks[i].ffn_norm), {1, c.dim});
+  }
+  need("output_norm.weight", gains(d.output_norm), {1, c.dim});
+  return status;
+}
+
+namespace detail {
+
+/// gate_tj = silu(gate_tj) * up_tj, silu(z) = z / (1 + e^-z).
+inline void swiglu(MutableMatrix gate, ConstMatrix up, ExecutorRef executor) {
+  executor.parallel_for(gate.rows, token_grain, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) {
+      Eigen::Map<Eigen::ArrayXf> g(gate.data + t * gate.stride, gate.cols);
+      const Eigen::Map<const Eigen::ArrayXf> u(up.data + t * up.stride, up.cols);
+      g = g / (1.0f + (-g).exp()) * u;
+    }
+  });
+}
+
+inline void add(ConstMatrix x, MutableMatrix to, ExecutorRef executor) {
+  executor.parallel_for(x.rows, 4 * token_grain,
+                        [&](Index begin, Index end) { as_eigen(to.row_range(begin, end)) += as_eigen(x.row_range(begin, end)); });
+}
+
+inline Status check_input(const Decoder& d, std::span<const TokenId> ids, const KvCache& cache) {
+  ANYBIT_CHECK(cache.blocks() == d.config.blocks && cache.width() == d.config.kv_width(),
+               "forward: the KV cache was made for another model");
+  const auto tokens = static_cast<Index>(ids.size());
+  if (tokens == 0) return {ErrorCode::insufficient_data, "forward: no tokens: give at least one"};
+  if (tokens > cache.capacity() - cache.length())
+    return {ErrorCode::invalid_argument,
+            io::detail::text("forward: ", tokens, " tokens after ", cache.length(), " exceed the KV cache of ", cache.capacity(),
+                             " positions: make it larger or clear it")};
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= d.config.vocabulary)
+      return {ErrorCode::invalid_argument,
+              io::detail::text("forward: token ", i, " has the id ", ids[i], ", outside the vocabulary of ", d.config.vocabulary,
+                               ": use the model's own tokenizer")};
+  return Ok{};
+}
+
+}  // namespace detail
+
+/// The residual stream behind the output norm, (tokens, dim): what the head multiplies. `ids` continue the sequence in `cache`,
+/// which grows by them. The same bits for any number of threads.
+inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> ids, KvCache& cache,
+                                    const ForwardOptions& options = {}) {
+  ANYBIT_TRY_STATUS(detail::check_input(d, ids, cache));
+  const DecoderConfig& c = d.config;
+  const ExecutorRef executor = options.executor;
+  const auto tokens = static_cast<Index>(ids.size());
+  const Index first = cache.length();
+  const RopeTable rope(c, first, tokens);
+  Workspace workspace;
+  Matrix x(tokens, c.dim), normed(tokens, c.dim), delta(tokens, c.dim);
+  Matrix q(tokens, c.query_width()), mixed(tokens, c.query_width()), gate(tokens, c.hidden), up(tokens, c.hidden);
+  const auto capture = [&](Index block, Site site, const Matrix& input) {
+    if (options.capture) options.capture(block, site, input.view());
+  };
+
+  for (Index t = 0; t < tokens; ++t)
+    d.token_embedding.read_row(ids[static_cast<std::size_t>(t)], {x.data() + t * c.dim, static_cast<std::size_t>(c.dim)});
+
+  for (Index i = 0; i < c.blocks; ++i) {
+    const Block& b = d.blocks[static_cast<std::size_t>(i)];
+    const MutableMatrix keys = cache.keys(i), values = cache.values(i);
+    const MutableMatrix new_keys = keys.row_range(first, first + tokens), new_values = values.row_range(first, first + tokens);
+
+    rms_norm(x.view(), b.attn_norm, c.norm_epsilon, normed.view(), executor);
+    capture(i, Site::attn_qkv, normed);
+    b.q.apply(normed.view(), q.view(), executor, workspace);
+    b.k.apply(normed.view(), new_keys, executor, workspace);
+    b.v.apply(normed.view(), new_values, executor, workspace);
+    rope.apply(q.view(), c.head_dim, executor);
+    rope.apply(new_keys, c.head_dim, executor);
+    attention(c, q.view(), keys, values, first, mixed.view(), executor);
+    capture(i, Site::attn_output, mixed);
+    b.o.apply(mixed.view(), delta.view(), executor, workspace);
+    detail::add(delta.view(), x.view(), executor);
+
+    rms_norm(x.view(), b.ffn_norm, c.norm_epsilon, normed.view(), executor);
+    capture(i, Site::ffn_gate_up, normed);
+    b.gate.apply(normed.view(), gate.view(), executor, workspace);
+    b.up.apply(normed.view(), up.view(), executor, workspace);
+    detail::swiglu(gate.view(), up.view(), executor);
+    capture(i, Site::ffn_down, gate);
+    b.down.apply(gate.view(), delta.view(), executor, workspace);
+    detail::add(delta.view(), x.view(), executor);
+  }
+  cache.advance(tokens);
+  rms_norm(x.view(), d.output_norm, c.norm_epsilon, normed.view(), executor);
+  return normed;
+}
+
+/// Logits (rows of `hidden`, vocabulary) of what hidden_states() gave, or of some of its rows: all logits of a long text at
+/// once would take 4 * vocabulary bytes a token.
+inline Matrix logits(const Decoder& d, ConstMatrix hidden, ExecutorRef executor = {}) {
+  Workspace workspace;
+  Matrix out(hidden.rows, d.config.vocabulary);
+  d.output_head().apply(hidden, out.view(), executor, workspace);
+  return out;
+}
+
+/// Logits (tokens, vocabulary) of `ids`, which continue the sequence in `cache`; with last_only (1, vocabulary).
+inline Result<Matrix> forward(const Decoder& d, std::span<const TokenId> ids, KvCache& cache,
+                              const ForwardOptions& options = {}) {
+  ANYBIT_TRY(const Matrix hidden, hidden_states(d, ids, cache, options));
+  const Index begin = options.last_only ? hidden.rows() - 1 : 0;
+  return logits(d, hidden.view().row_range(begin, hidden.rows()), options.executor);
+}
+
+}  // namespace anybit::model::inline ANYBIT_CODE

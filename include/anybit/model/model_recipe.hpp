@@ -1,0 +1,122 @@
+#pragma once
+// A recipe for the linears of a model without its type, so that a program can hold a list of them.
+
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <anybit/algorithm/recipe.hpp>
+#include <anybit/kernel/any_packed.hpp>
+
+namespace anybit::model::inline ANYBIT_ABI {
+
+/// What makes the input of a group of siblings, and can thus divide its channels for free.
+enum class Upstream {
+  norm,     ///< the gains of a norm
+  linear,   ///< the rows of one linear, all of whose outputs reach the siblings channel by channel (up to down)
+  nothing,  ///< neither: transforms that scale inputs are left out there
+};
+
+/// Siblings after quantization, in their order.
+struct QuantizedSiblings {
+  std::vector<AnyPacked> packed;
+  std::vector<Report> reports;
+  std::vector<float> input_scale;  ///< what upstream must divide by; empty: nothing
+};
+
+struct ModelRecipe {
+  std::string name;         ///< "gptq-int4-g128": what the user types
+  std::string description;  ///< the recipe's own, with its options
+  std::string scheme;       ///< of the packed weights
+  Needs needs = Needs::none;
+  Compute compute = Compute::f32;  ///< how activations enter the products
+  std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
+  std::function<double(Extents)> bits_per_weight;
+};
+
+}  // namespace anybit::model::inline ANYBIT_ABI
+
+namespace anybit::model::inline ANYBIT_CODE {
+
+namespace detail {
+
+template <AnyScheme S>
+Result<QuantizedSiblings> pack_siblings(Result<SiblingResult<S>> result) {
+  if (!result) return result.error();
+  QuantizedSiblings out;
+  for (Quantized<S>& q : result->matrices) {
+    out.packed.emplace_back(pack(q.matrix));
+    out.reports.push_back(std::move(q.report));
+  }
+  out.input_scale = std::move(result->input_scale);
+  return out;
+}
+
+/// The transforms of a recipe that may be folded into a linear upstream: those that say so.
+template <class T>
+constexpr bool folds_into_linear_v = [] {
+  if constexpr (requires { T::folds_into_linear; })
+    return bool{T::folds_into_linear};
+  else
+    return true;
+}();
+template <class T>
+auto if_folds_into_linear(const T& transform) {
+  if constexpr (folds_into_linear_v<T>)
+    return std::tuple<T>(transform);
+  else
+    return std::tuple<>();
+}
+
+template <class A, class Tuple>
+struct recipe_of;
+template <class A, class... Ts>
+struct recipe_of<A, std::tuple<Ts...>> {
+  using type = Recipe<A, Ts...>;
+};
+
+template <class A, class... Ts>
+auto for_linear_upstream(const Recipe<A, Ts...>& recipe) {
+  auto kept = std::apply([](const Ts&... t) { return std::tuple_cat(if_folds_into_linear(t)...); }, recipe.transforms);
+  using Kept = typename recipe_of<A, decltype(kept)>::type;
+  return Kept{std::move(kept), recipe.algorithm};
+}
+
+}  // namespace detail
+
+/// `recipe` applied to every linear of a model's blocks. Transforms are used where what they do to the input can be folded into
+/// what makes it; elsewhere the algorithm works alone.
+template <class A, class... Ts>
+ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compute compute = Compute::f32) {
+  using S = typename A::scheme;
+  ModelRecipe m;
+  m.name = std::move(name);
+  m.description = recipe.describe();
+  m.scheme = std::string(S::name.view());
+  m.needs = Recipe<A, Ts...>::needs;
+  m.compute = compute;
+  m.bits_per_weight = [](Extents e) { return S::bits_per_weight(e); };
+  m.quantize = [recipe, inner = detail::for_linear_upstream(recipe)](Upstream upstream, std::span<const ConstMatrix> weights,
+                                                                     const Stats& stats, const QuantizeOptions& options) {
+    if constexpr (sizeof...(Ts) > 0) {
+      if (upstream == Upstream::norm) return detail::pack_siblings<S>(quantize_siblings(recipe, weights, stats, options));
+      if (upstream == Upstream::linear && !std::is_same_v<std::remove_cvref_t<decltype(inner)>, Recipe<A>>)
+        return detail::pack_siblings<S>(quantize_siblings(inner, weights, stats, options));
+    }
+    QuantizeOptions bare = options;
+    bare.clip = {};
+    return detail::pack_siblings<S>(quantize_siblings(recipe.algorithm, weights, stats, bare));
+  };
+  return m;
+}
+
+template <Algorithm A>
+ModelRecipe model_recipe(std::string name, const A& algorithm, Compute compute = Compute::f32) {
+  return model_recipe(std::move(name), Recipe<A>{{}, algorithm}, compute);
+}
+
+}  // namespace anybit::model::inline ANYBIT_CODE

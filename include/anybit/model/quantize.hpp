@@ -1,0 +1,218 @@
+#pragma once
+// Quantizes a whole decoder by one recipe: every linear of its blocks, the scaling of inputs folded into the norms and
+// linears before them. The embedding (and the head, tied or not) goes to 8 bits, whatever the recipe.
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <anybit/algorithm/nearest.hpp>
+#include <anybit/format/integer.hpp>
+#include <anybit/model/decoder.hpp>
+#include <anybit/model/model_recipe.hpp>
+#include <anybit/model/siblings.hpp>
+
+namespace anybit::model::inline ANYBIT_CODE {
+
+inline constexpr Index site_count = 4;
+
+/// The scheme of the embedding and the output head of every quantized model: 8.5 bits, as in llama.cpp's Q8_0.
+using EmbeddingScheme = Scheme<SInt<8>, PerGroup<32>, ScaleF16>;
+
+/// What calibration saw at every site of every block. Recipes that need no Hessian get the sums without it, because
+/// with it an algorithm would also measure output errors, which takes longer than rounding.
+class ModelStats {
+ public:
+  ModelStats() = default;
+  /// Room for `needs` at each site of the decoder. A Hessian takes 4 n^2 bytes for n inputs.
+  ModelStats(const Decoder& d, Needs needs, Index sample_cap = Stats::default_sample_cap) : blocks_(d.config.blocks) {
+    const Needs sums = Needs::abs_max | Needs::mean_abs | Needs::mean_square;
+    for (Index i = 0; i < blocks_; ++i)
+      for (const Index inputs : {d.config.dim, d.config.query_width(), d.config.dim, d.config.hidden}) {
+        light_.emplace_back(inputs, sums | without_hessian(needs), sample_cap);
+        if (covers(needs, Needs::hessian)) full_.emplace_back(inputs, sums | needs, sample_cap);
+      }
+  }
+
+  const Stats& at(Index block, Site site, Needs needs) const {
+    const auto i = static_cast<std::size_t>(block * site_count + static_cast<Index>(site));
+    return covers(needs, Needs::hessian) ? full_[i] : light_[i];
+  }
+  Index tokens() const { return light_.empty() ? 0 : light_.front().tokens(); }
+  Index blocks() const { return blocks_; }
+
+  /// Runs `ids` through the decoder from an empty context, adds what enters each site, and gives back what hidden_states() does.
+  Result<Matrix> accumulate(const Decoder& d, std::span<const TokenId> ids, ExecutorRef executor) {
+    std::vector<Matrix> inputs(light_.size());
+    KvCache cache(d.config, static_cast<Index>(ids.size()));
+    ForwardOptions options;
+    options.executor = executor;
+    options.capture = [&](Index block, Site site, ConstMatrix x) {
+      inputs[static_cast<std::size_t>(block * site_count + static_cast<Index>(site))] = Matrix(x);
+    };
+    ANYBIT_TRY(Matrix hidden, hidden_states(d, ids, cache, options));
+    std::vector<Status> status(inputs.size(), Ok{});
+    executor.parallel_for(static_cast<Index>(inputs.size()), 1, [&](Index begin, Index end) {
+      for (Index item = begin; item < end; ++item) {
+        const auto i = static_cast<std::size_t>(item);
+        status[i] = light_[i].accumulate(inputs[i].view());
+        if (status[i] && !full_.empty()) status[i] = full_[i].accumulate(inputs[i].view());
+      }
+    });
+    for (std::size_t i = 0; i < status.size(); ++i)
+      if (!status[i])
+        return in_context(status[i].error(), "block " + std::to_string(i / site_count) + ", input of " +
+                                                 std::string(site_name(static_cast<Site>(i % site_count))));
+    return hidden;
+  }
+
+  static constexpr std::string_view site_name(Site s) {
+    constexpr std::array<std::string_view, 4> names{"attn_q", "attn_output", "ffn_gate", "ffn_down"};
+    return names[static_cast<std::size_t>(s)];
+  }
+
+ private:
+  static constexpr Needs without_hessian(Needs needs) {
+    return static_cast<Needs>(static_cast<unsigned>(needs) & ~static_cast<unsigned>(Needs::hessian));
+  }
+
+  Index blocks_ = 0;
+  std::vector<Stats> light_, full_;  ///< blocks x sites
+};
+
+/// One quantized linear, and how its outputs compare with the original's: W x is approximated by
+/// output_scale * (Q (x / input_scale)), empty scales meaning 1.
+struct QuantizedLayer {
+  std::string name;
+  std::size_t group = 0, sibling = 0;  ///< where it stands in sibling_groups()
+  Report report;
+  std::vector<float> input_scale, output_scale;
+};
+
+struct QuantizedModel {
+  Decoder decoder;
+  std::vector<QuantizedLayer> layers;
+};
+
+struct QuantizeModelOptions {
+  bool strict = false;
+  ExecutorRef executor{};
+  /// Told after each group of siblings, from any thread, one at a time.
+  std::function<void(Index done, Index total)> progress{};
+};
+
+/// The embedding, and a head of its own, as every quantized model stores them: recipes share them.
+struct PackedEmbedding {
+  AnyPacked embedding;
+  std::optional<AnyPacked> head;
+};
+inline Result<PackedEmbedding> pack_embedding(const Decoder& d) {
+  const auto packed = [](const Linear& linear) -> Result<AnyPacked> {
+    ANYBIT_CHECK(linear.dense() != nullptr, "pack_embedding: it is packed already");
+    ANYBIT_TRY(const auto q, Nearest<EmbeddingScheme>{}.quantize(linear.dense()->view()));
+    return AnyPacked(pack(q.matrix));
+  };
+  PackedEmbedding out;
+  ANYBIT_TRY(out.embedding, packed(d.token_embedding));
+  if (d.head) {
+    ANYBIT_TRY(out.head, packed(*d.head));
+  }
+  return out;
+}
+
+namespace detail {
+
+/// Half a block: o before q, k and v, or down before gate and up, because the scale of the former divides rows of the latter.
+class HalfBlock {
+ public:
+  HalfBlock(const ModelRecipe& recipe, const ModelStats& stats, bool strict) : recipe_(recipe), stats_(stats), strict_(strict) {}
+
+  Status run(SiblingGroup& group, std::size_t number) {
+    std::vector<ConstMatrix> weights;
+    for (const NamedLinear& l : group.linears) weights.push_back(l.linear->dense()->view());
+    const Upstream upstream = group.norm_gain                        ? Upstream::norm
+                              : group.upstream && group.fan_out == 1 ? Upstream::linear
+                                                                     : Upstream::nothing;
+    // The product of query and key is too sensitive to be clipped (AWQ's own rule).
+    constexpr std::array<bool, 3> clip_qkv{false, false, true};
+    QuantizeOptions options;
+    options.strict = strict_;
+    if (group.site == Site::attn_qkv) options.clip = clip_qkv;
+    auto done = recipe_.quantize(upstream, weights, stats_.at(group.block, group.site, recipe_.needs), options);
+    if (!done) return in_context(done.error(), group.linears.front().name + (weights.size() > 1 ? " and its siblings" : ""));
+
+    for (std::size_t i = 0; i < group.linears.size(); ++i) {
+      Linear& linear = *group.linears[i].linear;
+      const bool divided = &linear == divided_;
+      layers.push_back({group.linears[i].name, number, i, std::move(done->reports[i]), done->input_scale,
+                        divided ? divisor_ : std::vector<float>{}});
+      linear = Linear(std::move(done->packed[i]), recipe_.compute);
+    }
+    if (done->input_scale.empty()) return Ok{};
+    if (group.norm_gain) {
+      fold(done->input_scale, *group.norm_gain);
+    } else {
+      Matrix rows(group.upstream->dense()->view());
+      fold_rows(done->input_scale, rows.view());
+      *group.upstream = Linear(std::move(rows));
+      divided_ = group.upstream;
+      divisor_ = std::move(done->input_scale);
+    }
+    return Ok{};
+  }
+
+  std::vector<QuantizedLayer> layers;
+
+ private:
+  const ModelRecipe& recipe_;
+  const ModelStats& stats_;
+  bool strict_;
+  const Linear* divided_ = nullptr;
+  std::vector<float> divisor_;
+};
+
+}  // namespace detail
+
+/// The model that `recipe` makes of `source` (floats), the same for any number of threads. `stats` are of `source` and hold at
+/// least recipe.needs.
+inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelStats& stats, const ModelRecipe& recipe,
+                                             const PackedEmbedding& embedding, const QuantizeModelOptions& options = {}) {
+  ANYBIT_CHECK(stats.blocks() == source.config.blocks, "quantize_model: statistics of another model");
+  QuantizedModel out;
+  out.decoder = source;
+  out.decoder.token_embedding = Linear(embedding.embedding, Compute::f32);
+  if (source.head) out.decoder.head = Linear(*embedding.head, Compute::f32);
+
+  std::vector<SiblingGroup> groups = sibling_groups(out.decoder);
+  const Index halves = static_cast<Index>(groups.size()) / 2;
+  std::vector<std::vector<QuantizedLayer>> layers(static_cast<std::size_t>(halves));
+  std::vector<Status> status(layers.size(), Ok{});
+  std::mutex told;
+  Index done = 0;
+  options.executor.parallel_for(halves, 1, [&](Index begin, Index end) {
+    for (Index half = begin; half < end; ++half) {
+      const auto h = static_cast<std::size_t>(half);
+      detail::HalfBlock work(recipe, stats, options.strict);
+      for (const std::size_t group : {2 * h + 1, 2 * h})
+        if (status[h]) status[h] = work.run(groups[group], group);
+      layers[h] = std::move(work.layers);
+      const std::lock_guard lock(told);
+      ++done;
+      if (options.progress) options.progress(done, halves);
+    }
+  });
+  for (const Status& s : status)
+    if (!s) return in_context(s.error(), "recipe " + recipe.name);
+  for (auto& some : layers)
+    for (QuantizedLayer& layer : some) out.layers.push_back(std::move(layer));
+  return out;
+}
+
+}  // namespace anybit::model::inline ANYBIT_CODE

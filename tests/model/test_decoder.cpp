@@ -1,0 +1,263 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/model/decoder.hpp>
+#include <anybit/model/siblings.hpp>
+
+#include "model/naive_decoder.hpp"
+#include "support/catch.hpp"
+
+using namespace anybit;
+using namespace anybit::model;
+using test_support::naive_forward;
+using test_support::NaiveInputs;
+
+namespace {
+
+Matrix random_matrix(std::mt19937& rng, Index rows, Index cols, float scale) {
+  Matrix m(rows, cols);
+  std::normal_distribution<float> normal(0, scale);
+  for (Index i = 0; i < rows * cols; ++i) m.data()[i] = normal(rng);
+  return m;
+}
+
+Decoder random_decoder(DecoderConfig c, bool tied, unsigned seed) {
+  std::mt19937 rng(seed);
+  const auto linear = [&](Index rows, Index cols) {
+    return Linear(random_matrix(rng, rows, cols, 1.5f / std::sqrt(static_cast<float>(cols))));
+  };
+  const auto gains = [&] {
+    std::vector<float> g;
+    for (Index j = 0; j < c.dim; ++j) g.push_back(0.5f + static_cast<float>(rng() % 1000) / 1000);
+    return g;
+  };
+  Decoder d;
+  d.config = c;
+  d.token_embedding = Linear(random_matrix(rng, c.vocabulary, c.dim, 1));
+  for (Index i = 0; i < c.blocks; ++i)
+    d.blocks.push_back({gains(), gains(), linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim),
+                        linear(c.kv_width(), c.dim), linear(c.dim, c.query_width()), linear(c.hidden, c.dim),
+                        linear(c.hidden, c.dim), linear(c.dim, c.hidden)});
+  d.output_norm = gains();
+  if (!tied) d.head = linear(c.vocabulary, c.dim);
+  return d;
+}
+
+DecoderConfig shape(Index vocabulary, Index dim, Index hidden, Index blocks, Index heads, Index kv_heads, Index head_dim) {
+  DecoderConfig c;
+  c.vocabulary = vocabulary, c.dim = dim, c.hidden = hidden, c.blocks = blocks, c.heads = heads, c.kv_heads = kv_heads;
+  c.head_dim = c.rotary_dim = head_dim, c.context = 128;
+  return c;
+}
+
+std::vector<TokenId> some_ids(Index count, Index vocabulary) {
+  std::vector<TokenId> ids;
+  for (Index i = 0; i < count; ++i) ids.push_back(static_cast<TokenId>((i * i * 7 + 3 * i + 1) % vocabulary));
+  return ids;
+}
+
+double worst_difference(ConstMatrix logits, const std::vector<std::vector<double>>& truth, std::size_t first = 0) {
+  double worst = 0;
+  for (Index t = 0; t < logits.rows; ++t)
+    for (Index j = 0; j < logits.cols; ++j)
+      worst = std::max(worst, std::abs(static_cast<double>(logits(t, j)) -
+                                       truth[first + static_cast<std::size_t>(t)][static_cast<std::size_t>(j)]));
+  return worst;
+}
+
+bool same_bits(const Matrix& a, const Matrix& b) {
+  return a.extents() == b.extents() &&
+         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.extents().size()) * sizeof(float)) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("the forward pass agrees with a naive one in double precision") {
+  struct Case {
+    DecoderConfig config;
+    bool tied;
+    Index tokens;
+  };
+  auto scaled = shape(31, 24, 40, 2, 4, 2, 10);  // heads wider than dim / heads, partly rotated, scaled positions
+  scaled.rotary_dim = 6;
+  scaled.rope_scale = 4;
+  scaled.rope_factors = {1, 2.5f, 8};
+  scaled.rope_base = 500;
+  for (const auto& [config, tied, tokens] :
+       {Case{shape(37, 24, 44, 3, 6, 2, 4), true, 11}, Case{shape(5, 9, 7, 2, 3, 3, 6), false, 1},
+        Case{shape(300, 96, 160, 2, 4, 2, 24), false, 70}, Case{shape(12, 1, 1, 1, 1, 1, 2), true, 5}, Case{scaled, false, 9}}) {
+    CAPTURE(config.dim, tokens);
+    const Decoder d = random_decoder(config, tied, 7);
+    REQUIRE(check(d));
+    const auto ids = some_ids(tokens, config.vocabulary);
+    KvCache cache(d.config, tokens);
+    const auto logits = forward(d, ids, cache);
+    REQUIRE(logits);
+    CHECK(logits->extents() == Extents{tokens, config.vocabulary});
+    CHECK(worst_difference(logits->view(), naive_forward(d, ids)) < 1e-4);
+    CHECK(cache.length() == tokens);
+  }
+}
+
+TEST_CASE("tokens one by one, in pieces or all at once give the same logits") {
+  const Decoder d = random_decoder(shape(61, 32, 48, 3, 4, 2, 8), true, 3);
+  const auto ids = some_ids(75, 61);
+  KvCache cache(d.config, 80);
+  const auto whole = forward(d, ids, cache);
+  REQUIRE(whole);
+  for (const Index piece : {1, 7, 33, 74}) {
+    CAPTURE(piece);
+    cache.clear();
+    for (Index at = 0; at < 75; at += piece) {
+      const Index end = std::min<Index>(at + piece, 75);
+      const auto logits =
+          forward(d, std::span(ids).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(end - at)), cache);
+      REQUIRE(logits);
+      for (Index t = at; t < end; ++t)
+        for (Index j = 0; j < 61; ++j) CHECK(std::abs((*logits)(t - at, j) - (*whole)(t, j)) < 1e-4f);
+    }
+  }
+  cache.truncate(40);
+  const auto again = forward(d, std::span(ids).subspan(40), cache, {.last_only = true});
+  REQUIRE(again);
+  CHECK(again->rows() == 1);
+  for (Index j = 0; j < 61; ++j) CHECK(std::abs((*again)(0, j) - (*whole)(74, j)) < 1e-4f);
+}
+
+TEST_CASE("the same bits for any number of threads") {
+  const Decoder d = random_decoder(shape(301, 96, 164, 2, 6, 3, 16), false, 5);
+  const auto ids = some_ids(300, 301);
+  KvCache cache(d.config, 301);
+  const auto prompt = forward(d, ids, cache);
+  const TokenId next[] = {17};
+  const auto step = forward(d, next, cache);
+  REQUIRE(prompt);
+  REQUIRE(step);
+  for (const Index threads : {1, 2, 3, 8}) {
+    CAPTURE(threads);
+    ThreadPool pool(threads);
+    cache.clear();
+    CHECK(same_bits(*forward(d, ids, cache, {.executor = pool}), *prompt));
+    CHECK(same_bits(*forward(d, next, cache, {.executor = pool}), *step));
+  }
+}
+
+TEST_CASE("captured inputs are those of the linears") {
+  const Decoder d = random_decoder(shape(23, 16, 20, 2, 4, 2, 4), true, 11);
+  const auto ids = some_ids(6, 23);
+  NaiveInputs truth;
+  truth.block = 1;
+  naive_forward(d, ids, &truth);
+  KvCache cache(d.config, 6);
+  std::vector<std::pair<Index, Site>> order;
+  ForwardOptions options;
+  options.capture = [&](Index block, Site site, ConstMatrix x) {
+    order.emplace_back(block, site);
+    if (block != 1) return;
+    const auto& expected = site == Site::attn_qkv      ? truth.attn
+                           : site == Site::attn_output ? truth.mixed
+                           : site == Site::ffn_gate_up ? truth.ffn
+                                                       : truth.product;
+    CHECK(x.rows == 6);
+    CHECK(static_cast<std::size_t>(x.cols) == expected[0].size());
+    CHECK(worst_difference(x, expected) < 1e-4);
+  };
+  REQUIRE(forward(d, ids, cache, options));
+
+  Decoder copy = d;
+  std::vector<std::pair<Index, Site>> groups;
+  for (const SiblingGroup& g : sibling_groups(copy)) groups.emplace_back(g.block, g.site);
+  CHECK(order == groups);
+}
+
+TEST_CASE("sibling groups name the linears and what feeds them") {
+  Decoder d = random_decoder(shape(23, 16, 20, 2, 4, 2, 4), true, 11);
+  const auto groups = sibling_groups(d);
+  REQUIRE(groups.size() == 8);
+  CHECK(groups[4].linears.size() == 3);
+  CHECK(groups[4].linears[1].name == "blk.1.attn_k.weight");
+  CHECK(groups[4].linears[1].linear == &d.blocks[1].k);
+  CHECK(groups[4].norm_gain == &d.blocks[1].attn_norm);
+  CHECK(groups[5].upstream == &d.blocks[1].v);
+  CHECK(groups[5].fan_out == 2);
+  CHECK(groups[7].upstream == &d.blocks[1].up);
+  std::vector<std::string> names;
+  for_each_linear(d, [&](const std::string& name, const Linear&) { names.push_back(name); });
+  CHECK(names.size() == 1 + 2 * 7);
+  CHECK(names.front() == "token_embd.weight");
+  CHECK(names.back() == "blk.1.ffn_down.weight");
+}
+
+TEST_CASE("scales fold into norm gains and upstream rows without changing the model") {
+  const Decoder d = random_decoder(shape(23, 16, 20, 2, 4, 4, 4), true, 13);
+  Decoder folded = d;
+  std::mt19937 rng(1);
+  for (const SiblingGroup& g : sibling_groups(folded)) {
+    const Index inputs = g.linears[0].linear->extents().cols;
+    std::vector<float> s;
+    for (Index j = 0; j < inputs; ++j) s.push_back(0.5f + static_cast<float>(rng() % 100) / 50);
+    for (const auto& [name, linear] : g.linears) {
+      Matrix w = *linear->dense();
+      for (Index r = 0; r < w.rows(); ++r)
+        for (Index j = 0; j < inputs; ++j) w(r, j) *= s[static_cast<std::size_t>(j)];
+      *linear = Linear(std::move(w));
+    }
+    if (g.norm_gain) {
+      for (std::size_t j = 0; j < s.size(); ++j) (*g.norm_gain)[j] /= s[j];
+    } else {
+      REQUIRE(g.fan_out == 1);
+      Matrix w = *g.upstream->dense();
+      for (Index r = 0; r < w.rows(); ++r)
+        for (Index j = 0; j < w.cols(); ++j) w(r, j) /= s[static_cast<std::size_t>(r)];
+      *g.upstream = Linear(std::move(w));
+    }
+  }
+  const auto ids = some_ids(9, 23);
+  KvCache a(d.config, 9), b(d.config, 9);
+  const auto before = forward(d, ids, a), after = forward(folded, ids, b);
+  for (Index i = 0; i < 9 * 23; ++i) CHECK(std::abs(before->data()[i] - after->data()[i]) < 1e-3f);
+}
+
+TEST_CASE("wrong input to the forward pass is an error") {
+  const Decoder d = random_decoder(shape(23, 16, 20, 1, 4, 2, 4), true, 11);
+  KvCache cache(d.config, 4);
+  const auto message = [&](std::vector<TokenId> ids) { return forward(d, ids, cache).error().message; };
+  CHECK(message({}).find("no tokens") != std::string::npos);
+  CHECK(message({1, 23}).find("token 1 has the id 23, outside the vocabulary of 23") != std::string::npos);
+  CHECK(message({-1}).find("id -1") != std::string::npos);
+  CHECK(message({1, 2, 3, 4, 5}).find("5 tokens after 0 exceed the KV cache of 4 positions") != std::string::npos);
+  CHECK(cache.length() == 0);
+}
+
+TEST_CASE("contradictory configurations and shapes are errors") {
+  const auto good = shape(23, 16, 20, 1, 4, 2, 4);
+  CHECK(check(good));
+  const auto message = [&](auto change) {
+    DecoderConfig c = good;
+    change(c);
+    const auto status = check(c);
+    return status ? std::string() : status.error().message;
+  };
+  CHECK(message([](auto& c) { c.kv_heads = 3; }).find("head count 4 is no multiple of the key-value head count 3") !=
+        std::string::npos);
+  CHECK(message([](auto& c) { c.kv_heads = 0; }).find("key-value head count is 0") != std::string::npos);
+  CHECK(message([](auto& c) { c.dim = -1; }).find("embedding length is -1") != std::string::npos);
+  CHECK(message([](auto& c) { c.rotary_dim = 3; }).find("rotary length 3") != std::string::npos);
+  CHECK(message([](auto& c) { c.rotary_dim = 6; }).find("rotary length 6") != std::string::npos);
+  CHECK(message([](auto& c) { c.norm_epsilon = 0; }).find("epsilon") != std::string::npos);
+  CHECK(message([](auto& c) { c.rope_base = std::nanf(""); }).find("rope base") != std::string::npos);
+  CHECK(message([](auto& c) { c.rope_factors = {1}; }).find("1 rope factors for 2") != std::string::npos);
+  CHECK(message([](auto& c) { c.heads = c.kv_heads = c.head_dim = 1 << 30; }).find("too wide") != std::string::npos);
+
+  Decoder d = random_decoder(good, true, 1);
+  CHECK(check(d));
+  d.blocks[0].up = Linear(Matrix(20, 15));
+  CHECK(check(d).error().message.find("tensor blk.0.ffn_up.weight is 20 x 15, the configuration needs 20 x 16") !=
+        std::string::npos);
+  d = random_decoder(good, true, 1);
+  d.output_norm.pop_back();
+  CHECK(check(d).error().message.find("output_norm.weight") != std::string::npos);
+}
