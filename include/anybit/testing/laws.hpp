@@ -1,0 +1,8 @@
+#pragma once
+// The laws that a format, a scale store and a layout must keep, as plain functions that no test framework is needed for. Each
+// returns an empty text, or the first violation with the values that show it:
+//
+//   REQUIRE(anybit::testing::check_format_laws<MyFormat>() == "");
+
+#include <anybit/testing/format_laws.hpp>
+#include <anybit/testing/scheme_laws.hpp>

@@ -1,0 +1,130 @@
+#pragma once
+// The laws of scale stores and layouts. Buffers have exactly the size that is asked for, so that a sanitizer sees any step
+// beyond them.
+
+#include <algorithm>
+#include <memory>
+#include <span>
+
+#include <anybit/scheme/layout.hpp>
+#include <anybit/scheme/scale_store.hpp>
+#include <anybit/testing/violation.hpp>
+
+namespace anybit::testing::inline ANYBIT_CODE {
+
+/// Runs of scales of several lengths and kinds: ordinary, equal, spread over many magnitudes, with zeros, tiny, huge, one outlier.
+inline std::vector<std::vector<float>> scale_examples() {
+  std::vector<std::vector<float>> examples;
+  Numbers numbers(11);
+  for (const std::size_t n : {0u, 1u, 2u, 3u, 17u, 255u, 256u, 257u, 700u})
+    for (int kind = 0; kind < 8; ++kind) {
+      std::vector<float> s(n);
+      for (float& v : s) {
+        const float u = numbers.uniform(0, 1);
+        switch (kind) {
+          case 0: v = 0.01f + 0.05f * u; break;
+          case 1: v = 0.0123f; break;
+          case 2: v = std::exp2(40 * u - 20); break;
+          case 3: v = u < 0.3f ? 0.0f : u; break;
+          case 4: v = u * 0x1p-130f; break;
+          case 5: v = u * std::numeric_limits<float>::max(); break;
+          case 6: v = 1 + u * 1e-5f; break;
+          default: v = 0.02f + 0.001f * u;
+        }
+      }
+      if (kind == 7 && n > 0) s[numbers.below(n)] = 3;
+      examples.push_back(std::move(s));
+    }
+  return examples;
+}
+
+template <ScaleStore S>
+Violation check_scale_store(std::span<const float> scales) {
+  const std::string here = std::string(std::string_view(S::name)) + " of " + shown(static_cast<double>(scales.size())) + " scales: ";
+  const auto n = static_cast<Index>(scales.size());
+  std::vector<float> stored(scales.begin(), scales.end());
+  S::round_trip(stored);
+  for (std::size_t i = 0; i < stored.size(); ++i)
+    if (!std::isfinite(stored[i]) || stored[i] < 0) return here + shown(scales[i]) + " becomes " + shown(stored[i]) + ", which is no scale";
+
+  std::vector<float> twice = stored;
+  S::round_trip(twice);
+  for (std::size_t i = 0; i < stored.size(); ++i)
+    if (twice[i] != stored[i]) return here + "not idempotent: " + shown(scales[i]) + " becomes " + shown(stored[i]) + ", then " + shown(twice[i]);
+
+  if (S::bytes(n) < 0 || (n == 0 && S::bytes(0) != 0)) return here + "takes " + shown(static_cast<double>(S::bytes(n))) + " bytes";
+  const auto size = static_cast<std::size_t>(S::bytes(n));
+  for (const std::span<const float> from : {scales, std::span<const float>(stored)}) {
+    const auto bytes = std::make_unique<std::byte[]>(size);
+    S::store(from, bytes.get());
+    Numbers numbers(12);
+    for (int part = 0; part < 20; ++part) {
+      const std::size_t first = part == 0 ? 0 : numbers.below(scales.size() + 1);
+      const std::size_t count = part == 0 ? scales.size() : numbers.below(scales.size() - first + 1);
+      std::vector<float> loaded(count, -1);
+      S::load(bytes.get(), n, static_cast<Index>(first), loaded);
+      for (std::size_t i = 0; i < count; ++i)
+        if (loaded[i] != stored[first + i])
+          return here + "scale " + shown(static_cast<double>(first + i)) + " is " + shown(stored[first + i]) + " after round_trip, but loads as " + shown(loaded[i]);
+    }
+  }
+
+  if (!S::joint) {
+    const std::size_t half = scales.size() / 2;
+    std::vector<float> part(scales.begin() + static_cast<std::ptrdiff_t>(half), scales.end());
+    S::round_trip(part);
+    if (!std::equal(part.begin(), part.end(), stored.begin() + static_cast<std::ptrdiff_t>(half)))
+      return here + "says joint = false, but a part of the scales is stored differently from the whole";
+  }
+  return {};
+}
+
+/// round_trip is idempotent and gives scales; store then load equals round_trip, in parts too; exactly bytes(n) bytes.
+template <ScaleStore S>
+Violation check_scale_store_laws() {
+  for (const auto& scales : scale_examples())
+    if (Violation v = check_scale_store<S>(scales); !v.empty()) return v;
+  return {};
+}
+
+/// Codes 0 .. code_count - 1 come back at every length from 0 to 300, whole and in parts that start at a granule; bytes depend
+/// on nothing but the codes, and the unused bits at the end of a row are 0.
+template <class L, int Bits>
+  requires PackLayout<L, Bits>
+Violation check_layout_laws(int code_count = 1 << Bits) {
+  using Stored = StoredCode<Bits>;
+  Numbers numbers(21);
+  for (std::size_t n = 0; n <= 300; ++n) {
+    const std::string here = std::string(std::string_view(L::name)) + " of " + shown(static_cast<double>(n)) + " codes of " + shown(Bits) + " bits: ";
+    std::vector<Stored> codes(n);
+    for (auto& c : codes) c = n % 7 == 3 ? static_cast<Stored>(code_count - 1) : static_cast<Stored>(numbers.below(static_cast<std::size_t>(code_count)));
+    const auto length = static_cast<Index>(n);
+    const auto size = static_cast<std::size_t>(L::template packed_bytes<Bits>(length));
+    const auto bytes = std::make_unique<std::byte[]>(size), dirty = std::make_unique<std::byte[]>(size);
+    std::fill_n(dirty.get(), size, std::byte{0xFF});
+    L::template pack<Bits>(codes, bytes.get());
+    L::template pack<Bits>(codes, dirty.get());
+    if (!std::equal(bytes.get(), bytes.get() + size, dirty.get())) return here + "bits of the output that were set before stay set";
+
+    std::vector<Stored> padded = codes;
+    padded.resize(n + static_cast<std::size_t>(L::granule), 0);
+    std::vector<std::byte> longer(static_cast<std::size_t>(L::template packed_bytes<Bits>(static_cast<Index>(padded.size()))));
+    L::template pack<Bits>(padded, longer.data());
+    if (longer.size() < size || !std::equal(bytes.get(), bytes.get() + size, longer.begin())) return here + "unused bits of the last byte are not 0";
+
+    for (int part = 0; part < 8; ++part) {
+      const std::size_t granule = static_cast<std::size_t>(L::granule);
+      const std::size_t first = part == 0 ? 0 : numbers.below(n / granule + 1) * granule;
+      const std::size_t count = part == 0 ? n : numbers.below(n - first + 1);
+      std::vector<Stored> out(count, static_cast<Stored>(~Stored{0}));
+      L::template unpack<Bits>(bytes.get(), length, static_cast<Index>(first), out);
+      for (std::size_t i = 0; i < count; ++i)
+        if (out[i] != codes[first + i])
+          return here + "code " + shown(static_cast<double>(first + i)) + " is " + shown(codes[first + i]) + ", but unpacks as " + shown(out[i]) + " from " +
+                 shown(static_cast<double>(first)) + " on";
+    }
+  }
+  return {};
+}
+
+}  // namespace anybit::testing::inline ANYBIT_CODE
