@@ -43,8 +43,8 @@ struct Nearest {
     Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), {}};
     Report& report = result.report;
     report.requested = report.done = describe() + " " + std::string(std::string_view(scheme::name));
-    calibrate::fit_groups<scheme>(w, grid_fit(), options.clip_limits, importance, result.matrix, report);
-    calibrate::encode_nearest<scheme>(w, options.clip_limits, result.matrix);
+    calibrate::fit_groups<scheme>(w, grid_fit(), options.clip_limits, importance, result.matrix, report, options.executor);
+    calibrate::encode_nearest<scheme>(w, options.clip_limits, result.matrix, options.executor);
     result.matrix.provenance = describe();
     ANYBIT_TRY_STATUS(check_strict(report, options));
     calibrate::measure(w, result.matrix, stats, report);

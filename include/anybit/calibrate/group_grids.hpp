@@ -34,9 +34,16 @@ ANYBIT_INLINE float clipped(float w, float limit) { return std::clamp(w, -limit,
 /// What rounding the scales to their store did to them.
 struct StoreLoss {
   Index vanished = 0, saturated = 0;
+  template <ScaleStore Store>
   void count(float wanted, float got) {
+    if constexpr (std::is_same_v<Store, NoScale> || Store::joint) return;
     vanished += wanted > 0 && got == 0;
-    saturated += got < wanted * 0.5f && got > 0;
+    saturated += got > 0 && got < wanted * 0.5f;  // no store but a saturated one is that far off
+  }
+  StoreLoss& operator+=(const StoreLoss& other) {
+    vanished += other.vanished;
+    saturated += other.saturated;
+    return *this;
   }
   void tell(Report& report, Index groups) const {
     const std::string of = " of " + std::to_string(groups) + " scales ";
@@ -45,72 +52,83 @@ struct StoreLoss {
   }
 };
 
+/// Scales of a joint store are rounded all together.
+template <AnyScheme S>
+void round_trip_joint(QuantizedMatrix<S>& q) {
+  if constexpr (S::scale_store::joint) {
+    std::vector<float> scales(q.affines.size());
+    for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
+    S::scale_store::round_trip(scales);
+    for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
+  }
+}
+
 /// Fills q.affines, as stored, from w; q.extents are w's. Limits as in QuantizeOptions; importance is empty or one weight a column.
 template <AnyScheme S>
-void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance, QuantizedMatrix<S>& q, Report& report) {
+void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance, QuantizedMatrix<S>& q, Report& report,
+                ExecutorRef executor = {}) {
   using G = typename S::granularity;
   using Store = typename S::scale_store;
-  StoreLoss loss;
-  const auto note = [&](float wanted, float got) {
-    if constexpr (!std::is_same_v<Store, NoScale> && !std::is_same_v<Store, ScaleE8M0>) loss.count(wanted, got);
+  std::vector<StoreLoss> losses(static_cast<std::size_t>(w.rows));
+  const auto fit_one = [&](std::span<const float> values, std::span<const float> weights, StoreLoss& loss) {
+    const Affine a = fit.fit<S>(values, weights);
+    if (fit.search == Search::none) loss.count<Store>(fit.plain<typename S::format>(values).scale, a.scale);
+    return a;
   };
-  const bool search = fit.search != Search::none;
   if constexpr (std::is_same_v<G, PerTensor>) {
     const Matrix all(w);
     std::vector<float> repeated;
-    if (search && !importance.empty())
+    if (fit.search != Search::none && !importance.empty())
       for (Index r = 0; r < w.rows; ++r) repeated.insert(repeated.end(), importance.begin(), importance.end());
-    const std::span<const float> values(all.data(), static_cast<std::size_t>(w.extents().size()));
-    q.affines[0] = fit.fit<S>(values, repeated);
-    if (!search) note(fit.plain<typename S::format>(values).scale, q.affines[0].scale);
+    q.affines[0] = fit_one({all.data(), static_cast<std::size_t>(w.extents().size())}, repeated, losses[0]);
   } else {
     const Index width = G::group_cols(w.cols), groups = G::groups_per_row(w.cols);
-    std::vector<float> cut;
-    for (Index r = 0; r < w.rows; ++r)
-      for (Index g = 0; g < groups; ++g) {
-        const auto first = static_cast<std::size_t>(g * width), count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
-        std::span<const float> values = w.row(r).subspan(first, count);
-        if (limits.rows > 0) {
-          cut.assign(values.begin(), values.end());
-          for (float& v : cut) v = clipped(v, limits(r, g));
-          values = cut;
+    executor.parallel_for(w.rows, 1, [&](Index begin, Index end) {
+      std::vector<float> cut;
+      for (Index r = begin; r < end; ++r)
+        for (Index g = 0; g < groups; ++g) {
+          const auto first = static_cast<std::size_t>(g * width), count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
+          std::span<const float> values = w.row(r).subspan(first, count);
+          if (limits.rows > 0) {
+            cut.assign(values.begin(), values.end());
+            for (float& v : cut) v = clipped(v, limits(r, g));
+            values = cut;
+          }
+          q.affine(r, g) = fit_one(values, importance.empty() ? importance : importance.subspan(first, count), losses[static_cast<std::size_t>(r)]);
         }
-        q.affine(r, g) = fit.fit<S>(values, importance.empty() ? importance : importance.subspan(first, count));
-        if (!search) note(fit.plain<typename S::format>(values).scale, q.affine(r, g).scale);
-      }
+    });
   }
-  if constexpr (Store::joint) {
-    std::vector<float> scales(q.affines.size());
-    for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
-    Store::round_trip(scales);
-    for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
-  }
-  loss.tell(report, static_cast<Index>(q.affines.size()));
+  round_trip_joint(q);
+  StoreLoss total;
+  for (const StoreLoss& l : losses) total += l;
+  total.tell(report, static_cast<Index>(q.affines.size()));
 }
 
 /// Fills q.codes with the codes nearest to w (cut off at the limits, if any) on the grids q.affines.
 template <AnyScheme S>
-void encode_nearest(ConstMatrix w, ConstMatrix limits, QuantizedMatrix<S>& q) {
+void encode_nearest(ConstMatrix w, ConstMatrix limits, QuantizedMatrix<S>& q, ExecutorRef executor = {}) {
   using G = typename S::granularity;
   const Index width = G::group_cols(w.cols);
-  for (Index r = 0; r < w.rows; ++r) {
-    const auto codes = q.row(r);
-    for (Index g = 0; g < G::groups_per_row(w.cols); ++g) {
-      const Affine a = q.affine(r, g);
-      const float limit = limits.rows > 0 ? limits(r, g) : INFINITY;
-      for (Index c = g * width; c < std::min((g + 1) * width, w.cols); ++c)
-        codes[static_cast<std::size_t>(c)] = static_cast<typename S::code>(quantize_value<typename S::format>(clipped(w(r, c), limit), a));
+  executor.parallel_for(w.rows, 1, [&](Index begin, Index end) {
+    for (Index r = begin; r < end; ++r) {
+      const auto codes = q.row(r);
+      for (Index g = 0; g < G::groups_per_row(w.cols); ++g) {
+        const Affine a = q.affine(r, g);
+        const float limit = limits.rows > 0 ? limits(r, g) : std::numeric_limits<float>::max();
+        for (Index c = g * width; c < std::min((g + 1) * width, w.cols); ++c)
+          codes[static_cast<std::size_t>(c)] = static_cast<typename S::code>(quantize_value<typename S::format>(clipped(w(r, c), limit), a));
+      }
     }
-  }
+  });
 }
 
 /// The two in a row, without a report: what a search tries out.
 template <AnyScheme S>
-QuantizedMatrix<S> round_to_grid(ConstMatrix w, const GridFit& fit, ConstMatrix limits = {}) {
+QuantizedMatrix<S> round_to_grid(ConstMatrix w, const GridFit& fit, ConstMatrix limits = {}, ExecutorRef executor = {}) {
   QuantizedMatrix<S> q(w.extents());
   Report ignored;
-  fit_groups<S>(w, fit, limits, {}, q, ignored);
-  encode_nearest<S>(w, limits, q);
+  fit_groups<S>(w, fit, limits, {}, q, ignored, executor);
+  encode_nearest<S>(w, limits, q, executor);
   return q;
 }
 

@@ -59,6 +59,12 @@ double relative_output_error(ConstMatrix w, ConstMatrix q, MatrixView<const Real
   return relative(quadratic_trace<Real>(difference(w, q).view(), h), quadratic_trace<Real>(w, h));
 }
 
+/// As packed, a column order included.
+template <AnyScheme S>
+double bits_per_weight(const QuantizedMatrix<S>& q) {
+  return S::bits_per_weight(q.extents) + (q.column_order.empty() ? 0.0 : 32.0 / static_cast<double>(q.extents.rows));
+}
+
 /// Errors of q against w (both in original column order) and its size, into the report. The Hessian is used where stats has one.
 template <AnyScheme S>
 void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Report& report) {
@@ -69,7 +75,7 @@ void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Rep
     stats.hessian(MatrixView<double>(h.data(), w.cols, w.cols));
     report.output_error = relative_output_error<double>(w, back.view(), {h.data(), w.cols, w.cols});
   }
-  report.bits_per_weight = S::bits_per_weight(q.extents) + (q.column_order.empty() ? 0.0 : 32.0 / static_cast<double>(q.extents.rows));
+  report.bits_per_weight = bits_per_weight(q);
 }
 
 }  // namespace anybit::calibrate::inline ANYBIT_CODE

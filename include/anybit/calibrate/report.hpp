@@ -9,6 +9,7 @@
 
 #include <anybit/core/result.hpp>
 #include <anybit/core/view.hpp>
+#include <anybit/exec/executor.hpp>
 
 namespace anybit::inline ANYBIT_ABI {
 
@@ -21,6 +22,8 @@ struct QuantizeOptions {
   /// Magnitudes beyond which the weights of a group are cut off when its grid is found, (rows, groups per row); no rows
   /// means none. A clip search in front of the algorithm fills this in.
   ConstMatrix clip_limits{};
+  /// Rows are independent: results are equal for any number of threads. Must outlive the call.
+  ExecutorRef executor{};
 };
 
 /// What was asked, what was done, and every place where the two differ.

@@ -70,7 +70,8 @@ template <Format F>
 Affine span_range(Range range, MinMax m, float kept) {
   constexpr float max_code = static_cast<float>((1 << F::bits) - 1), middle = static_cast<float>(1 << (F::bits - 1));
   if (range == Range::min_max) {
-    const float scale = std::max((m.high - m.low) * kept, 1e-5f) / max_code;
+    const float width = std::max((m.high - m.low) * kept, 1e-5f);
+    const float scale = std::min(width, std::numeric_limits<float>::max()) / max_code;
     return {scale, std::clamp(round_half_even(-(m.low * kept) / scale), 0.0f, max_code)};
   }
   m = {std::min(m.low, 0.0f), std::max(m.high, 0.0f)};
@@ -79,7 +80,9 @@ Affine span_range(Range range, MinMax m, float kept) {
     if (m.low < 0) m.low = -m.high;
   }
   if (m.low == 0 && m.high == 0) m = {-1, 1};  // any grid will do; error feedback may still bring values into the group
-  const float low = m.low * kept, high = m.high * kept, scale = (high - low) / max_code;
+  const float low = m.low * kept, high = m.high * kept;
+  float scale = (high - low) / max_code;
+  if (!(scale <= std::numeric_limits<float>::max())) scale = high / max_code - low / max_code;  // the width alone overflows
   if (range == Range::symmetric) return {scale, middle};
   return {scale, scale > 0 ? std::clamp(round_half_even(-low / scale), 0.0f, max_code) : 0.0f};
 }

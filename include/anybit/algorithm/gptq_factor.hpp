@@ -1,0 +1,88 @@
+#pragma once
+// The factor behind GPTQ's error feedback, and the ladder that gets one from any Hessian.
+
+#include <cmath>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <Eigen/Cholesky>
+
+#include <anybit/calibrate/report.hpp>
+#include <anybit/core/view.hpp>
+
+namespace anybit::gptq::inline ANYBIT_CODE {
+
+/// With H + damping = R R^T, R upper triangular, the objective of a row's error d = w - q is
+///   d (H + damping) d^T = sum_k R_kk^2 (d_k + sum_{j<k} d_j F_jk)^2,   F = R diag(R)^-1,
+/// so that q_k is best chosen nearest to w_k + sum_{j<k} d_j F_jk. These are the codes of GPTQ's published loop, whose
+/// matrix U = chol(H^-1) is R^-1, with one factorization instead of Cholesky, inverse and Cholesky.
+struct Factor {
+  Index size = 0;
+  std::vector<float> feedback;  ///< F, row-major; only entries (j, k > j) are used
+  double damping = 0;           ///< what was added to the diagonal
+  const float* row(Index j) const { return feedback.data() + j * size; }
+};
+
+namespace detail {
+
+using Square = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// nullopt if H + damping has no usable factor in double, or its feedback none in float.
+inline std::optional<Factor> try_factor(MatrixView<const double> h, double damping) {
+  const Index n = h.rows;
+  // Cholesky gives L L^T with L lower; reversing the order of rows and columns before and after makes it R R^T.
+  Square reversed(n, n);
+  for (Index i = 0; i < n; ++i)
+    for (Index j = 0; j <= i; ++j) reversed(i, j) = h(n - 1 - j, n - 1 - i) + (i == j ? damping : 0.0);
+  const Eigen::LLT<Eigen::Ref<Square>, Eigen::Lower> llt(reversed);
+  if (llt.info() != Eigen::Success) return std::nullopt;
+  Factor f{n, std::vector<float>(static_cast<std::size_t>(n * n)), damping};
+  for (Index k = 0; k < n; ++k) {
+    const double pivot = reversed(n - 1 - k, n - 1 - k);
+    if (!(pivot > 0) || !std::isfinite(pivot)) return std::nullopt;
+  }
+  for (Index j = 0; j < n; ++j)
+    for (Index k = j + 1; k < n; ++k) {
+      const auto value = static_cast<float>(reversed(n - 1 - j, n - 1 - k) / reversed(n - 1 - k, n - 1 - k));
+      if (!std::isfinite(value)) return std::nullopt;
+      f.feedback[static_cast<std::size_t>(j * n + k)] = value;
+    }
+  return f;
+}
+
+inline std::string number(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.6g", x);
+  return text;
+}
+
+}  // namespace detail
+
+/// Rungs: damp times the mean of the diagonal; twice that again and again up to the mean itself; then 1e-6 to 0.1 of the
+/// largest diagonal entry on top. Every rung but the first goes into the report; nullopt if none holds.
+inline std::optional<Factor> damped_factor(MatrixView<const double> h, double damp, Report& report) {
+  double mean = 0, largest = 0;
+  for (Index i = 0; i < h.rows; ++i) {
+    mean += h(i, i) / static_cast<double>(h.rows);
+    largest = std::max(largest, std::fabs(h(i, i)));
+  }
+  const auto attempt = [&](double damping, bool asked) {
+    auto f = detail::try_factor(h, damping);
+    if (f && !asked) report.fallbacks.push_back("the Hessian is not positive definite at damp " + detail::number(damp) + ": " + detail::number(damping) +
+                                                " was added to its diagonal instead of " + detail::number(damp * mean));
+    return f;
+  };
+  if (auto f = attempt(damp * mean, true)) return f;
+  double raised = damp;
+  while (raised < 1) {
+    raised = std::min(2 * raised, 1.0);
+    if (auto f = attempt(raised * mean, false)) return f;
+  }
+  for (double floor = 1e-6; floor < 0.5; floor *= 10)
+    if (auto f = attempt(std::fabs(mean) + floor * largest, false)) return f;
+  return std::nullopt;
+}
+
+}  // namespace anybit::gptq::inline ANYBIT_CODE
