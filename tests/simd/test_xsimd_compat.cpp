@@ -40,6 +40,11 @@ TEST_CASE("simd: arithmetic works lane by lane") {
     CHECK(magnitude[i] == std::abs(a[i]));
     CHECK(chosen[i] == (a[i] > b[i] ? c[i] : a[i]));
   }
+  std::vector<float> holes = a;
+  holes[1] = std::nanf("");
+  holes[2] = INFINITY;
+  const auto filled = values(sv::nan_to_zero(sv::load(holes.data())));
+  for (std::size_t i = 0; i < lanes; ++i) CHECK(filled[i] == (i == 1 ? 0 : holes[i]));
   CHECK(sv::reduce_add(va) == Approx(std::accumulate(a.begin(), a.end(), 0.0f)));
   CHECK(sv::reduce_max(va) == a.back());
   CHECK(sv::reduce_max(vb) == b.front());
@@ -99,6 +104,8 @@ TEST_CASE("simd: widening loads are exact") {
     CHECK(from_u16[i] == u16[i]);
     CHECK(floats[i] == static_cast<float>(i8[i]));
   }
+  sv::store_u8(u8.get(), sv::broadcast(std::int32_t{255}) - sv::load_i32(u8.get()));
+  for (std::size_t i = 0; i < lanes; ++i) CHECK(u8[i] == 17 * i);
   for (std::size_t i = 0; i < lanes; ++i) u16[i] = f32_to_f16(ramp(-2.5f, 0.7f)[i]);
   u16[0] = 1;       // the smallest subnormal
   u16[1] = 0x7C00;  // infinity

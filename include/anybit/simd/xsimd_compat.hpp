@@ -71,6 +71,9 @@ ANYBIT_INLINE f32 abs(f32 a) { return xsimd::abs(a); }
 /// Lanes of a where a > b, of `otherwise` elsewhere.
 ANYBIT_INLINE f32 select_greater(f32 a, f32 b, f32 then, f32 otherwise) { return xsimd::select(a > b, then, otherwise); }
 
+/// NaN becomes 0.
+ANYBIT_INLINE f32 nan_to_zero(f32 a) { return xsimd::select(a == a, a, f32(0.0f)); }
+
 /// The sum of all lanes, in an order that depends on the width.
 ANYBIT_INLINE float reduce_add(f32 v) {
 #if XSIMD_VERSION_MAJOR >= 9
@@ -220,6 +223,22 @@ ANYBIT_INLINE i32 load_i32_partial(const T* p, Index n) {
 }
 template <class T>
 ANYBIT_INLINE f32 load_f32_partial(const T* p, Index n) { return to_f32(load_i32_partial(p, n)); }
+
+/// Writes `width` bytes; every lane is 0 to 255.
+ANYBIT_INLINE void store_u8(std::uint8_t* p, i32 v) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+#elif defined(__AVX2__)
+  const __m256i words = _mm256_packus_epi32(v, v);  // 0-3 0-3 | 4-7 4-7
+  const __m256i bytes = _mm256_packus_epi16(words, words);
+  const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
+#else
+  std::int32_t lanes[static_cast<std::size_t>(width)];
+  store(lanes, v);
+  for (Index i = 0; i < width; ++i) p[i] = static_cast<std::uint8_t>(lanes[i]);
+#endif
+}
 
 /// `width` binary16 patterns as floats, exact.
 ANYBIT_INLINE f32 load_f16(const std::uint16_t* p) {

@@ -1,0 +1,188 @@
+// Codes of whole groups against quantize_value, one weight at a time, and quantize_nearest against its definition.
+
+#include <anybit/tensor/pack.hpp>
+#include <anybit/tensor/quantize.hpp>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "examples.hpp"
+#include "support/catch.hpp"
+
+using namespace anybit;
+
+namespace {
+
+/// Level k / 4, but rounded down: uniform, with an encoder that is not ordinary rounding.
+struct Floor3 {
+  static constexpr int bits = 3;
+  static constexpr auto name = FixedString("floor3");
+  static constexpr float step = 0.25f;
+  static Code encode(float x) { return static_cast<Code>(x >= 1.75f ? 7 : x >= 0 ? static_cast<int>(x * 4) : 0); }
+  static constexpr std::int32_t to_int(Code c) { return c; }
+  static constexpr float decode(Code c) { return 0.25f * static_cast<float>(c); }
+  static Affine fit(std::span<const float> v) { return fit_abs_max(v, 1.75f); }
+};
+/// A step that is no power of two.
+struct Thirds {
+  static constexpr int bits = 5;
+  static constexpr auto name = FixedString("thirds");
+  static constexpr float step = 1.0f / 3;
+  static Code encode(float x) { return static_cast<Code>(!(x > -5) ? 0 : x >= 16.0f / 3 ? 31 : static_cast<int>(std::nearbyint(x * 3)) + 15); }
+  static constexpr std::int32_t to_int(Code c) { return c - 15; }
+  static constexpr float decode(Code c) { return static_cast<float>(c - 15) / 3; }
+  static Affine fit(std::span<const float> v) { return fit_abs_max(v, 5.0f); }
+};
+/// Levels in no order.
+struct Shuffled {
+  static constexpr int bits = 2;
+  static constexpr auto name = FixedString("shuffled");
+  static constexpr Codebook<4> book{{0.5f, -1.0f, 1.0f, -0.25f}};
+  static constexpr Code encode(float x) { return book.encode(x); }
+  static constexpr float decode(Code c) { return book.decode(c); }
+  static constexpr Affine fit(std::span<const float> v) { return fit_abs_max(v, 1.0f); }
+};
+/// Tells -0 from 0, which comparisons cannot.
+struct SignOfZero {
+  static constexpr int bits = 1;
+  static constexpr auto name = FixedString("sign_of_zero");
+  static Code encode(float x) { return std::signbit(x); }
+  static constexpr float decode(Code c) { return c ? -1.0f : 1.0f; }
+  static Affine fit(std::span<const float> v) { return fit_abs_max(v, 1.0f); }
+};
+/// One code for two stretches of the line.
+struct Periodic {
+  static constexpr int bits = 1;
+  static constexpr auto name = FixedString("periodic");
+  static Code encode(float x) { return std::abs(x) > 1 ? Code{1} : Code{0}; }
+  static constexpr float decode(Code c) { return c ? 2.0f : 0.0f; }
+  static Affine fit(std::span<const float> v) { return fit_abs_max(v, 2.0f); }
+};
+
+/// Values on and beside every place where a code may change, and everything that is not an ordinary number.
+template <Format F>
+std::vector<float> critical_values(float scale) {
+  constexpr float inf = std::numeric_limits<float>::infinity();
+  std::vector<float> v{0.0f, -0.0f, inf, -inf, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::max(),
+                       -std::numeric_limits<float>::max(), std::numeric_limits<float>::denorm_min(), -std::numeric_limits<float>::denorm_min()};
+  std::vector<float> levels;
+  for (unsigned c = 0; c < std::min(1u << F::bits, 4096u); ++c) levels.push_back(F::decode(static_cast<Code>(c)));
+  std::sort(levels.begin(), levels.end());
+  for (std::size_t i = 0; i < levels.size(); ++i)
+    for (const float x : {levels[i], i + 1 < levels.size() ? 0.5f * (levels[i] + levels[i + 1]) : 2 * levels[i] + 1})
+      for (const float y : {x, std::nextafter(x, inf), std::nextafter(x, -inf)}) v.push_back(y * scale);
+  std::mt19937 engine(5);
+  std::normal_distribution<float> normal(0, scale);
+  for (int i = 0; i < 500; ++i) v.push_back(normal(engine));
+  return v;
+}
+
+template <Format F>
+void check_values() {
+  for (const float scale : {1.0f, 0.0123f, 3e-39f, 1e30f, 0.0f})
+    for (const float zero : {0.0f, 1.0f, static_cast<float>((1 << F::bits) - 1)}) {
+      if (zero != 0 && !has_zero_point_v<F>) continue;
+      const Affine a{scale, zero};
+      const std::vector<float> w = critical_values<F>(scale == 0 ? 1 : scale);
+      std::vector<code_t<F>> codes(w.size());
+      quantize_values<F>(w, a, codes);
+      for (std::size_t i = 0; i < w.size(); ++i) {
+        INFO(std::string_view(F::name) << ": weight " << w[i] << ", scale " << scale << ", zero " << zero);
+        REQUIRE(codes[i] == quantize_value<F>(w[i], a));
+      }
+    }
+  // Every length, so that every tail is met, in blocks of the exact size.
+  for (std::size_t n = 0; n <= 70; ++n) {
+    const std::vector<float> w = critical_values<F>(0.5f);
+    const std::unique_ptr<code_t<F>[]> codes(new code_t<F>[n]);
+    const std::unique_ptr<float[]> from(new float[n]);
+    std::copy_n(w.end() - static_cast<std::ptrdiff_t>(n), n, from.get());
+    const Affine a{0.37f, has_zero_point_v<F> ? 1.0f : 0.0f};
+    quantize_values<F>(std::span(from.get(), n), a, std::span(codes.get(), n));
+    for (std::size_t i = 0; i < n; ++i) REQUIRE(codes[i] == quantize_value<F>(from[i], a));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("quantize_values: the formats that ship give the codes of quantize_value") {
+  for_each_type(examples::Schemes{}, []<class S>() { check_values<typename S::format>(); });
+}
+TEST_CASE("quantize_values: formats of other kinds give the codes of quantize_value") {
+  check_values<Floor3>();
+  check_values<Thirds>();
+  check_values<Shuffled>();
+  check_values<SignOfZero>();
+  check_values<Periodic>();
+}
+TEST_CASE("quantize_values: the usual formats take the vector path") {
+  CHECK(encoders::UsualRounding<Superfloat<5>>::is_encoder());
+  CHECK(encoders::UsualRounding<SInt<8>>::is_encoder());
+  CHECK(encoders::UsualRounding<UInt<4>>::is_encoder());
+  CHECK_FALSE(encoders::UsualRounding<Floor3>::is_encoder());
+  CHECK_FALSE(encoders::UsualRounding<Thirds>::is_encoder());
+  CHECK(encoders::EncoderSteps<Nf4>().usable);
+  CHECK(encoders::EncoderSteps<Minifloat<2, 1>>().usable);
+  CHECK(encoders::EncoderSteps<Floor3>().usable);
+  CHECK_FALSE(encoders::EncoderSteps<SignOfZero>().usable);
+  CHECK_FALSE(encoders::EncoderSteps<Periodic>().usable);
+}
+
+namespace {
+
+/// fit, round_trip, quantize_value, in that order and nothing else.
+template <AnyScheme S>
+QuantizedMatrix<S> defined_nearest(ConstMatrix w) {
+  using F = typename S::format;
+  using G = typename S::granularity;
+  QuantizedMatrix<S> q(w.extents());
+  std::vector<std::vector<float>> members(q.affines.size());
+  const auto affine_of = [&](Index r, Index c) { return static_cast<std::size_t>(G::index(w.extents(), r, c / G::group_cols(w.cols))); };
+  for (Index r = 0; r < w.rows; ++r)
+    for (Index c = 0; c < w.cols; ++c) members[affine_of(r, c)].push_back(w(r, c));
+  std::vector<float> scales(members.size());
+  for (std::size_t i = 0; i < members.size(); ++i) {
+    q.affines[i] = F::fit(members[i]);
+    scales[i] = q.affines[i].scale;
+  }
+  S::scale_store::round_trip(scales);
+  for (std::size_t i = 0; i < members.size(); ++i) q.affines[i].scale = scales[i];
+  for (Index r = 0; r < w.rows; ++r)
+    for (Index c = 0; c < w.cols; ++c)
+      q.row(r)[static_cast<std::size_t>(c)] = static_cast<typename S::code>(quantize_value<F>(w(r, c), q.affines[affine_of(r, c)]));
+  return q;
+}
+
+template <AnyScheme S>
+void check_nearest() {
+  for (const Extents e : examples::shapes) {
+    INFO(S::name.view() << ", " << e.rows << " x " << e.cols);
+    const Matrix w = examples::weights(e, 3);
+    const auto expected = defined_nearest<S>(w.view());
+    CHECK(quantize_nearest<S>(w.view()) == expected);
+    // The same weights as the upper left part of a wider matrix.
+    Matrix wide(e.rows + 1, e.cols + 3);
+    for (Index r = 0; r < e.rows; ++r)
+      for (Index c = 0; c < e.cols; ++c) wide(r, c) = w(r, c);
+    CHECK(quantize_nearest<S>(ConstMatrix(wide.data(), e.rows, e.cols, e.cols + 3)) == expected);
+    // What the algorithm keeps survives packing: its scales are as stored.
+    CHECK(unpack(pack(expected)) == expected);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("quantize_nearest: is fit, round trip of the scales, quantize_value") {
+  for_each_type(examples::Schemes{}, []<class S>() { check_nearest<S>(); });
+}
+TEST_CASE("quantize_nearest: all zeros stay zeros") {
+  for_each_type(examples::Schemes{}, []<class S>() {
+    if (S::bits == 1 || std::is_same_v<typename S::scale_store, ScaleE8M0>) return;  // one bit has no zero level
+    const Matrix w(3, 40);
+    const Matrix back = dequantize(quantize_nearest<S>(w.view()));
+    INFO(S::name.view());
+    for (Index i = 0; i < 120; ++i) REQUIRE(back.data()[i] == 0);
+  });
+}
