@@ -10,21 +10,17 @@
 #include <anybit/scheme/presets.hpp>
 #include <anybit/tensor/pack.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit::kernel::inline ANYBIT_ABI {
 
-class AnyPacked;
-
-namespace detail {
 /// What differs between schemes behind an AnyPacked.
 struct PackedTable {
   void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
   void (*matmul)(const void* tensor, ConstMatrix x, MutableMatrix y, Compute, ExecutorRef, Workspace&);
 };
-}  // namespace detail
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace anybit::kernel::inline ANYBIT_ABI
 
-namespace anybit::detail::inline ANYBIT_CODE {
+namespace anybit::kernel::inline ANYBIT_CODE {
 
 /// Original column order in, stored order out.
 inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& workspace) {
@@ -44,24 +40,24 @@ struct PackedTableOf {
   static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
     ANYBIT_CHECK(0 <= row && row < t.rows() && static_cast<Index>(out.size()) == t.cols(), "AnyPacked::dequantize_row: no such row, or a wrong length");
-    const kernel::RowSource source = kernel::row_source(t);
-    float block[static_cast<std::size_t>(kernel::block_cols + kernel::decode_slack)];
-    for (Index first = 0; first < t.cols(); first += kernel::block_cols) {
-      const Index n = std::min(kernel::block_cols, t.cols() - first);
+    const RowSource source = row_source(t);
+    float block[static_cast<std::size_t>(block_cols + decode_slack)];
+    for (Index first = 0; first < t.cols(); first += block_cols) {
+      const Index n = std::min(block_cols, t.cols() - first);
       source.weights(tensor, row, first, n, block);
       for (Index i = 0; i < n; ++i) out[static_cast<std::size_t>(t.original_column(first + i))] = block[i];
     }
   }
   static void matmul(const void* tensor, ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor, Workspace& workspace) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
-    kernel::check_shapes(t.extents(), x, y);
+    check_shapes(t.extents(), x, y);
     if (t.has_column_order()) x = permuted(t.bytes(), x, workspace);
-    kernel::matmul(kernel::row_source(t), x, y, compute, workspace, executor);
+    kernel::matmul(row_source(t), x, y, compute, workspace, executor);
   }
   static constexpr PackedTable table{&dequantize_row, &matmul};
 };
 
-}  // namespace anybit::detail::inline ANYBIT_CODE
+}  // namespace anybit::kernel::inline ANYBIT_CODE
 
 namespace anybit::inline ANYBIT_ABI {
 
@@ -74,7 +70,7 @@ class AnyPacked {
     auto owned = std::make_shared<const PackedTensor<S>>(std::move(tensor));
     bytes_ = &owned->bytes();
     tensor_ = std::move(owned);
-    table_ = &detail::PackedTableOf<S>::table;
+    table_ = &kernel::PackedTableOf<S>::table;
   }
 
   bool empty() const { return table_ == nullptr; }
@@ -101,7 +97,7 @@ class AnyPacked {
  private:
   std::shared_ptr<const void> tensor_;
   const PackedBytes* bytes_ = nullptr;
-  const detail::PackedTable* table_ = nullptr;
+  const kernel::PackedTable* table_ = nullptr;
 };
 
 /// Finds the scheme of bytes by the name they carry.
