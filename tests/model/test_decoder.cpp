@@ -3,7 +3,9 @@
 #include <cstring>
 #include <random>
 
+#include <anybit/algorithm/nearest.hpp>
 #include <anybit/exec/thread_pool.hpp>
+#include <anybit/format/superfloat.hpp>
 #include <anybit/model/decoder.hpp>
 #include <anybit/model/siblings.hpp>
 
@@ -260,4 +262,51 @@ TEST_CASE("contradictory configurations and shapes are errors") {
   d = random_decoder(good, true, 1);
   d.output_norm.pop_back();
   CHECK(check(d).error().message.find("output_norm.weight") != std::string::npos);
+}
+
+TEST_CASE("packed linears compute what their dequantized weights compute") {
+  using Scheme4 = Scheme<Superfloat<4>, PerGroup<7>, ScaleF16, BitStream>;
+  using Scheme8 = Scheme<Superfloat<8>, PerGroup<32>, ScaleF32, BitStream>;
+  Decoder floats = random_decoder(shape(41, 24, 37, 2, 6, 2, 4), true, 17);
+  Decoder packed = floats;
+  const auto quantized = [](const Linear& from, auto scheme) {
+    using S = decltype(scheme);
+    const auto q = Nearest<S>{}.quantize(from.dense()->view(), Stats(from.extents().cols, Needs::none), {});
+    REQUIRE(q);
+    return pack(q->matrix);
+  };
+  std::vector<Linear*> replaced;  // in `floats`, in the order of for_each_linear
+  for_each_linear(floats, [&](const std::string&, Linear& l) { replaced.push_back(&l); });
+  std::size_t i = 0;
+  for_each_linear(packed, [&](const std::string& name, Linear& l) {
+    Linear& twin = *replaced[i++];
+    if (name.find("ffn_up") != std::string::npos) return;  // one kind stays in floats
+    l = i % 2 ? Linear(quantized(twin, Scheme4{})) : Linear(quantized(twin, Scheme8{}));
+    Matrix w(l.extents().rows, l.extents().cols);
+    for (Index r = 0; r < w.rows(); ++r) l.read_row(r, w.view().row(r));
+    twin = Linear(std::move(w));
+  });
+  REQUIRE(check(packed));
+  CHECK(packed.token_embedding.dense() == nullptr);
+  CHECK(packed.blocks[0].up.packed() == nullptr);
+  CHECK(packed.blocks[0].up.bits_per_weight() == 32);
+  CHECK(packed.blocks[0].q.packed()->scheme_name() != packed.blocks[0].k.packed()->scheme_name());
+
+  const auto ids = some_ids(13, 41);
+  const auto truth = naive_forward(floats, ids);
+  KvCache cache(packed.config, 14);
+  const auto prompt = forward(packed, ids, cache);
+  REQUIRE(prompt);
+  CHECK(worst_difference(prompt->view(), truth) < 1e-3);
+  cache.clear();
+  for (std::size_t t = 0; t < ids.size(); ++t) {
+    const auto one = forward(packed, std::span(ids).subspan(t, 1), cache);
+    REQUIRE(one);
+    CHECK(worst_difference(one->view(), truth, t) < 1e-3);
+  }
+  for (const Index threads : {2, 3}) {
+    ThreadPool pool(threads);
+    cache.clear();
+    CHECK(same_bits(*forward(packed, ids, cache, {.executor = pool}), *prompt));
+  }
 }

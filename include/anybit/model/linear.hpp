@@ -9,6 +9,7 @@
 #include <anybit/core/eigen_view.hpp>
 #include <anybit/core/matrix.hpp>
 #include <anybit/exec/executor.hpp>
+#include <anybit/kernel/any_packed.hpp>
 #include <anybit/kernel/compute.hpp>
 
 namespace anybit::model::inline ANYBIT_CODE {
@@ -40,26 +41,47 @@ class Linear {
  public:
   Linear() = default;
   explicit Linear(Matrix w) : dense_(std::make_shared<const Matrix>(std::move(w))) {}
+  /// `compute` says how activations enter the product.
+  explicit Linear(AnyPacked w, Compute compute = Compute::f32) : packed_(std::move(w)), compute_(compute) {}
 
-  Extents extents() const { return dense_ ? dense_->extents() : Extents{}; }
+  Extents extents() const { return dense_ ? dense_->extents() : packed_.empty() ? Extents{} : packed_.extents(); }
   /// Null where the weights are packed.
   const Matrix* dense() const { return dense_.get(); }
+  /// Null where the weights are floats.
+  const AnyPacked* packed() const { return packed_.empty() ? nullptr : &packed_; }
+  Compute compute() const { return compute_; }
+
+  /// Bytes that hold weights.
+  Index payload_bytes() const {
+    return packed_.empty() ? extents().size() * static_cast<Index>(sizeof(float)) : packed_.payload_bytes();
+  }
+  double bits_per_weight() const {
+    return extents().size() == 0 ? 0 : 8.0 * static_cast<double>(payload_bytes()) / static_cast<double>(extents().size());
+  }
 
   /// y = x W^T; x (tokens, inputs), y (tokens, outputs). The same bits for any number of threads.
-  void apply(ConstMatrix x, MutableMatrix y, ExecutorRef executor, Workspace&) const {
-    ANYBIT_CHECK(dense_, "Linear::apply without weights");
-    float_product(dense_->view(), x, y, executor);
+  void apply(ConstMatrix x, MutableMatrix y, ExecutorRef executor, Workspace& workspace) const {
+    ANYBIT_CHECK(dense_ || !packed_.empty(), "Linear::apply without weights");
+    if (dense_)
+      float_product(dense_->view(), x, y, executor);
+    else
+      packed_.matmul(x, y, compute_, executor, workspace);
   }
 
   /// Row r of W as floats.
   void read_row(Index r, std::span<float> to) const {
     ANYBIT_CHECK(r >= 0 && r < extents().rows && static_cast<Index>(to.size()) == extents().cols,
                  "Linear::read_row: no such row");
-    std::copy_n(dense_->data() + r * dense_->cols(), to.size(), to.data());
+    if (dense_)
+      std::copy_n(dense_->data() + r * dense_->cols(), to.size(), to.data());
+    else
+      packed_.dequantize_row(r, to);
   }
 
  private:
   std::shared_ptr<const Matrix> dense_;
+  AnyPacked packed_;
+  Compute compute_ = Compute::f32;
 };
 
 }  // namespace anybit::model::inline ANYBIT_CODE
