@@ -19,20 +19,22 @@ class Codebook {
   static_assert(N >= 1 && N <= 65536, "anybit: Codebook<N> needs 1 to 65536 levels");
 
   constexpr explicit Codebook(const std::array<float, N>& levels) : levels_(levels) {
-    for (std::size_t i = 0; i < N; ++i) {  // insertion: stable, so that of equal levels the lowest code is the first
+    for (std::size_t i = 0; i < N; ++i) {  // insertion sort: stable, so of equal levels the lowest code comes first
       std::size_t at = i;
       for (; at > 0 && levels[codes_[at - 1]] > levels[i]; --at) codes_[at] = codes_[at - 1];
       codes_[at] = static_cast<Code>(i);
     }
-    for (std::size_t i = 0; i + 1 < N; ++i) midpoints_[i] = 0.5f * levels[codes_[i]] + 0.5f * levels[codes_[i + 1]];
+    for (std::size_t i = 0; i + 1 < N; ++i) thresholds_[i] = 0.5f * levels[codes_[i]] + 0.5f * levels[codes_[i + 1]];
+    for (std::size_t i = 1; i < N; ++i)
+      if (levels[codes_[i]] == levels[codes_[i - 1]]) codes_[i] = codes_[i - 1];
   }
 
   constexpr ANYBIT_INLINE Code encode(float x) const {
     if (!(x == x)) x = 0;
-    std::size_t below = 0;  // midpoints smaller than x
+    std::size_t below = 0;  // thresholds smaller than x
     for (std::size_t left = N - 1; left > 0;) {
       const std::size_t half = (left + 1) / 2;
-      if (x > midpoints_[below + half - 1]) below += half;
+      if (x > thresholds_[below + half - 1]) below += half;
       left -= half;
     }
     return codes_[below];
@@ -42,7 +44,7 @@ class Codebook {
 
  private:
   std::array<float, N> levels_{};
-  std::array<float, N> midpoints_{};  // between neighbours in order of level; the last is unused
+  std::array<float, N> thresholds_{};  // between neighbours in order of level; the last is unused
   std::array<Code, N> codes_{};       // in order of level
 };
 
@@ -63,21 +65,16 @@ struct Nf4 {
 };
 
 /// FP4 of bitsandbytes, which is not the E2M1 of OCP: sign in bit 3, and the magnitudes 0, 0.0625, 8, 12, 4, 6, 2, 3 (over 12)
-/// in the order of the codes. Ties go toward zero. Zero has one code here, 0; code 8 decodes to zero as well.
+/// in the order of the codes. Ties go to the lower level, as there. Zero has one code here, 0; code 8 decodes to zero as well.
 struct Fp4 {
   static constexpr int bits = 4;
   static constexpr auto name = FixedString("fp4");
   static constexpr bool multiplies_by_reciprocal = true;
-  static constexpr Codebook<8> magnitudes{{0.0f, 0.005208333333f, 0.66666667f, 1.0f, 0.33333333f, 0.5f, 0.16666667f, 0.25f}};
+  static constexpr Codebook<16> book{{0.0f, 0.005208333333f, 0.66666667f, 1.0f, 0.33333333f, 0.5f, 0.16666667f, 0.25f,
+                                      0.0f, -0.005208333333f, -0.66666667f, -1.0f, -0.33333333f, -0.5f, -0.16666667f, -0.25f}};
 
-  static constexpr ANYBIT_INLINE Code encode(float x) {
-    const Code magnitude = magnitudes.encode(x < 0 ? -x : x);
-    return static_cast<Code>(x < 0 && magnitude != 0 ? magnitude | 8 : magnitude);
-  }
-  static constexpr ANYBIT_INLINE float decode(Code c) {
-    const float magnitude = magnitudes.decode(c & 7);
-    return c & 8 ? -magnitude : magnitude;
-  }
+  static constexpr ANYBIT_INLINE Code encode(float x) { return book.encode(x); }
+  static constexpr ANYBIT_INLINE float decode(Code c) { return book.decode(c & 15); }
   static constexpr ANYBIT_INLINE Affine fit(std::span<const float> values) { return fit_abs_max(values, 1.0f); }
 };
 

@@ -127,8 +127,11 @@ template <Format F>
 constexpr ANYBIT_INLINE Code quantize_value(float w, Affine a) {
   float x = 0;
   if (a.scale != 0) {
-    if constexpr (multiplies_by_reciprocal_v<F>) x = w * (1.0f / a.scale);
-    else x = w / a.scale;
+    x = w / a.scale;
+    if constexpr (multiplies_by_reciprocal_v<F>) {
+      const float reciprocal = 1.0f / a.scale;
+      if (reciprocal <= std::numeric_limits<float>::max()) x = w * reciprocal;  // infinite below 2^-128
+    }
   }
   if constexpr (has_zero_point_v<F>) return F::encode_around(x, a.zero);
   else return F::encode(x);

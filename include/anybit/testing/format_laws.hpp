@@ -123,7 +123,7 @@ inline Violation check_monotone(const FormatFacts& f) {
   return {};
 }
 
-/// No level is nearer than the chosen one. Ties are free; a tie is told in float, so up to 2^-23 of the neighbouring levels.
+/// No level is nearer than the chosen one. Ties are free, and thresholds are float: a tie is told to 2^-23 of the level.
 inline Violation check_nearest(const FormatFacts& f) {
   const std::vector<float>& levels = f.levels;
   const auto distance = [](float a, float b) { return std::abs(static_cast<double>(a) - static_cast<double>(b)); };
