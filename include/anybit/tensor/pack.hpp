@@ -1,6 +1,8 @@
 #pragma once
 // Between the plain form (QuantizedMatrix), bytes (PackedTensor) and floats.
 
+#include <algorithm>
+#include <array>
 #include <vector>
 
 #include <anybit/core/matrix.hpp>
@@ -47,16 +49,32 @@ QuantizedMatrix<S> unpack(const PackedTensor<S>& t) {
   return q;
 }
 
+namespace packing {
+/// dequantize_value of codes that share an Affine.
+template <Format F>
+ANYBIT_INLINE void dequantize_values(const code_t<F>* codes, Affine a, float* out, Index n) {
+  if constexpr (F::bits <= 8) {
+    const float* const levels = decode_table_v<F>.data();
+    constexpr std::size_t mask = (std::size_t{1} << F::bits) - 1;
+    for (Index i = 0; i < n; ++i) out[i] = has_zero_point_v<F> ? a.scale * (levels[codes[i] & mask] - a.zero) : a.scale * levels[codes[i] & mask];
+  } else {
+    for (Index i = 0; i < n; ++i) out[i] = dequantize_value<F>(codes[i], a);
+  }
+}
+}  // namespace packing
+
 /// The weights that q stands for, in original column order; `out` has q's extents.
 template <AnyScheme S>
 void dequantize(const QuantizedMatrix<S>& q, MutableMatrix out) {
   ANYBIT_CHECK(out.extents() == q.extents, "dequantize: the output has another shape than the matrix");
-  const Index group = S::granularity::group_cols(q.extents.cols);
-  for (Index r = 0; r < q.extents.rows; ++r)
-    for (Index c = 0; c < q.extents.cols; ++c) {
-      const Index original = q.column_order.empty() ? c : static_cast<Index>(q.column_order[static_cast<std::size_t>(c)]);
-      out(r, original) = dequantize_value<typename S::format>(q.codes[static_cast<std::size_t>(r * q.extents.cols + c)], q.affine(r, c / group));
-    }
+  const Index cols = q.extents.cols, group = S::granularity::group_cols(cols);
+  std::vector<float> stored(q.column_order.empty() ? 0 : static_cast<std::size_t>(cols));
+  for (Index r = 0; r < q.extents.rows; ++r) {
+    float* const to = stored.empty() ? out.row(r).data() : stored.data();
+    for (Index g = 0; g < S::granularity::groups_per_row(cols); ++g)
+      packing::dequantize_values<typename S::format>(q.row(r).data() + g * group, q.affine(r, g), to + g * group, std::min(group, cols - g * group));
+    for (std::size_t j = 0; j < stored.size(); ++j) out(r, static_cast<Index>(q.column_order[j])) = stored[j];
+  }
 }
 template <AnyScheme S>
 Matrix dequantize(const QuantizedMatrix<S>& q) {
@@ -69,17 +87,17 @@ Matrix dequantize(const QuantizedMatrix<S>& q) {
 template <AnyScheme S>
 void dequantize_row(const PackedTensor<S>& t, Index row, std::span<float> out) {
   ANYBIT_CHECK(static_cast<Index>(out.size()) == t.cols(), "dequantize_row: the output has another length than a row");
-  constexpr Index chunk = 640;  // a multiple of every layout's granule
-  std::array<typename S::code, chunk> codes;
+  constexpr Index chunk = round_up(512, S::layout::granule);
+  std::array<typename S::code, static_cast<std::size_t>(chunk)> codes;
   const Index group = S::granularity::group_cols(t.cols());
-  Index g = -1;
-  Affine a;
   for (Index first = 0; first < t.cols(); first += chunk) {
-    const Index n = std::min(chunk, t.cols() - first);
-    unpack_codes(t, row, first, std::span(codes).first(static_cast<std::size_t>(n)));
-    for (Index i = 0; i < n; ++i) {
-      if ((first + i) / group != g) a = t.affine(row, g = (first + i) / group);
-      out[static_cast<std::size_t>(first + i)] = dequantize_value<typename S::format>(codes[static_cast<std::size_t>(i)], a);
+    const Index end = std::min(first + chunk, t.cols());
+    unpack_codes(t, row, first, std::span(codes).first(static_cast<std::size_t>(end - first)));
+    for (Index at = first; at < end;) {
+      const Index g = at / group;
+      const Index stop = std::min((g + 1) * group, end);
+      packing::dequantize_values<typename S::format>(codes.data() + (at - first), t.affine(row, g), out.data() + at, stop - at);
+      at = stop;
     }
   }
 }

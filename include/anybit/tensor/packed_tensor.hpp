@@ -1,7 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <limits>
 #include <string>
+#include <vector>
 
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/tensor/packed_bytes.hpp>
@@ -24,7 +27,8 @@ class PackedTensor {
     return t;
   }
 
-  /// Gives bytes their type. The error names the scheme that the bytes have or the section that has a wrong size.
+  /// Gives bytes their type. The error names the scheme that the bytes have, the section that has a wrong size, or the
+  /// column order or scale that cannot be. Codes and zero points need no check: every one of them decodes.
   static Result<PackedTensor> from(PackedBytes b) {
     if (b.scheme_name() != std::string_view(S::name))
       return Error{ErrorCode::invalid_argument, "packed tensor: holds scheme '" + std::string(b.scheme_name()) + "', not '" + std::string(S::name.view()) + "'; open it with that scheme"};
@@ -41,9 +45,8 @@ class PackedTensor {
     if (static_cast<Index>(h.zeros_bytes) != S::zeros_bytes(e)) return wrong("zero points", h.zeros_bytes, S::zeros_bytes(e));
     PackedTensor t;
     t.bytes_ = std::move(b);
-    for (Index j = 0; t.has_column_order() && j < e.cols; ++j)
-      if (t.original_column(j) >= e.cols)
-        return Error{ErrorCode::corrupt_data, "packed tensor: column order entry " + std::to_string(j) + " is " + std::to_string(t.original_column(j)) + " of " + std::to_string(e.cols) + " columns"};
+    ANYBIT_TRY_STATUS(t.check_column_order());
+    ANYBIT_TRY_STATUS(t.check_scales());
     return t;
   }
 
@@ -100,6 +103,32 @@ class PackedTensor {
   }
 
  private:
+  Status check_column_order() const {
+    std::vector<bool> seen(has_column_order() ? static_cast<std::size_t>(cols()) : 0);
+    for (Index j = 0; has_column_order() && j < cols(); ++j) {
+      const Index original = original_column(j);
+      const auto bad = [&](const char* how) {
+        return Error{ErrorCode::corrupt_data, "packed tensor: column order entry " + std::to_string(j) + " is " + std::to_string(original) + how};
+      };
+      if (original >= cols()) return bad((" of " + std::to_string(cols()) + " columns").c_str());
+      if (seen[static_cast<std::size_t>(original)]) return bad(", which stands there twice");
+      seen[static_cast<std::size_t>(original)] = true;
+    }
+    return Ok{};
+  }
+  Status check_scales() const {
+    const Index count = S::granularity::count(extents());
+    std::array<float, 256> some;
+    for (Index first = 0; first < count && !bytes_.scales().empty(); first += 256) {
+      const auto part = std::span(some).first(static_cast<std::size_t>(std::min<Index>(256, count - first)));
+      load_scales(first, part);
+      for (std::size_t i = 0; i < part.size(); ++i)
+        if (!(part[i] >= 0 && part[i] <= std::numeric_limits<float>::max()))
+          return Error{ErrorCode::corrupt_data, "packed tensor: scale " + std::to_string(first + static_cast<Index>(i)) + " is " + std::to_string(part[i]) + "; scales are finite and not negative"};
+    }
+    return Ok{};
+  }
+
   PackedBytes bytes_;
 };
 
