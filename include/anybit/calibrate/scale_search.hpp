@@ -32,7 +32,7 @@ struct ShrinkSearch {
   int candidates() const { return static_cast<int>(static_cast<double>(shrink) * steps + 1e-6); }
 };
 
-inline Status check_search(const ShrinkSearch& s) {
+ANYBIT_INLINE Status check_search(const ShrinkSearch& s) {
   if (!(s.shrink > 0 && s.shrink < 1)) return Error{ErrorCode::invalid_argument, "search: shrink is " + std::to_string(s.shrink) + "; it must lie between 0 and 1"};
   if (s.steps < 1 || s.steps > 100000) return Error{ErrorCode::invalid_argument, "search: steps is " + std::to_string(s.steps) + "; it must be 1 to 100000"};
   if (!(s.norm > 0 && s.norm <= 16)) return Error{ErrorCode::invalid_argument, "search: norm is " + std::to_string(s.norm) + "; it must lie above 0, up to 16"};

@@ -82,8 +82,8 @@ class Stats {
   bool has(Needs wanted) const { return covers(needs_, wanted); }
 
   std::span<const float> abs_max() const { return require(Needs::abs_max), std::span<const float>(abs_max_); }
-  std::vector<float> mean_abs() const { return require(Needs::mean_abs), means(sum_abs_); }
-  std::vector<float> mean_square() const { return require(Needs::mean_square), means(sum_square_); }
+  ANYBIT_INLINE std::vector<float> mean_abs() const { return require(Needs::mean_abs), means(sum_abs_); }
+  ANYBIT_INLINE std::vector<float> mean_square() const { return require(Needs::mean_square), means(sum_square_); }
   /// 2/n X^T X, full and symmetric, rounded to float.
   ANYBIT_INLINE Matrix hessian() const {
     Matrix h(inputs_, inputs_);

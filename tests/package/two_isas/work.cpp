@@ -3,24 +3,21 @@
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
 
-namespace {
-
-anybit::PackedTensor<SF5> make(anybit::ConstMatrix w) {
-  anybit::QuantizedMatrix<SF5> q(w.extents());
-  for (anybit::Affine& a : q.affines) a = {1.0f, 0.0f};
-  for (anybit::Index r = 0; r < w.rows; ++r) {
-    const auto codes = q.row(r);
-    for (std::size_t c = 0; c < codes.size(); ++c)
-      codes[c] = static_cast<SF5::code>(SF5::format::encode(w(r, static_cast<anybit::Index>(c))));
-  }
-  return anybit::pack(q);
-}
-
-}  // namespace
+using namespace anybit;
 
 const Work WORK = {
     TEXT(ANYBIT_CODE),
-    make,
-    [](const anybit::PackedTensor<SF5>& t) { return anybit::dequantize(t); },
-    [](anybit::PackedTensor<SF5>) {},
+    [](ConstMatrix w) {
+      auto q = Nearest<SF5>{}.quantize(w);
+      return q ? pack(q->matrix) : PackedTensor<SF5>{};
+    },
+    [](const PackedTensor<SF5>& t) { return dequantize(t); },
+    [](const PackedTensor<SF5>& t, std::span<const float> x, std::span<float> y) { matvec(t, x, y); },
+    [](PackedTensor<SF5> t) { return AnyPacked(std::move(t)); },
+    [](const AnyPacked& t, std::span<const float> x, std::span<float> y) {
+      Workspace workspace;
+      Serial serial;
+      t.matmul({x.data(), 1, static_cast<Index>(x.size())}, {y.data(), 1, static_cast<Index>(y.size())}, Compute::int8_per_token, serial, workspace);
+    },
+    [](AnyPacked) {},
 };
