@@ -1,0 +1,35 @@
+#pragma once
+// What an engine or a quantizer needs: formats, schemes, packed tensors, kernels, executors, calibrated methods, files.
+// Beside it, included by name: anybit/model/ (transformers and tokenizers), anybit/evaluate/ (perplexity, KL, reports) and
+// anybit/testing/ (the laws that a format of your own has to keep).
+
+#include <anybit/algorithm/gptq.hpp>
+#include <anybit/algorithm/nearest.hpp>
+#include <anybit/algorithm/recipe.hpp>
+#include <anybit/calibrate/accumulate.hpp>
+#include <anybit/calibrate/stats.hpp>
+#include <anybit/core/config.hpp>
+#include <anybit/core/eigen_view.hpp>
+#include <anybit/core/matrix.hpp>
+#include <anybit/core/result.hpp>
+#include <anybit/exec/executor.hpp>
+#include <anybit/exec/openmp.hpp>
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/format/formats.hpp>
+#include <anybit/io/anybit_file.hpp>
+#include <anybit/io/gguf.hpp>
+#include <anybit/io/llama2c.hpp>
+#include <anybit/io/safetensors.hpp>
+#include <anybit/io/safetensors_writer.hpp>
+#include <anybit/kernel/any_packed.hpp>
+#include <anybit/kernel/matmul.hpp>
+#include <anybit/kernel/matvec.hpp>
+#include <anybit/scheme/double_quant.hpp>
+#include <anybit/scheme/presets.hpp>
+#include <anybit/scheme/scheme.hpp>
+#include <anybit/tensor/pack.hpp>
+#include <anybit/tensor/quantize.hpp>
+#include <anybit/tensor/requantize.hpp>
+#include <anybit/transform/awq.hpp>
+#include <anybit/transform/smooth_quant.hpp>
+#include <anybit/version.hpp>
