@@ -41,8 +41,8 @@ struct NoScale {
   static ANYBIT_INLINE void load(const std::byte*, Index, Index, std::span<float> out) { round_trip(out); }
 };
 
-namespace detail {
-/// A store in which every scale stands alone as one Bits-wide pattern; Codec gives encode(float) and decode(Bits).
+/// A store in which every scale stands alone as one Pattern (an unsigned integer), to derive from: Codec, the derived class,
+/// gives encode(float) -> Pattern and decode(Pattern) -> float, and its name.
 template <class Codec, class Pattern>
 struct IndependentScales {
   static constexpr bool joint = false;
@@ -64,19 +64,18 @@ struct IndependentScales {
     }
   }
 };
-}  // namespace detail
 
-struct ScaleF32 : detail::IndependentScales<ScaleF32, std::uint32_t> {
+struct ScaleF32 : IndependentScales<ScaleF32, std::uint32_t> {
   static constexpr auto name = FixedString("f32");
   static constexpr ANYBIT_INLINE std::uint32_t encode(float s) { return std::bit_cast<std::uint32_t>(s); }
   static constexpr ANYBIT_INLINE float decode(std::uint32_t p) { return std::bit_cast<float>(p); }
 };
-struct ScaleF16 : detail::IndependentScales<ScaleF16, std::uint16_t> {
+struct ScaleF16 : IndependentScales<ScaleF16, std::uint16_t> {
   static constexpr auto name = FixedString("f16");
   static constexpr ANYBIT_INLINE std::uint16_t encode(float s) { return f32_to_f16(s < 65504.0f ? s : 65504.0f); }
   static constexpr ANYBIT_INLINE float decode(std::uint16_t p) { return f16_to_f32(p); }
 };
-struct ScaleBF16 : detail::IndependentScales<ScaleBF16, std::uint16_t> {
+struct ScaleBF16 : IndependentScales<ScaleBF16, std::uint16_t> {
   static constexpr auto name = FixedString("bf16");
   static constexpr ANYBIT_INLINE std::uint16_t encode(float s) { return f32_to_bf16(s < 0x1.FEp127f ? s : 0x1.FEp127f); }
   static constexpr ANYBIT_INLINE float decode(std::uint16_t p) { return bf16_to_f32(p); }
@@ -85,7 +84,7 @@ struct ScaleBF16 : detail::IndependentScales<ScaleBF16, std::uint16_t> {
 /// Powers of two, one byte: 2^(p - 127), p = 0 .. 254 (OCP Microscaling; 255 would be NaN and is never written).
 /// A scale s becomes 2^floor(log2(1.5 s)), which for E2M1 (largest level 6 = 1.5 * 2^2) is the rule of the specification,
 /// floor(log2(largest weight)) - 2. A scale of 0 becomes the smallest, 2^-127.
-struct ScaleE8M0 : detail::IndependentScales<ScaleE8M0, std::uint8_t> {
+struct ScaleE8M0 : IndependentScales<ScaleE8M0, std::uint8_t> {
   static constexpr auto name = FixedString("e8m0");
   static constexpr ANYBIT_INLINE std::uint8_t encode(float s) {
     if (!(s > 0)) return 0;

@@ -11,16 +11,14 @@
 
 namespace anybit::inline ANYBIT_ABI {
 
-namespace detail {
 /// T::name as a FixedString, whichever constexpr text it is.
 template <class T>
-constexpr auto name_of() {
+constexpr auto fixed_name() {
   constexpr std::string_view name = T::name;
   FixedString<name.size()> text;
   for (std::size_t i = 0; i < name.size(); ++i) text.text[i] = name[i];
   return text;
 }
-}  // namespace detail
 
 template <class F, class G = PerGroup<128>, class S = ScaleF16, class L = BitStream>
 struct Scheme {
@@ -39,7 +37,7 @@ struct Scheme {
   static constexpr int bits = F::bits;
   static constexpr bool has_zero_point = has_zero_point_v<F>;
   /// "superfloat5/g128/f16/bits": what files record.
-  static constexpr auto name = detail::name_of<F>() + "/" + detail::name_of<G>() + "/" + detail::name_of<S>() + "/" + detail::name_of<L>();
+  static constexpr auto name = fixed_name<F>() + "/" + fixed_name<G>() + "/" + fixed_name<S>() + "/" + fixed_name<L>();
 
   static constexpr Index row_bytes(Index cols) { return L::template packed_bytes<bits>(cols); }
   static constexpr Index codes_bytes(Extents e) { return e.rows * row_bytes(e.cols); }

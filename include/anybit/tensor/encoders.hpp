@@ -151,8 +151,10 @@ struct EncoderSteps {
 /// simd::width divisions at once, as quantize_value does them.
 template <class F>
 ANYBIT_INLINE simd::f32 scaled(const float* w, float scale) {
-  if constexpr (multiplies_by_reciprocal_v<F>) return simd::load(w) * simd::broadcast(1.0f / scale);
-  else return simd::load(w) / simd::broadcast(scale);
+  if constexpr (multiplies_by_reciprocal_v<F>) {
+    if (const float reciprocal = 1.0f / scale; reciprocal <= std::numeric_limits<float>::max()) return simd::load(w) * simd::broadcast(reciprocal);
+  }
+  return simd::load(w) / simd::broadcast(scale);
 }
 
 }  // namespace anybit::encoders::inline ANYBIT_CODE
