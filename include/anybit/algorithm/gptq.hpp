@@ -149,10 +149,10 @@ struct Gptq {
   /// Errors into the report; replaces the result by rounding to nearest where that is closer, or the sweep did not happen.
   void judge(ConstMatrix w, MatrixView<const double> h, bool swept, const QuantizeOptions& options, Quantized<scheme>& result) const {
     Report& report = result.report;
-    const auto error = [&](ConstMatrix back) { return calibrate::quadratic_trace<double>(calibrate::difference(w, back).view(), h); };
+    const auto error = [&](ConstMatrix back) { return calibrate::quadratic_trace<double>(calibrate::difference(w, back).view(), h, options.executor); };
     QuantizedMatrix<scheme> nearest = calibrate::round_to_grid<scheme>(w, grid_fit(), options.clip_limits, options.executor);
     Matrix back = dequantize(nearest);
-    const double reference = calibrate::quadratic_trace<double>(w, h), by_nearest = error(back.view());
+    const double reference = calibrate::quadratic_trace<double>(w, h, options.executor), by_nearest = error(back.view());
     double mine = by_nearest;
     bool keep = false;
     if (swept) {

@@ -47,7 +47,7 @@ struct Nearest {
     calibrate::encode_nearest<scheme>(w, options.clip_limits, result.matrix, options.executor);
     result.matrix.provenance = describe();
     ANYBIT_TRY_STATUS(check_strict(report, options));
-    calibrate::measure(w, result.matrix, stats, report);
+    calibrate::measure(w, result.matrix, stats, report, options.executor);
     return result;
   }
 };

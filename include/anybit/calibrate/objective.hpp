@@ -11,25 +11,31 @@ namespace anybit::calibrate::inline ANYBIT_CODE {
 /// tr(D H D^T) for symmetric H: what D does to the outputs, summed over rows and, for H = 2/n X^T X, 2/n times over tokens.
 /// Only the lower triangle of H is read. Products run in Real, sums over products in double.
 template <class Real>
-double quadratic_trace(ConstMatrix d, MatrixView<const Real> h) {
+double quadratic_trace(ConstMatrix d, MatrixView<const Real> h, ExecutorRef executor = {}) {
   ANYBIT_CHECK(h.rows == d.cols && h.cols == d.cols, "quadratic_trace: H is not cols x cols");
   using Block = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const Eigen::Map<const Block, 0, Eigen::OuterStride<>> hessian(h.data, h.rows, h.cols, Eigen::OuterStride<>(h.stride));
-  constexpr Index tile = 256, block = 128;
-  double total = 0;
-  for (Index r = 0; r < d.rows; r += tile) {
-    const Block rows = as_eigen(d.row_range(r, std::min(r + tile, d.rows))).template cast<Real>();
-    for (Index c = 0; c < d.cols; c += block) {
-      const Index width = std::min(block, d.cols - c);
-      const auto mine = rows.middleCols(c, width);
-      // Rows c .. c + width of the lower triangle: everything to the left counts twice, the diagonal block once.
-      Block product = mine * hessian.block(c, c, width, width).template selfadjointView<Eigen::Lower>();
-      total += product.cwiseProduct(mine).template cast<double>().sum();
-      if (c == 0) continue;
-      product.noalias() = mine * hessian.block(c, 0, width, c);
-      total += 2 * product.cwiseProduct(rows.leftCols(c)).template cast<double>().sum();
+  constexpr Index tile = 128, block = 128;
+  std::vector<double> sums(static_cast<std::size_t>(ceil_div(d.rows, tile)));  // one a tile: equal for any number of threads
+  executor.parallel_for(d.rows, tile, [&](Index begin, Index end) {
+    for (Index r = begin; r < end; r += tile) {
+      const Block rows = as_eigen(d.row_range(r, std::min(r + tile, end))).template cast<Real>();
+      double sum = 0;
+      for (Index c = 0; c < d.cols; c += block) {
+        const Index width = std::min(block, d.cols - c);
+        const auto mine = rows.middleCols(c, width);
+        // Rows c .. c + width of the lower triangle: everything to the left counts twice, the diagonal block once.
+        Block product = mine * hessian.block(c, c, width, width).template selfadjointView<Eigen::Lower>();
+        sum += product.cwiseProduct(mine).template cast<double>().sum();
+        if (c == 0) continue;
+        product.noalias() = mine * hessian.block(c, 0, width, c);
+        sum += 2 * product.cwiseProduct(rows.leftCols(c)).template cast<double>().sum();
+      }
+      sums[static_cast<std::size_t>(r / tile)] = sum;
     }
-  }
+  });
+  double total = 0;
+  for (const double s : sums) total += s;
   return total;
 }
 
@@ -55,8 +61,8 @@ inline double relative_weight_error(ConstMatrix w, ConstMatrix q) { return relat
 
 /// ||(W - Q) X||_F / ||W X||_F, from H = 2/n X^T X.
 template <class Real>
-double relative_output_error(ConstMatrix w, ConstMatrix q, MatrixView<const Real> h) {
-  return relative(quadratic_trace<Real>(difference(w, q).view(), h), quadratic_trace<Real>(w, h));
+double relative_output_error(ConstMatrix w, ConstMatrix q, MatrixView<const Real> h, ExecutorRef executor = {}) {
+  return relative(quadratic_trace<Real>(difference(w, q).view(), h, executor), quadratic_trace<Real>(w, h, executor));
 }
 
 /// As packed, a column order included.
@@ -67,13 +73,13 @@ double bits_per_weight(const QuantizedMatrix<S>& q) {
 
 /// Errors of q against w (both in original column order) and its size, into the report. The Hessian is used where stats has one.
 template <AnyScheme S>
-void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Report& report) {
+void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Report& report, ExecutorRef executor = {}) {
   const Matrix back = dequantize(q);
   report.weight_error = relative_weight_error(w, back.view());
   if (stats.has(Needs::hessian) && stats.inputs() == w.cols && stats.tokens() > 0) {
     std::vector<double> h(static_cast<std::size_t>(w.cols * w.cols));
     stats.hessian(MatrixView<double>(h.data(), w.cols, w.cols));
-    report.output_error = relative_output_error<double>(w, back.view(), {h.data(), w.cols, w.cols});
+    report.output_error = relative_output_error<double>(w, back.view(), {h.data(), w.cols, w.cols}, executor);
   }
   report.bits_per_weight = bits_per_weight(q);
 }

@@ -1,0 +1,156 @@
+#include <anybit/transform/smooth_quant.hpp>
+
+#include <cmath>
+#include <random>
+#include <string>
+
+#include <anybit/algorithm/nearest.hpp>
+#include <anybit/algorithm/recipe.hpp>
+#include <anybit/format/formats.hpp>
+#include <anybit/io/safetensors.hpp>
+
+#include "support/catch.hpp"
+#include "support/test_data.hpp"
+
+using namespace anybit;
+
+namespace {
+
+using W8 = Nearest<SInt<8>, PerRow, ScaleF32>;
+
+Matrix random_matrix(Index rows, Index cols, unsigned seed) {
+  std::mt19937 gen(seed);
+  std::normal_distribution<float> normal;
+  Matrix m(rows, cols);
+  for (Index i = 0; i < rows * cols; ++i) m.data()[i] = normal(gen);
+  return m;
+}
+
+}  // namespace
+
+TEST_CASE("smooth_quant: the worked example") {
+  Matrix x(1, 3), w(1, 3);
+  x(0, 0) = 8, x(0, 1) = -1, x(0, 2) = 0.5f;
+  w(0, 0) = -0.5f, w(0, 1) = 1, w(0, 2) = 2;
+  const auto stats = *accumulate<Needs::abs_max>(x.view());
+  const ConstMatrix siblings[] = {w.view()};
+  const auto half = SmoothQuant{}.fit(siblings, stats);
+  CHECK((*half)[0] == Approx(4));
+  CHECK((*half)[1] == Approx(1));
+  CHECK((*half)[2] == Approx(0.5));
+  CHECK((*SmoothQuant{.alpha = 0.8f}.fit(siblings, stats))[0] == Approx(6.0629).epsilon(1e-4));
+}
+
+TEST_CASE("smooth_quant changes nothing but the numbers: (X / s)(W s)^T = X W^T, and statistics follow") {
+  const Matrix x = random_matrix(17, 9, 1), a = random_matrix(5, 9, 2), b = random_matrix(3, 9, 3);
+  const Needs all = Needs::abs_max | Needs::mean_abs | Needs::mean_square | Needs::hessian | Needs::samples;
+  Stats stats(9, all);
+  REQUIRE(stats.accumulate(x.view()).ok());
+  Siblings set;
+  set.weights = {a, b};
+  set.stats = stats;
+  REQUIRE(SmoothQuant{.alpha = 0.7f}.apply(set, W8{}, {}).ok());
+  REQUIRE(set.input_scale.size() == 9);
+  Matrix divided = x;
+  for (Index t = 0; t < 17; ++t)
+    for (Index j = 0; j < 9; ++j) divided(t, j) /= set.input_scale[static_cast<std::size_t>(j)];
+  for (Index t = 0; t < 17; ++t)
+    for (Index r = 0; r < 5; ++r) {
+      double before = 0, after = 0;
+      for (Index j = 0; j < 9; ++j) {
+        before += double{x(t, j)} * double{a(r, j)};
+        after += double{divided(t, j)} * double{set.weights[0](r, j)};
+      }
+      CHECK(after == Approx(before).epsilon(1e-5).margin(1e-5));
+    }
+  Stats again(9, all);
+  REQUIRE(again.accumulate(divided.view()).ok());
+  const Matrix h = set.stats.hessian(), h2 = again.hessian();
+  for (std::size_t j = 0; j < 9; ++j) {
+    CHECK(set.stats.abs_max()[j] == Approx(again.abs_max()[j]));
+    CHECK(set.stats.mean_abs()[j] == Approx(again.mean_abs()[j]));
+    CHECK(set.stats.mean_square()[j] == Approx(again.mean_square()[j]));
+    for (std::size_t k = 0; k < 9; ++k) CHECK(h(Index(j), Index(k)) == Approx(h2(Index(j), Index(k))).margin(1e-5));
+  }
+  for (Index t = 0; t < 17; ++t)
+    for (Index j = 0; j < 9; ++j) CHECK(set.stats.samples()(t, j) == Approx(divided(t, j)));
+}
+
+TEST_CASE("fold and fold_rows divide what makes the input") {
+  const std::vector<float> s{2, 4, 0.5f};
+  std::vector<float> gain{1, 1, 1}, gemma{0, 1, -0.5f};
+  fold(s, gain);
+  CHECK(gain == std::vector<float>{0.5f, 0.25f, 2});
+  fold(s, gemma, 1);
+  CHECK(gemma == std::vector<float>{-0.5f, -0.5f, 0});
+  Matrix upstream(5, 2);
+  for (Index i = 0; i < 10; ++i) upstream.data()[i] = 8;
+  fold_rows(s, upstream.view());
+  CHECK(upstream(1, 0) == 8);
+  CHECK(upstream(2, 1) == 4);
+  CHECK(upstream(3, 0) == 2);
+  CHECK(upstream(4, 1) == 16);
+  fold({}, gain);
+  CHECK(gain[0] == 0.5f);
+}
+
+TEST_CASE("smooth_quant refuses what it cannot use, naming value and range") {
+  const Matrix x = random_matrix(4, 3, 1), w = random_matrix(2, 3, 2);
+  const auto stats = *accumulate<Needs::abs_max>(x.view());
+  const ConstMatrix siblings[] = {w.view()};
+  for (const float alpha : {-0.1f, 1.1f, std::nanf("")}) {
+    const auto e = SmoothQuant{.alpha = alpha}.fit(siblings, stats);
+    REQUIRE(!e.ok());
+    CHECK(e.error().message.find("0 to 1") != std::string::npos);
+  }
+  CHECK(SmoothQuant{}.fit({}, stats).error().message.find("empty") != std::string::npos);
+  CHECK(SmoothQuant{}.fit(siblings, Stats(3, Needs::abs_max)).error().code == ErrorCode::insufficient_data);
+  CHECK(SmoothQuant{}.fit(siblings, Stats(4, Needs::abs_max)).error().code == ErrorCode::shape_mismatch);
+  CHECK(SmoothQuant{}.fit(siblings, Stats(3, Needs::hessian)).error().message.find("abs_max") != std::string::npos);
+}
+
+TEST_CASE("smooth_quant against the published code") {
+  ANYBIT_TEST_DATA_OR_SKIP(path, "vectors/smoothquant.safetensors");
+  const auto file = io::SafetensorsFile::open(path);
+  REQUIRE(file.ok());
+  const Matrix q = *file->read_f32("W_q"), k = *file->read_f32("W_k"), v = *file->read_f32("W_v"), x = *file->read_f32("X");
+  const auto stats = *accumulate<Needs::abs_max>(x.view());
+  const auto act = *file->read<float>("act_scales");
+  for (std::size_t j = 0; j < act.size(); ++j) CHECK(stats.abs_max()[j] == act[j]);
+  const ConstMatrix qkv[] = {q.view(), k.view(), v.view()}, alone[] = {k.view()};
+  const auto ln = *file->read<float>("ln_weight"), bias = *file->read<float>("ln_bias");
+  for (const int percent : {30, 50, 75, 90}) {
+    const std::string id = "a" + std::to_string(percent);
+    INFO(id);
+    const SmoothQuant method{.alpha = static_cast<float>(percent) / 100};
+    const auto all = *method.fit(qkv, stats), one = *method.fit(alone, stats);
+    const auto expected = *file->read<float>(id + ".qkv.scales"), expected_one = *file->read<float>(id + ".k.scales");
+    for (std::size_t j = 0; j < all.size(); ++j) {
+      CHECK(all[j] == Approx(expected[j]).epsilon(2e-6));
+      CHECK(one[j] == Approx(expected_one[j]).epsilon(2e-6));
+    }
+    if (!file->find(id + ".qkv.ln.ln_weight")) continue;
+    auto gain = ln, offset = bias;
+    fold(all, gain);
+    fold(all, offset);
+    const auto folded = *file->read<float>(id + ".qkv.ln.ln_weight"), folded_bias = *file->read<float>(id + ".qkv.ln.ln_bias");
+    for (std::size_t j = 0; j < gain.size(); ++j) {
+      CHECK(gain[j] == Approx(folded[j]).epsilon(3e-6));
+      CHECK(offset[j] == Approx(folded_bias[j]).epsilon(3e-6));
+    }
+  }
+  // 8 bits a channel of the smoothed weights.
+  const auto result = quantize_siblings(SmoothQuant{.alpha = 0.5f} | W8{}, qkv, stats);
+  REQUIRE(result.ok());
+  if (file->find("a50.Wq_smooth.per_channel")) {
+    const Matrix expected = *file->read_f32("a50.Wq_smooth.per_channel"), back = dequantize(result->matrices[0].matrix);
+    Index off = 0;
+    for (Index r = 0; r < back.rows(); ++r)
+      for (Index c = 0; c < back.cols(); ++c) {
+        const float step = result->matrices[0].matrix.affine(r, 0).scale;
+        CHECK(std::fabs(back(r, c) - expected(r, c)) <= 1.01f * step);
+        off += std::fabs(back(r, c) - expected(r, c)) > 0.1f * step;
+      }
+    CHECK(off <= back.extents().size() / 1000);
+  }
+}
