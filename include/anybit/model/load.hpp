@@ -2,9 +2,7 @@
 // A model out of a file, whatever its format: the content decides, not the name.
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -12,107 +10,19 @@
 
 #include <anybit/io/gguf.hpp>
 #include <anybit/io/llama2c.hpp>
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/container.hpp>
+#include <anybit/model/load_tensors.hpp>
+#include <anybit/model/model.hpp>
 #include <anybit/model/tokenizer_files.hpp>
 
 namespace anybit::model::inline ANYBIT_CODE {
 
-struct Model {
-  std::string name;
-  Decoder decoder;
-  Tokenizer tokenizer;
-};
-
 struct LoadOptions {
-  std::string tokenizer{};  ///< path, for llama2.c checkpoints; empty: tok<vocabulary>.bin or tokenizer.bin beside the model
+  std::string tokenizer{};   ///< path, for llama2.c checkpoints; empty: tok<vocabulary>.bin or tokenizer.bin beside the model
+  SchemeRegistry schemes{};  ///< what anybit's own container may hold; preset_registry() knows every preset
 };
 
 namespace detail {
-
-/// Reads tensors, checks shape and values, and remembers which were asked for.
-template <class File>
-class TensorReader {
- public:
-  explicit TensorReader(const File& file) : file_(file) {}
-
-  bool has(std::string_view name) const { return file_.find(name) != nullptr; }
-
-  Result<Matrix> matrix(const std::string& name, Extents needed) {
-    used_.insert(name);
-    if (const auto* info = file_.find(name); info && info->extents() != needed) {
-      const Extents is = info->extents();
-      return {ErrorCode::shape_mismatch,
-              io::detail::text(file_.name(), ": tensor ", name, " is ", is.rows, " x ", is.cols, ", the configuration needs ",
-                               needed.rows, " x ", needed.cols, ": convert the model again")};
-    }
-    ANYBIT_TRY(Matrix m, file_.read_f32(name));
-    for (Index i = 0; i < needed.size(); ++i)
-      if (!std::isfinite(m.data()[i]))
-        return {ErrorCode::not_finite,
-                io::detail::text(file_.name(), ": tensor ", name, " is ", m.data()[i], " at row ", i / needed.cols, ", column ",
-                                 i % needed.cols, ": the file is damaged, fetch or convert it again")};
-    return m;
-  }
-
-  Status read(const std::string& name, Extents needed, Linear& to) {
-    ANYBIT_TRY(Matrix m, matrix(name, needed));
-    to = Linear(std::move(m));
-    return Ok{};
-  }
-  Status read(const std::string& name, Index size, std::vector<float>& to) {
-    ANYBIT_TRY(const Matrix m, matrix(name, {1, size}));
-    to.assign(m.data(), m.data() + size);
-    return Ok{};
-  }
-
-  /// A tensor that nobody asked for changes what the model computes: a bias, an expert.
-  Status all_used() const {
-    for (const auto& t : file_.tensors())
-      if (!used_.contains(t.name))
-        return {ErrorCode::unsupported,
-                io::detail::text(file_.name(), ": tensor ", io::detail::shown(t.name),
-                                 " is no part of the llama architecture as anybit computes it: use a model without it")};
-    return Ok{};
-  }
-
- private:
-  const File& file_;
-  std::set<std::string, std::less<>> used_;
-};
-
-/// The decoder in a file whose tensors have GGUF's names.
-template <class File>
-Result<Decoder> read_decoder(const File& file, DecoderConfig config) {
-  TensorReader<File> reader(file);
-  if (reader.has("rope_freqs.weight")) {
-    ANYBIT_TRY_STATUS(reader.read("rope_freqs.weight", config.rotary_dim / 2, config.rope_factors));
-  }
-  if (auto valid = check(config); !valid) return in_context(valid.error(), file.name());
-  Decoder d;
-  d.config = std::move(config);
-  const DecoderConfig& c = d.config;
-  ANYBIT_TRY_STATUS(reader.read("token_embd.weight", Extents{c.vocabulary, c.dim}, d.token_embedding));
-  for (Index i = 0; i < c.blocks; ++i) {
-    const auto name = [&](std::string_view which) { return io::detail::text("blk.", i, ".", which, ".weight"); };
-    Block& b = d.blocks.emplace_back();
-    ANYBIT_TRY_STATUS(reader.read(name("attn_norm"), c.dim, b.attn_norm));
-    ANYBIT_TRY_STATUS(reader.read(name("attn_q"), Extents{c.query_width(), c.dim}, b.q));
-    ANYBIT_TRY_STATUS(reader.read(name("attn_k"), Extents{c.kv_width(), c.dim}, b.k));
-    ANYBIT_TRY_STATUS(reader.read(name("attn_v"), Extents{c.kv_width(), c.dim}, b.v));
-    ANYBIT_TRY_STATUS(reader.read(name("attn_output"), Extents{c.dim, c.query_width()}, b.o));
-    ANYBIT_TRY_STATUS(reader.read(name("ffn_norm"), c.dim, b.ffn_norm));
-    ANYBIT_TRY_STATUS(reader.read(name("ffn_gate"), Extents{c.hidden, c.dim}, b.gate));
-    ANYBIT_TRY_STATUS(reader.read(name("ffn_up"), Extents{c.hidden, c.dim}, b.up));
-    ANYBIT_TRY_STATUS(reader.read(name("ffn_down"), Extents{c.dim, c.hidden}, b.down));
-  }
-  ANYBIT_TRY_STATUS(reader.read("output_norm.weight", c.dim, d.output_norm));
-  if (reader.has("output.weight")) {
-    d.head.emplace();
-    ANYBIT_TRY_STATUS(reader.read("output.weight", Extents{c.vocabulary, c.dim}, *d.head));
-  }
-  ANYBIT_TRY_STATUS(reader.all_used());
-  return d;
-}
 
 /// Keys of one GGUF file as numbers of the configuration.
 class GgufConfigReader {
@@ -196,13 +106,6 @@ inline Result<DecoderConfig> read_config(const io::GgufFile& file) {
   return c;
 }
 
-inline Status check_sizes_agree(const Model& m, std::string_view file) {
-  if (m.tokenizer.size() == m.decoder.config.vocabulary) return Ok{};
-  return {ErrorCode::shape_mismatch,
-          io::detail::text(file, ": the tokenizer has ", m.tokenizer.size(), " tokens, the model ", m.decoder.config.vocabulary,
-                           ": use the tokenizer that belongs to the model")};
-}
-
 inline Result<Model> load_llama2c(const std::string& path, const LoadOptions& options) {
   namespace fs = std::filesystem;
   ANYBIT_TRY(const io::Llama2cFile file, io::Llama2cFile::open(path));
@@ -223,9 +126,8 @@ inline Result<Model> load_llama2c(const std::string& path, const LoadOptions& op
                                             " nor tokenizer.bin is beside it: name one")};
   ANYBIT_TRY(Decoder decoder, read_decoder(file, std::move(c)));
   ANYBIT_TRY(Tokenizer tokenizer, tokenizer_from_llama2c(tokenizer_path));
-  Model m{fs::path(path).stem().string(), std::move(decoder), std::move(tokenizer)};
-  ANYBIT_TRY_STATUS(check_sizes_agree(m, tokenizer_path));
-  return m;
+  if (auto agree = check_sizes_agree(decoder, tokenizer); !agree) return in_context(agree.error(), tokenizer_path);
+  return Model{fs::path(path).stem().string(), std::move(decoder), std::move(tokenizer)};
 }
 
 }  // namespace detail
@@ -239,12 +141,12 @@ inline Result<Model> model_from_gguf(const io::GgufFile& file) {
   if (file.has("general.name")) {
     ANYBIT_TRY(name, file.get_string("general.name"));
   }
-  Model m{std::move(name), std::move(decoder), std::move(tokenizer)};
-  ANYBIT_TRY_STATUS(detail::check_sizes_agree(m, file.name()));
-  return m;
+  if (auto agree = check_sizes_agree(decoder, tokenizer); !agree) return in_context(agree.error(), file.name());
+  return Model{std::move(name), std::move(decoder), std::move(tokenizer)};
 }
 
-/// GGUF (llama architecture) or a llama2.c checkpoint. Weights come out as floats.
+/// GGUF (llama architecture), anybit's own container, or a llama2.c checkpoint. Weights come out as floats, or packed as the
+/// container has them.
 inline Result<Model> load_model(const std::string& path, const LoadOptions& options = {}) {
   ANYBIT_TRY(const io::MappedFile file, io::MappedFile::open(path));
   const auto bytes = file.bytes();
@@ -252,6 +154,10 @@ inline Result<Model> load_model(const std::string& path, const LoadOptions& opti
   if (start.starts_with("GGUF")) {
     ANYBIT_TRY(const io::GgufFile gguf, io::GgufFile::open(path));
     return model_from_gguf(gguf);
+  }
+  if (start.size() > 8 && start[8] == '{') {  // behind the length of a safetensors header
+    ANYBIT_TRY(const io::AnybitFile container, io::AnybitFile::open(path));
+    return model_from_container(container, options.schemes);
   }
   return detail::load_llama2c(path, options);
 }

@@ -1,0 +1,255 @@
+#pragma once
+// A whole model in anybit's container: linears packed or float under GGUF's names, gains, configuration and vocabulary. The
+// file needs no other beside it.
+
+#include <array>
+#include <charconv>
+#include <cstring>
+#include <initializer_list>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <anybit/io/anybit_file.hpp>
+#include <anybit/kernel/any_packed.hpp>
+#include <anybit/model/load_tensors.hpp>
+#include <anybit/model/model.hpp>
+
+namespace anybit::model::inline ANYBIT_CODE {
+
+/// Text that the file carries along.
+struct Provenance {
+  std::string recipe, source;
+};
+
+namespace detail {
+
+/// The numbers of a configuration by their keys in GGUF, for both directions.
+template <class Config, class F>
+void for_each_number(Config& c, F&& f) {
+  f("llama.vocab_size", c.vocabulary), f("llama.embedding_length", c.dim), f("llama.feed_forward_length", c.hidden);
+  f("llama.block_count", c.blocks), f("llama.attention.head_count", c.heads), f("llama.attention.head_count_kv", c.kv_heads);
+  f("llama.attention.key_length", c.head_dim), f("llama.rope.dimension_count", c.rotary_dim),
+      f("llama.context_length", c.context);
+  f("llama.attention.layer_norm_rms_epsilon", c.norm_epsilon), f("llama.rope.freq_base", c.rope_base);
+  f("llama.rope.scaling.factor", c.rope_scale);
+}
+
+/// The shortest decimal text that reads back as the same number.
+template <class Number>
+std::string number_text(Number n) {
+  std::array<char, 32> out{};
+  return {out.data(), std::to_chars(out.data(), out.data() + out.size(), n).ptr};
+}
+
+class MetadataReader {
+ public:
+  MetadataReader(const std::map<std::string, std::string>& metadata, const std::string& file)
+      : metadata_(metadata), file_(file) {}
+
+  bool has(const std::string& key) const { return metadata_.contains(key); }
+  Result<std::string> text(const std::string& key) const {
+    const auto found = metadata_.find(key);
+    if (found == metadata_.end())
+      return {ErrorCode::corrupt_data,
+              io::detail::text(file_, ": no metadata key ", io::detail::shown(key), ": the file holds no model, or was cut")};
+    return found->second;
+  }
+  template <class Number>
+  Status number(const std::string& key, Number& to) const {
+    ANYBIT_TRY(const std::string value, text(key));
+    const char* const end = value.data() + value.size();
+    const auto parsed = std::from_chars(value.data(), end, to);
+    if (parsed.ec == std::errc() && parsed.ptr == end) return Ok{};
+    return {ErrorCode::corrupt_data, io::detail::text(file_, ": metadata ", key, " is ", io::detail::shown(value),
+                                                      ", no number in range: save the model again")};
+  }
+  /// One of `names`, as its position.
+  template <std::size_t N>
+  Result<std::size_t> choice(const std::string& key, const std::array<std::string_view, N>& names) const {
+    ANYBIT_TRY(const std::string value, text(key));
+    for (std::size_t i = 0; i < N; ++i)
+      if (names[i] == value) return i;
+    return {ErrorCode::unsupported, io::detail::text(file_, ": metadata ", key, " is ", io::detail::shown(value),
+                                                     ", which this build does not know: use a newer anybit")};
+  }
+
+ private:
+  const std::map<std::string, std::string>& metadata_;
+  const std::string& file_;
+};
+
+inline constexpr std::array<std::string_view, 2> compute_names{name(Compute::f32), name(Compute::int8_per_token)};
+inline constexpr std::array<std::string_view, 2> tokenizer_kinds{"byte_bpe", "score_bpe"}, pre_tokenizers{"gpt-2", "smollm"},
+    no_yes{"0", "1"};
+inline constexpr std::string_view vocabulary_prefix = "tokenizer.";
+
+template <class V, class F>
+void for_each_special_id(V& v, F&& f) {
+  f("tokenizer.bos", v.bos), f("tokenizer.eos", v.eos), f("tokenizer.unknown", v.unknown);
+}
+
+/// A vocabulary as flat arrays: what a safetensors file can hold. They stay in memory until the file is written.
+struct FlatVocabulary {
+  std::vector<std::uint8_t> bytes, kinds;
+  std::vector<std::int32_t> lengths, merges;
+
+  explicit FlatVocabulary(const Vocabulary& v) {
+    for (const std::string& t : v.tokens) {
+      bytes.insert(bytes.end(), t.begin(), t.end());
+      lengths.push_back(static_cast<std::int32_t>(t.size()));
+    }
+    for (const TokenKind k : v.kinds) kinds.push_back(static_cast<std::uint8_t>(k));
+    for (const MergePair m : v.merges) merges.push_back(m.left), merges.push_back(m.right);
+  }
+  FlatVocabulary(const FlatVocabulary&) = delete;
+  FlatVocabulary& operator=(const FlatVocabulary&) = delete;
+
+  void add_to(io::AnybitWriter& writer, const Vocabulary& v) const {
+    const auto add = [&](const char* name, const char* dtype, const auto& values) {
+      writer.add(io::TensorInfo{name, dtype, {static_cast<Index>(values.size())}, std::as_bytes(std::span(values))});
+    };
+    add("tokenizer.bytes", "U8", bytes), add("tokenizer.lengths", "I32", lengths), add("tokenizer.kinds", "U8", kinds);
+    add("tokenizer.merges", "I32", merges), add("tokenizer.scores", "F32", v.scores);
+    writer.set_metadata("tokenizer.kind", std::string(tokenizer_kinds[static_cast<std::size_t>(v.kind)]));
+    writer.set_metadata("tokenizer.pre", std::string(pre_tokenizers[static_cast<std::size_t>(v.pre)]));
+    writer.set_metadata("tokenizer.add_bos", v.add_bos ? "1" : "0");
+    writer.set_metadata("tokenizer.add_space_prefix", v.add_space_prefix ? "1" : "0");
+    for_each_special_id(v, [&](const char* key, const std::optional<TokenId>& id) {
+      if (id) writer.set_metadata(key, number_text(*id));
+    });
+  }
+};
+
+inline Result<Tokenizer> read_vocabulary(const io::AnybitFile& file) {
+  const MetadataReader read(file.metadata(), file.name());
+  Vocabulary v;
+  ANYBIT_TRY(const std::size_t kind, read.choice("tokenizer.kind", tokenizer_kinds));
+  ANYBIT_TRY(const std::size_t pre, read.choice("tokenizer.pre", pre_tokenizers));
+  ANYBIT_TRY(const std::size_t add_bos, read.choice("tokenizer.add_bos", no_yes));
+  ANYBIT_TRY(const std::size_t add_space, read.choice("tokenizer.add_space_prefix", no_yes));
+  v.kind = static_cast<TokenizerKind>(kind), v.pre = static_cast<PreTokenizer>(pre);
+  v.add_bos = add_bos == 1, v.add_space_prefix = add_space == 1;
+  Status ids = Ok{};
+  for_each_special_id(v, [&](const char* key, std::optional<TokenId>& id) {
+    if (ids && read.has(key)) ids = read.number(key, id.emplace());
+  });
+  if (!ids) return ids.error();
+
+  ANYBIT_TRY(const std::vector<std::uint8_t> bytes, file.read<std::uint8_t>("tokenizer.bytes"));
+  ANYBIT_TRY(const std::vector<std::int32_t> lengths, file.read<std::int32_t>("tokenizer.lengths"));
+  ANYBIT_TRY(const std::vector<std::uint8_t> kinds, file.read<std::uint8_t>("tokenizer.kinds"));
+  ANYBIT_TRY(const std::vector<std::int32_t> merges, file.read<std::int32_t>("tokenizer.merges"));
+  ANYBIT_TRY(v.scores, file.read<float>("tokenizer.scores"));
+  const auto bad = [&](const auto&... what) {
+    return Error{ErrorCode::corrupt_data, io::detail::text(file.name(), ": ", what..., ": save the model again")};
+  };
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] < 0 || static_cast<std::size_t>(lengths[i]) > bytes.size() - at)
+      return bad("tokenizer.lengths: token ", i, " has ", lengths[i], " bytes, but ", bytes.size() - at, " are left");
+    v.tokens.emplace_back(bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                          bytes.begin() + static_cast<std::ptrdiff_t>(at) + lengths[i]);
+    at += static_cast<std::size_t>(lengths[i]);
+  }
+  for (std::size_t i = 0; i < kinds.size(); ++i) {
+    if (kinds[i] < 1 || kinds[i] > 6)
+      return bad("tokenizer.kinds: token ", i, " has kind ", static_cast<int>(kinds[i]), ", not 1 to 6");
+    v.kinds.push_back(static_cast<TokenKind>(kinds[i]));
+  }
+  if (merges.size() % 2 != 0) return bad("tokenizer.merges has an odd number of ids, ", merges.size());
+  for (std::size_t i = 0; i < merges.size(); i += 2) v.merges.push_back({merges[i], merges[i + 1]});
+  auto tokenizer = Tokenizer::make(std::move(v));
+  if (!tokenizer) return in_context(tokenizer.error(), file.name());
+  return tokenizer;
+}
+
+/// The container as TensorReader wants a file, without the tensors of the vocabulary. Packed weights are copied, so that the
+/// model does not depend on the mapping.
+class ContainerTensors {
+ public:
+  ContainerTensors(const io::AnybitFile& file, const SchemeRegistry& schemes) : file_(file), schemes_(schemes) {
+    for (const io::TensorInfo& t : file.tensors())
+      if (!t.name.starts_with(vocabulary_prefix)) tensors_.add(t);
+  }
+  const std::string& name() const { return file_.name(); }
+  const std::vector<io::TensorInfo>& tensors() const { return tensors_.all(); }
+  const io::TensorInfo* find(std::string_view tensor) const { return tensors_.find(tensor); }
+  Result<Matrix> read_f32(std::string_view tensor) const { return file_.read_f32(tensor); }
+  bool is_packed(std::string_view tensor) const { return file_.is_packed(tensor); }
+  Result<Linear> packed(const std::string& tensor) const {
+    ANYBIT_TRY(const PackedBytes view, file_.packed(tensor));
+    ANYBIT_TRY(PackedBytes copy, PackedBytes::copy(view.bytes()));
+    auto packed = schemes_.open(std::move(copy));
+    if (!packed) return in_context(in_context(packed.error(), "tensor " + tensor), name());
+    const MetadataReader read(file_.metadata(), name());
+    std::size_t compute = 0;
+    if (const std::string key = "compute." + tensor; read.has(key)) {
+      ANYBIT_TRY(compute, read.choice(key, compute_names));
+    }
+    return Linear(*std::move(packed), static_cast<Compute>(compute));
+  }
+
+ private:
+  const io::AnybitFile& file_;
+  const SchemeRegistry& schemes_;
+  io::TensorList tensors_;
+};
+
+}  // namespace detail
+
+/// Writes the whole model or nothing. load_model() reads it back, given a registry of its schemes.
+inline Status save_model(const std::string& path, const Model& m, const Provenance& provenance = {}) {
+  const Decoder& d = m.decoder;
+  io::AnybitWriter writer;
+  writer.set_metadata("general.architecture", "llama");
+  writer.set_metadata("general.name", m.name);
+  if (!provenance.recipe.empty()) writer.set_metadata("general.recipe", provenance.recipe);
+  if (!provenance.source.empty()) writer.set_metadata("general.source", provenance.source);
+  detail::for_each_number(d.config, [&](const char* key, auto number) { writer.set_metadata(key, detail::number_text(number)); });
+  const auto add_gains = [&](std::string name, const std::vector<float>& g) {
+    writer.add(std::move(name), ConstMatrix(g.data(), 1, static_cast<Index>(g.size())));
+  };
+  for_each_linear(d, [&](const std::string& name, const Linear& linear) {
+    if (linear.dense())
+      writer.add(name, linear.dense()->view());
+    else
+      writer.add(name, linear.packed()->bytes());
+    if (linear.compute() != Compute::f32) writer.set_metadata("compute." + name, std::string(anybit::name(linear.compute())));
+  });
+  for (std::size_t i = 0; i < d.blocks.size(); ++i) {
+    add_gains(io::detail::text("blk.", i, ".attn_norm.weight"), d.blocks[i].attn_norm);
+    add_gains(io::detail::text("blk.", i, ".ffn_norm.weight"), d.blocks[i].ffn_norm);
+  }
+  add_gains("output_norm.weight", d.output_norm);
+  if (!d.config.rope_factors.empty()) add_gains("rope_freqs.weight", d.config.rope_factors);
+  const detail::FlatVocabulary vocabulary(m.tokenizer.vocabulary());
+  vocabulary.add_to(writer, m.tokenizer.vocabulary());
+  return writer.write(path);
+}
+
+/// What save_model() wrote. `schemes` must know the schemes of the packed tensors.
+inline Result<Model> model_from_container(const io::AnybitFile& file, const SchemeRegistry& schemes) {
+  const detail::MetadataReader read(file.metadata(), file.name());
+  ANYBIT_TRY(const std::string architecture, read.text("general.architecture"));
+  if (architecture != "llama")
+    return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(architecture),
+                                                     "; anybit runs 'llama'")};
+  DecoderConfig config;
+  Status numbers = Ok{};
+  detail::for_each_number(config, [&](const char* key, auto& to) {
+    if (numbers) numbers = read.number(key, to);
+  });
+  if (!numbers) return numbers.error();
+  ANYBIT_TRY(Decoder decoder, detail::read_decoder(detail::ContainerTensors(file, schemes), std::move(config)));
+  ANYBIT_TRY(Tokenizer tokenizer, detail::read_vocabulary(file));
+  if (auto agree = check_sizes_agree(decoder, tokenizer); !agree) return in_context(agree.error(), file.name());
+  ANYBIT_TRY(std::string name, read.text("general.name"));
+  return Model{std::move(name), std::move(decoder), std::move(tokenizer)};
+}
+
+}  // namespace anybit::model::inline ANYBIT_CODE
