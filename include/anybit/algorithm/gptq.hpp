@@ -149,16 +149,16 @@ struct Gptq {
   /// Errors into the report; replaces the result by rounding to nearest where that is closer, or the sweep did not happen.
   void judge(ConstMatrix w, MatrixView<const double> h, bool swept, const QuantizeOptions& options, Quantized<scheme>& result) const {
     Report& report = result.report;
-    const auto error = [&](ConstMatrix back) { return calibrate::quadratic_trace<double>(calibrate::difference(w, back).view(), h, options.executor); };
+    const calibrate::OutputMetric metric(w, h, options.executor);
     QuantizedMatrix<scheme> nearest = calibrate::round_to_grid<scheme>(w, grid_fit(), options.clip_limits, options.executor);
     Matrix back = dequantize(nearest);
-    const double reference = calibrate::quadratic_trace<double>(w, h, options.executor), by_nearest = error(back.view());
+    const double by_nearest = metric.error(back.view());
     double mine = by_nearest;
     bool keep = false;
     if (swept) {
       Matrix own = dequantize(result.matrix);
-      mine = error(own.view());
-      keep = mine <= by_nearest;
+      mine = metric.error(own.view());
+      keep = mine < 0.9 * by_nearest || metric.exact_error(own.view()) <= metric.exact_error(back.view());
       if (keep) back = std::move(own);
       else report.fallbacks.push_back("error feedback gave a larger output error than rounding to nearest");
     }
@@ -169,8 +169,8 @@ struct Gptq {
       report.fallbacks.push_back("rounded to nearest instead");
     }
     report.weight_error = calibrate::relative_weight_error(w, back.view());
-    report.output_error = calibrate::relative(mine, reference);
-    report.remarks.push_back("output error of rounding to nearest: " + gptq::detail::number(calibrate::relative(by_nearest, reference)));
+    report.output_error = metric.relative_to_outputs(mine);
+    report.remarks.push_back("output error of rounding to nearest: " + gptq::detail::number(metric.relative_to_outputs(by_nearest)));
     report.bits_per_weight = calibrate::bits_per_weight(result.matrix);
     result.matrix.provenance = keep ? describe() : "nearest";
   }

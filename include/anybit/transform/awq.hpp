@@ -103,6 +103,7 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const float> hessian, const GridFit
       for (Index g = 0; g < groups; ++g) {
         const Index first = g * width, count = std::min(width, w.cols - first);
         const auto own = h.block(first, first, count, count);
+        for (Index r = 0; r < rows; ++r) limits(r0 + r, g) = abs_max(w.row(r0 + r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
         Block d(rows, count), product(rows, count);
         std::vector<float> cut(static_cast<std::size_t>(count));
         std::vector<double> least(static_cast<std::size_t>(rows), std::numeric_limits<double>::infinity());
