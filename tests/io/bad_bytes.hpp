@@ -51,8 +51,25 @@ template <class Use>
 int mutate(const std::string& good, int rounds, std::size_t header, Use&& use) {
   std::mt19937_64 random(20240521);
   const auto below = [&](std::size_t n) { return n ? static_cast<std::size_t>(random() % n) : 0; };
-  const std::uint64_t extremes[] = {0, 1, 4, 5, 31, 32, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000,
-                                    0x3FFFFFFFFFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFE0, 0xFFFFFFFFFFFFFFFF};
+  const std::uint64_t extremes[] = {0,
+                                    1,
+                                    4,
+                                    5,
+                                    31,
+                                    32,
+                                    0x7F,
+                                    0x80,
+                                    0xFF,
+                                    0xFFFF,
+                                    0x7FFFFFFF,
+                                    0x80000000,
+                                    0xFFFFFFFF,
+                                    0x100000000,
+                                    0x3FFFFFFFFFFFFFFF,
+                                    0x7FFFFFFFFFFFFFFF,
+                                    0x8000000000000000,
+                                    0xFFFFFFFFFFFFFFE0,
+                                    0xFFFFFFFFFFFFFFFF};
   int accepted = 0;
   for (int round = 0; round < rounds; ++round) {
     std::string bad = good;

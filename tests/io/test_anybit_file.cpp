@@ -27,7 +27,9 @@ PackedBytes packed(std::string_view scheme, Extents e, Index codes, Index scales
   return p;
 }
 
-bool same(std::span<const std::byte> a, std::span<const std::byte> b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
+bool same(std::span<const std::byte> a, std::span<const std::byte> b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
 
 std::string text_of(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -37,7 +39,8 @@ std::string text_of(const std::string& path) {
 }
 
 struct Small {
-  PackedBytes a = packed("SF5 g128 f16", {3, 40}, 75, 6, 0, 0), b = packed("int4 g32", {2, 7}, 8, 4, 1, 28), c = packed("SF5 g128 f16", {1, 1}, 1, 2, 0, 0);
+  PackedBytes a = packed("SF5 g128 f16", {3, 40}, 75, 6, 0, 0), b = packed("int4 g32", {2, 7}, 8, 4, 1, 28),
+              c = packed("SF5 g128 f16", {1, 1}, 1, 2, 0, 0);
   Matrix m{2, 3};
   AnybitWriter writer() {
     for (Index i = 0; i < 6; ++i) m.data()[i] = static_cast<float>(i) - 2.5f;
@@ -60,7 +63,7 @@ std::string replaced(std::string text, std::string_view what, std::string_view w
 
 }  // namespace
 
-TEST_CASE("packed tensors and matrices come back as views on the mapped file") {
+TEST_CASE("container: packed tensors and matrices come back as views on the mapped file") {
   const test_support::TemporaryFolder folder;
   Small s;
   const std::string path = folder / "model.anybit";
@@ -106,7 +109,7 @@ TEST_CASE("packed tensors and matrices come back as views on the mapped file") {
   wrong(file.view_f32("absent"), "no tensor 'absent'");
 }
 
-TEST_CASE("any safetensors reader can list it") {
+TEST_CASE("container: any safetensors reader can list it") {
   const test_support::TemporaryFolder folder;
   REQUIRE(Small().writer().write(folder / "m").ok());
   const auto file = io::SafetensorsFile::open(folder / "m");
@@ -117,22 +120,24 @@ TEST_CASE("any safetensors reader can list it") {
   CHECK(file->find("blk.0.b")->dtype == "U8");
 }
 
-TEST_CASE("the same content gives the same file, also when it was read back") {
+TEST_CASE("container: the same content gives the same file, also when it was read back") {
   const test_support::TemporaryFolder folder;
   Small s;
   REQUIRE(s.writer().write(folder / "1").ok());
   const auto file = AnybitFile::open(folder / "1");
   AnybitWriter again;
   for (const char* name : {"blk.0.a", "norm", "blk.0.b", "one"}) {
-    if (file->is_packed(name)) again.add(name, *file->packed(name));
-    else again.add(name, *file->view_f32(name));
+    if (file->is_packed(name))
+      again.add(name, *file->packed(name));
+    else
+      again.add(name, *file->view_f32(name));
   }
   for (const auto& [key, value] : file->metadata()) again.set_metadata(key, value);
   REQUIRE(again.write(folder / "2").ok());
   CHECK(text_of(folder / "1") == text_of(folder / "2"));
 }
 
-TEST_CASE("matrices with a stride, empty ones, and other types") {
+TEST_CASE("container: matrices with a stride, empty ones, and other types") {
   const test_support::TemporaryFolder folder;
   Matrix wide(3, 8);
   for (Index i = 0; i < 24; ++i) wide.data()[i] = static_cast<float>(i);
@@ -150,7 +155,7 @@ TEST_CASE("matrices with a stride, empty ones, and other types") {
   CHECK(*file->read<std::uint8_t>("vocabulary") == bytes);
 }
 
-TEST_CASE("what cannot be written leaves no file") {
+TEST_CASE("container: what cannot be written leaves no file") {
   const test_support::TemporaryFolder folder;
   const auto refused = [&](const AnybitWriter& w, std::string_view part) {
     const auto done = w.write(folder / "m");
@@ -170,17 +175,21 @@ TEST_CASE("what cannot be written leaves no file") {
   refused(key, "'anybit.version' is a key of the container");
 }
 
-TEST_CASE("bad containers: each is an error that names file and tensor") {
+TEST_CASE("container: bad containers: each is an error that names file and tensor") {
   const test_support::TemporaryFolder folder;
   REQUIRE(Small().writer().write(folder / "m").ok());
   const std::string good = text_of(folder / "m");
   const auto parse = [](const std::string& s) { return AnybitFile::parse(Exact(s).bytes(), "bad.file"); };
   REQUIRE(parse(good).ok());
   check_error(parse(replaced(good, "anybit.version", "anybit.Version")), "without 'anybit.version'");
-  check_error(parse(replaced(good, R"("anybit.version":"1")", R"("anybit.version":"2")")), "container version '2'; this build reads 1");
-  check_error(parse(replaced(good, "anybit.scheme.one", "anybit.scheme.two")), "tensor 'two': metadata gives it the scheme 'SF5 g128 f16', but it is not in the file");
-  check_error(parse(replaced(good, "anybit.shape.one", "anybit.shape.two")), "tensor 'one': metadata says 'SF5 g128 f16' and no shape");
-  check_error(parse(replaced(good, "int4 g32", "int8 g32")), "tensor 'blk.0.b': metadata says 'int8 g32' and '2x7', its bytes say 'int4 g32' and 2x7");
+  check_error(parse(replaced(good, R"("anybit.version":"1")", R"("anybit.version":"2")")),
+              "container version '2'; this build reads 1");
+  check_error(parse(replaced(good, "anybit.scheme.one", "anybit.scheme.two")),
+              "tensor 'two': metadata gives it the scheme 'SF5 g128 f16', but it is not in the file");
+  check_error(parse(replaced(good, "anybit.shape.one", "anybit.shape.two")),
+              "tensor 'one': metadata says 'SF5 g128 f16' and no shape");
+  check_error(parse(replaced(good, "int4 g32", "int8 g32")),
+              "tensor 'blk.0.b': metadata says 'int8 g32' and '2x7', its bytes say 'int4 g32' and 2x7");
   check_error(parse(replaced(good, R"("3x40")", R"("3x41")")), "tensor 'blk.0.a'");
   check_error(parse(replaced(good, "ANYB", "ANYC")), "does not start with ANYB");
   const auto first = good.find("ANYB");
@@ -192,7 +201,7 @@ TEST_CASE("bad containers: each is an error that names file and tensor") {
   bad_bytes::every_prefix_is_refused(good, [&](auto bytes) { return AnybitFile::parse(bytes, "bad.file").ok(); });
 }
 
-TEST_CASE("mutated containers are refused or read, never read past the end") {
+TEST_CASE("container: mutated containers are refused or read, never read past the end") {
   const test_support::TemporaryFolder folder;
   REQUIRE(Small().writer().write(folder / "m").ok());
   const std::string good = text_of(folder / "m");

@@ -6,8 +6,8 @@
 #include <string>
 
 #if defined(__unix__)
-#include <csignal>
 #include <sys/resource.h>
+#include <csignal>
 #endif
 
 #include "support/catch.hpp"
@@ -27,7 +27,7 @@ std::string contents(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("a committed file is whole, an uncommitted one never was") {
+TEST_CASE("atomic write: a committed file is whole, an uncommitted one never was") {
   const test_support::TemporaryFolder folder;
   const std::string path = folder / "out.bin";
   {
@@ -50,7 +50,7 @@ TEST_CASE("a committed file is whole, an uncommitted one never was") {
   CHECK(folder.files() == 1);
 }
 
-TEST_CASE("an old file stays until the new one is committed, and its readers keep it") {
+TEST_CASE("atomic write: an old file stays until the new one is committed, and its readers keep it") {
   const test_support::TemporaryFolder folder;
   const std::string path = folder / "out.bin";
   std::ofstream(path) << "old";
@@ -67,7 +67,7 @@ TEST_CASE("an old file stays until the new one is committed, and its readers kee
 #endif
 }
 
-TEST_CASE("places that cannot be written") {
+TEST_CASE("atomic write: places that cannot be written") {
   const test_support::TemporaryFolder folder;
   const auto missing = AtomicFile::create(folder / "no/such/out.bin");
   REQUIRE(!missing.ok());
@@ -89,7 +89,7 @@ TEST_CASE("places that cannot be written") {
 }
 
 #if defined(__unix__)
-TEST_CASE("a disk that is full leaves the old file and nothing else") {
+TEST_CASE("atomic write: a disk that is full leaves the old file and nothing else") {
   const test_support::TemporaryFolder folder;
   const std::string path = folder / "out.bin";
   std::ofstream(path) << "old";
@@ -113,7 +113,7 @@ TEST_CASE("a disk that is full leaves the old file and nothing else") {
 }
 #endif
 
-TEST_CASE("mapped files") {
+TEST_CASE("atomic write: mapped files") {
   const test_support::TemporaryFolder folder;
   std::ofstream(folder / "empty").flush();
   CHECK(MappedFile::open(folder / "empty")->bytes().empty());

@@ -39,7 +39,7 @@ std::vector<float> block(std::string_view dtype, const std::vector<int>& bytes) 
 
 }  // namespace
 
-TEST_CASE("dequantization gives the bits of ggml for every type, distribution and imatrix variant") {
+TEST_CASE("ggml blocks: dequantization gives the bits of ggml for every type, distribution and imatrix variant") {
   ANYBIT_TEST_DATA_OR_SKIP(path, "vectors/ggml.safetensors");
   const auto file = io::SafetensorsFile::open(path);
   REQUIRE(file.ok());
@@ -64,18 +64,20 @@ TEST_CASE("dequantization gives the bits of ggml for every type, distribution an
     CHECK(count_differences(values->view(), truth->view()) == 0);
     types.insert(dtype);
   }
-  CHECK(types == std::set<std::string>{"IQ4_NL", "IQ4_XS", "MXFP4", "Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "TQ1_0", "TQ2_0"});
+  CHECK(types == std::set<std::string>{"IQ4_NL", "IQ4_XS", "MXFP4", "Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1",
+                                       "Q5_K", "Q6_K", "Q8_0", "TQ1_0", "TQ2_0"});
 }
 
-TEST_CASE("a block of Q4_0 written out by hand") {
+TEST_CASE("ggml blocks: a block of Q4_0 written out by hand") {
   // d = 0x3266 = 0.199951171875; low nibbles are elements 0..15, high nibbles 16..31.
-  const auto y = block("Q4_0", {0x66, 0x32, 0x80, 0x91, 0x91, 0xa2, 0xa2, 0xb3, 0xb3, 0xc4, 0xc4, 0xd5, 0xd5, 0xe6, 0xe6, 0xf7, 0xf7, 0xf8});
+  const auto y =
+      block("Q4_0", {0x66, 0x32, 0x80, 0x91, 0x91, 0xa2, 0xa2, 0xb3, 0xb3, 0xc4, 0xc4, 0xd5, 0xd5, 0xe6, 0xe6, 0xf7, 0xf7, 0xf8});
   CHECK(y[0] == -1.599609375f);
   CHECK(y[16] == 0.0f);
   CHECK(y[31] == 7 * 0.199951171875f);
 }
 
-TEST_CASE("the twelve bytes that hold the sub-scales of Q4_K and Q5_K") {
+TEST_CASE("ggml blocks: the twelve bytes that hold the sub-scales of Q4_K and Q5_K") {
   const int packed[12] = {0x81, 0x82, 0x83, 0x84, 0xc5, 0xc6, 0xc7, 0xc8, 0x11, 0x22, 0x33, 0x44};
   std::byte raw[12];
   for (int i = 0; i < 12; ++i) raw[i] = static_cast<std::byte>(packed[i]);
@@ -86,7 +88,7 @@ TEST_CASE("the twelve bytes that hold the sub-scales of Q4_K and Q5_K") {
   }
 }
 
-TEST_CASE("ternary bytes and eight-bit exponents written out by hand") {
+TEST_CASE("ggml blocks: ternary bytes and eight-bit exponents written out by hand") {
   std::vector<int> tq1(54);
   tq1[0] = 0xd0, tq1[1] = 0xff, tq1[2] = 0x80, tq1[48] = 0xce, tq1[53] = 0x3C;  // d = 1
   const auto t = block("TQ1_0", tq1);
@@ -112,7 +114,7 @@ TEST_CASE("ternary bytes and eight-bit exponents written out by hand") {
   }
 }
 
-TEST_CASE("products of the largest factors are exact, so contraction cannot change a bit") {
+TEST_CASE("ggml blocks: products of the largest factors are exact, so contraction cannot change a bit") {
   // Scale 0x7BFF = 65504 has 11 significant bits. Each term in double must be a float.
   const auto exact = [](double x) { return static_cast<double>(static_cast<float>(x)) == x; };
   for (int h = 0; h < 0x7C00; h += 7) {
@@ -122,8 +124,9 @@ TEST_CASE("products of the largest factors are exact, so contraction cannot chan
   }
 }
 
-TEST_CASE("types of files: the plain ones, as floats") {
-  const std::byte raw[8] = {std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF}};
+TEST_CASE("ggml blocks: types of files: the plain ones, as floats") {
+  const std::byte raw[8] = {std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF},
+                            std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF}, std::byte{0xFF}};
   const auto one = [&](const char* dtype, std::size_t bytes) {
     auto m = io::to_f32({"t", dtype, {1}, std::span(raw, bytes)});
     REQUIRE(m.ok());
@@ -147,9 +150,11 @@ TEST_CASE("types of files: the plain ones, as floats") {
   CHECK(f8.error().message.find("'w' has type F8_E4M3") != std::string::npos);
 }
 
-TEST_CASE("shapes become matrices") {
+TEST_CASE("ggml blocks: shapes become matrices") {
   const std::byte raw[24] = {};
-  const auto shape = [&](std::vector<Index> s, std::size_t bytes) { return io::to_f32({"t", "U8", std::move(s), std::span(raw, bytes)})->extents(); };
+  const auto shape = [&](std::vector<Index> s, std::size_t bytes) {
+    return io::to_f32({"t", "U8", std::move(s), std::span(raw, bytes)})->extents();
+  };
   CHECK(shape({}, 1) == Extents{1, 1});
   CHECK(shape({5}, 5) == Extents{1, 5});
   CHECK(shape({2, 3, 4}, 24) == Extents{6, 4});

@@ -46,7 +46,7 @@ Result<GgufFile> parse(const GgufWriter& w) { return parse(Exact(w.bytes()).byte
 
 }  // namespace
 
-TEST_CASE("a small file reads back") {
+TEST_CASE("GGUF: a small file reads back") {
   for (const std::uint32_t version : {2u, 3u}) {
     GgufWriter w = small_file();
     w.version = version;
@@ -88,7 +88,7 @@ TEST_CASE("a small file reads back") {
   }
 }
 
-TEST_CASE("getters name the key, what was found and what is needed") {
+TEST_CASE("GGUF: getters name the key, what was found and what is needed") {
   const Exact bytes(small_file().bytes());
   const auto file = GgufFile::parse(bytes.bytes(), "bad.file");
   REQUIRE(file.ok());
@@ -109,17 +109,18 @@ TEST_CASE("getters name the key, what was found and what is needed") {
   check_error(file->read_f32("matrix.weight"), "no tensor 'matrix.weight' among 4");
 }
 
-TEST_CASE("known types that nothing here decodes are listed, and refused with a remedy only when read") {
+TEST_CASE("GGUF: known types that nothing here decodes are listed, and refused with a remedy only when read") {
   GgufWriter w;
   w.add_tensor("blk.0.ffn_up.weight", {1, 256}, "IQ1_S", std::string(50, 'x'));
   const Exact bytes(w.bytes());
   const auto file = GgufFile::parse(bytes.bytes(), "bad.file");
   REQUIRE(file.ok());
   CHECK(file->find("blk.0.ffn_up.weight")->bytes.size() == 50);
-  check_error(file->read_f32("blk.0.ffn_up.weight"), "tensor 'blk.0.ffn_up.weight' has type IQ1_S, which anybit cannot turn into floats: convert");
+  check_error(file->read_f32("blk.0.ffn_up.weight"),
+              "tensor 'blk.0.ffn_up.weight' has type IQ1_S, which anybit cannot turn into floats: convert");
 }
 
-TEST_CASE("other alignments, gaps, and files without tensors") {
+TEST_CASE("GGUF: other alignments, gaps, and files without tensors") {
   GgufWriter w;
   w.alignment = 64;
   w.add_metadata("general.alignment", std::uint32_t{64});
@@ -136,11 +137,13 @@ TEST_CASE("other alignments, gaps, and files without tensors") {
   CHECK(GgufFile::parse(cut.bytes(), "f").ok());
 }
 
-TEST_CASE("a file cut anywhere is an error") {
+TEST_CASE("GGUF: a file cut anywhere is an error") {
   bad_bytes::every_prefix_is_refused(small_file().bytes(), [](auto bytes) { return parse(bytes).ok(); });
 }
 
-TEST_CASE("bad GGUF: each is an error that names file, place, value and remedy") {
+// One line a case.
+// clang-format off
+TEST_CASE("GGUF: bad GGUF: each is an error that names file, place, value and remedy") {
   const std::uint64_t huge = std::numeric_limits<std::uint64_t>::max();
   GgufWriter w;
 
@@ -204,8 +207,9 @@ TEST_CASE("bad GGUF: each is an error that names file, place, value and remedy")
   }
   SECTION("a name that would move the cursor") { w.add_raw_tensor("\x1B[2J\n", {1}, 4, 0); check_error(parse(w), "'\\x1b[2J\\x0a'"); }
 }
+// clang-format on
 
-TEST_CASE("mutated files are refused or read, never read past the end") {
+TEST_CASE("GGUF: mutated files are refused or read, never read past the end") {
   const std::string good = small_file().bytes();
   const int accepted = bad_bytes::mutate(good, 20000, good.size() - 200, [](auto bytes) {
     const auto file = parse(bytes);
@@ -224,7 +228,7 @@ TEST_CASE("mutated files are refused or read, never read past the end") {
   CHECK(accepted < 19000);
 }
 
-TEST_CASE("files that cannot be opened") {
+TEST_CASE("GGUF: files that cannot be opened") {
   const auto absent = GgufFile::open("no/such/file.gguf");
   REQUIRE(!absent.ok());
   CHECK(absent.error().code == ErrorCode::io);

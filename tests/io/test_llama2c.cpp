@@ -39,7 +39,7 @@ Result<Llama2cFile> parse(const Header& h, std::size_t weights) { return parse(E
 
 }  // namespace
 
-TEST_CASE("every tensor lies where llama2.c puts it") {
+TEST_CASE("llama2.c: every tensor lies where llama2.c puts it") {
   for (const bool shared : {true, false}) {
     Header h = small;
     if (!shared) h[5] = -h[5];
@@ -86,11 +86,11 @@ TEST_CASE("every tensor lies where llama2.c puts it") {
   }
 }
 
-TEST_CASE("a file cut anywhere is an error") {
+TEST_CASE("llama2.c: a file cut anywhere is an error") {
   bad_bytes::every_prefix_is_refused(checkpoint(small, small_weights), [](auto bytes) { return parse(bytes).ok(); });
 }
 
-TEST_CASE("bad checkpoints: each is an error that names file, value and remedy") {
+TEST_CASE("llama2.c: bad checkpoints: each is an error that names file, value and remedy") {
   constexpr std::int32_t least = std::numeric_limits<std::int32_t>::min(), most = std::numeric_limits<std::int32_t>::max();
   const auto with = [](std::size_t field, std::int32_t value) {
     Header h = small;
@@ -114,7 +114,7 @@ TEST_CASE("bad checkpoints: each is an error that names file, value and remedy")
   check_error(parse(small, small_weights + 1), "its header asks for 880 bytes of weights, but 884 follow");
 }
 
-TEST_CASE("mutated checkpoints are refused or read") {
+TEST_CASE("llama2.c: mutated checkpoints are refused or read") {
   const std::string good = checkpoint(small, small_weights);
   const int accepted = bad_bytes::mutate(good, 5000, 28, [](auto bytes) {
     const auto file = parse(bytes);
@@ -125,7 +125,7 @@ TEST_CASE("mutated checkpoints are refused or read") {
   CHECK(accepted > 50);
 }
 
-TEST_CASE("the tiny stories model opens, without a copy of its weights") {
+TEST_CASE("llama2.c: the tiny stories model opens, without a copy of its weights") {
   ANYBIT_TEST_DATA_OR_SKIP(path, "data/stories260K.bin");
   const auto file = Llama2cFile::open(path);
   REQUIRE(file.ok());

@@ -27,20 +27,24 @@ std::string with_header(std::string_view json, std::string_view data) {
 }
 
 auto parse(std::span<const std::byte> bytes) { return SafetensorsFile::parse(bytes, "bad.file"); }
-Result<SafetensorsFile> parse_text(std::string_view json, std::string_view data) { return parse(Exact(with_header(json, data)).bytes()); }
+Result<SafetensorsFile> parse_text(std::string_view json, std::string_view data) {
+  return parse(Exact(with_header(json, data)).bytes());
+}
 
 const std::string small_json =
-    R"({"__metadata__":{"format":"pt","\u00e9":"\n"},"b":{"dtype":"I16","shape":[2],"data_offsets":[24,28]},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
+    R"({"__metadata__":{"format":"pt","\u00e9":"\n"},"b":{"dtype":"I16","shape":[2],"data_offsets":[24,28]},)"
+    R"("a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
     R"("none":{"dtype":"F32","shape":[0,7],"data_offsets":[28,28]},"one":{"dtype":"U8","shape":[],"data_offsets":[28,29]}}   )";
 std::string small_data() {
   const float a[6] = {1, 2, 3, 4, 5, -6};
   const std::int16_t b[2] = {-300, 7};
-  return std::string(reinterpret_cast<const char*>(a), sizeof a) + std::string(reinterpret_cast<const char*>(b), sizeof b) + '\xFF';
+  return std::string(reinterpret_cast<const char*>(a), sizeof a) + std::string(reinterpret_cast<const char*>(b), sizeof b) +
+         '\xFF';
 }
 
 }  // namespace
 
-TEST_CASE("every reference file opens and its typed tensors read") {
+TEST_CASE("safetensors: every reference file opens and its typed tensors read") {
   for (const char* name : {"awq", "bitnet", "ggml", "gptq", "model", "nf4", "packing", "prune", "smoothquant", "superfloat"}) {
     const auto path = test_support::test_data("vectors/" + std::string(name) + ".safetensors");
     if (!path) {
@@ -58,7 +62,7 @@ TEST_CASE("every reference file opens and its typed tensors read") {
   }
 }
 
-TEST_CASE("a file written by hand reads back") {
+TEST_CASE("safetensors: a file written by hand reads back") {
   const Exact bytes(with_header(small_json, small_data()));
   const auto file = SafetensorsFile::parse(bytes.bytes(), "small");
   REQUIRE(file.ok());
@@ -82,7 +86,7 @@ TEST_CASE("a file written by hand reads back") {
   CHECK(!io::view_f32(*named->find("b")).ok());
 }
 
-TEST_CASE("what is written reads back, aligned and untouched by its order") {
+TEST_CASE("safetensors: what is written reads back, aligned and untouched by its order") {
   const test_support::TemporaryFolder folder;
   const std::vector<std::uint8_t> u8{1, 2, 255};
   const std::vector<std::int8_t> i8{-128, 127};
@@ -144,7 +148,7 @@ TEST_CASE("what is written reads back, aligned and untouched by its order") {
   CHECK(*copy.read<float>("f32") == f32);
 }
 
-TEST_CASE("no tensors, no metadata: still a file") {
+TEST_CASE("safetensors: no tensors, no metadata: still a file") {
   const test_support::TemporaryFolder folder;
   REQUIRE(io::write_safetensors(folder / "empty", {}).ok());
   const auto file = SafetensorsFile::open(folder / "empty");
@@ -152,7 +156,7 @@ TEST_CASE("no tensors, no metadata: still a file") {
   CHECK(file->tensors().empty());
 }
 
-TEST_CASE("what cannot be written leaves no file") {
+TEST_CASE("safetensors: what cannot be written leaves no file") {
   const test_support::TemporaryFolder folder;
   const std::vector<float> x(4);
   const auto bytes = std::as_bytes(std::span(x));
@@ -178,17 +182,19 @@ TEST_CASE("what cannot be written leaves no file") {
   CHECK(folder.files() == 0);
 }
 
-TEST_CASE("a model in several files opens by its index") {
+TEST_CASE("safetensors: a model in several files opens by its index") {
   const test_support::TemporaryFolder folder;
   const std::vector<float> x{1, 2}, y{3};
-  REQUIRE(io::write_safetensors(folder / "m-1.safetensors", std::vector{io::tensor_of<float>("x", {1, 2}, x)}, {{"format", "pt"}}).ok());
+  REQUIRE(io::write_safetensors(folder / "m-1.safetensors", std::vector{io::tensor_of<float>("x", {1, 2}, x)}, {{"format", "pt"}})
+              .ok());
   REQUIRE(io::write_safetensors(folder / "m-2.safetensors", std::vector{io::tensor_of<float>("y", {1}, y)}).ok());
   const std::string path = folder / "m.safetensors.index.json";
   const auto open = [&](std::string_view json) {
     std::ofstream(path) << json;
     return SafetensorsFile::open(path);
   };
-  const auto model = open(R"({"metadata": {"total_size": 12.0, "more": [null]}, "weight_map": {"y": "m-2.safetensors", "x": "m-1.safetensors"}})");
+  const auto model = open(
+      R"({"metadata": {"total_size": 12.0, "more": [null]}, "weight_map": {"y": "m-2.safetensors", "x": "m-1.safetensors"}})");
   REQUIRE(model.ok());
   CHECK(model->tensors().size() == 2);
   CHECK((*model->read_f32("x"))(0, 1) == 2);
@@ -216,18 +222,19 @@ TEST_CASE("a model in several files opens by its index") {
   refused("\xFF", "not UTF-8");
 }
 
-TEST_CASE("a file cut anywhere is an error") {
+TEST_CASE("safetensors: a file cut anywhere is an error") {
   bad_bytes::every_prefix_is_refused(with_header(small_json, small_data()), [](auto bytes) { return parse(bytes).ok(); });
 }
 
-TEST_CASE("bad safetensors: each is an error that names file, tensor, value and remedy") {
+TEST_CASE("safetensors: bad safetensors: each is an error that names file, tensor, value and remedy") {
   const std::string four(4, '\0'), eight(8, '\0');
   const auto tensor = [](std::string_view fields) { return "{\"t\":{" + std::string(fields) + "}}"; };
   const std::string f32 = R"("dtype":"F32","shape":[1],"data_offsets":[0,4])";
   REQUIRE(parse_text(tensor(f32), four).ok());
 
   check_error(parse(Exact(std::string(8, '\xFF')).bytes()), "a header of 18446744073709551615 bytes, more than the 100000000");
-  check_error(parse(Exact(std::string("\x64\0\0\0\0\0\0\0{", 9)).bytes()), "the safetensors header at byte 8 needs 100 bytes, but only 1");
+  check_error(parse(Exact(std::string("\x64\0\0\0\0\0\0\0{", 9)).bytes()),
+              "the safetensors header at byte 8 needs 100 bytes, but only 1");
   check_error(parse(Exact(std::string(8, '\0')).bytes()), "starts with '{'");
   check_error(parse_text(" " + tensor(f32), four), "starts with '{'");
   check_error(parse_text("{\"\xFF\":1}", ""), "not UTF-8");
@@ -242,13 +249,18 @@ TEST_CASE("bad safetensors: each is an error that names file, tensor, value and 
   check_error(parse_text("{\"t\":{" + f32 + "},\"t\":{" + f32 + "}}", four), "key 't' comes twice");
   check_error(parse_text(R"({"__metadata__":{"a":"b","a":"c"}})", ""), "key 'a' comes twice");
   check_error(parse_text(R"({"__metadata__":{"a":1}})", ""), "JSON at byte");
-  check_error(parse_text(tensor(R"("dtype":"F33","shape":[1],"data_offsets":[0,4])"), four), "tensor 't' has the unknown type 'F33'");
-  check_error(parse_text(tensor(R"("dtype":"Q4_0","shape":[32],"data_offsets":[0,18])"), std::string(18, 'x')), "unknown type 'Q4_0'");
+  check_error(parse_text(tensor(R"("dtype":"F33","shape":[1],"data_offsets":[0,4])"), four),
+              "tensor 't' has the unknown type 'F33'");
+  check_error(parse_text(tensor(R"("dtype":"Q4_0","shape":[32],"data_offsets":[0,18])"), std::string(18, 'x')),
+              "unknown type 'Q4_0'");
   check_error(parse_text(tensor(R"("dtype":"F32","shape":[-1],"data_offsets":[0,4])"), four), "a non-negative integer");
   check_error(parse_text(tensor(R"("dtype":"F32","shape":[1.5],"data_offsets":[0,4])"), four), "not a fraction");
-  check_error(parse_text(tensor(R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4])"), four), "an extent overflows");
-  check_error(parse_text(tensor(R"("dtype":"F32","shape":[18446744073709551616],"data_offsets":[0,4])"), four), "exceeds 64 bits");
-  check_error(parse_text(tensor(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0])"), ""), "overflows");  // wraps to 0 == 0
+  check_error(parse_text(tensor(R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4])"), four),
+              "an extent overflows");
+  check_error(parse_text(tensor(R"("dtype":"F32","shape":[18446744073709551616],"data_offsets":[0,4])"), four),
+              "exceeds 64 bits");
+  check_error(parse_text(tensor(R"("dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0])"), ""),
+              "overflows");  // wraps to 0 == 0
   check_error(parse_text(tensor(R"("dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0])"), ""), "overflows");
   check_error(parse_text(tensor(R"("dtype":"F32","shape":[2],"data_offsets":[0,4])"), four), "need 8 bytes, data_offsets give 4");
   check_error(parse_text(tensor(R"("dtype":"F32","shape":[1],"data_offsets":[0])"), four), "must be [begin, end]");
@@ -259,7 +271,7 @@ TEST_CASE("bad safetensors: each is an error that names file, tensor, value and 
   check_error(parse_text("{\"s\":{" + f32 + "},\"t\":{" + f32 + "}}", four), "do not follow byte 4");  // overlap
 }
 
-TEST_CASE("mutated files are refused or read, never read past the end") {
+TEST_CASE("safetensors: mutated files are refused or read, never read past the end") {
   const std::string good = with_header(small_json, small_data());
   const int accepted = bad_bytes::mutate(good, 20000, good.size() - 29, [](auto bytes) {
     const auto file = parse(bytes);

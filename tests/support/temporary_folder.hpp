@@ -12,7 +12,8 @@ class TemporaryFolder {
  public:
   TemporaryFolder() {
     static std::atomic<unsigned> count{0};
-    path_ = std::filesystem::temp_directory_path() / ("anybit-test-" + std::to_string(std::random_device{}()) + "-" + std::to_string(count++));
+    path_ = std::filesystem::temp_directory_path() /
+            ("anybit-test-" + std::to_string(std::random_device{}()) + "-" + std::to_string(count++));
     std::filesystem::create_directories(path_);
   }
   TemporaryFolder(const TemporaryFolder&) = delete;

@@ -26,7 +26,8 @@ namespace anybit::io::inline ANYBIT_CODE {
 
 namespace detail {
 
-inline constexpr std::string_view reserved_keys = "anybit.", version_key = "anybit.version", scheme_key = "anybit.scheme.", shape_key = "anybit.shape.";
+inline constexpr std::string_view reserved_keys = "anybit.", version_key = "anybit.version", scheme_key = "anybit.scheme.",
+                                  shape_key = "anybit.shape.";
 inline constexpr std::string_view container_version = "1";
 inline std::string shape_text(Extents e) { return text(e.rows, "x", e.cols); }
 
@@ -45,7 +46,8 @@ class AnybitWriter {
     metadata_[std::string(detail::shape_key) + name] = detail::shape_text(packed.extents());
     std::span<const std::byte> bytes = packed.bytes();
     if (bytes.size() % AlignedBuffer::alignment != 0) {  // rare: only a column order ends beside a multiple of 64
-      AlignedBuffer& filled = copies_.emplace_back(static_cast<std::size_t>(round_up(static_cast<Index>(bytes.size()), AlignedBuffer::alignment)));
+      AlignedBuffer& filled =
+          copies_.emplace_back(static_cast<std::size_t>(round_up(static_cast<Index>(bytes.size()), AlignedBuffer::alignment)));
       std::memcpy(filled.data(), bytes.data(), bytes.size());
       bytes = filled.bytes();
     }
@@ -68,7 +70,8 @@ class AnybitWriter {
 
   /// UTF-8; keys that start with "anybit." are the container's own.
   void set_metadata(const std::string& key, std::string value) {
-    if (key.starts_with(detail::reserved_keys)) refuse(key, "is a key of the container: choose one that does not start with 'anybit.'");
+    if (key.starts_with(detail::reserved_keys))
+      refuse(key, "is a key of the container: choose one that does not start with 'anybit.'");
     metadata_[key] = std::move(value);
   }
 
@@ -114,7 +117,8 @@ class AnybitFile {
   Result<PackedBytes> packed(std::string_view tensor) const {
     if (!is_packed(tensor)) {
       ANYBIT_TRY(const TensorInfo* const t, need(tensor));
-      return {ErrorCode::invalid_argument, detail::text(name(), ": tensor ", detail::shown(tensor), " is not packed but ", t->dtype, ": read it with read_f32")};
+      return {ErrorCode::invalid_argument, detail::text(name(), ": tensor ", detail::shown(tensor), " is not packed but ",
+                                                        t->dtype, ": read it with read_f32")};
     }
     return PackedBytes::view(file_.find(tensor)->bytes);
   }
@@ -141,13 +145,14 @@ class AnybitFile {
  private:
   Result<const TensorInfo*> need(std::string_view tensor) const {
     if (const TensorInfo* t = file_.find(tensor)) return t;
-    return {ErrorCode::invalid_argument, detail::text(name(), ": no tensor ", detail::shown(tensor), ": check the name and the model's architecture")};
+    return {ErrorCode::invalid_argument,
+            detail::text(name(), ": no tensor ", detail::shown(tensor), ": check the name and the model's architecture")};
   }
   Status plain(std::string_view tensor) const {
     const auto found = packed_.find(tensor);
     if (found == packed_.end()) return Ok{};
-    return {ErrorCode::invalid_argument, detail::text(name(), ": tensor ", detail::shown(tensor), " is packed by ", detail::shown(found->second),
-                                                      ": take it with packed() and dequantize it")};
+    return {ErrorCode::invalid_argument, detail::text(name(), ": tensor ", detail::shown(tensor), " is packed by ",
+                                                      detail::shown(found->second), ": take it with packed() and dequantize it")};
   }
 
   static Result<AnybitFile> check(SafetensorsFile file) {
@@ -161,7 +166,8 @@ class AnybitFile {
     const auto& all = file_.metadata();
     const auto version = all.find(std::string(detail::version_key));
     if (version == all.end())
-      return {ErrorCode::corrupt_data, "a safetensors file without 'anybit.version': open it as safetensors, or quantize it first"};
+      return {ErrorCode::corrupt_data,
+              "a safetensors file without 'anybit.version': open it as safetensors, or quantize it first"};
     if (version->second != detail::container_version)
       return {ErrorCode::unsupported, detail::text("container version ", detail::shown(version->second), "; this build reads ",
                                                    detail::container_version, ": use a newer anybit")};
@@ -178,14 +184,17 @@ class AnybitFile {
   Status check_packed(const std::string& tensor, std::string_view scheme) const {
     const TensorInfo* const t = file_.find(tensor);
     if (!t || t->dtype != "U8" || t->shape.size() != 1)
-      return {ErrorCode::corrupt_data, detail::text("metadata gives it the scheme ", detail::shown(scheme), ", but it is ",
-                                                    t ? "no U8 tensor of one extent" : "not in the file", ": write the file again")};
+      return {ErrorCode::corrupt_data,
+              detail::text("metadata gives it the scheme ", detail::shown(scheme), ", but it is ",
+                           t ? "no U8 tensor of one extent" : "not in the file", ": write the file again")};
     ANYBIT_TRY(const PackedBytes packed, PackedBytes::view(t->bytes));
     const auto shape = file_.metadata().find(std::string(detail::shape_key) + tensor);
     const std::string stored = detail::shape_text(packed.extents());
     if (packed.scheme_name() != scheme || shape == file_.metadata().end() || shape->second != stored)
-      return {ErrorCode::corrupt_data, detail::text("metadata says ", detail::shown(scheme), " and ", shape == file_.metadata().end() ? "no shape" : detail::shown(shape->second),
-                                                    ", its bytes say ", detail::shown(packed.scheme_name()), " and ", stored, ": write the file again")};
+      return {ErrorCode::corrupt_data,
+              detail::text("metadata says ", detail::shown(scheme), " and ",
+                           shape == file_.metadata().end() ? "no shape" : detail::shown(shape->second), ", its bytes say ",
+                           detail::shown(packed.scheme_name()), " and ", stored, ": write the file again")};
     return Ok{};
   }
 

@@ -43,7 +43,9 @@ class AtomicFile {
   }
 
   AtomicFile(AtomicFile&& other) noexcept
-      : path_(std::move(other.path_)), temporary_(std::exchange(other.temporary_, {})), file_(std::exchange(other.file_, closed)) {}
+      : path_(std::move(other.path_)),
+        temporary_(std::exchange(other.temporary_, {})),
+        file_(std::exchange(other.file_, closed)) {}
   AtomicFile& operator=(AtomicFile other) noexcept {
     std::swap(path_, other.path_);
     std::swap(temporary_, other.temporary_);
@@ -68,7 +70,9 @@ class AtomicFile {
     if (!close()) return cannot("close");
     std::error_code failed;
     std::filesystem::rename(temporary_, path_, failed);
-    if (failed) return Error{ErrorCode::io, path_ + ": cannot rename the finished file to this name (" + failed.message() + "): choose another path"};
+    if (failed)
+      return Error{ErrorCode::io,
+                   path_ + ": cannot rename the finished file to this name (" + failed.message() + "): choose another path"};
     temporary_.clear();
     flush_folder();
     return Ok{};
@@ -78,7 +82,8 @@ class AtomicFile {
   AtomicFile() = default;
 
   Error cannot(const char* action) const {
-    return {ErrorCode::io, detail::text(path_, ": cannot ", action, " (", std::strerror(errno), "): check the folder, its permissions and the free space")};
+    return {ErrorCode::io, detail::text(path_, ": cannot ", action, " (", std::strerror(errno),
+                                        "): check the folder, its permissions and the free space")};
   }
 
 #if defined(ANYBIT_IO_POSIX_WRITE)

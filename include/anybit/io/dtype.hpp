@@ -52,7 +52,9 @@ constexpr DType gguf_blocks(std::string_view name, int gguf_id) {
   return {name, Values, Bytes, gguf_id, false, blocks_to_f32<Values, Bytes, Block>};
 }
 constexpr DType plain_size(std::string_view name, int bytes) { return {name, 1, bytes, -1, true, nullptr}; }
-constexpr DType gguf_size(std::string_view name, int values, int bytes, int gguf_id) { return {name, values, bytes, gguf_id, false, nullptr}; }
+constexpr DType gguf_size(std::string_view name, int values, int bytes, int gguf_id) {
+  return {name, values, bytes, gguf_id, false, nullptr};
+}
 
 }  // namespace detail
 
@@ -118,15 +120,25 @@ constexpr const DType* find_gguf_dtype(std::uint32_t id) {
 /// The safetensors name of a C++ type.
 template <class T>
 inline constexpr std::string_view dtype_name_v = "";
-template <> inline constexpr std::string_view dtype_name_v<float> = "F32";
-template <> inline constexpr std::string_view dtype_name_v<double> = "F64";
-template <> inline constexpr std::string_view dtype_name_v<std::int8_t> = "I8";
-template <> inline constexpr std::string_view dtype_name_v<std::int16_t> = "I16";
-template <> inline constexpr std::string_view dtype_name_v<std::int32_t> = "I32";
-template <> inline constexpr std::string_view dtype_name_v<std::int64_t> = "I64";
-template <> inline constexpr std::string_view dtype_name_v<std::uint8_t> = "U8";
-template <> inline constexpr std::string_view dtype_name_v<std::uint16_t> = "U16";
-template <> inline constexpr std::string_view dtype_name_v<std::uint32_t> = "U32";
-template <> inline constexpr std::string_view dtype_name_v<std::uint64_t> = "U64";
+template <>
+inline constexpr std::string_view dtype_name_v<float> = "F32";
+template <>
+inline constexpr std::string_view dtype_name_v<double> = "F64";
+template <>
+inline constexpr std::string_view dtype_name_v<std::int8_t> = "I8";
+template <>
+inline constexpr std::string_view dtype_name_v<std::int16_t> = "I16";
+template <>
+inline constexpr std::string_view dtype_name_v<std::int32_t> = "I32";
+template <>
+inline constexpr std::string_view dtype_name_v<std::int64_t> = "I64";
+template <>
+inline constexpr std::string_view dtype_name_v<std::uint8_t> = "U8";
+template <>
+inline constexpr std::string_view dtype_name_v<std::uint16_t> = "U16";
+template <>
+inline constexpr std::string_view dtype_name_v<std::uint32_t> = "U32";
+template <>
+inline constexpr std::string_view dtype_name_v<std::uint64_t> = "U64";
 
 }  // namespace anybit::io::inline ANYBIT_CODE

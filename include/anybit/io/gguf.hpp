@@ -103,14 +103,16 @@ class GgufFile {
     ANYBIT_TRY(const std::uint64_t alignment, metadata_.get_u64("general.alignment"));
     constexpr std::uint64_t limit = 1u << 20;
     if (!std::has_single_bit(alignment) || alignment > limit)
-      return {ErrorCode::corrupt_data, detail::text("general.alignment is ", alignment, ", not a power of two up to ", limit, ": the file is damaged")};
+      return {ErrorCode::corrupt_data,
+              detail::text("general.alignment is ", alignment, ", not a power of two up to ", limit, ": the file is damaged")};
     return alignment;
   }
 
   static Result<Entry> parse_entry(ByteReader& reader, std::uint64_t alignment) {
     ANYBIT_TRY(const std::string_view name, reader.string<std::uint64_t>("the name of a tensor"));
     if (name.empty() || name.size() > 65535)
-      return {ErrorCode::corrupt_data, detail::text("the name of a tensor has ", name.size(), " bytes, not 1 to 65535: the file is damaged")};
+      return {ErrorCode::corrupt_data,
+              detail::text("the name of a tensor has ", name.size(), " bytes, not 1 to 65535: the file is damaged")};
     auto entry = parse_extents(reader, alignment);
     if (!entry) return in_context(entry.error(), "tensor " + detail::shown(name));
     entry->info.name = name;
@@ -120,12 +122,14 @@ class GgufFile {
   static Result<Entry> parse_extents(ByteReader& reader, std::uint64_t alignment) {
     Entry out{};
     ANYBIT_TRY(const std::uint32_t dimensions, reader.number<std::uint32_t>("the number of dimensions"));
-    if (dimensions > 4) return {ErrorCode::corrupt_data, detail::text(dimensions, " dimensions, more than 4: the file is damaged")};
+    if (dimensions > 4)
+      return {ErrorCode::corrupt_data, detail::text(dimensions, " dimensions, more than 4: the file is damaged")};
     for (std::uint32_t i = 0; i < dimensions; ++i) {
       ANYBIT_TRY(const std::uint64_t extent, reader.number<std::uint64_t>("an extent"));
       const auto index = CheckedSize(extent).get();
       if (!index || extent == 0)
-        return {ErrorCode::corrupt_data, detail::text("extent ", i, " is ", extent, ", not 1 to 2^63-1: the file is damaged, convert the model again")};
+        return {ErrorCode::corrupt_data,
+                detail::text("extent ", i, " is ", extent, ", not 1 to 2^63-1: the file is damaged, convert the model again")};
       out.info.shape.push_back(*index);
     }
     std::reverse(out.info.shape.begin(), out.info.shape.end());  // ggml's first extent is the contiguous one
@@ -133,11 +137,13 @@ class GgufFile {
     ANYBIT_TRY(const std::uint32_t type, reader.number<std::uint32_t>("the type"));
     out.dtype = find_gguf_dtype(type);
     if (!out.dtype)
-      return {ErrorCode::unsupported, detail::text("type ", type, " is unknown: convert the model to F16, Q8_0 or a Q2_K to Q6_K mix")};
+      return {ErrorCode::unsupported,
+              detail::text("type ", type, " is unknown: convert the model to F16, Q8_0 or a Q2_K to Q6_K mix")};
     out.info.dtype = out.dtype->name;
     ANYBIT_TRY(out.offset, reader.number<std::uint64_t>("the offset"));
     if (out.offset % alignment != 0)
-      return {ErrorCode::corrupt_data, detail::text("offset ", out.offset, " is no multiple of the alignment ", alignment, ": the file is damaged")};
+      return {ErrorCode::corrupt_data,
+              detail::text("offset ", out.offset, " is no multiple of the alignment ", alignment, ": the file is damaged")};
     return out;
   }
 
@@ -151,8 +157,8 @@ class GgufFile {
       if (!size) return in_context(size.error(), "tensor " + detail::shown(e.info.name));
       if (e.offset > data.size() || *size > data.size() - e.offset)
         return {ErrorCode::corrupt_data,
-                detail::text("tensor ", detail::shown(e.info.name), ": ", *size, " bytes at offset ", e.offset, " exceed the ", data.size(),
-                             " bytes of data: the file is truncated or damaged, fetch it again")};
+                detail::text("tensor ", detail::shown(e.info.name), ": ", *size, " bytes at offset ", e.offset, " exceed the ",
+                             data.size(), " bytes of data: the file is truncated or damaged, fetch it again")};
       e.info.bytes = data.subspan(static_cast<std::size_t>(e.offset), *size);
     }
 
@@ -161,8 +167,9 @@ class GgufFile {
     std::sort(order.begin(), order.end(), [](const Entry* a, const Entry* b) { return a->offset < b->offset; });
     for (std::size_t i = 1; i < order.size(); ++i)
       if (order[i]->offset - order[i - 1]->offset < order[i - 1]->info.bytes.size())
-        return {ErrorCode::corrupt_data, detail::text("tensors ", detail::shown(order[i - 1]->info.name), " and ", detail::shown(order[i]->info.name),
-                                                      " overlap at offset ", order[i]->offset, ": the file is damaged")};
+        return {ErrorCode::corrupt_data,
+                detail::text("tensors ", detail::shown(order[i - 1]->info.name), " and ", detail::shown(order[i]->info.name),
+                             " overlap at offset ", order[i]->offset, ": the file is damaged")};
 
     for (Entry& e : entries) {
       const std::string name = e.info.name;

@@ -32,7 +32,8 @@ class GgufMetadata {
     for (std::uint64_t i = 0; i < count; ++i) {
       ANYBIT_TRY(const std::string_view key, reader.string<std::uint64_t>("a metadata key"));
       if (key.empty() || key.size() > 65535)
-        return {ErrorCode::corrupt_data, detail::text("a metadata key has ", key.size(), " bytes, not 1 to 65535: the file is damaged")};
+        return {ErrorCode::corrupt_data,
+                detail::text("a metadata key has ", key.size(), " bytes, not 1 to 65535: the file is damaged")};
       auto value = parse_value(reader);
       if (!value) return in_context(value.error(), "key " + detail::shown(key));
       if (!out.values_.emplace(std::string(key), *value).second)
@@ -62,14 +63,16 @@ class GgufMetadata {
     });
     if (!integer) return wrong_type(key, v, "an integer");
     if (negative)
-      return {ErrorCode::corrupt_data, detail::text("key ", detail::shown(key), " is ", static_cast<std::int64_t>(out), "; it must not be negative")};
+      return {ErrorCode::corrupt_data,
+              detail::text("key ", detail::shown(key), " is ", static_cast<std::int64_t>(out), "; it must not be negative")};
     return out;
   }
   /// Any number.
   Result<double> get_f64(std::string_view key) const {
     ANYBIT_TRY(const Value v, need(key, "a number"));
     double out = 0;
-    if (!visit_number(v.type, v.bytes.data(), [&](auto n) { return out = static_cast<double>(n), true; })) return wrong_type(key, v, "a number");
+    if (!visit_number(v.type, v.bytes.data(), [&](auto n) { return out = static_cast<double>(n), true; }))
+      return wrong_type(key, v, "a number");
     return out;
   }
   Result<bool> get_bool(std::string_view key) const {
@@ -96,7 +99,9 @@ class GgufMetadata {
   }
   Result<std::vector<float>> get_floats(std::string_view key) const { return get_numbers<float>(key, "an array of numbers"); }
   /// Integers of any width; one that 32 signed bits cannot hold is an error.
-  Result<std::vector<std::int32_t>> get_ints(std::string_view key) const { return get_numbers<std::int32_t>(key, "an array of integers"); }
+  Result<std::vector<std::int32_t>> get_ints(std::string_view key) const {
+    return get_numbers<std::int32_t>(key, "an array of integers");
+  }
 
  private:
   enum class Type : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
@@ -108,7 +113,8 @@ class GgufMetadata {
   };
 
   static constexpr std::string_view type_name(Type t) {
-    constexpr std::string_view names[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
+    constexpr std::string_view names[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                          "bool", "string", "array", "u64", "i64", "f64"};
     return names[static_cast<std::size_t>(t)];
   }
   /// 0 for strings and arrays.
@@ -142,8 +148,9 @@ class GgufMetadata {
     ANYBIT_TRY(const std::uint64_t count, reader.number<std::uint64_t>("the length of an array"));
     const std::size_t smallest = element == Type::string ? 8 : type_size(element);
     if (count > reader.remaining() / smallest)
-      return {ErrorCode::corrupt_data, detail::text("an array declares ", count, " elements of type ", type_name(element), ", but only ",
-                                                    reader.remaining(), " bytes are left: the file is truncated or damaged, fetch it again")};
+      return {ErrorCode::corrupt_data,
+              detail::text("an array declares ", count, " elements of type ", type_name(element), ", but only ",
+                           reader.remaining(), " bytes are left: the file is truncated or damaged, fetch it again")};
     if (element != Type::string) {
       ANYBIT_TRY(const std::span<const std::byte> bytes, reader.take(count * smallest, "an array"));
       ANYBIT_TRY_STATUS(check_bools(element, bytes));
@@ -162,7 +169,8 @@ class GgufMetadata {
     if (t == Type::boolean)
       for (const std::byte b : bytes)
         if (std::to_integer<int>(b) > 1)
-          return {ErrorCode::corrupt_data, detail::text("a bool has the value ", std::to_integer<int>(b), ", not 0 or 1: the file is damaged")};
+          return {ErrorCode::corrupt_data,
+                  detail::text("a bool has the value ", std::to_integer<int>(b), ", not 0 or 1: the file is damaged")};
     return Ok{};
   }
 
@@ -206,7 +214,8 @@ class GgufMetadata {
         out[i] = static_cast<T>(n);
         return true;
       });
-      if (!fits) return {ErrorCode::corrupt_data, detail::text("key ", detail::shown(key), ": element ", i, " exceeds 32 signed bits")};
+      if (!fits)
+        return {ErrorCode::corrupt_data, detail::text("key ", detail::shown(key), ": element ", i, " exceeds 32 signed bits")};
     }
     return out;
   }
@@ -214,14 +223,15 @@ class GgufMetadata {
   Result<Value> need(std::string_view key, std::string_view wanted) const {
     const auto found = values_.find(key);
     if (found == values_.end())
-      return {ErrorCode::invalid_argument,
-              detail::text("no key ", detail::shown(key), " (", wanted, ") in the metadata: the file is incomplete or of another architecture")};
+      return {ErrorCode::invalid_argument, detail::text("no key ", detail::shown(key), " (", wanted,
+                                                        ") in the metadata: the file is incomplete or of another architecture")};
     return found->second;
   }
   static Error wrong_type(std::string_view key, const Value& v, std::string_view wanted) {
     std::string found(type_name(v.type));
     if (v.type == Type::array) found += detail::text(" of ", v.count, " ", type_name(v.element));
-    return {ErrorCode::corrupt_data, detail::text("key ", detail::shown(key), " has type ", found, "; ", wanted, " is needed: convert the model again")};
+    return {ErrorCode::corrupt_data,
+            detail::text("key ", detail::shown(key), " has type ", found, "; ", wanted, " is needed: convert the model again")};
   }
 
   std::map<std::string, Value, std::less<>> values_;

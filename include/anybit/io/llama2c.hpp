@@ -79,10 +79,12 @@ class Llama2cFile {
     constexpr std::string_view names[] = {"dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len"};
     for (std::size_t i = 0; i < h.size(); ++i)
       if (h[i] <= 0)
-        return {ErrorCode::corrupt_data, detail::text(names[i], " is ", h[i], ", not positive: this is no llama2.c checkpoint of version 0")};
+        return {ErrorCode::corrupt_data,
+                detail::text(names[i], " is ", h[i], ", not positive: this is no llama2.c checkpoint of version 0")};
     if (h[0] % (2 * h[3]) != 0 || h[3] % h[4] != 0)
-      return {ErrorCode::corrupt_data, detail::text("dim ", h[0], ", n_heads ", h[3], " and n_kv_heads ", h[4],
-                                                    " do not divide into heads of even size: this is no llama2.c checkpoint of version 0")};
+      return {ErrorCode::corrupt_data,
+              detail::text("dim ", h[0], ", n_heads ", h[3], " and n_kv_heads ", h[4],
+                           " do not divide into heads of even size: this is no llama2.c checkpoint of version 0")};
     config_.dim = static_cast<Index>(h[0]);
     config_.hidden_dim = static_cast<Index>(h[1]);
     config_.n_layers = static_cast<Index>(h[2]);
@@ -103,9 +105,9 @@ class Llama2cFile {
         {"attn_v.weight", {c.kv_dim(), c.dim}, true},
         {"attn_output.weight", {c.dim, c.dim}, true},
         {"ffn_norm.weight", {c.dim}, true},
-        {"ffn_gate.weight", {c.hidden_dim, c.dim}, true},   // w1
-        {"ffn_down.weight", {c.dim, c.hidden_dim}, true},   // w2
-        {"ffn_up.weight", {c.hidden_dim, c.dim}, true},     // w3
+        {"ffn_gate.weight", {c.hidden_dim, c.dim}, true},  // w1
+        {"ffn_down.weight", {c.dim, c.hidden_dim}, true},  // w2
+        {"ffn_up.weight", {c.hidden_dim, c.dim}, true},    // w3
         {"output_norm.weight", {c.dim}, false},
         {"", {c.seq_len, c.head_dim() / 2}, false},  // cosines and sines of the rotary angles, which nobody reads any more
         {"", {c.seq_len, c.head_dim() / 2}, false},
@@ -127,8 +129,9 @@ class Llama2cFile {
     }
     const auto size = total.get();
     if (!size || static_cast<std::uint64_t>(*size) != reader.remaining())
-      return {ErrorCode::corrupt_data, detail::text("its header asks for ", size ? std::to_string(*size) : "more than 2^63", " bytes of weights, but ",
-                                                    reader.remaining(), " follow: this is no llama2.c checkpoint of version 0, or it is truncated")};
+      return {ErrorCode::corrupt_data,
+              detail::text("its header asks for ", size ? std::to_string(*size) : "more than 2^63", " bytes of weights, but ",
+                           reader.remaining(), " follow: this is no llama2.c checkpoint of version 0, or it is truncated")};
     for (const Kind& kind : all) {
       for (Index layer = 0; layer < (kind.per_layer ? config_.n_layers : 1); ++layer) {
         std::uint64_t values = 1;

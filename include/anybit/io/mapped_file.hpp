@@ -58,7 +58,8 @@ class MappedFile {
 
  private:
   static Error cannot(const char* action, const std::string& path) {
-    return {ErrorCode::io, detail::text(path, ": cannot ", action, " (", std::strerror(errno), "): check the path and its permissions")};
+    return {ErrorCode::io,
+            detail::text(path, ": cannot ", action, " (", std::strerror(errno), "): check the path and its permissions")};
   }
 
 #if defined(ANYBIT_IO_POSIX)

@@ -27,7 +27,9 @@ inline constexpr std::uint64_t safetensors_header_limit = 100'000'000;
 class SafetensorsFile {
  public:
   /// One file, or all files of an index (a path that ends in ".json").
-  static Result<SafetensorsFile> open(const std::string& path) { return path.ends_with(".json") ? open_index(path) : open_file(path); }
+  static Result<SafetensorsFile> open(const std::string& path) {
+    return path.ends_with(".json") ? open_index(path) : open_file(path);
+  }
 
   /// Of bytes that the caller keeps; `name` is for messages.
   static Result<SafetensorsFile> parse(std::span<const std::byte> bytes, std::string name) {
@@ -52,8 +54,8 @@ class SafetensorsFile {
     static_assert(!dtype_name_v<T>.empty(), "anybit: safetensors has no such type; read float, double or a fixed-width integer");
     ANYBIT_TRY(const TensorInfo* const t, tensors_.need(tensor, name_));
     if (t->dtype != dtype_name_v<T>)
-      return {ErrorCode::invalid_argument, detail::text(name_, ": tensor ", detail::shown(tensor), " has type ", t->dtype, ", not ",
-                                                        dtype_name_v<T>, ": read it by its own type or with read_f32")};
+      return {ErrorCode::invalid_argument, detail::text(name_, ": tensor ", detail::shown(tensor), " has type ", t->dtype,
+                                                        ", not ", dtype_name_v<T>, ": read it by its own type or with read_f32")};
     std::vector<T> out(t->bytes.size() / sizeof(T));
     if (!out.empty()) std::memcpy(out.data(), t->bytes.data(), t->bytes.size());
     return out;
@@ -85,18 +87,21 @@ class SafetensorsFile {
   /// {"metadata": anything, "weight_map": {"tensor": "file in the same folder", ...}}
   static Result<SafetensorsFile> open_shards(const std::string& path, std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (text.size() > safetensors_header_limit || !detail::is_utf8(text)) return {ErrorCode::corrupt_data, "is no index: over 100 MB or not UTF-8"};
+    if (text.size() > safetensors_header_limit || !detail::is_utf8(text))
+      return {ErrorCode::corrupt_data, "is no index: over 100 MB or not UTF-8"};
     std::map<std::string, std::vector<std::string>> tensors_of_file;
     detail::JsonReader json(text);
     const auto map_entry = [&](std::string tensor) -> Status {
       ANYBIT_TRY(std::string file, json.string());
       // A name from a file must not lead out of the folder.
       if (file.empty() || file == "." || file == ".." || file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
-        return json.fail("weight_map sends " + detail::shown(tensor) + " to " + detail::shown(file) + "; only a file name in the same folder will do");
+        return json.fail("weight_map sends " + detail::shown(tensor) + " to " + detail::shown(file) +
+                         "; only a file name in the same folder will do");
       tensors_of_file[std::move(file)].push_back(std::move(tensor));
       return Ok{};
     };
-    ANYBIT_TRY_STATUS(json.object([&](const std::string& key) -> Status { return key == "weight_map" ? json.object(map_entry) : json.skip_value(); }));
+    ANYBIT_TRY_STATUS(json.object(
+        [&](const std::string& key) -> Status { return key == "weight_map" ? json.object(map_entry) : json.skip_value(); }));
     ANYBIT_TRY_STATUS(json.end());
     if (tensors_of_file.empty()) return {ErrorCode::corrupt_data, "has no weight_map: give the index of a safetensors model"};
 
@@ -118,13 +123,15 @@ class SafetensorsFile {
     ByteReader reader(bytes);
     ANYBIT_TRY(const std::uint64_t header_size, reader.number<std::uint64_t>("the length of the safetensors header"));
     if (header_size > safetensors_header_limit)
-      return {ErrorCode::corrupt_data, detail::text("a header of ", header_size, " bytes, more than the ", safetensors_header_limit,
-                                                    " that safetensors allows: this is no safetensors file or it is damaged")};
+      return {ErrorCode::corrupt_data,
+              detail::text("a header of ", header_size, " bytes, more than the ", safetensors_header_limit,
+                           " that safetensors allows: this is no safetensors file or it is damaged")};
     ANYBIT_TRY(const std::span<const std::byte> header, reader.take(header_size, "the safetensors header"));
     ANYBIT_TRY(const std::span<const std::byte> data, reader.take(reader.remaining(), "the data"));
     const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
     if (text.empty() || text[0] != '{' || !detail::is_utf8(text))
-      return {ErrorCode::corrupt_data, "the header is not UTF-8 that starts with '{': this is no safetensors file or it is damaged"};
+      return {ErrorCode::corrupt_data,
+              "the header is not UTF-8 that starts with '{': this is no safetensors file or it is damaged"};
     std::vector<Entry> entries;
     if (auto done = parse_header(text, entries); !done) return in_context(done.error(), "safetensors header");
     return place(std::move(entries), data);
@@ -193,23 +200,28 @@ class SafetensorsFile {
     std::uint64_t end = 0;
     for (Entry& e : entries) {
       const auto bad = [&](const auto&... why) {
-        return Error{ErrorCode::corrupt_data, detail::text("tensor ", detail::shown(e.name), ": ", why..., ": the file is damaged, fetch it again")};
+        return Error{ErrorCode::corrupt_data,
+                     detail::text("tensor ", detail::shown(e.name), ": ", why..., ": the file is damaged, fetch it again")};
       };
       const DType* const dtype = find_dtype(e.dtype);
       if (!dtype || !dtype->in_safetensors)
-        return {ErrorCode::unsupported, detail::text("tensor ", detail::shown(e.name), " has the unknown type ", detail::shown(e.dtype),
-                                                     ": convert it to F32, F16, BF16 or an integer type")};
+        return {ErrorCode::unsupported,
+                detail::text("tensor ", detail::shown(e.name), " has the unknown type ", detail::shown(e.dtype),
+                             ": convert it to F32, F16, BF16 or an integer type")};
       if (e.begin != end || e.end < e.begin || e.end > data.size())
-        return bad("data_offsets [", e.begin, ", ", e.end, "] do not follow byte ", end, " inside ", data.size(), " bytes of data");
+        return bad("data_offsets [", e.begin, ", ", e.end, "] do not follow byte ", end, " inside ", data.size(),
+                   " bytes of data");
       const auto bytes = tensor_bytes(*dtype, e.shape);
       if (!bytes) return bad(bytes.error().message);
       if (*bytes != e.end - e.begin)
         return bad("type ", e.dtype, " and shape need ", *bytes, " bytes, data_offsets give ", e.end - e.begin);
       end = e.end;
-      tensors_.add({std::move(e.name), std::move(e.dtype), std::move(e.shape), data.subspan(static_cast<std::size_t>(e.begin), *bytes)});
+      tensors_.add(
+          {std::move(e.name), std::move(e.dtype), std::move(e.shape), data.subspan(static_cast<std::size_t>(e.begin), *bytes)});
     }
     if (end != data.size())
-      return {ErrorCode::corrupt_data, detail::text("tensors fill ", end, " of ", data.size(), " bytes of data: the file is damaged, fetch it again")};
+      return {ErrorCode::corrupt_data,
+              detail::text("tensors fill ", end, " of ", data.size(), " bytes of data: the file is damaged, fetch it again")};
     return Ok{};
   }
 

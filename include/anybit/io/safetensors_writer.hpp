@@ -26,17 +26,21 @@ struct SafetensorsPlan {
 /// Where each tensor goes. Tensors are ordered by the largest power of two (up to 64) that divides their size in bytes, so
 /// each starts at a multiple of it, and so of its element size: the format allows no padding between tensors.
 /// `tensors` must outlive the plan.
-inline Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors, const std::map<std::string, std::string>& metadata) {
+inline Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
+                                                const std::map<std::string, std::string>& metadata) {
   constexpr std::size_t page = 64;
   SafetensorsPlan plan;
   std::set<std::string_view> names;
   for (const TensorInfo& t : tensors) {
-    const auto bad = [&](std::string_view why) { return Error{ErrorCode::invalid_argument, detail::text("tensor ", detail::shown(t.name), ": ", why)}; };
+    const auto bad = [&](std::string_view why) {
+      return Error{ErrorCode::invalid_argument, detail::text("tensor ", detail::shown(t.name), ": ", why)};
+    };
     const DType* const dtype = find_dtype(t.dtype);
     if (!dtype || !dtype->in_safetensors) return bad("safetensors has no type " + detail::shown(t.dtype) + ": convert it");
     const auto bytes = tensor_bytes(*dtype, t.shape);
     if (!bytes) return bad(bytes.error().message);
-    if (*bytes != t.bytes.size()) return bad(detail::text("type ", t.dtype, " and shape need ", *bytes, " bytes, not ", t.bytes.size()));
+    if (*bytes != t.bytes.size())
+      return bad(detail::text("type ", t.dtype, " and shape need ", *bytes, " bytes, not ", t.bytes.size()));
     if (t.name == "__metadata__" || !detail::is_utf8(t.name)) return bad("a name must be UTF-8 and not __metadata__: rename it");
     if (!names.insert(t.name).second) return bad("the name comes twice: rename one");
     plan.order.push_back(&t);
@@ -68,7 +72,8 @@ inline Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tens
   json += "}";
   json.resize((json.size() + 8 + page - 1) / page * page - 8, ' ');
   if (json.size() > safetensors_header_limit)
-    return {ErrorCode::invalid_argument, detail::text("the header takes ", json.size(), " bytes, more than safetensors allows: write several files")};
+    return {ErrorCode::invalid_argument,
+            detail::text("the header takes ", json.size(), " bytes, more than safetensors allows: write several files")};
   const std::uint64_t size = json.size();
   plan.head.assign(reinterpret_cast<const char*>(&size), sizeof size);
   plan.head += json;
@@ -76,7 +81,8 @@ inline Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tens
 }
 
 /// Writes a whole file or nothing.
-inline Status write_safetensors(const std::string& path, std::span<const TensorInfo> tensors, const std::map<std::string, std::string>& metadata = {}) {
+inline Status write_safetensors(const std::string& path, std::span<const TensorInfo> tensors,
+                                const std::map<std::string, std::string>& metadata = {}) {
   const auto plan = plan_safetensors(tensors, metadata);
   if (!plan) return in_context(plan.error(), path);
   ANYBIT_TRY(AtomicFile file, AtomicFile::create(path));

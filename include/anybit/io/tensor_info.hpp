@@ -25,13 +25,13 @@ struct TensorInfo {
   std::vector<Index> shape;  ///< row-major: {rows, cols}; ggml's ne reversed. Empty: one value
   std::span<const std::byte> bytes;
 
-  Index size() const {
+  ANYBIT_INLINE Index size() const {
     Index n = 1;
     for (const Index extent : shape) n *= extent;
     return n;
   }
   /// As a matrix: the last extent is cols, all others together are rows; one extent n is 1 x n.
-  Extents extents() const {
+  ANYBIT_INLINE Extents extents() const {
     Extents e{1, 1};
     if (!shape.empty()) e.cols = shape.back();
     for (std::size_t i = 0; i + 1 < shape.size(); ++i) e.rows *= shape[i];
@@ -52,8 +52,8 @@ inline Result<std::size_t> tensor_bytes(const DType& dtype, std::span<const Inde
   }
   const Index innermost = shape.empty() ? 1 : shape.back();
   if (innermost % dtype.block_values != 0)
-    return {ErrorCode::corrupt_data,
-            detail::text("rows of ", innermost, " values are no multiple of the ", dtype.block_values, " values in a block of ", dtype.name)};
+    return {ErrorCode::corrupt_data, detail::text("rows of ", innermost, " values are no multiple of the ", dtype.block_values,
+                                                  " values in a block of ", dtype.name)};
   // Multiplied before it is divided, so that 8 bytes per value bound the number of values as well.
   const auto bytes = (values * static_cast<std::uint64_t>(dtype.block_bytes)).get();
   if (!bytes || !(values * sizeof(float)).get()) return {ErrorCode::corrupt_data, "the product of its extents overflows"};
@@ -64,9 +64,10 @@ inline Result<std::size_t> tensor_bytes(const DType& dtype, std::span<const Inde
 inline Result<Matrix> to_f32(const TensorInfo& t) {
   const DType* const dtype = find_dtype(t.dtype);
   if (!dtype || !dtype->to_f32)
-    return {ErrorCode::unsupported,
-            detail::text("tensor ", detail::shown(t.name), " has type ", t.dtype,
-                         ", which anybit cannot turn into floats: convert the file to F32, F16, BF16, Q8_0 or a Q2_K to Q6_K mix")};
+    return {
+        ErrorCode::unsupported,
+        detail::text("tensor ", detail::shown(t.name), " has type ", t.dtype,
+                     ", which anybit cannot turn into floats: convert the file to F32, F16, BF16, Q8_0 or a Q2_K to Q6_K mix")};
   ANYBIT_TRY(const std::size_t bytes, tensor_bytes(*dtype, t.shape));
   ANYBIT_CHECK(bytes == t.bytes.size(), "TensorInfo: bytes do not match dtype and shape");
   Matrix out(t.extents().rows, t.extents().cols);
@@ -78,8 +79,9 @@ inline Result<Matrix> to_f32(const TensorInfo& t) {
 inline Result<ConstMatrix> view_f32(const TensorInfo& t) {
   const auto address = reinterpret_cast<std::uintptr_t>(t.bytes.data());
   if (t.dtype != "F32" || address % alignof(float) != 0)
-    return {ErrorCode::unsupported, detail::text("tensor ", detail::shown(t.name), " has type ", t.dtype, " at address ", address % alignof(float),
-                                                 " modulo 4, so no float view of it exists: read a copy with read_f32")};
+    return {ErrorCode::unsupported,
+            detail::text("tensor ", detail::shown(t.name), " has type ", t.dtype, " at address ", address % alignof(float),
+                         " modulo 4, so no float view of it exists: read a copy with read_f32")};
   const Extents e = t.extents();
   return ConstMatrix(reinterpret_cast<const float*>(t.bytes.data()), e.rows, e.cols);
 }
@@ -102,7 +104,8 @@ class TensorList {
   Result<const TensorInfo*> need(std::string_view name, std::string_view file) const {
     if (const TensorInfo* t = find(name)) return t;
     std::string message = detail::text(file, ": no tensor ", detail::shown(name), " among ", tensors_.size());
-    if (const auto near = index_.lower_bound(name); near != index_.end()) message += ", the next is " + detail::shown(near->first);
+    if (const auto near = index_.lower_bound(name); near != index_.end())
+      message += ", the next is " + detail::shown(near->first);
     return {ErrorCode::invalid_argument, message + ": check the name and the model's architecture"};
   }
   Result<Matrix> read_f32(std::string_view name, std::string_view file) const {

@@ -26,7 +26,10 @@ inline bool is_utf8(std::string_view s) {
       ++i;
       continue;
     }
-    const std::size_t more = lead >= 0xC2 && lead < 0xE0 ? 1 : lead >= 0xE0 && lead < 0xF0 ? 2 : lead >= 0xF0 && lead < 0xF5 ? 3 : 0;
+    const std::size_t more = lead >= 0xC2 && lead < 0xE0   ? 1
+                             : lead >= 0xE0 && lead < 0xF0 ? 2
+                             : lead >= 0xF0 && lead < 0xF5 ? 3
+                                                           : 0;
     if (more == 0 || s.size() - i <= more) return false;
     const unsigned char first = byte(i + 1);
     const unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
@@ -116,8 +119,8 @@ class JsonReader {
       default: break;
     }
     const std::size_t begin = at_;
-    while (at_ < text_.size() && (digit(text_[at_]) || (text_[at_] >= 'a' && text_[at_] <= 'z') || text_[at_] == 'E' || text_[at_] == '.' ||
-                                  text_[at_] == '+' || text_[at_] == '-'))
+    while (at_ < text_.size() && (digit(text_[at_]) || (text_[at_] >= 'a' && text_[at_] <= 'z') || text_[at_] == 'E' ||
+                                  text_[at_] == '.' || text_[at_] == '+' || text_[at_] == '-'))
       ++at_;
     const std::string_view word = text_.substr(begin, at_ - begin);
     const bool number = !word.empty() && (digit(word[0]) || (word.size() > 1 && word[0] == '-' && digit(word[1])));
@@ -133,9 +136,7 @@ class JsonReader {
     return Ok{};
   }
 
-  Error fail(std::string_view why) const {
-    return {ErrorCode::corrupt_data, text("JSON at byte ", at_, ": ", why)};
-  }
+  Error fail(std::string_view why) const { return {ErrorCode::corrupt_data, text("JSON at byte ", at_, ": ", why)}; }
 
  private:
   static bool digit(char c) { return c >= '0' && c <= '9'; }
