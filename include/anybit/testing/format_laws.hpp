@@ -123,7 +123,8 @@ inline Violation check_monotone(const FormatFacts& f) {
   return {};
 }
 
-/// No level is nearer than the chosen one. Ties are free, and thresholds are float: a tie is told to 2^-23 of the level.
+/// No level is nearer than the chosen one. Ties are free. Encoders compute in float, so a tie is told to 2^-16 of the distance
+/// between the two levels, or to 2^-23 of the levels if that is more.
 inline Violation check_nearest(const FormatFacts& f) {
   const std::vector<float>& levels = f.levels;
   const auto distance = [](float a, float b) { return std::abs(static_cast<double>(a) - static_cast<double>(b)); };
@@ -132,7 +133,7 @@ inline Violation check_nearest(const FormatFacts& f) {
     const auto above = std::lower_bound(levels.begin(), levels.end(), x);
     float best = above == levels.end() ? levels.back() : *above;
     if (above != levels.begin() && distance(*(above - 1), x) < distance(best, x)) best = *(above - 1);
-    const double slack = 0x1p-23 * std::max(std::abs(static_cast<double>(chosen)), std::abs(static_cast<double>(best)));
+    const double slack = std::max(0x1p-16 * distance(chosen, best), 0x1p-23 * std::max(std::abs(static_cast<double>(chosen)), std::abs(static_cast<double>(best))));
     if (!(distance(chosen, x) <= distance(best, x) + slack))
       return shown(x) + " is encoded as level " + shown(chosen) + ", but " + shown(best) + " is nearer";
   }
