@@ -205,6 +205,11 @@ TEST_CASE("GGUF: bad GGUF: each is an error that names file, place, value and re
     w.add_raw_tensor("t", {1}, 0, 32);
     check_error(parse(w), "tensors 's' and 't' overlap at offset 32");
   }
+  SECTION("overlap by one byte") {
+    w.add_tensor("s", {33}, "I8", std::string(33, 'x'));
+    w.add_raw_tensor("t", {1}, 24, 32);
+    check_error(parse(w), "overlap at offset 32");
+  }
   SECTION("a name that would move the cursor") { w.add_raw_tensor("\x1B[2J\n", {1}, 4, 0); check_error(parse(w), "'\\x1b[2J\\x0a'"); }
 }
 // clang-format on
