@@ -4,7 +4,7 @@
 #include <anybit/calibrate/report.hpp>
 #include <anybit/calibrate/scale_search.hpp>
 #include <anybit/calibrate/stats.hpp>
-#include <anybit/tensor/quantized_matrix.hpp>
+#include <anybit/tensor/quantize.hpp>
 
 namespace anybit::calibrate::inline ANYBIT_CODE {
 
@@ -110,15 +110,18 @@ void encode_nearest(ConstMatrix w, ConstMatrix limits, QuantizedMatrix<S>& q, Ex
   using G = typename S::granularity;
   const Index width = G::group_cols(w.cols);
   executor.parallel_for(w.rows, 1, [&](Index begin, Index end) {
-    for (Index r = begin; r < end; ++r) {
-      const auto codes = q.row(r);
+    std::vector<float> cut;
+    for (Index r = begin; r < end; ++r)
       for (Index g = 0; g < G::groups_per_row(w.cols); ++g) {
-        const Affine a = q.affine(r, g);
-        const float limit = limits.rows > 0 ? limits(r, g) : std::numeric_limits<float>::max();
-        for (Index c = g * width; c < std::min((g + 1) * width, w.cols); ++c)
-          codes[static_cast<std::size_t>(c)] = static_cast<typename S::code>(quantize_value<typename S::format>(clipped(w(r, c), limit), a));
+        const auto first = static_cast<std::size_t>(g * width), count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
+        std::span<const float> values = w.row(r).subspan(first, count);
+        if (limits.rows > 0) {
+          cut.assign(values.begin(), values.end());
+          for (float& v : cut) v = clipped(v, limits(r, g));
+          values = cut;
+        }
+        quantize_values<typename S::format>(values, q.affine(r, g), q.row(r).subspan(first, count));
       }
-    }
   });
 }
 

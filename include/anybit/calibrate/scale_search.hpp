@@ -9,6 +9,7 @@
 
 #include <anybit/core/result.hpp>
 #include <anybit/scheme/scheme.hpp>
+#include <anybit/tensor/quantize.hpp>
 
 namespace anybit::inline ANYBIT_ABI {
 
@@ -116,6 +117,7 @@ struct GridFit {
     const Affine full = plain<F>(values);
     const detail::MinMax m = detail::min_max(values);
     Affine best = stored<S>(full);
+    std::vector<code_t<F>> codes(values.size());
     double least = std::numeric_limits<double>::infinity();
     for (int i = 0; i < shrink.candidates(); ++i) {
       const float kept = static_cast<float>(1.0 - static_cast<double>(i) / shrink.steps);
@@ -123,11 +125,10 @@ struct GridFit {
       if constexpr (has_zero_point_v<F>) a = detail::span_range<F>(range, m, kept);
       else a.scale *= kept;
       a = stored<S>(a);
+      quantize_values<F>(values, a, codes);
       double error = 0;
-      for (std::size_t j = 0; j < values.size(); ++j) {
-        const float q = dequantize_value<F>(quantize_value<F>(values[j], a), a);
-        error += (importance.empty() ? 1.0 : static_cast<double>(importance[j])) * detail::power(q - values[j], shrink.norm);
-      }
+      for (std::size_t j = 0; j < values.size(); ++j)
+        error += (importance.empty() ? 1.0 : static_cast<double>(importance[j])) * detail::power(dequantize_value<F>(codes[j], a) - values[j], shrink.norm);
       if (error < least) {
         least = error;
         best = a;
