@@ -1,0 +1,12 @@
+#pragma once
+
+#include <string>
+
+#include <anybit/core/types.hpp>
+
+namespace tool {
+
+/// "Intel(R) Xeon(R) ... , 2 threads, code for avx2_fma".
+std::string machine_description(anybit::Index threads);
+
+}  // namespace tool

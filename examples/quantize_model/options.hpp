@@ -1,0 +1,32 @@
+#pragma once
+// The command line.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <anybit/core/types.hpp>
+
+namespace tool {
+
+struct Options {
+  std::string model, tokenizer;
+  std::vector<std::string> recipes;  ///< empty: all
+  std::string calibrate, evaluate;   ///< empty: the project's documentation
+  std::optional<anybit::Index> tokens, calibration_tokens;  ///< as asked for
+  anybit::Index threads = 0;  ///< 0: as many as the machine runs at once
+  bool strict = false, quick = false, list = false, verbose = false;
+  std::string save, json, svg, out;
+
+  anybit::Index tokens_wanted() const { return tokens.value_or(quick ? 1024 : 2048); }
+  anybit::Index calibration_tokens_wanted() const { return calibration_tokens.value_or(quick ? 2048 : 4096); }
+};
+
+/// The options, or the exit code with which the program ends now (after --help, or an error that has been printed).
+struct Parsed {
+  std::optional<Options> options;
+  int exit_code = 0;
+};
+Parsed parse(int argc, const char* const* argv);
+
+}  // namespace tool

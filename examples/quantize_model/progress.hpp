@@ -1,0 +1,52 @@
+#pragma once
+// One line on stderr that says what is being done and how long it will still take.
+
+#include <chrono>
+#include <mutex>
+#include <string>
+
+namespace tool {
+
+/// Seconds since construction.
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start_ = Clock::now();
+};
+
+/// "1 min 05 s", "12 s".
+std::string duration_text(double seconds);
+
+/// On a terminal the line is rewritten in place; elsewhere (a log) a line appears every ten seconds. Nothing appears before
+/// two seconds have passed. May be told from any thread.
+class Progress {
+ public:
+  Progress();
+  ~Progress();
+  Progress(const Progress&) = delete;
+
+  /// A step of the whole work begins: `share` is its part of everything, of any unit, and `expected_total` the sum of all shares.
+  void begin(std::string step, double share, double expected_total);
+  /// done of total within the step.
+  void update(double done, double total);
+  /// The step is over: its share counts as done.
+  void end();
+  /// Takes the line away, for other output.
+  void clear();
+
+ private:
+  void show(bool force);
+
+  std::mutex mutex_;
+  Stopwatch watch_;
+  bool terminal_ = false;
+  std::string step_;
+  double finished_ = 0, share_ = 0, fraction_ = 0, total_ = 1;
+  double shown_at_ = 0;
+  std::size_t shown_width_ = 0;
+};
+
+}  // namespace tool

@@ -1,0 +1,128 @@
+#include "quantize_model.hpp"
+
+#include <cstdio>
+#include <filesystem>
+
+#include <anybit/evaluate/svg.hpp>
+
+#include "machine.hpp"
+#include "options.hpp"
+#include "outputs.hpp"
+#include "progress.hpp"
+#include "workbench.hpp"
+
+namespace tool {
+
+using namespace anybit;
+using model::ModelRecipe;
+
+namespace {
+
+int fail(ExitCode code, const Error& e) {
+  std::fprintf(stderr, "quantize_model: %s\n", e.message.c_str());
+  return code;
+}
+
+void list(const RecipeBook& book) {
+  std::size_t width = 0;
+  for (const ModelRecipe& r : book.all()) width = std::max(width, r.name.size());
+  std::printf("%-*s  bits/weight  recipe and scheme (bits of a 4096 x 4096 layer)\n", static_cast<int>(width), "name");
+  for (const ModelRecipe& r : book.all())
+    std::printf("%-*s  %11.3f  %s, %s%s\n", static_cast<int>(width), r.name.c_str(), r.bits_per_weight({4096, 4096}), r.description.c_str(), r.scheme.c_str(),
+                r.compute == Compute::int8_per_token ? ", 8-bit activations" : "");
+}
+
+Result<std::vector<const ModelRecipe*>> chosen(const RecipeBook& book, const std::vector<std::string>& names) {
+  std::vector<const ModelRecipe*> recipes;
+  for (const std::string& name : names) {
+    ANYBIT_TRY(const ModelRecipe* const recipe, book.find(name));
+    if (std::find(recipes.begin(), recipes.end(), recipe) == recipes.end()) recipes.push_back(recipe);
+  }
+  if (names.empty())
+    for (const ModelRecipe& r : book.all()) recipes.push_back(&r);
+  return recipes;
+}
+
+/// Where a recipe's model is saved; empty: nowhere.
+std::string save_path(const Options& o, const ModelRecipe& recipe, std::size_t count) {
+  if (o.save.empty() || count == 1) return o.save;
+  return (std::filesystem::path(o.save) / (recipe.name + ".safetensors")).string();
+}
+
+Status check_outputs(const Options& o, const std::vector<const ModelRecipe*>& recipes) {
+  for (const std::string& path : {o.json, o.svg})
+    if (!path.empty()) {
+      ANYBIT_TRY_STATUS(check_writable(path));
+    }
+  for (const ModelRecipe* r : recipes)
+    if (const std::string path = save_path(o, *r, recipes.size()); !path.empty()) {
+      ANYBIT_TRY_STATUS(check_writable(path));
+    }
+  return Ok{};
+}
+
+Status write_outputs(const Options& o, const evaluate::EvaluationReport& report) {
+  if (!o.json.empty()) {
+    ANYBIT_TRY_STATUS(write_text(o.json, to_json(report)));
+  }
+  if (!o.svg.empty()) {
+    ANYBIT_TRY_STATUS(write_text(o.svg, evaluate::svg(report)));
+  }
+  return Ok{};
+}
+
+int run(const RecipeBook& book, const Options& options) {
+  auto recipes = chosen(book, options.recipes);
+  if (!recipes) return fail(usage, recipes.error());
+  if (auto writable = check_outputs(options, *recipes); !writable) return fail(cannot_write, writable.error());
+
+  Progress progress;
+  auto prepared = Workbench::prepare(options, *recipes, progress);
+  if (!prepared) {
+    progress.clear();
+    return fail(bad_input, prepared.error());
+  }
+  Workbench& bench = **prepared;
+  evaluate::EvaluationReport report;
+  report.model = bench.model().name;
+  report.machine = machine_description(bench.threads());
+  report.calibration_tokens = bench.calibration_tokens();
+  report.evaluation_tokens = bench.evaluation_tokens();
+  report.notes = bench.notes();
+  auto reference = bench.reference_row();
+  if (!reference) return fail(internal, reference.error());
+  report.rows.push_back(*std::move(reference));
+
+  bool failed = false;
+  for (const ModelRecipe* recipe : *recipes) {
+    auto row = bench.row(*recipe, save_path(options, *recipe, recipes->size()));
+    if (!row) {
+      progress.clear();
+      fail(recipe_failed, row.error());
+      failed = true;
+      continue;
+    }
+    for (const std::string& remark : row->remarks) report.notes.push_back(recipe->name + ": " + remark);
+    report.rows.push_back(*std::move(row));
+  }
+  progress.clear();
+  std::printf("%s on %s\n%lld calibration tokens, %lld evaluation tokens\n\n%s", report.model.c_str(), report.machine.c_str(), static_cast<long long>(report.calibration_tokens),
+              static_cast<long long>(report.evaluation_tokens), evaluate::table(report).c_str());
+  std::fflush(stdout);
+  if (auto written = write_outputs(options, report); !written) return fail(cannot_write, written.error());
+  return failed ? recipe_failed : success;
+}
+
+}  // namespace
+
+int run_quantize_model(const RecipeBook& book, int argc, const char* const* argv) {
+  const Parsed parsed = parse(argc, argv);
+  if (!parsed.options) return parsed.exit_code;
+  if (parsed.options->list) {
+    list(book);
+    return success;
+  }
+  return run(book, *parsed.options);
+}
+
+}  // namespace tool

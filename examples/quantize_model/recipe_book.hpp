@@ -1,0 +1,41 @@
+#pragma once
+// The recipes that the tool knows, in the order of its table.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <anybit/core/result.hpp>
+#include <anybit/model/model_recipe.hpp>
+
+namespace tool {
+
+class RecipeBook {
+ public:
+  /// A recipe of a name that is there already takes its place.
+  void add(anybit::model::ModelRecipe recipe);
+
+  const std::vector<anybit::model::ModelRecipe>& all() const { return recipes_; }
+  /// The error lists the names that come nearest.
+  anybit::Result<const anybit::model::ModelRecipe*> find(std::string_view name) const;
+
+ private:
+  std::vector<anybit::model::ModelRecipe> recipes_;
+};
+
+/// Insertions, deletions and substitutions that turn one word into the other.
+std::size_t edit_distance(std::string_view a, std::string_view b);
+
+/// Every recipe of the demo's table.
+RecipeBook standard_recipes();
+
+// Its parts, each compiled for itself because every scheme takes seconds.
+void add_superfloat_recipes(RecipeBook& book);
+void add_integer_recipes(RecipeBook& book);
+void add_other_format_recipes(RecipeBook& book);
+void add_gptq_recipes(RecipeBook& book);
+void add_low_bit_gptq_recipes(RecipeBook& book);
+void add_awq_recipes(RecipeBook& book);
+void add_w8a8_recipes(RecipeBook& book);
+
+}  // namespace tool

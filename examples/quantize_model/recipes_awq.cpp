@@ -1,0 +1,18 @@
+#include <anybit/algorithm/gptq.hpp>
+#include <anybit/algorithm/nearest.hpp>
+#include <anybit/scheme/presets.hpp>
+#include <anybit/transform/awq.hpp>
+
+#include "recipe_book.hpp"
+
+namespace tool {
+
+using namespace anybit;
+using model::model_recipe;
+
+void add_awq_recipes(RecipeBook& book) {
+  book.add(model_recipe("awq-int4-g128", Awq{} | Nearest<presets::AsymmetricInt<4>>{}));
+  book.add(model_recipe("awq-gptq-sf4-g128", Awq{} | Gptq<presets::ScaledSuperfloat<4>>{}));
+}
+
+}  // namespace tool

@@ -1,0 +1,61 @@
+#include "text.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <vector>
+
+#include <anybit/model/unicode.hpp>
+
+namespace tool {
+
+using namespace anybit;
+
+Result<std::string> read_text(const std::string& path) {
+  std::error_code failed;
+  if (std::filesystem::is_directory(path, failed)) return Error{ErrorCode::io, path + ": is a folder; name a text file"};
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return Error{ErrorCode::io, path + ": cannot be read; check the name and its permissions"};
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (file.bad()) return Error{ErrorCode::io, path + ": reading it failed"};
+  if (text.empty()) return Error{ErrorCode::insufficient_data, path + ": is empty; name a file with some pages of text"};
+  for (std::size_t at = 0; at < text.size();) {
+    const auto c = model::decode_utf8(std::string_view(text).substr(at));
+    if (!c.valid)
+      return Error{ErrorCode::invalid_argument, path + ": byte " + std::to_string(at) + " is not UTF-8; convert the file (iconv -f ... -t UTF-8)"};
+    at += c.bytes;
+  }
+  return text;
+}
+
+Result<TwoTexts> documentation(const std::string& folder) {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> files;
+  std::error_code failed;
+  for (fs::directory_iterator entry(fs::path(folder) / "docs", failed), end; !failed && entry != end; entry.increment(failed))
+    if (entry->path().extension() == ".md") files.push_back(entry->path());
+  std::sort(files.begin(), files.end());
+  if (fs::exists(fs::path(folder) / "README.md", failed)) files.insert(files.begin(), fs::path(folder) / "README.md");
+  if (files.empty())
+    return Error{ErrorCode::io, folder + ": has neither README.md nor docs/*.md, the default texts; give your own with --calibrate and --evaluate"};
+  std::string all;
+  for (const fs::path& file : files) {
+    ANYBIT_TRY(const std::string text, read_text(file.string()));
+    all += text + "\n\n";
+  }
+  return cut_in_two(all);
+}
+
+TwoTexts cut_in_two(std::string_view text) {
+  const std::size_t middle = text.size() / 2;
+  const std::size_t after = text.find("\n\n", middle), before = text.rfind("\n\n", middle);
+  std::size_t cut = middle;
+  if (after != std::string_view::npos) cut = after + 2;
+  if (before != std::string_view::npos && (after == std::string_view::npos || middle - before < after - middle)) cut = before + 2;
+  while (cut < text.size() && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) ++cut;  // not inside a character
+  return {std::string(text.substr(0, cut)), std::string(text.substr(cut))};
+}
+
+}  // namespace tool

@@ -1,0 +1,25 @@
+#pragma once
+// The texts that calibrate and evaluate.
+
+#include <string>
+#include <string_view>
+
+#include <anybit/core/result.hpp>
+
+namespace tool {
+
+/// The whole file, which must be UTF-8 and hold something.
+anybit::Result<std::string> read_text(const std::string& path);
+
+struct TwoTexts {
+  std::string calibrate, evaluate;
+};
+
+/// The project's own documentation (README.md and docs/*.md below `folder`, in alphabetical order), cut at the blank line
+/// nearest to the middle.
+anybit::Result<TwoTexts> documentation(const std::string& folder);
+
+/// Cut at the blank line nearest to the middle, or in the middle of a text without one.
+TwoTexts cut_in_two(std::string_view text);
+
+}  // namespace tool

@@ -1,0 +1,245 @@
+#include "workbench.hpp"
+
+#include <algorithm>
+#include <set>
+#include <thread>
+
+#include <anybit/model/container.hpp>
+
+#include "outputs.hpp"
+#include "text.hpp"
+
+namespace tool {
+
+using namespace anybit;
+using model::ModelRecipe;
+using model::TokenId;
+
+namespace {
+
+constexpr Index longest_window = 512;
+constexpr Index layer_error_samples = 128;
+
+/// The work of quantizing, in tokens of a forward pass that take as long; only for the time that is left.
+double quantization_share(const ModelRecipe& r) {
+  if (covers(r.needs, Needs::samples)) return 6000;
+  if (covers(r.needs, Needs::hessian)) return 3000;
+  return 300;
+}
+
+Index window_length(const model::DecoderConfig& c, Index tokens) { return std::min({longest_window, c.context, std::max<Index>(tokens / 2, 1)}); }
+
+}  // namespace
+
+Index Workbench::machine_threads() { return std::max<Index>(1, static_cast<Index>(std::thread::hardware_concurrency())); }
+
+Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, const std::vector<const ModelRecipe*>& recipes, Progress& progress) {
+  std::unique_ptr<Workbench> bench(new Workbench(options, progress));
+  bench->count_work(recipes);
+  progress.begin("loading " + options.model, 300, bench->work_);
+  model::LoadOptions load;
+  load.tokenizer = options.tokenizer;
+  if (const auto saved = io::AnybitFile::open(options.model))
+    for (const io::TensorInfo& t : saved->tensors())
+      if (saved->is_packed(t.name)) return Error{ErrorCode::unsupported, options.model + ": holds a model that is quantized already; give the file that it was made from"};
+  ANYBIT_TRY(model::Model loaded, model::load_model(options.model, load));
+  bench->model_ = std::make_unique<model::Model>(std::move(loaded));
+  progress.end();
+
+  std::vector<TokenId> calibration;
+  ANYBIT_TRY_STATUS(bench->load_texts(calibration));
+  Needs needs = Needs::none;
+  for (const ModelRecipe* r : recipes) needs = needs | r->needs;
+  ANYBIT_TRY_STATUS(bench->calibrate(calibration, needs));
+  ANYBIT_TRY_STATUS(bench->run_reference());
+  if (options.quick) bench->speed_ = {64, 8, 2};
+  return bench;
+}
+
+void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
+  const double evaluation = static_cast<double>(options_.tokens_wanted()), calibration = static_cast<double>(options_.calibration_tokens_wanted());
+  work_ = 300 + 2 * calibration + evaluation + 700;
+  for (const ModelRecipe* r : recipes) work_ += evaluation + 1000 + quantization_share(*r);
+}
+
+Result<std::vector<TokenId>> Workbench::tokens_of(const std::string& text, const std::string& name, Index wanted, bool asked_for, const char* option) {
+  auto encoded = model_->tokenizer.encode(text);
+  if (!encoded) return in_context(encoded.error(), name);
+  std::vector<TokenId> ids = *std::move(encoded);
+  const Index has = static_cast<Index>(ids.size()), least = asked_for ? wanted : std::min<Index>(wanted, 64);
+  if (has < least)
+    return Error{ErrorCode::insufficient_data, name + ": has " + std::to_string(has) + " tokens, " + std::to_string(least) + " are needed; give a longer text" +
+                                                   (asked_for ? std::string(" or a smaller ") + option : std::string())};
+  if (has < wanted) remarks_.push_back(name + " has only " + std::to_string(has) + " tokens, fewer than the usual " + std::to_string(wanted) + ".");
+  ids.resize(static_cast<std::size_t>(std::min(has, wanted)));
+  return ids;
+}
+
+Status Workbench::load_texts(std::vector<TokenId>& calibration) {
+  std::string calibration_name = options_.calibrate, evaluation_name = options_.evaluate;
+  TwoTexts texts;
+  if (calibration_name.empty() || evaluation_name.empty()) {
+    ANYBIT_TRY(texts, documentation(QUANTIZE_MODEL_DOCUMENTATION));
+  }
+  if (calibration_name.empty()) {
+    calibration_name = "the documentation's first half";
+  } else {
+    ANYBIT_TRY(texts.calibrate, read_text(calibration_name));
+  }
+  if (evaluation_name.empty()) {
+    evaluation_name = "the documentation's second half";
+  } else {
+    ANYBIT_TRY(texts.evaluate, read_text(evaluation_name));
+  }
+  if (texts.calibrate == texts.evaluate) remarks_.push_back("Calibration and evaluation text are the same: the calibrated recipes look better than they are.");
+  ANYBIT_TRY(calibration, tokens_of(texts.calibrate, calibration_name, options_.calibration_tokens_wanted(), options_.calibration_tokens.has_value(), "--calibration-tokens"));
+  ANYBIT_TRY(const std::vector<TokenId> evaluation, tokens_of(texts.evaluate, evaluation_name, options_.tokens_wanted(), options_.tokens.has_value(), "--tokens"));
+  const model::Vocabulary& v = model_->tokenizer.vocabulary();
+  ANYBIT_TRY(windows_, evaluate::llama_cpp_windows(evaluation, window_length(model_->decoder.config, static_cast<Index>(evaluation.size())),
+                                                   v.add_bos ? v.bos : std::nullopt));
+  return Ok{};
+}
+
+Status Workbench::calibrate(const std::vector<TokenId>& tokens, Needs needs) {
+  const model::Decoder& d = model_->decoder;
+  const Index length = window_length(d.config, static_cast<Index>(tokens.size()));
+  const model::Vocabulary& v = model_->tokenizer.vocabulary();
+  ANYBIT_TRY(const evaluate::Windows windows, evaluate::llama_cpp_windows(tokens, length, v.add_bos ? v.bos : std::nullopt));
+  progress_.begin("calibrating", 2 * static_cast<double>(tokens.size()), work_);
+  calibration_ = std::make_unique<model::ModelStats>(d, needs);
+  for (Index i = 0; i < windows.count(); ++i) {
+    ANYBIT_TRY(const Matrix hidden, calibration_->accumulate(d, windows.window(i), executor_));
+    progress_.update(static_cast<double>(i + 1), static_cast<double>(windows.count()));
+  }
+  progress_.end();
+  return Ok{};
+}
+
+Status Workbench::run_reference() {
+  const model::Decoder& d = model_->decoder;
+  progress_.begin("running the float model", static_cast<double>(evaluation_tokens()), work_);
+  held_out_ = std::make_unique<model::ModelStats>(d, Needs::samples, layer_error_samples);
+  ANYBIT_TRY(reference_, evaluate::reference_logits(d, windows_, executor_, held_out_.get(),
+                                                    [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); }));
+  for (const double nll : reference_.nll())
+    if (!std::isfinite(nll)) return Error{ErrorCode::not_finite, options_.model + ": the float model's predictions are not finite; the file is damaged or of another architecture"};
+  progress_.end();
+  progress_.begin("quantizing the embedding", 700, work_);
+  ANYBIT_TRY(embedding_, model::pack_embedding(d));
+  evaluate::RelativeError e;
+  std::vector<float> row(static_cast<std::size_t>(d.config.dim));
+  for (Index r = 0; r < d.config.vocabulary; ++r) {
+    embedding_.embedding.dequantize_row(r, row);
+    e.add(d.token_embedding.dense()->view().row(r), row);
+  }
+  embedding_error_ = e.value();
+  progress_.end();
+  return Ok{};
+}
+
+void Workbench::measure_size(const model::Decoder& d, evaluate::ReportRow& row) const {
+  Index linear_bytes = 0, linear_weights = 0, bytes = 0, weights = 0;
+  const std::set<std::string_view> outside{"token_embd.weight", "output.weight"};
+  model::for_each_linear(d, [&](const std::string& name, const model::Linear& linear) {
+    const Index size = linear.extents().size(), taken = linear.payload_bytes();
+    bytes += taken;
+    weights += size;
+    if (outside.contains(name)) return;
+    linear_bytes += taken;
+    linear_weights += size;
+  });
+  const Index gains = d.config.dim * (2 * d.config.blocks + 1);
+  bytes += gains * static_cast<Index>(sizeof(float));
+  weights += gains;
+  row.bytes = bytes;
+  row.bits_per_weight_linears = 8.0 * static_cast<double>(linear_bytes) / static_cast<double>(linear_weights);
+  row.bits_per_weight_file = 8.0 * static_cast<double>(bytes) / static_cast<double>(weights);
+}
+
+Result<evaluate::ReportRow> Workbench::reference_row() {
+  evaluate::ReportRow row;
+  row.recipe = "reference";
+  measure_size(model_->decoder, row);
+  const evaluate::Perplexity p = evaluate::perplexity(reference_.nll());
+  row.perplexity = p.value;
+  row.perplexity_plus_minus = p.plus_minus;
+  ANYBIT_TRY(const evaluate::Speed speed, evaluate::measure_speed(model_->decoder, executor_, speed_));
+  row.prompt_tokens_per_s = speed.prompt_tokens_per_s;
+  row.decode_tokens_per_s = speed.decode_tokens_per_s;
+  return row;
+}
+
+Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std::string& save) {
+  const auto update = [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); };
+  evaluate::ReportRow row;
+  row.recipe = recipe.name;
+  progress_.begin(recipe.name + ": quantizing", quantization_share(recipe), work_);
+  const Stopwatch watch;
+  model::QuantizeModelOptions options;
+  options.strict = options_.strict;
+  options.executor = executor_;
+  options.progress = update;
+  auto quantized = model::quantize_model(model_->decoder, *calibration_, recipe, embedding_, options);
+  row.quantize_s = watch.seconds();
+  progress_.end();
+  if (!quantized) return quantized.error();
+  measure_size(quantized->decoder, row);
+
+  progress_.begin(recipe.name + ": evaluating", static_cast<double>(evaluation_tokens()) + 1000, work_);
+  std::size_t fallbacks = 0;
+  std::string example;
+  for (const model::QuantizedLayer& layer : quantized->layers)
+    if (!layer.report.as_requested()) {
+      if (fallbacks++ == 0) example = layer.name + ": " + layer.report.fallbacks.front();
+    }
+  if (fallbacks > 0) row.remarks.push_back(std::to_string(fallbacks) + " of " + std::to_string(quantized->layers.size()) + " layers not exactly as asked, for example " + example);
+  if (options_.verbose)
+    for (const model::QuantizedLayer& layer : quantized->layers)
+      for (const std::string& remark : layer.report.remarks) row.remarks.push_back(layer.name + ": " + remark);
+
+  const std::vector<double> errors = evaluate::layer_errors(model_->decoder, *quantized, *held_out_, executor_);
+  for (std::size_t i = 0; i < errors.size(); ++i) {
+    row.layer_error_mean += errors[i] / static_cast<double>(errors.size());
+    if (i == 0 || !(errors[i] <= row.layer_error_worst)) {
+      row.layer_error_worst = errors[i];
+      row.layer_error_worst_name = quantized->layers[i].name;
+    }
+  }
+  if (row.layer_error_worst_name.ends_with(".weight")) row.layer_error_worst_name.resize(row.layer_error_worst_name.size() - std::string_view(".weight").size());
+
+  ANYBIT_TRY(const auto tokens, evaluate::compare(reference_, quantized->decoder, windows_, executor_, update));
+  const evaluate::KlStatistics statistics = evaluate::kl_statistics(tokens);
+  row.perplexity = statistics.perplexity;
+  row.perplexity_ratio = statistics.perplexity_ratio.value;
+  row.kl_mean = statistics.kl.value;
+  row.kl_plus_minus = statistics.kl.plus_minus;
+  row.same_top_percent = statistics.same_top_percent.value;
+  if (options_.verbose) row.remarks.push_back("KL statistics\n" + evaluate::to_text(statistics));
+  ANYBIT_TRY(const evaluate::Speed speed, evaluate::measure_speed(quantized->decoder, executor_, speed_));
+  row.prompt_tokens_per_s = speed.prompt_tokens_per_s;
+  row.decode_tokens_per_s = speed.decode_tokens_per_s;
+  if (!save.empty()) {
+    const Uninterrupted guard;
+    const model::Model saved{model_->name, quantized->decoder, model_->tokenizer};
+    ANYBIT_TRY_STATUS(model::save_model(save, saved, {.recipe = recipe.description, .source = options_.model}));
+  }
+  progress_.end();
+  return row;
+}
+
+std::vector<std::string> Workbench::notes() const {
+  std::vector<std::string> notes = remarks_;
+  const Index scored = windows_.scored();
+  char embedding[160];
+  std::snprintf(embedding, sizeof embedding, "Embedding%s of every quantized row: 8 bits in groups of 32 (8.5 bits; weight error %.2e).",
+                model_->decoder.head ? " and output head" : " and the head tied to it", embedding_error_);
+  notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included. " + std::string(embedding));
+  notes.push_back("layer err: ||(W - Q) X|| / ||W X|| on inputs from the evaluation text, mean over layers, and the worst.");
+  notes.push_back("perplexity, KL (nats), same top: " + std::to_string(scored) + " predictions, the second halves of " + std::to_string(windows_.count()) + " windows of " +
+                  std::to_string(windows_.length) + " tokens (llama.cpp's protocol).");
+  notes.push_back("t/s: " + std::to_string(speed_.prompt_tokens) + "-token random prompt; " + std::to_string(speed_.decode_tokens) +
+                  " random tokens one by one; median of " + std::to_string(speed_.repetitions) + " (llama-bench uses 512, 128, mean of 5).");
+  return notes;
+}
+
+}  // namespace tool

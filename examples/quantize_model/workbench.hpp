@@ -1,0 +1,64 @@
+#pragma once
+// The model, the texts and everything that recipes share, prepared once; then one row of the report a recipe.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <anybit/evaluate/model.hpp>
+#include <anybit/evaluate/report.hpp>
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/model/load.hpp>
+
+#include "options.hpp"
+#include "progress.hpp"
+#include "recipe_book.hpp"
+
+namespace tool {
+
+class Workbench {
+ public:
+  /// Loads the model, checks the texts, calibrates and runs the float model. `needs` is the union over the recipes.
+  static anybit::Result<std::unique_ptr<Workbench>> prepare(const Options& options, const std::vector<const anybit::model::ModelRecipe*>& recipes,
+                                                            Progress& progress);
+
+  anybit::Result<anybit::evaluate::ReportRow> reference_row();
+  /// Quantizes, evaluates, and writes the model to `save` unless that is empty.
+  anybit::Result<anybit::evaluate::ReportRow> row(const anybit::model::ModelRecipe& recipe, const std::string& save);
+
+  const anybit::model::Model& model() const { return *model_; }
+  anybit::Index threads() const { return executor_.concurrency(); }
+  anybit::Index calibration_tokens() const { return calibration_ ? calibration_->tokens() : 0; }
+  anybit::Index evaluation_tokens() const { return static_cast<anybit::Index>(windows_.tokens.size()); }
+  const anybit::evaluate::Windows& windows() const { return windows_; }
+  const anybit::evaluate::SpeedOptions& speed() const { return speed_; }
+  /// How to read the figures of this run.
+  std::vector<std::string> notes() const;
+
+ private:
+  Workbench(const Options& options, Progress& progress) : options_(options), progress_(progress), pool_(options.threads > 0 ? options.threads : machine_threads()), executor_(pool_) {}
+  static anybit::Index machine_threads();
+
+  anybit::Status load_texts(std::vector<anybit::model::TokenId>& calibration);
+  anybit::Result<std::vector<anybit::model::TokenId>> tokens_of(const std::string& text, const std::string& name, anybit::Index wanted, bool asked_for, const char* option);
+  anybit::Status calibrate(const std::vector<anybit::model::TokenId>& tokens, anybit::Needs needs);
+  anybit::Status run_reference();
+  void measure_size(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row) const;
+  void count_work(const std::vector<const anybit::model::ModelRecipe*>& recipes);
+
+  Options options_;
+  Progress& progress_;
+  anybit::ThreadPool pool_;
+  anybit::ExecutorRef executor_;
+  std::unique_ptr<anybit::model::Model> model_;
+  std::unique_ptr<anybit::model::ModelStats> calibration_, held_out_;
+  anybit::evaluate::Windows windows_;
+  anybit::evaluate::ReferenceLogits reference_;
+  anybit::model::PackedEmbedding embedding_;
+  anybit::evaluate::SpeedOptions speed_;
+  double embedding_error_ = 0;
+  double work_ = 1;  ///< all shares of the progress
+  std::vector<std::string> remarks_;
+};
+
+}  // namespace tool

@@ -1,0 +1,173 @@
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <anybit/algorithm/gptq.hpp>
+#include <anybit/evaluate/model.hpp>
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/format/formats.hpp>
+#include <anybit/model/quantize.hpp>
+#include <anybit/transform/awq.hpp>
+#include <anybit/transform/smooth_quant.hpp>
+
+#include "support/catch.hpp"
+
+using namespace anybit;
+using namespace anybit::model;
+
+namespace {
+
+/// A decoder of random weights; one input channel in eight is large, as in trained models.
+Decoder random_decoder(Index kv_heads, bool own_head = false) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  Decoder d;
+  d.config = {.vocabulary = 61, .dim = 32, .hidden = 56, .blocks = 2, .heads = 4, .kv_heads = kv_heads, .head_dim = 8, .rotary_dim = 8, .context = 64, .rope_factors = {}};
+  const auto linear = [&](Index rows, Index cols) {
+    Matrix w(rows, cols);
+    for (Index i = 0; i < w.extents().size(); ++i) w.data()[i] = normal(random) / std::sqrt(static_cast<float>(cols));
+    return Linear(std::move(w));
+  };
+  const auto gains = [&] {
+    std::vector<float> g(static_cast<std::size_t>(d.config.dim));
+    for (std::size_t j = 0; j < g.size(); ++j) g[j] = (j % 8 == 3 ? 6.f : 1.f) + 0.1f * normal(random);
+    return g;
+  };
+  const DecoderConfig& c = d.config;
+  d.token_embedding = linear(c.vocabulary, c.dim);
+  for (Index i = 0; i < c.blocks; ++i)
+    d.blocks.push_back({gains(), gains(), linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim), linear(c.kv_width(), c.dim), linear(c.dim, c.query_width()),
+                        linear(c.hidden, c.dim), linear(c.hidden, c.dim), linear(c.dim, c.hidden)});
+  d.output_norm = gains();
+  if (own_head) d.head = linear(c.vocabulary, c.dim);
+  REQUIRE(check(d).ok());
+  return d;
+}
+
+std::vector<TokenId> ids(Index n, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<TokenId> out(static_cast<std::size_t>(n));
+  for (TokenId& id : out) id = static_cast<TokenId>(random() % 61);
+  return out;
+}
+
+ModelStats calibrated(const Decoder& d, Needs needs) {
+  ModelStats stats(d, needs);
+  for (unsigned w = 0; w < 4; ++w) REQUIRE(stats.accumulate(d, ids(48, w), {}).ok());
+  return stats;
+}
+
+/// Largest difference of logits, with the embedding kept in floats so that only the linears differ.
+float logit_difference(const Decoder& a, Decoder b) {
+  b.token_embedding = a.token_embedding;
+  b.head = a.head;
+  KvCache ca(a.config, 40), cb(a.config, 40);
+  const Matrix x = forward(a, ids(40, 99), ca).value(), y = forward(b, ids(40, 99), cb).value();
+  float worst = 0;
+  for (Index i = 0; i < x.extents().size(); ++i) worst = std::max(worst, std::abs(x.data()[i] - y.data()[i]));
+  return worst;
+}
+
+using Fine = Nearest<Superfloat<16>, PerGroup<16>, ScaleF32>;
+
+}  // namespace
+
+TEST_CASE("scales of inputs are folded into norms and upstream rows: 16-bit weights give the float model's logits") {
+  for (const Index kv_heads : {Index{4}, Index{2}}) {  // 4: v feeds o row by row; 2: it does not
+    const Decoder d = random_decoder(kv_heads);
+    const ModelStats stats = calibrated(d, Needs::hessian | Needs::samples);
+    const PackedEmbedding embedding = pack_embedding(d).value();
+    for (const ModelRecipe& recipe : {model_recipe("plain", Fine{}), model_recipe("smooth", SmoothQuant{.alpha = 0.8f} | Fine{}),
+                                      model_recipe("awq", Awq{} | Nearest<Superfloat<16>, PerGroup<16>, ScaleF32>{}),
+                                      model_recipe("both", SmoothQuant{} | Awq{} | Fine{})}) {
+      INFO(recipe.name << " " << kv_heads);
+      const QuantizedModel q = quantize_model(d, stats, recipe, embedding).value();
+      CHECK(logit_difference(d, q.decoder) < 0.02f);
+      REQUIRE(q.layers.size() == 14);
+      bool scaled = false;
+      for (const QuantizedLayer& layer : q.layers) scaled |= !layer.input_scale.empty();
+      CHECK(scaled == (recipe.name != "plain"));
+      ModelStats inputs(d, Needs::samples, 16);
+      REQUIRE(inputs.accumulate(d, ids(48, 5), {}).ok());
+      for (const double e : evaluate::layer_errors(d, q, inputs, {})) CHECK(e < 2e-3);
+    }
+  }
+}
+
+TEST_CASE("smoothing leaves o and down alone") {
+  const Decoder d = random_decoder(4);
+  const QuantizedModel q = quantize_model(d, calibrated(d, Needs::abs_max), model_recipe("smooth", SmoothQuant{} | Fine{}), pack_embedding(d).value()).value();
+  for (const QuantizedLayer& layer : q.layers) {
+    const bool normed = layer.name.find("attn_output") == std::string::npos && layer.name.find("ffn_down") == std::string::npos;
+    CHECK(layer.input_scale.empty() != normed);
+    CHECK(layer.output_scale.empty());
+  }
+}
+
+TEST_CASE("the quantized model is the same for any number of threads") {
+  const Decoder d = random_decoder(2, true);
+  const ModelStats stats = calibrated(d, Needs::hessian);
+  const ModelRecipe recipe = model_recipe("gptq", Gptq<Superfloat<4>, PerGroup<24>>{});
+  const PackedEmbedding embedding = pack_embedding(d).value();
+  const QuantizedModel one = quantize_model(d, stats, recipe, embedding).value();
+  CHECK(one.decoder.head->packed() != nullptr);
+  for (const Index threads : {2, 3}) {
+    ThreadPool pool(threads);
+    ModelStats again(d, Needs::hessian);
+    for (unsigned w = 0; w < 4; ++w) REQUIRE(again.accumulate(d, ids(48, w), pool).ok());
+    QuantizeModelOptions options;
+    options.executor = pool;
+    Index told = 0;
+    options.progress = [&](Index done, Index total) { told = done, CHECK(total == 4); };
+    const QuantizedModel many = quantize_model(d, again, recipe, embedding, options).value();
+    CHECK(told == 4);
+    REQUIRE(many.layers.size() == one.layers.size());
+    std::vector<const AnyPacked*> a, b;
+    for_each_linear(one.decoder, [&](const std::string&, const Linear& l) { a.push_back(l.packed()); });
+    for_each_linear(many.decoder, [&](const std::string&, const Linear& l) { b.push_back(l.packed()); });
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      const auto x = a[i]->bytes().bytes(), y = b[i]->bytes().bytes();
+      CHECK(std::equal(x.begin(), x.end(), y.begin(), y.end()));
+    }
+  }
+}
+
+TEST_CASE("evaluation of a model against itself, and layer errors against the definition") {
+  const Decoder d = random_decoder(2);
+  const auto windows = evaluate::llama_cpp_windows(ids(100, 3), 25).value();
+  CHECK(windows.count() == 4);
+  ModelStats inputs(d, Needs::samples, 32);
+  const auto reference = evaluate::reference_logits(d, windows, {}, &inputs).value();
+  CHECK(reference.positions() == 4 * 12);
+  for (const auto& t : evaluate::compare(reference, d, windows, {}).value()) {
+    CHECK(std::abs(t.kl) < 1e-12);
+    CHECK(t.same_top);
+    CHECK(t.nll == t.nll_reference);
+  }
+  // By hand, window 2, second scored position: position 13 predicts token 14.
+  KvCache cache(d.config, 25);
+  const Matrix all = forward(d, windows.window(2), cache).value();
+  CHECK(reference.nll()[2 * 12 + 1] == Approx(evaluate::negative_log_likelihood(all.view().row(13), windows.window(2)[14])).epsilon(1e-5));
+
+  const QuantizedModel q = quantize_model(d, calibrated(d, Needs::none), model_recipe("int3", Nearest<SInt<3>, PerGroup<32>>{}), pack_embedding(d).value()).value();
+  double kl = 0;
+  for (const auto& t : evaluate::compare(reference, q.decoder, windows, {}).value()) kl += t.kl;
+  CHECK(kl > 0.01);
+  const std::vector<double> errors = evaluate::layer_errors(d, q, inputs, {});
+  for (std::size_t i = 0; i < q.layers.size(); ++i)
+    if (q.layers[i].name == "blk.1.ffn_up.weight") {
+      const Matrix& w = *d.blocks[1].up.dense();
+      Matrix back(w.rows(), w.cols());
+      for (Index r = 0; r < w.rows(); ++r) q.decoder.blocks[1].up.read_row(r, {back.data() + r * w.cols(), static_cast<std::size_t>(w.cols())});
+      CHECK(errors[i] == Approx(evaluate::output_error(w.view(), back.view(), inputs.at(1, Site::ffn_gate_up, Needs::samples).samples())).epsilon(1e-4));
+    }
+}
+
+TEST_CASE("a model that cannot be quantized as asked says which layer and recipe") {
+  const Decoder d = random_decoder(2);
+  const PackedEmbedding embedding = pack_embedding(d).value();
+  const auto nothing_seen = quantize_model(d, ModelStats(d, Needs::hessian), model_recipe("my-gptq", Gptq<SInt<4>>{}), embedding);
+  REQUIRE_FALSE(nothing_seen.ok());
+  CHECK(nothing_seen.error().message.find("recipe my-gptq: blk.0.attn_output.weight") != std::string::npos);
+}
