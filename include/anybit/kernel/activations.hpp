@@ -16,16 +16,29 @@ namespace anybit::kernel::inline ANYBIT_CODE {
 inline constexpr Index max_segment = 512;
 static_assert(max_segment * 255 * 127 < 1 << 24);
 
-/// The end of the segment that starts at `first`.
-constexpr Index segment_end(Index first, Index cols, Index group) {
-  return std::min({cols, (first / group + 1) * group, first + max_segment});
-}
+/// Walks over the segments of a row, without a division.
+class Segment {
+ public:
+  Index first = 0, length, group = 0;
+
+  ANYBIT_INLINE Segment(Index cols, Index group_cols) : length(std::min({cols, group_cols, max_segment})), cols_(cols), group_cols_(group_cols), group_end_(group_cols) {}
+  ANYBIT_INLINE bool done() const { return first >= cols_; }
+  ANYBIT_INLINE Index end() const { return first + length; }
+  ANYBIT_INLINE void next() {
+    first += length;
+    if (first == group_end_) ++group, group_end_ += group_cols_;
+    length = std::min({cols_ - first, group_end_ - first, max_segment});
+  }
+
+ private:
+  Index cols_, group_cols_, group_end_;
+};
 
 /// token t = scales[t] * codes. Every segment starts at a multiple of 4 codes; the gaps are 0.
 /// A token with NaN or infinity has scale NaN and codes 0, so that its outputs are NaN and no other's are touched.
 struct RoundedActivations {
   Index tokens = 0, cols = 0, group = 1, segments = 0, stride = 0;
-  const std::int8_t* codes = nullptr;   ///< tokens x stride, |code| <= 127
+  const std::int8_t* codes = nullptr;   ///< tokens x stride and 64 more that may be read, |code| <= 127
   const float* scales = nullptr;        ///< a token
   const std::int32_t* sums = nullptr;   ///< tokens x segments: the sum of a segment's codes
 };
@@ -41,7 +54,7 @@ inline float round_token(const float* x, Index n, std::int8_t* codes) {
   }
   const float scale = largest / 127.0f;
   if (!finite || scale == 0) {
-    std::memset(codes, 0, static_cast<std::size_t>(n));
+    std::fill(codes, codes + n, std::int8_t{0});
     return finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
   }
   const simd::f32 divisor = simd::broadcast(scale), top = simd::broadcast(127.0f), bottom = simd::broadcast(-127.0f);
@@ -61,12 +74,8 @@ template <Executor E>
 RoundedActivations round_activations(ConstMatrix x, Index group, Workspace& workspace, E&& executor) {
   RoundedActivations r;
   r.tokens = x.rows, r.cols = x.cols, r.group = group;
-  for (Index first = 0; first < x.cols; ++r.segments) {
-    const Index end = segment_end(first, x.cols, group);
-    r.stride += round_up(end - first, 4);
-    first = end;
-  }
-  auto* codes = workspace.get<std::int8_t>(Workspace::codes, r.tokens * r.stride);
+  for (Segment s(x.cols, group); !s.done(); s.next(), ++r.segments) r.stride += round_up(s.length, 4);
+  auto* codes = workspace.get<std::int8_t>(Workspace::codes, r.tokens * r.stride + 64);
   auto* scales = workspace.get<float>(Workspace::scales, r.tokens);
   auto* sums = workspace.get<std::int32_t>(Workspace::sums, r.tokens * r.segments);
   executor.parallel_for(x.rows, 1, [&](Index begin, Index last) {

@@ -12,6 +12,9 @@
 //   interleave(rows, stride, n, out)   dwords k = 0 .. n - 1 of 16 byte rows, out[k * 64 + 4 * row]; n a multiple of 16,
 //                             rows readable and out writable up to there
 //   tile_tokens               tokens that a tile computes at once
+//   row_tokens                up to so many tokens, rows are multiplied one by one (0: never), with
+//   segment_dots<MaxByte>(b, x, n, count, out)   out[s] = sum over j < n of b[s * n + j] * x[s * n + j]; n a multiple of 32,
+//                             count at most 8; all 8 of out may be written
 
 #include <cstdint>
 #include <cstring>
@@ -26,7 +29,7 @@ struct Generic {
   struct Ints { std::int32_t v[16]; };
   struct Floats { float v[16]; };
   struct Bytes { const std::uint8_t* p; };
-  static constexpr int tile_tokens = 2;
+  static constexpr int tile_tokens = 2, row_tokens = 0;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     Ints r;

@@ -2,6 +2,9 @@
 // Codes to levels, a vector at a time. The policy follows from the format's own properties, so that a format which
 // nobody wrote a kernel for gets a vectorized one.
 
+#include <bit>
+#include <limits>
+
 #include <anybit/format/format.hpp>
 #include <anybit/kernel/integer_levels.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
@@ -9,30 +12,38 @@
 namespace anybit::kernel::inline ANYBIT_CODE {
 
 /// Formats whose codes are a sign bit over bits that shift into a float's exponent and mantissa: level =
-/// +-float_from_bits(magnitude << shift) * scale. Every minifloat without special values is of this kind.
+/// +-float_from_bits(magnitude << shift) * scale. Every minifloat is of this kind; its codes for infinity and NaN, if any,
+/// are the highest magnitudes.
 struct FloatShift {
   bool fits = false;
   int shift = 0;
   float scale = 0;
+  unsigned finite = 0, infinite = 0;  ///< magnitudes below `finite` are numbers, those below `infinite` infinity, then NaN
 };
 template <Format F>
 constexpr FloatShift float_shift() {
-  if constexpr (F::bits < 3 || F::bits > 8) return {};
-  else {
-    constexpr unsigned sign = 1u << (F::bits - 1);
-    for (int mantissa = 0; mantissa < F::bits - 1; ++mantissa) {
-      FloatShift s{true, 23 - mantissa, 0};
-      // Codes 0 .. sign-1 become floats with exponent field 0 .. 2^E - 1, a power of two away from the levels.
-      const float first = std::bit_cast<float>((sign >> 1) << s.shift), level = F::decode(static_cast<Code>(sign >> 1));
-      if (!(first > 0) || !(level > 0) || !(level < 3e38f)) continue;
-      const std::uint32_t ratio_bits = std::bit_cast<std::uint32_t>(level), first_bits = std::bit_cast<std::uint32_t>(first);
-      if ((ratio_bits & 0x7FFFFFu) != (first_bits & 0x7FFFFFu)) continue;
-      const int exponent = static_cast<int>(ratio_bits >> 23) - static_cast<int>(first_bits >> 23) + 127;
-      if (exponent < 1 || exponent > 254) continue;
-      s.scale = std::bit_cast<float>(static_cast<std::uint32_t>(exponent) << 23);
-      for (unsigned c = 0; c < 2 * sign; ++c) {
-        const float magnitude = std::bit_cast<float>((c & (sign - 1)) << s.shift) * s.scale;
-        if ((c & sign ? -magnitude : magnitude) != F::decode(static_cast<Code>(c))) { s.fits = false; break; }
+  if constexpr (F::bits < 3 || F::bits > 8) {
+    return {};
+  } else {
+    constexpr float inf = std::numeric_limits<float>::infinity();
+    constexpr unsigned sign = 1u << (F::bits - 1), one = sign >> 1;
+    const auto level = [](unsigned c) { return F::decode(static_cast<Code>(c)); };
+    FloatShift s;
+    for (s.finite = 0; s.finite < sign && level(s.finite) < inf && level(s.finite) > -inf;) ++s.finite;
+    for (s.infinite = s.finite; s.infinite < sign && level(s.infinite) == inf;) ++s.infinite;
+    for (int mantissa = 0; mantissa < F::bits - 1 && one < s.finite; ++mantissa) {
+      s.shift = 23 - mantissa;
+      // A normal number of both fixes the scale, a power of two, if this is the right number of mantissa bits.
+      const std::uint32_t from = one << s.shift, to = std::bit_cast<std::uint32_t>(level(one));
+      const std::uint32_t scale = to - from + (127u << 23);
+      if (to >> 31 || (scale & 0x7FFFFFu) != 0 || scale == 0 || scale >= (255u << 23)) continue;
+      s.scale = std::bit_cast<float>(scale);
+      s.fits = true;
+      for (unsigned m = 0; m < sign && s.fits; ++m) {
+        const float v = level(m), negative = level(m | sign), expected = std::bit_cast<float>(m << s.shift) * s.scale;
+        if (m < s.finite) s.fits = v == expected && negative == -expected;
+        else if (m < s.infinite) s.fits = v == inf && negative == -inf;
+        else s.fits = v != v && negative != negative;
       }
       if (s.fits) return s;
     }
@@ -40,53 +51,95 @@ constexpr FloatShift float_shift() {
   }
 }
 
-/// Levels of `simd::width` codes at once; reads exactly that many codes. Equal to F::decode but for the sign of zero.
-template <Format F>
+/// Levels of `simd::width` codes at once, over a common factor, equal to F::decode but for the sign of zero. First prepare() the codes: some
+/// formats have a step that is cheaper on bytes. Where that finds no infinity or NaN, Specials = false is enough.
+template <Format F, bool Specials = true>
 class Levels {
   using code = code_t<F>;
 
- public:
-  ANYBIT_INLINE simd::f32 operator()(const code* p) const { return decode(simd::load_i32(p)); }
-
- private:
   static constexpr int bits = F::bits;
-  static constexpr FloatShift shifted = float_shift<F>();
-  enum class How { integer, table, shift, scalar };
-  static constexpr bool arithmetic() {
-    if constexpr (has_integer_dot_v<F>) return level_map<F>() != LevelMap::table;
-    else return false;
+  static constexpr unsigned half = 1u << (bits - 1);
+  enum class How { signed_bytes, unsigned_bytes, shift, table, scalar };
+  static constexpr How choose() {
+    if constexpr (bits > 8) return How::scalar;
+    else if constexpr (has_integer_dot_v<F>) {
+      if (level_map<F>() != LevelMap::table)
+        return integer_range_v<F>.lowest >= -128 && integer_range_v<F>.highest <= 127 ? How::signed_bytes : How::unsigned_bytes;
+    }
+    return bits > 4 && float_shift<F>().fits ? How::shift : How::table;
   }
-  static constexpr How how = arithmetic() ? How::integer : bits > 8 ? How::scalar : bits > 4 && shifted.fits ? How::shift : How::table;
+  static constexpr How how = choose();
 
-  ANYBIT_INLINE simd::f32 decode(simd::i32 c) const {
-    if constexpr (how == How::integer) {
-      constexpr std::int32_t half = 1 << (bits - 1);
-      constexpr LevelMap map = level_map<F>();
-      simd::f32 v;
-      if constexpr (map == LevelMap::identity) {
-        v = simd::to_f32(c);
-        if constexpr (min_int<F>() != 0) v = v + simd::broadcast(static_cast<float>(min_int<F>()));
-      } else if constexpr (map == LevelMap::flip_sign_bit) {
-        v = simd::to_f32((c ^ simd::broadcast(half)) + simd::broadcast(min_int<F>()));
-      } else {
-        const simd::u32 sign = simd::shift_left(simd::as_u32(c & simd::broadcast(half)), 32 - bits);
-        v = simd::as_f32(simd::as_u32(simd::to_f32(c & simd::broadcast(half - 1))) ^ sign);
-      }
-      if constexpr (F::step != 1.0f) v = v * simd::broadcast(static_cast<float>(F::step));
-      return v;
+ public:
+  /// In place; up to round_up(n, 64) codes may be read and written. True if a minifloat's special value is among them.
+  static ANYBIT_INLINE bool prepare(code* codes, Index n) {
+    bool special = false;
+    if constexpr (how == How::shift && float_shift<F>().finite < half) {
+      std::uint8_t found = 0;
+      for (Index i = 0; i < n; i += 64)
+        for (Index j = 0; j < 64; ++j) found = static_cast<std::uint8_t>(found | ((codes[i + j] & (half - 1)) >= float_shift<F>().finite));
+      special = found != 0;
+    }
+    if constexpr (how == How::signed_bytes || how == How::unsigned_bytes) {
+      constexpr int lowest = how == How::signed_bytes ? integer_range_v<F>.lowest : 0;
+      if constexpr (lowest != 0 || level_map<F>() != LevelMap::identity)
+        if constexpr (bits < 8 || level_map<F>() != LevelMap::flip_sign_bit)
+          in_place(codes, n, [](code c) { return static_cast<code>(level_byte<F>(c) + lowest); });
+    } else if constexpr (how == How::shift && bits < 8) {
+      in_place(codes, n, [](code c) { return static_cast<code>(c << (8 - bits)); });
+    }
+    return special;
+  }
+
+  /// What the scale is to be multiplied with, so that vectors need not be: level = factor * (what operator() gives). A power
+  /// of two, so nothing is rounded as long as scale * factor is not subnormal.
+  static constexpr float factor = [] {
+    if constexpr (how == How::signed_bytes && !has_zero_point_v<F>)
+      if ((std::bit_cast<std::uint32_t>(static_cast<float>(F::step)) & 0x7FFFFFu) == 0) return static_cast<float>(F::step);
+    return 1.0f;
+  }();
+
+  ANYBIT_INLINE simd::f32 operator()(const code* p) const {
+    if constexpr (how == How::signed_bytes) {
+      return stepped(simd::load_f32(reinterpret_cast<const std::int8_t*>(p)));
+    } else if constexpr (how == How::unsigned_bytes) {
+      return stepped(simd::load_f32(p) + simd::broadcast(static_cast<float>(integer_range_v<F>.lowest)));
     } else if constexpr (how == How::shift) {
-      constexpr std::int32_t sign = 1 << (bits - 1);
-      const simd::f32 magnitude = simd::as_f32(simd::shift_left(simd::as_u32(c & simd::broadcast(sign - 1)), shifted.shift)) * simd::broadcast(shifted.scale);
-      return simd::as_f32(simd::as_u32(magnitude) ^ simd::shift_left(simd::as_u32(c & simd::broadcast(sign)), 32 - bits));
+      constexpr FloatShift s = float_shift<F>();
+      constexpr std::uint32_t mask = 0x80000000u | (half - 1) << s.shift;
+      const simd::u32 c = simd::as_u32(simd::load_i32(reinterpret_cast<const std::int8_t*>(p)));  // the sign fills the upper bits
+      simd::f32 v = simd::as_f32(simd::shift_left(c, s.shift - (8 - bits)) & simd::broadcast(mask)) * simd::broadcast(s.scale);
+      if constexpr (Specials && s.finite < half) {
+        const simd::f32 largest = simd::broadcast(F::decode(static_cast<Code>(s.finite - 1)));
+        const simd::f32 raw = simd::abs(v), nan = simd::broadcast(std::numeric_limits<float>::quiet_NaN());
+        if constexpr (s.infinite > s.finite) {
+          constexpr float infinite = std::bit_cast<float>((s.infinite - 1) << s.shift) * s.scale;
+          const simd::f32 special = simd::select_greater(raw, simd::broadcast(infinite), nan, v * simd::broadcast(std::numeric_limits<float>::infinity()));
+          v = simd::select_greater(raw, largest, special, v);
+        } else {
+          v = simd::select_greater(raw, largest, nan, v);
+        }
+      }
+      return v;
     } else if constexpr (how == How::table) {
-      return table_[c];
+      return table_[simd::load_i32(p)];
     } else {
-      std::int32_t codes[static_cast<std::size_t>(simd::width)];
       float levels[static_cast<std::size_t>(simd::width)];
-      simd::store(codes, c);
-      for (Index i = 0; i < simd::width; ++i) levels[i] = F::decode(static_cast<Code>(codes[i]));
+      for (Index i = 0; i < simd::width; ++i) levels[i] = F::decode(p[i]);
       return simd::load(levels);
     }
+  }
+
+ private:
+  /// Constant inner length: compilers vectorize it at -O2 too.
+  template <class Map>
+  static ANYBIT_INLINE void in_place(code* codes, Index n, Map map) {
+    for (Index i = 0; i < n; i += 64)
+      for (Index j = 0; j < 64; ++j) codes[i + j] = map(codes[i + j]);
+  }
+  static ANYBIT_INLINE simd::f32 stepped(simd::f32 v) {
+    if constexpr (F::step == factor) return v;
+    else return v * simd::broadcast(static_cast<float>(F::step));
   }
 
   struct Nothing {

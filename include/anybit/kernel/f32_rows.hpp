@@ -51,6 +51,21 @@ inline void f32_tile(const float* panel, const float* x, Index x_stride, Index n
   }
 }
 
+/// One token, without a panel.
+inline void f32_dots(const RowSource& w, const float* x, float* y, Index begin, Index end) {
+  const Index cols = w.extents.cols;
+  for (Index row = begin; row < end;) {
+    const Index rows = end - row >= dot_rows ? dot_rows : 1;
+    float sum[static_cast<std::size_t>(dot_rows)];
+    for (Index first = 0; first < cols; first += block_cols) {
+      w.prefetch(row + rows, rows, first, std::min(block_cols, cols - first));
+      (rows == 1 ? w.dot : w.dots)(w.tensor, row, first, std::min(block_cols, cols - first), x + first, sum);
+      for (Index r = 0; r < rows; ++r) y[row + r] = first > 0 ? y[row + r] + sum[r] : sum[r];
+    }
+    row += rows;
+  }
+}
+
 }  // namespace detail
 
 /// Rows begin .. end - 1 of the weights: y(token, row). Allocates nothing. A value does not depend on which rows and
@@ -62,12 +77,14 @@ inline void f32_rows(const RowSource& w, ConstMatrix x, MutableMatrix y, Index b
     for (Index t = 0; t < tokens; ++t) std::fill(y.data + t * y.stride + begin, y.data + t * y.stride + end, 0.0f);
     return;
   }
+  if (tokens == 1 && w.dots) return f32_dots(w, x.data, y.data, begin, end);
   alignas(64) float panel[static_cast<std::size_t>(f32_panel_rows * f32_panel_stride)];
   const Index panel_rows = tokens < 2 * f32_tile_tokens ? f32_tile_rows : f32_panel_rows;
   for (Index r0 = begin; r0 < end; r0 += panel_rows) {
     const Index rows = std::min(panel_rows, end - r0);
     for (Index k0 = 0; k0 < cols; k0 += block_cols) {
       const Index n = std::min(block_cols, cols - k0), padded = round_up(n, simd::width);
+      w.prefetch(r0 + rows, rows, k0, n);
       for (Index r = 0; r < round_up(rows, f32_tile_rows); ++r) {
         float* out = panel + r * f32_panel_stride;
         if (r < rows) w.weights(w.tensor, r0 + r, k0, n, out);

@@ -15,29 +15,33 @@ inline constexpr Index int8_tile_rows = 16;
 /// A block of consecutive segments of 16 rows.
 struct BytePanel {
   static constexpr Index row_stride = block_cols + decode_slack;
+  static constexpr auto most_segments = static_cast<std::size_t>(block_cols / 4);
   Index segments = 0;
-  std::array<Index, static_cast<std::size_t>(block_cols / 4)> dwords;                         // of each segment
-  alignas(64) std::array<std::uint8_t, static_cast<std::size_t>(16 * row_stride)> bytes;      // [dword][row][4]
-  alignas(64) std::array<float, static_cast<std::size_t>(block_cols / 4 * 16)> scales;        // [segment][row]
-  alignas(64) std::array<std::int32_t, static_cast<std::size_t>(block_cols / 4 * 16)> offsets;
+  std::array<Index, most_segments> dwords;                                                  // of each segment
+  alignas(64) std::array<std::uint8_t, static_cast<std::size_t>(16 * row_stride)> bytes;    // [dword][row][4]
+  alignas(64) std::array<float, most_segments * 16> scales;                                 // [segment][row]
+  alignas(64) std::array<std::int32_t, most_segments * 16> offsets;
 };
 
-/// Segments from column `first` on, as many as fit. Returns the column after them. Rows past `rows` count as zeros.
+/// Segments from `segment` on, as many as fit; leaves it after them. Rows past `rows` count as zeros.
 template <class Arch>
-inline Index fill_panel(const RowSource& w, Index row, Index rows, Index first, BytePanel& panel) {
+inline void fill_panel(const RowSource& w, Index row, Index rows, Segment& segment, BytePanel& panel) {
   alignas(64) std::uint8_t rowwise[static_cast<std::size_t>(16 * BytePanel::row_stride)];
-  const Index cols = w.extents.cols;
-  Index end = first, padded = 0;
+  std::array<Index, BytePanel::most_segments> lengths, groups;
+  const Index first = segment.first, first_group = segment.group;
+  Index padded = 0, end = first, last_group = first_group;
   bool gaps = false;
-  for (panel.segments = 0; end < cols;) {
-    const Index next = segment_end(end, cols, w.group), n = round_up(next - end, 4);
-    if (padded + n > block_cols) break;
-    gaps = gaps || (n != next - end && next != cols);
-    panel.dwords[static_cast<std::size_t>(panel.segments++)] = n / 4;
-    padded += n;
-    end = next;
+  for (panel.segments = 0; !segment.done() && padded + round_up(segment.length, 4) <= block_cols; segment.next()) {
+    const auto s = static_cast<std::size_t>(panel.segments++);
+    gaps = gaps || padded != segment.first - first;
+    lengths[s] = segment.length;
+    groups[s] = segment.group - first_group;
+    panel.dwords[s] = ceil_div(segment.length, 4);
+    padded += 4 * panel.dwords[s];
+    end = segment.end();
+    last_group = segment.group;
   }
-  const Index first_group = first / w.group, groups = (end - 1) / w.group - first_group + 1;
+  w.prefetch(row + 16, 16, first, end - first);
   for (Index r = 0; r < 16; ++r) {
     std::uint8_t* out = rowwise + r * BytePanel::row_stride;
     if (r >= rows) {
@@ -45,27 +49,29 @@ inline Index fill_panel(const RowSource& w, Index row, Index rows, Index first, 
       for (Index s = 0; s < panel.segments; ++s) panel.scales[static_cast<std::size_t>(s * 16 + r)] = 0, panel.offsets[static_cast<std::size_t>(s * 16 + r)] = 0;
       continue;
     }
-    float scales[static_cast<std::size_t>(block_cols / 4)];
-    std::int32_t offsets[static_cast<std::size_t>(block_cols / 4)];
-    w.affines(w.tensor, row + r, first_group, groups, scales, offsets);
-    std::uint8_t tight[static_cast<std::size_t>(BytePanel::row_stride)];
-    w.bytes(w.tensor, row + r, first, end - first, gaps ? tight : out);
-    Index column = first, at = 0;
+    float scales[static_cast<std::size_t>(block_cols / 4 + decode_slack)];
+    std::int32_t offsets[static_cast<std::size_t>(block_cols / 4 + decode_slack)];
+    w.affines(w.tensor, row + r, first_group, last_group - first_group + 1, scales, offsets);
     for (Index s = 0; s < panel.segments; ++s) {
-      const Index next = segment_end(column, cols, w.group), g = column / w.group - first_group;
-      if (gaps) {
-        std::memset(out + at + 4 * panel.dwords[static_cast<std::size_t>(s)] - 4, 0, 4);
-        std::memcpy(out + at, tight + (column - first), static_cast<std::size_t>(next - column));
-      }
-      panel.scales[static_cast<std::size_t>(s * 16 + r)] = scales[g];
-      panel.offsets[static_cast<std::size_t>(s * 16 + r)] = offsets[g];
-      at += 4 * panel.dwords[static_cast<std::size_t>(s)];
-      column = next;
+      panel.scales[static_cast<std::size_t>(s * 16 + r)] = scales[groups[static_cast<std::size_t>(s)]];
+      panel.offsets[static_cast<std::size_t>(s * 16 + r)] = offsets[groups[static_cast<std::size_t>(s)]];
     }
-    for (Index i = gaps ? at : end - first; i % 64 != 0; ++i) out[i] = 0;
+    if (!gaps) {
+      w.bytes(w.tensor, row + r, first, end - first, out);
+      std::memset(out + (end - first), 0, static_cast<std::size_t>(round_up(end - first, 64) - (end - first)));
+      continue;
+    }
+    std::uint8_t tight[static_cast<std::size_t>(BytePanel::row_stride)];
+    w.bytes(w.tensor, row + r, first, end - first, tight);
+    std::memset(out, 0, static_cast<std::size_t>(round_up(padded, 64)));
+    Index from = 0, to = 0;
+    for (std::size_t s = 0; s < static_cast<std::size_t>(panel.segments); ++s) {
+      std::memcpy(out + to, tight + from, static_cast<std::size_t>(lengths[s]));
+      from += lengths[s];
+      to += 4 * panel.dwords[s];
+    }
   }
   Arch::interleave(rowwise, BytePanel::row_stride, round_up(padded / 4, 16), panel.bytes.data());
-  return end;
 }
 
 /// Adds a panel's products with `Tokens` tokens to sums[token][row]. `Parts` chains of additions a sum hide their latency.
@@ -112,25 +118,109 @@ inline void int8_tile(const BytePanel& panel, const std::int8_t* x, Index x_stri
   for (int t = 0; t < Tokens; ++t) Arch::store(sums + 16 * t, total[t]);
 }
 
+/// A run of segments for int8_row_products, the same for every row.
+struct SegmentRun {
+  static constexpr Index most_segments = 128, most_columns = 8 * max_segment;
+  Index first, first_group, columns = 0, count = 0;
+  Index regular = 0;  ///< the first so many segments are `full` columns long
+  bool split = false; ///< some group has several segments
+  std::array<Index, static_cast<std::size_t>(most_segments + 1)> starts, groups;  ///< relative to first and first_group
+
+  SegmentRun(Segment& s, Index full) : first(s.first), first_group(s.group) {
+    starts[0] = 0;
+    for (; count < most_segments && !s.done() && s.end() - first <= most_columns; s.next()) {
+      const auto i = static_cast<std::size_t>(count++);
+      regular += s.length == full && regular == count - 1;
+      groups[i] = s.group - first_group;
+      split = split || groups[i] != static_cast<Index>(i);
+      starts[i + 1] = columns = s.end() - first;
+    }
+  }
+  Index start(Index s) const { return starts[static_cast<std::size_t>(s)]; }
+  Index group(Index s) const { return groups[static_cast<std::size_t>(s)]; }
+};
+
+/// Few tokens: whole rows against whole tokens, columns along the lanes, a run of segments at a time. The same sums of
+/// segments and the same order of adding them as int8_tile, so the same bits. Groups must be multiples of 32 columns.
+template <class Arch, int MaxByte>
+inline void int8_row_products(const RowSource& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
+  constexpr Index block = 4, slots = SegmentRun::most_segments + decode_slack;
+  const Index full = std::min({w.group, max_segment, w.extents.cols});
+  alignas(64) std::uint8_t bytes[static_cast<std::size_t>(SegmentRun::most_columns + decode_slack)];
+  float scales[static_cast<std::size_t>(block)][static_cast<std::size_t>(slots)], values[static_cast<std::size_t>(Arch::row_tokens)][static_cast<std::size_t>(block)][static_cast<std::size_t>(slots)];
+  std::int32_t offsets[static_cast<std::size_t>(slots)], dots[static_cast<std::size_t>(slots)];
+  Segment segment(w.extents.cols, w.group);
+  for (Index index = 0; !segment.done();) {
+    const SegmentRun run(segment, full);
+    const Index n = run.columns, whole = (n - 1) / block_cols * block_cols;
+    for (Index r0 = begin; r0 < end; r0 += block) {
+      const Index rows = std::min(block, end - r0);
+      w.prefetch(r0 + rows, rows, run.first, n);
+      for (Index r = 0; r < rows; ++r) {
+        for (Index at = 0; at < n; at += block_cols) w.bytes(w.tensor, r0 + r, run.first + at, at == whole ? n - whole : block_cols, bytes + at);
+        std::memset(bytes + n, 0, static_cast<std::size_t>(decode_slack));
+        float* scale = scales[r];
+        w.affines(w.tensor, r0 + r, run.first_group, run.group(run.count - 1) + 1, scale, offsets);
+        if (run.split)
+          for (Index s = run.count; s-- > 0;) scale[s] = scale[run.group(s)], offsets[s] = offsets[run.group(s)];
+        for (Index t = 0; t < x.tokens; ++t) {
+          const std::int8_t* codes = x.codes + t * x.stride + run.first;
+          Index s = 0;
+          for (; s < run.regular; s += 8) Arch::template segment_dots<MaxByte>(bytes + s * full, codes + s * full, full, std::min<Index>(8, run.regular - s), dots + s);
+          for (s = run.regular; s < run.count; ++s) {
+            std::int32_t one[8];
+            Arch::template segment_dots<MaxByte>(bytes + run.start(s), codes + run.start(s), round_up(run.start(s + 1) - run.start(s), 32), 1, one);
+            dots[s] = one[0];
+          }
+          const std::int32_t* sums = x.sums + t * x.segments + index;
+          float* value = values[t][r];
+          for (s = 0; s + 8 <= run.count; s += 8)
+            for (Index i = 0; i < 8; ++i) value[s + i] = static_cast<float>(dots[s + i] - offsets[s + i] * sums[s + i]);
+          for (; s < run.count; ++s) value[s] = static_cast<float>(dots[s] - offsets[s] * sums[s]);
+        }
+      }
+      for (Index t = 0; t < x.tokens; ++t) {
+        float total[static_cast<std::size_t>(block)] = {};
+        if (index > 0)
+          for (Index r = 0; r < rows; ++r) total[r] = y(t, r0 + r);
+        // Four sums at once hide the latency of each.
+        if (rows == block) {
+          for (Index s = 0; s < run.count; ++s)
+#pragma GCC unroll 4
+            for (Index r = 0; r < block; ++r) total[r] = std::fma(values[t][r][s], scales[r][s], total[r]);
+        } else {
+          for (Index r = 0; r < rows; ++r)
+            for (Index s = 0; s < run.count; ++s) total[r] = std::fma(values[t][r][s], scales[r][s], total[r]);
+        }
+        for (Index r = 0; r < rows; ++r) y(t, r0 + r) = segment.done() ? total[r] * x.scales[t] : total[r];
+      }
+    }
+    index += run.count;
+  }
+}
+
 template <class Arch, int MaxByte>
 inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
+  if constexpr (Arch::row_tokens > 0)
+    if (x.tokens <= Arch::row_tokens && (w.group % 32 == 0 || w.group >= w.extents.cols)) return int8_row_products<Arch, MaxByte>(w, x, y, begin, end);
   constexpr int T = Arch::tile_tokens;
   BytePanel panel;
   const Index cols = w.extents.cols;
   for (Index r0 = begin; r0 < end; r0 += int8_tile_rows) {
     const Index rows = std::min(int8_tile_rows, end - r0);
-    for (Index first = 0, x_at = 0, segment = 0; first < cols || first == 0;) {
-      const Index next = cols == 0 ? 1 : fill_panel<Arch>(w, r0, rows, first, panel);
-      if (cols == 0) panel.segments = 0;
-      const bool last = next >= cols;
+    Segment segment(cols, w.group);
+    for (Index x_at = 0, index = 0; !segment.done();) {
+      const bool begun = index > 0;
+      fill_panel<Arch>(w, r0, rows, segment, panel);
+      const bool last = segment.done();
       Index t = 0;
       const auto tile = [&]<int Tokens>(std::integral_constant<int, Tokens>) {
         // Unscaled sums wait in y between blocks.
         alignas(64) float sums[static_cast<std::size_t>(Tokens)][16] = {};
         const auto bytes = static_cast<std::size_t>(rows) * sizeof(float);
-        if (first > 0)
+        if (begun)
           for (int i = 0; i < Tokens; ++i) std::memcpy(sums[i], y.data + (t + i) * y.stride + r0, bytes);
-        int8_tile<Arch, MaxByte, Tokens, (Tokens >= 4 ? 1 : 4 / Tokens)>(panel, x.codes + t * x.stride + x_at, x.stride, x.sums + t * x.segments + segment, x.segments, &sums[0][0]);
+        int8_tile<Arch, MaxByte, Tokens, (Tokens >= 4 ? 1 : 4 / Tokens)>(panel, x.codes + t * x.stride + x_at, x.stride, x.sums + t * x.segments + index, x.segments, &sums[0][0]);
         for (int i = 0; i < Tokens; ++i) {
           if (last) Arch::store(sums[i], Arch::scaled(Arch::load(sums[i]), x.scales[t + i]));
           std::memcpy(y.data + (t + i) * y.stride + r0, sums[i], bytes);
@@ -144,15 +234,14 @@ inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMa
         if (x.tokens - t >= 2) tile(std::integral_constant<int, 2>{});
       if (x.tokens - t >= 1) tile(std::integral_constant<int, 1>{});
       for (Index s = 0; s < panel.segments; ++s) x_at += 4 * panel.dwords[static_cast<std::size_t>(s)];
-      segment += panel.segments;
-      first = next;
+      index += panel.segments;
     }
   }
 }
 
 }  // namespace detail
 
-/// Rows begin .. end - 1 of weights that have an integer form (w.bytes not null): y(token, row). Allocates nothing. The sum
+/// Rows begin .. end - 1 of weights that have an integer form (w.bytes not null) and at least one column: y(token, row). Allocates nothing. The sum
 /// of a segment is an exact integer on every instruction set; a value does not depend on the rows and tokens beside it.
 template <class Arch = native_arch>
 inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {

@@ -13,6 +13,7 @@ namespace anybit::kernel::inline ANYBIT_CODE {
 inline constexpr Index block_cols = 512;
 /// Elements past the end of a decoded stretch that a decoder may overwrite.
 inline constexpr Index decode_slack = 64;
+inline constexpr Index dot_rows = 4;
 
 struct RowSource {
   const void* tensor = nullptr;
@@ -20,10 +21,25 @@ struct RowSource {
   Index group = 1;  ///< columns that share a scale; the last group of a row may be shorter
   /// Dequantized weights of columns first .. first + n - 1, 1 <= n <= block_cols.
   void (*weights)(const void*, Index row, Index first, Index n, float* out) = nullptr;
+  /// Of `dot_rows` rows (dots) or one (dot), the sums of the same stretch of weights times x. Null where groups do not allow it.
+  void (*dots)(const void*, Index row, Index first, Index n, const float* x, float* out) = nullptr;
+  void (*dot)(const void*, Index row, Index first, Index n, const float* x, float* out) = nullptr;
   /// Integer form, null for formats without: weight = scale * (u - offset) with bytes u and whole offsets.
   void (*bytes)(const void*, Index row, Index first, Index n, std::uint8_t* out) = nullptr;
+  /// These may write up to decode_slack elements past the end.
   void (*affines)(const void*, Index row, Index first_group, Index n, float* scales, std::int32_t* offsets) = nullptr;
   int max_byte = 0;  ///< the largest u
+  const std::byte* codes = nullptr;
+  Index row_bytes = 0;
+
+  /// Asks for the packed codes of a stretch of some rows ahead of time. Rows past the end are left out.
+  ANYBIT_INLINE void prefetch(Index row, Index rows, Index first, Index n) const {
+#if defined(__GNUC__)
+    const Index from = first * row_bytes / extents.cols, to = (first + n) * row_bytes / extents.cols;
+    for (Index r = row; r < std::min(row + rows, extents.rows); ++r)
+      for (Index at = from; at < to; at += 64) __builtin_prefetch(codes + r * row_bytes + at);
+#endif
+  }
 };
 
 namespace detail {
@@ -31,44 +47,112 @@ namespace detail {
 template <AnyScheme S>
 ANYBIT_INLINE const PackedTensor<S>& tensor_of(const void* p) { return *static_cast<const PackedTensor<S>*>(p); }
 
-/// Codes first .. first + n - 1 in a buffer of its own; `first` need not suit the layout.
+/// Codes first .. first + n - 1 in a buffer of its own, followed by zeros; `first` need not suit the layout.
 template <AnyScheme S>
 class Codes {
  public:
-  ANYBIT_INLINE Codes(const PackedTensor<S>& t, Index row, Index first, Index n) : lead_(first % S::layout::granule) {
+  ANYBIT_INLINE void read(const PackedTensor<S>& t, Index row, Index first, Index n) {
+    lead_ = first % S::layout::granule;
     unpack_codes(t, row, first - lead_, std::span(buffer_).first(static_cast<std::size_t>(n + lead_)));
+    std::memset(buffer_.data() + lead_ + n, 0, static_cast<std::size_t>(decode_slack) * sizeof(typename S::code));
   }
-  ANYBIT_INLINE const typename S::code* data() const { return buffer_.data() + lead_; }
+  ANYBIT_INLINE typename S::code* data() { return buffer_.data() + lead_; }
 
  private:
-  // Bytes past the last code are read as codes and their results dropped: zero, so that they are below 2^bits.
-  alignas(64) std::array<typename S::code, static_cast<std::size_t>(block_cols + S::layout::granule + decode_slack)> buffer_{};
-  Index lead_;
+  alignas(64) std::array<typename S::code, static_cast<std::size_t>(block_cols + S::layout::granule + decode_slack)> buffer_;
+  Index lead_ = 0;
 };
+
+/// Scales first .. first + n - 1. May write up to decode_slack floats past them.
+template <AnyScheme S>
+ANYBIT_INLINE void read_scales(const PackedTensor<S>& t, Index first, Index n, float* out) {
+  if constexpr (std::is_same_v<typename S::scale_store, ScaleF16>) {
+    const auto* p = reinterpret_cast<const std::uint16_t*>(t.bytes().scales().data()) + first;
+    // Whole vectors, as long as the section goes on.
+    const Index readable = S::granularity::count(t.extents()) - first;
+    Index i = 0;
+    for (; i < n && i + simd::width <= readable; i += simd::width) simd::store(out + i, simd::load_f16(p + i));
+    for (; i < n; ++i) out[i] = f16_to_f32(p[i]);
+  } else {
+    t.load_scales(first, {out, static_cast<std::size_t>(n)});
+  }
+}
+
+/// Calls use(levels) with the cheaper decoder if no special value was seen.
+template <Format F, class Use>
+ANYBIT_INLINE void with_levels(bool special, Use use) {
+  if (special) use(Levels<F, true>());
+  else use(Levels<F, false>());
+}
 
 template <AnyScheme S>
 inline void decode_weights(const void* tensor, Index row, Index first, Index n, float* out) {
-  using F = typename S::format;
   const PackedTensor<S>& t = tensor_of<S>(tensor);
-  const Codes<S> codes(t, row, first, n);
+  Codes<S> codes;
+  codes.read(t, row, first, n);
+  const bool special = Levels<typename S::format>::prepare(codes.data(), n);
   const Index group = S::granularity::group_cols(t.cols()), first_group = first / group, groups = (first + n - 1) / group - first_group + 1;
-  std::array<float, static_cast<std::size_t>(block_cols)> scales;
+  float scales[static_cast<std::size_t>(block_cols + decode_slack)];
   const Index index = S::granularity::index(t.extents(), row, first_group);
-  t.load_scales(index, std::span(scales).first(static_cast<std::size_t>(groups)));
-  const Levels<F> levels;
-  Index i = 0;
-  for (Index g = 0; g < groups; ++g) {
-    const simd::f32 scale = simd::broadcast(scales[static_cast<std::size_t>(g)]);
-    const Index end = std::min(n, (first_group + g + 1) * group - first);
-    // The last vector of a group may spill into the next group, which then writes over it.
-    if constexpr (S::has_zero_point) {
-      const simd::f32 zero = simd::broadcast(t.zero(index + g));
-      for (Index j = i; j < end; j += simd::width) simd::store(out + j, scale * (levels(codes.data() + j) - zero));
-    } else {
-      for (Index j = i; j < end; j += simd::width) simd::store(out + j, scale * levels(codes.data() + j));
+  read_scales(t, index, groups, scales);
+  with_levels<typename S::format>(special, [&](const auto& levels) {
+    Index i = 0;
+    for (Index g = 0; g < groups; ++g) {
+      const simd::f32 scale = simd::broadcast(scales[g] * levels.factor);
+      const Index end = std::min(n, (first_group + g + 1) * group - first);
+      // The last vector of a group may spill into the next group, which then writes over it.
+      if constexpr (S::has_zero_point) {
+        const simd::f32 zero = simd::broadcast(t.zero(index + g));
+        for (Index j = i; j < end; j += simd::width) simd::store(out + j, scale * (levels(codes.data() + j) - zero));
+      } else {
+        for (Index j = i; j < end; j += simd::width) simd::store(out + j, scale * levels(codes.data() + j));
+      }
+      i = end;
     }
-    i = end;
+  });
+}
+
+/// The same weights times x without storing them: the sums of rows row .. row + Rows - 1 over columns first .. first + n - 1,
+/// to the bit what f32_rows makes of decode_weights. Groups must end at multiples of the vector width, or with the row.
+template <AnyScheme S, Index Rows>
+inline void decode_dots(const void* tensor, Index row, Index first, Index n, const float* x, float* out) {
+  constexpr auto R = static_cast<std::size_t>(Rows);
+  const PackedTensor<S>& t = tensor_of<S>(tensor);
+  Codes<S> codes[R];
+  float scales[R][static_cast<std::size_t>(block_cols / 4 + decode_slack)];
+  const Index group = S::granularity::group_cols(t.cols()), first_group = first / group, groups = (first + n - 1) / group - first_group + 1;
+  bool special = false;
+  for (Index r = 0; r < Rows; ++r) {
+    codes[r].read(t, row + r, first, n);
+    special = Levels<typename S::format>::prepare(codes[r].data(), n) || special;
+    read_scales(t, S::granularity::index(t.extents(), row + r, first_group), groups, scales[r]);
   }
+  with_levels<typename S::format>(special, [&](const auto& levels) {
+    simd::f32 sum[R];
+    for (auto& s : sum) s = simd::zero();
+    Index j = 0;
+    for (Index g = 0; g < groups; ++g) {
+      simd::f32 scale[R], zero[R];
+#pragma GCC unroll 4
+      for (Index r = 0; r < Rows; ++r) {
+        scale[r] = simd::broadcast(scales[r][g] * levels.factor);
+        if constexpr (S::has_zero_point) zero[r] = simd::broadcast(t.zero(S::granularity::index(t.extents(), row + r, first_group) + g));
+      }
+      const Index end = std::min(n, (first_group + g + 1) * group - first);
+      const auto step = [&](simd::f32 a) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (Index r = 0; r < Rows; ++r) {
+          simd::f32 level = levels(codes[r].data() + j);
+          if constexpr (S::has_zero_point) level = level - zero[r];
+          sum[r] = simd::fma(a, scale[r] * level, sum[r]);
+        }
+      };
+      for (; j + simd::width <= end; j += simd::width) step(simd::load(x + j));
+      if (j < end) step(simd::load_partial(x + j, end - j)), j = end;
+    }
+#pragma GCC unroll 4
+    for (Index r = 0; r < Rows; ++r) out[r] = simd::reduce_add(sum[r]);
+  });
 }
 
 template <AnyScheme S>
@@ -86,7 +170,8 @@ inline void decode_bytes(const void* tensor, Index row, Index first, Index n, st
       map(out, out);
     }
   } else {
-    const Codes<S> codes(t, row, first, n);
+    Codes<S> codes;
+    codes.read(t, row, first, n);
     map(codes.data(), out);
   }
 }
@@ -96,10 +181,10 @@ inline void decode_affines(const void* tensor, Index row, Index first_group, Ind
   using F = typename S::format;
   const PackedTensor<S>& t = tensor_of<S>(tensor);
   const Index index = S::granularity::index(t.extents(), row, first_group);
-  t.load_scales(index, {scales, static_cast<std::size_t>(n)});
+  read_scales(t, index, n, scales);
   for (Index g = 0; g < n; ++g) {
     if constexpr (F::step != 1.0f) scales[g] *= F::step;
-    offsets[g] = -min_int<F>();
+    offsets[g] = -integer_range_v<F>.lowest;
     if constexpr (S::has_zero_point) offsets[g] += static_cast<std::int32_t>(t.zero(index + g));
   }
 }
@@ -113,11 +198,17 @@ RowSource row_source(const PackedTensor<S>& t) {
   s.tensor = &t;
   s.extents = t.extents();
   s.group = std::max<Index>(S::granularity::group_cols(t.cols()), 1);
+  s.codes = t.bytes().codes().data();
+  s.row_bytes = S::row_bytes(t.cols());
   s.weights = &detail::decode_weights<S>;
+  if (s.group >= t.cols() || s.group % simd::width == 0) {
+    s.dots = &detail::decode_dots<S, dot_rows>;
+    s.dot = &detail::decode_dots<S, 1>;
+  }
   if constexpr (has_integer_dot_v<typename S::format>) {
     s.bytes = &detail::decode_bytes<S>;
     s.affines = &detail::decode_affines<S>;
-    s.max_byte = max_int<typename S::format>() - min_int<typename S::format>();
+    s.max_byte = integer_range_v<typename S::format>.highest - integer_range_v<typename S::format>.lowest;
   }
   return s;
 }

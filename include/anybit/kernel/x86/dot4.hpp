@@ -22,11 +22,33 @@
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
+namespace detail {
+/// The sums of the lanes of 8 vectors.
+ANYBIT_INLINE void sum_lanes(const __m256i (&v)[8], std::int32_t* out) {
+  const __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+  const __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31)));
+}
+/// dot(a, b, x) adds 32 products to the lanes of a.
+template <class Dot>
+ANYBIT_INLINE void segment_dots(const std::uint8_t* b, const std::int8_t* x, Index n, Index count, std::int32_t* out, Dot dot) {
+  const auto load = [](const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); };
+  __m256i sum[8];
+#pragma GCC unroll 8
+  for (Index s = 0; s < 8; ++s) {
+    sum[s] = _mm256_setzero_si256();
+    if (s < count)
+      for (Index k = s * n; k < (s + 1) * n; k += 32) sum[s] = dot(sum[s], load(b + k), load(x + k));
+  }
+  sum_lanes(sum, out);
+}
+}  // namespace detail
+
 struct Avx2 {
   struct Ints { __m256i low, high; };
   struct Floats { __m256 low, high; };
   struct Bytes { __m256i low, high; };
-  static constexpr int tile_tokens = 4;
+  static constexpr int tile_tokens = 4, row_tokens = 2;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     const __m256i m = _mm256_set1_epi32(-s);
@@ -54,6 +76,10 @@ struct Avx2 {
   }
   static ANYBIT_INLINE Floats multiply_add(Ints a, Floats s, Floats c) {
     return {_mm256_fmadd_ps(_mm256_cvtepi32_ps(a.low), s.low, c.low), _mm256_fmadd_ps(_mm256_cvtepi32_ps(a.high), s.high, c.high)};
+  }
+  template <int MaxByte>
+  static ANYBIT_INLINE void segment_dots(const std::uint8_t* b, const std::int8_t* x, Index n, Index count, std::int32_t* out) {
+    detail::segment_dots(b, x, n, count, out, [](__m256i a, __m256i u, __m256i v) { return dot4<MaxByte>(a, u, v); });
   }
   static ANYBIT_INLINE void interleave(const std::uint8_t* rows, Index stride, Index n, std::uint8_t* out) {
     for (Index half = 0; half < 2; ++half)
@@ -110,7 +136,7 @@ struct Avx512Vnni {
   using Ints = __m512i;
   using Floats = __m512;
   using Bytes = __m512i;
-  static constexpr int tile_tokens = 8;
+  static constexpr int tile_tokens = 8, row_tokens = 2;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     return _mm512_mullo_epi32(_mm512_loadu_si512(o), _mm512_set1_epi32(-s));
@@ -128,6 +154,10 @@ struct Avx512Vnni {
   static ANYBIT_INLINE void store(float* p, Floats f) { _mm512_storeu_ps(p, f); }
   static ANYBIT_INLINE Floats scaled(Floats a, float s) { return _mm512_mul_ps(a, _mm512_set1_ps(s)); }
   static ANYBIT_INLINE Floats multiply_add(Ints a, Floats s, Floats c) { return _mm512_fmadd_ps(_mm512_cvtepi32_ps(a), s, c); }
+  template <int MaxByte>
+  static ANYBIT_INLINE void segment_dots(const std::uint8_t* b, const std::int8_t* x, Index n, Index count, std::int32_t* out) {
+    detail::segment_dots(b, x, n, count, out, [](__m256i a, __m256i u, __m256i v) { return _mm256_dpbusd_epi32(a, u, v); });
+  }
   static ANYBIT_INLINE void interleave(const std::uint8_t* rows, Index stride, Index n, std::uint8_t* out) {
     for (Index k = 0; k < n; k += 16) transpose16(rows + 4 * k, stride, out + k * 64);
   }

@@ -1,0 +1,105 @@
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/kernel/any_packed.hpp>
+#include <anybit/kernel/reference.hpp>
+
+#include <random>
+
+#include "support/catch.hpp"
+
+using namespace anybit;
+
+namespace {
+
+template <AnyScheme S>
+QuantizedMatrix<S> some_weights(Extents e) {
+  std::mt19937 random(1);
+  QuantizedMatrix<S> q(e);
+  for (auto& c : q.codes) c = static_cast<typename S::code>(random() % static_cast<unsigned>(code_count_v<typename S::format>));
+  std::vector<float> scales(q.affines.size(), 0.5f);
+  S::scale_store::round_trip(scales);
+  for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
+  return q;
+}
+
+}  // namespace
+
+TEST_CASE("a handle multiplies like the tensor it was made of, for every preset") {
+  for_each_type(Presets{}, []<class S>() {
+    CAPTURE(std::string(S::name.view()));
+    const auto tensor = pack(some_weights<S>({23, 150}));
+    const AnyPacked any(tensor);
+    REQUIRE(any.extents() == Extents{23, 150});
+    REQUIRE(any.scheme_name() == S::name.view());
+    REQUIRE(any.bits_per_weight() == tensor.bits_per_weight());
+    REQUIRE(any.payload_bytes() == tensor.bytes().payload_bytes());
+    Matrix x(3, 150), y(3, 23);
+    for (Index i = 0; i < 450; ++i) x.data()[i] = static_cast<float>(i % 11) - 5;
+    Workspace workspace;
+    ThreadPool pool(2);
+    any.matmul(x.view(), y.view(), Compute::f32, pool, workspace);
+    const auto expected = reference::matmul(tensor, x.view());
+    for (std::size_t i = 0; i < expected.size(); ++i) REQUIRE(static_cast<double>(y.data()[i]) == Approx(expected[i]).margin(2e-3));
+    const Matrix w = dequantize(tensor);
+    std::vector<float> row(150);
+    for (Index r = 0; r < 23; ++r) {
+      any.dequantize_row(r, row);
+      REQUIRE(std::equal(row.begin(), row.end(), w.view().row(r).begin()));
+    }
+  });
+}
+
+TEST_CASE("the handle undoes a column order") {
+  using S = Scheme<UInt<4>, PerGroup<32>>;
+  const Extents e{9, 70};
+  auto q = some_weights<S>(e);
+  std::vector<std::uint32_t> order(70);
+  for (std::uint32_t j = 0; j < 70; ++j) order[j] = j * 13 % 70;
+  q.column_order = order;
+  const AnyPacked any(pack(q));
+  const Matrix w = dequantize(q);  // original order
+  std::vector<float> row(70);
+  any.dequantize_row(5, row);
+  REQUIRE(std::equal(row.begin(), row.end(), w.view().row(5).begin()));
+  for (const Index tokens : {1, 4})
+    for (const Compute compute : {Compute::f32, Compute::int8_per_token}) {
+      Matrix x(tokens, 70), y(tokens, 9);
+      for (Index i = 0; i < tokens * 70; ++i) x.data()[i] = static_cast<float>(i * 37 % 255) - 127;  // whole: rounding changes little
+      Workspace workspace;
+      any.matmul(x.view(), y.view(), compute, Serial{}, workspace);
+      for (Index t = 0; t < tokens; ++t)
+        for (Index r = 0; r < 9; ++r) {
+          double sum = 0;
+          for (Index k = 0; k < 70; ++k) sum += static_cast<double>(w(r, k)) * static_cast<double>(x(t, k));
+          REQUIRE(static_cast<double>(y(t, r)) == Approx(sum).margin(compute == Compute::f32 ? 0.01 : 70.0));
+        }
+    }
+}
+
+TEST_CASE("the registry opens bytes by the name they carry") {
+  const SchemeRegistry registry = preset_registry();
+  REQUIRE(registry.names().size() == Presets::size);
+  const auto tensor = pack(some_weights<presets::Nf4Plain>({5, 64}));
+  auto opened = registry.open(*PackedBytes::copy(tensor.bytes().bytes()));
+  REQUIRE(opened);
+  REQUIRE(opened->scheme_name() == presets::Nf4Plain::name.view());
+
+  using Own = Scheme<UInt<5>, PerGroup<48>, ScaleBF16>;
+  const auto own = pack(some_weights<Own>({5, 64}));
+  const auto unknown = registry.open(*PackedBytes::copy(own.bytes().bytes()));
+  REQUIRE(!unknown);
+  REQUIRE(unknown.error().code == ErrorCode::unsupported);
+  REQUIRE(unknown.error().message.find("uint5/g48/bf16/bits") != std::string::npos);
+  SchemeRegistry extended = preset_registry();
+  extended.add<Own>();
+  extended.add<Own>();
+  REQUIRE(extended.names().size() == Presets::size + 1);
+  REQUIRE(extended.open(*PackedBytes::copy(own.bytes().bytes())));
+}
+
+TEST_CASE("a copy of a handle shares the bytes, an empty one says so") {
+  AnyPacked a;
+  REQUIRE(a.empty());
+  a = AnyPacked(pack(some_weights<presets::Int<4>>({3, 8})));
+  const AnyPacked b = a;
+  REQUIRE(&a.bytes() == &b.bytes());
+}
