@@ -100,4 +100,5 @@ using Status = Result<Ok>;
   if (!temporary) return temporary.error();              \
   declaration = *std::move(temporary)
 #define ANYBIT_TRY_STATUS(expression) \
-  if (auto anybit_status = (expression); !anybit_status) return anybit_status.error()
+  if (auto ANYBIT_CONCAT(anybit_status_, __LINE__) = (expression); !ANYBIT_CONCAT(anybit_status_, __LINE__)) \
+    return ANYBIT_CONCAT(anybit_status_, __LINE__).error()
