@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <anybit/core/matrix.hpp>
@@ -39,19 +40,21 @@ void quantize_values(std::span<const float> w, Affine a, std::span<code_t<F>> ou
   if constexpr (few_codes) {
     static const encoders::EncoderSteps<F> steps;
     if (!done && steps.usable) {
-      constexpr Index vectors = 4;  // sums that do not wait for each other
-      for (; i + vectors * simd::width <= n; i += vectors * simd::width) {
-        simd::f32 x[vectors], passed[vectors];
-        for (Index v = 0; v < vectors; ++v) {
+      const auto place = [&]<Index Vectors>(std::integral_constant<Index, Vectors>) {  // several sums that do not wait for each other
+        simd::f32 x[static_cast<std::size_t>(Vectors)], passed[static_cast<std::size_t>(Vectors)];
+        for (Index v = 0; v < Vectors; ++v) {
           x[v] = simd::nan_to_zero(encoders::scaled<F>(from + i + v * simd::width, a.scale));
           passed[v] = simd::zero();
         }
         for (int s = 0; s < steps.count; ++s) {  // one more for each step at or below x
           const simd::f32 step = simd::broadcast(steps.from[static_cast<std::size_t>(s)]);
-          for (Index v = 0; v < vectors; ++v) passed[v] = passed[v] + simd::select_greater(step, x[v], simd::zero(), simd::broadcast(1.0f));
+          for (Index v = 0; v < Vectors; ++v) passed[v] = passed[v] + simd::select_greater(step, x[v], simd::zero(), simd::broadcast(1.0f));
         }
-        for (Index v = 0; v < vectors; ++v) simd::store_u8(to + i + v * simd::width, simd::round_to_i32(passed[v]));
-      }
+        for (Index v = 0; v < Vectors; ++v) simd::store_u8(to + i + v * simd::width, simd::round_to_i32(passed[v]));
+        i += Vectors * simd::width;
+      };
+      while (i + 4 * simd::width <= n) place(std::integral_constant<Index, 4>());
+      while (i + simd::width <= n) place(std::integral_constant<Index, 1>());
       for (Index j = 0; j < i && !steps.in_order; ++j) to[j] = steps.code[to[j]];
     }
   }
