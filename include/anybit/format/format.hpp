@@ -104,7 +104,10 @@ constexpr ANYBIT_INLINE float abs_max(std::span<const float> values) {
 /// mean |v|, summed in double; 0 for an empty span.
 constexpr ANYBIT_INLINE float abs_mean(std::span<const float> values) {
   double sum = 0;
-  for (const float v : values) sum += v < 0 ? -static_cast<double>(v) : static_cast<double>(v);
+  for (const float v : values) {
+    const float a = v < 0 ? -v : v;  // in float: no branch on the sign
+    sum += static_cast<double>(a);
+  }
   return values.empty() ? 0.0f : static_cast<float>(sum / static_cast<double>(values.size()));
 }
 
