@@ -1,0 +1,60 @@
+#pragma once
+// AVX-512 intrinsics on a processor without them, by SIMDe (Debian: libsimde-dev), for tests only. Include it first, then
+// the header under test. Where the flags name AVX-512 VBMI these are the processor's own.
+// ANYBIT_TEST_HAS_AVX512 says whether there are any.
+
+#define ANYBIT_TEST_SIMDE
+
+#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#include <immintrin.h>
+#define ANYBIT_TEST_HAS_AVX512 1
+#elif __has_include(<simde/x86/avx512.h>)
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+#include <simde/x86/avx512.h>
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
+#if defined(__clang__)
+#pragma clang diagnostic ignored "-Wpass-failed"  // SIMDe asks for vectors that clang cannot make; said where they are inlined
+#endif
+#define ANYBIT_TEST_HAS_AVX512 1
+
+#include <cstdint>
+#include <cstring>
+
+// What SIMDe 0.7.4 lacks. Masked-off bytes are not touched, as the processor does not.
+namespace simde_missing {
+inline simde__m512i maskz_loadu_epi8(std::uint64_t mask, const void* p) {
+  std::uint8_t bytes[64] = {};
+  for (int i = 0; i < 64; ++i)
+    if (mask >> i & 1) bytes[i] = static_cast<const std::uint8_t*>(p)[i];
+  return simde_mm512_loadu_si512(bytes);
+}
+inline void mask_storeu_epi8(void* p, std::uint64_t mask, simde__m512i v) {
+  std::uint8_t bytes[64];
+  simde_mm512_storeu_si512(bytes, v);
+  for (int i = 0; i < 64; ++i)
+    if (mask >> i & 1) static_cast<std::uint8_t*>(p)[i] = bytes[i];
+}
+inline simde__m512i mulhi_epu16(simde__m512i a, simde__m512i b) {
+  std::uint16_t x[32], y[32];
+  simde_mm512_storeu_si512(x, a);
+  simde_mm512_storeu_si512(y, b);
+  for (int i = 0; i < 32; ++i) x[i] = static_cast<std::uint16_t>((std::uint32_t{x[i]} * y[i]) >> 16);
+  return simde_mm512_loadu_si512(x);
+}
+}  // namespace simde_missing
+#define __mmask64 std::uint64_t
+#undef _mm512_mulhi_epu16
+#define _mm512_mulhi_epu16(a, b) ::simde_missing::mulhi_epu16(a, b)
+#undef _mm512_maskz_loadu_epi8
+#define _mm512_maskz_loadu_epi8(mask, p) ::simde_missing::maskz_loadu_epi8(mask, p)
+#undef _mm512_mask_storeu_epi8
+#define _mm512_mask_storeu_epi8(p, mask, v) ::simde_missing::mask_storeu_epi8(p, mask, v)
+#else
+#define ANYBIT_TEST_HAS_AVX512 0
+#endif
