@@ -1,6 +1,9 @@
 #pragma once
 // Errors of a quantized matrix, in its weights and, through the Hessian, in its outputs.
 
+#include <algorithm>
+#include <limits>
+
 #include <anybit/calibrate/report.hpp>
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/eigen_view.hpp>
@@ -53,8 +56,10 @@ inline Matrix difference(ConstMatrix a, ConstMatrix b) {
   return d;
 }
 
-/// sqrt(error / reference), 0 if there is no error at all.
-inline double relative(double error, double reference) { return error <= 0 ? 0 : std::sqrt(error / reference); }
+/// sqrt(error / reference); 0 if there is no error, infinity if a reference of 0 got one.
+inline double relative(double error, double reference) {
+  return error <= 0 ? 0 : reference > 0 ? std::sqrt(error / reference) : std::numeric_limits<double>::infinity();
+}
 
 /// ||W - Q||_F / ||W||_F.
 inline double relative_weight_error(ConstMatrix w, ConstMatrix q) { return relative(square_sum(difference(w, q).view()), square_sum(w)); }
@@ -63,8 +68,11 @@ inline double relative_weight_error(ConstMatrix w, ConstMatrix q) { return relat
 class OutputMetric {
  public:
   OutputMetric(ConstMatrix w, MatrixView<const double> h, ExecutorRef executor) : w_(w), wide_(h), narrow_(h.rows, h.cols), executor_(executor) {
+    double largest = 0;
+    for (Index i = 0; i < h.rows; ++i) largest = std::max(largest, std::fabs(h(i, i)));
+    if (largest > 0) unit_ = largest;  // so that any H fits a float
     for (Index i = 0; i < h.rows; ++i)
-      for (Index j = 0; j < h.cols; ++j) narrow_(i, j) = static_cast<float>(h(i, j));
+      for (Index j = 0; j < h.cols; ++j) narrow_(i, j) = static_cast<float>(h(i, j) / unit_);
     reference_ = trace<float>(w);
     if (!std::isfinite(reference_)) reference_ = trace<double>(w);
   }
@@ -83,14 +91,14 @@ class OutputMetric {
  private:
   template <class Real>
   double trace(ConstMatrix d) const {
-    if constexpr (std::is_same_v<Real, float>) return quadratic_trace<float>(d, {narrow_.data(), narrow_.rows(), narrow_.cols()}, executor_);
+    if constexpr (std::is_same_v<Real, float>) return unit_ * quadratic_trace<float>(d, {narrow_.data(), narrow_.rows(), narrow_.cols()}, executor_);
     else return quadratic_trace<double>(d, wide_, executor_);
   }
   ConstMatrix w_;
   MatrixView<const double> wide_;
   Matrix narrow_;
   ExecutorRef executor_;
-  double reference_ = 0;
+  double unit_ = 1, reference_ = 0;
 };
 
 /// As packed, a column order included.

@@ -1,0 +1,57 @@
+#pragma once
+// Layers and Hessians for the tests of algorithms.
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include <anybit/calibrate/stats.hpp>
+
+namespace test_layers {
+
+using namespace anybit;
+
+inline Matrix random_matrix(Index rows, Index cols, unsigned seed, float spread = 1) {
+  std::mt19937 gen(seed);
+  std::normal_distribution<float> normal(0, spread);
+  Matrix m(rows, cols);
+  for (Index i = 0; i < rows * cols; ++i) m.data()[i] = normal(gen);
+  return m;
+}
+
+/// Activations whose channels are correlated, with a few large ones.
+inline Matrix correlated(Index tokens, Index inputs, unsigned seed) {
+  const Matrix source = random_matrix(tokens, inputs, seed), mix = random_matrix(inputs, inputs, seed + 1, 1 / std::sqrt(static_cast<float>(inputs)));
+  Matrix x(tokens, inputs);
+  for (Index t = 0; t < tokens; ++t)
+    for (Index j = 0; j < inputs; ++j) {
+      float sum = 0;
+      for (Index k = 0; k < inputs; ++k) sum += source(t, k) * mix(k, j) * (k % 7 == 0 ? 6.0f : 1.0f);
+      x(t, j) = sum;
+    }
+  return x;
+}
+
+using Square = std::vector<std::vector<double>>;
+
+inline Square hessian_of(const Stats& s) {
+  const auto n = static_cast<std::size_t>(s.inputs());
+  std::vector<double> flat(n * n);
+  s.hessian(MatrixView<double>(flat.data(), s.inputs(), s.inputs()));
+  Square h(n, std::vector<double>(n));
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < n; ++j) h[i][j] = flat[i * n + j];
+  return h;
+}
+
+/// tr(D H D^T), by the definition.
+inline double objective(ConstMatrix w, ConstMatrix q, const Square& h) {
+  double total = 0;
+  for (Index r = 0; r < w.rows; ++r)
+    for (std::size_t i = 0; i < h.size(); ++i)
+      for (std::size_t j = 0; j < h.size(); ++j)
+        total += (double{w(r, Index(i))} - double{q(r, Index(i))}) * h[i][j] * (double{w(r, Index(j))} - double{q(r, Index(j))});
+  return total;
+}
+
+}  // namespace test_layers

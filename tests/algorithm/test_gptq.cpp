@@ -1,0 +1,305 @@
+#include <anybit/algorithm/gptq.hpp>
+
+#include <limits>
+#include <string>
+
+#include <anybit/algorithm/nearest.hpp>
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/format/formats.hpp>
+#include <anybit/scheme/double_quant.hpp>
+
+#include "algorithm/random_layers.hpp"
+#include "support/catch.hpp"
+
+using namespace anybit;
+using namespace test_layers;
+
+namespace {
+
+/// A whole-number grid of step 0.5, whatever the weights: the format carries the step, NoScale keeps it.
+struct Halves {
+  static constexpr int bits = 8;
+  static constexpr auto name = FixedString("halves");
+  static constexpr Code encode(float x) { return SInt<8>::encode(2 * x); }
+  static constexpr float decode(Code c) { return 0.5f * SInt<8>::decode(c); }
+  static constexpr Affine fit(std::span<const float>) { return {1, 0}; }
+};
+
+/// The published loop in double, as the paper has it: U with H^-1 = U^T U, one column after the other, no blocks. Only for
+/// grids that are known beforehand.
+template <AnyScheme S>
+Matrix published_loop(const Matrix& w, Square h, double damp, const QuantizedMatrix<S>& grids) {
+  const std::size_t n = h.size();
+  double mean = 0;
+  for (std::size_t i = 0; i < n; ++i) mean += h[i][i] / static_cast<double>(n);
+  for (std::size_t i = 0; i < n; ++i) h[i][i] += damp * mean;
+  Square inverse(n, std::vector<double>(n));  // Gauss-Jordan
+  for (std::size_t i = 0; i < n; ++i) inverse[i][i] = 1;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double pivot = h[i][i];
+    for (std::size_t j = 0; j < n; ++j) h[i][j] /= pivot, inverse[i][j] /= pivot;
+    for (std::size_t k = 0; k < n; ++k) {
+      if (k == i) continue;
+      const double factor = h[k][i];
+      for (std::size_t j = 0; j < n; ++j) h[k][j] -= factor * h[i][j], inverse[k][j] -= factor * inverse[i][j];
+    }
+  }
+  Square u(n, std::vector<double>(n));  // Cholesky, row by row from the top
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = i; j < n; ++j) {
+      double sum = inverse[i][j];
+      for (std::size_t k = 0; k < i; ++k) sum -= u[k][i] * u[k][j];
+      u[i][j] = i == j ? std::sqrt(sum) : sum / u[i][i];
+    }
+  Matrix q(w.rows(), w.cols());
+  for (Index r = 0; r < w.rows(); ++r) {
+    std::vector<double> row(n);
+    for (std::size_t j = 0; j < n; ++j) row[j] = double{w(r, Index(j))};
+    for (std::size_t i = 0; i < n; ++i) {
+      const Affine a = grids.affine(r, Index(i) / S::granularity::group_cols(w.cols()));
+      q(r, Index(i)) = dequantize_value<typename S::format>(quantize_value<typename S::format>(static_cast<float>(row[i]), a), a);
+      const double e = (row[i] - double{q(r, Index(i))}) / u[i][i];
+      for (std::size_t j = i; j < n; ++j) row[j] -= e * u[i][j];
+    }
+  }
+  return q;
+}
+
+template <class Method>
+void check_sound(const Method& method, const Matrix& w, const Stats& stats) {
+  using S = typename Method::scheme;
+  const auto q = method.quantize(w.view(), stats, {});
+  REQUIRE(q.ok());
+  const auto& m = q->matrix;
+  for (const Affine a : m.affines) REQUIRE((std::isfinite(a.scale) && std::isfinite(a.zero)));
+  for (const auto c : m.codes) REQUIRE(c < (1u << S::bits));
+  auto as_stored = m;
+  calibrate::round_trip_joint(as_stored);
+  for (Affine& a : as_stored.affines) a = stored<S>(a);
+  CHECK(as_stored.affines == m.affines);
+  const Matrix back = dequantize(m);
+  const auto nearest = calibrate::round_to_grid<S>(w.view(), method.grid_fit());
+  const Square h = hessian_of(stats);
+  const double mine = objective(w.view(), back.view(), h), plain = objective(w.view(), dequantize(nearest).view(), h);
+  CHECK(mine <= plain + 1e-9 * std::fabs(plain) + 1e-12 * std::fabs(objective(w.view(), Matrix(w.rows(), w.cols()).view(), h)));
+  CHECK((q->report.done == q->report.requested) == (q->report.done.find("gptq") == 0));
+  if (plain >= 0) CHECK(std::isfinite(*q->report.output_error));
+}
+
+}  // namespace
+
+TEST_CASE("gptq: the worked example") {
+  const std::vector<double> h{3, 2, 2, 2, 3, 1, 2, 1, 3};
+  Stats stats(3, Needs::hessian);
+  REQUIRE(stats.set_hessian({h.data(), 3, 3}, 4).ok());
+  Matrix w(2, 3);
+  const float rows[2][3] = {{0.70f, 0.15f, 0.20f}, {0.30f, -0.70f, 0.60f}};
+  for (Index r = 0; r < 2; ++r)
+    for (Index c = 0; c < 3; ++c) w(r, c) = rows[r][c];
+  const auto q = Gptq<Scheme<Halves, PerTensor, NoScale>>{}.quantize(w.view(), stats, {});
+  REQUIRE(q.ok());
+  const float expected[2][3] = {{0.5f, 0, 0.5f}, {0.5f, -1.0f, 0.5f}};
+  const Matrix back = dequantize(q->matrix);
+  for (Index r = 0; r < 2; ++r)
+    for (Index c = 0; c < 3; ++c) CHECK(back(r, c) == expected[r][c]);
+  CHECK(objective(w.view(), back.view(), hessian_of(stats)) == Approx(0.2475 + 0.16));
+}
+
+TEST_CASE("the feedback factor is that of the paper: chol(H^-1) = R^-1") {
+  const std::vector<double> h{3, 2, 2, 2, 3, 1, 2, 1, 3};
+  Report report;
+  const auto f = gptq::damped_factor({h.data(), 3, 3}, 0.01, report);
+  REQUIRE(f);
+  CHECK(report.fallbacks.empty());
+  CHECK(f->damping == Approx(0.03));
+  // U = R^-1 and F = R diag(R)^-1 give F_01 = -U_01 / U_00, F_12 = -U_12 / U_11, with the U of the worked example.
+  CHECK(f->row(0)[1] == Approx(0.48550087 / 0.97828424));
+  CHECK(f->row(1)[2] == Approx(0.20085292 / 0.60858434));
+}
+
+TEST_CASE("gptq gives the codes of the published loop in double, for every kind of format") {
+  const Matrix w = random_matrix(9, 61, 11, 0.1f), x = correlated(150, 61, 12);
+  const auto stats = *accumulate<Needs::hessian>(x.view());
+  const auto check = [&]<class Method>(const Method& method) {
+    const auto q = method.quantize(w.view(), stats, {});
+    REQUIRE(q.ok());
+    const Matrix expected = published_loop(w, hessian_of(stats), double{method.damp}, q->matrix), back = dequantize(q->matrix);
+    Index off = 0;
+    for (Index r = 0; r < w.rows(); ++r)
+      for (Index c = 0; c < w.cols(); ++c) off += back(r, c) != expected(r, c);
+    INFO(q->report.requested);
+    CHECK(off <= 2);
+    CHECK(q->report.as_requested());
+  };
+  for (const Index block : {Index{1}, Index{7}, Index{61}, Index{128}}) {
+    check(Gptq<UInt<4>, PerRow, ScaleF32>{.block = block, .static_groups = true});
+    check(Gptq<Superfloat<5>, PerGroup<16>>{.block = block, .static_groups = true});
+    check(Gptq<Nf4, PerGroup<16>, DoubleQuant<256>>{.block = block});
+    check(Gptq<Minifloat<2, 1>, PerGroup<32>, ScaleE8M0>{.block = block, .static_groups = true});
+    check(Gptq<Ternary, PerTensor, ScaleF32, Base3>{.block = block});
+  }
+}
+
+TEST_CASE("gptq lowers the output error where inputs are correlated") {
+  const Matrix w = random_matrix(24, 96, 1, 0.05f), x = correlated(400, 96, 2);
+  const auto stats = *accumulate<Needs::hessian>(x.view());
+  const auto check = [&]<class Method>(const Method& method, double factor) {
+    const auto q = method.quantize(w.view(), stats, {});
+    REQUIRE(q.ok());
+    const auto nearest = Nearest<typename Method::scheme>{}.quantize(w.view(), stats);
+    INFO(q->report.requested);
+    CHECK(*q->report.output_error < factor * *nearest->report.output_error);
+  };
+  check(Gptq<UInt<4>, PerGroup<32>>{}, 0.8);
+  check(Gptq<UInt<3>, PerGroup<32>>{.act_order = true}, 0.8);
+  check(Gptq<Superfloat<4>, PerGroup<32>>{}, 0.8);
+  check(Gptq<Nf4, PerGroup<64>, DoubleQuant<256>>{}, 0.8);
+  check(Gptq<SInt<2>, PerGroup<32>>{.search = Search::mse}, 0.9);
+}
+
+TEST_CASE("gptq at sizes that divide by nothing") {
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {1, 9}, {5, 1}, {3, 31}, {67, 33}, {65, 130}}) {
+    const Matrix w = random_matrix(rows, cols, 4, 0.1f), x = correlated(60, cols, 5);
+    const auto stats = *accumulate<Needs::hessian>(x.view());
+    INFO(rows << " x " << cols);
+    check_sound(Gptq<UInt<4>, PerGroup<128>>{}, w, stats);
+    check_sound(Gptq<UInt<4>, PerGroup<1>>{.block = 3}, w, stats);
+    check_sound(Gptq<UInt<3>, PerGroup<7>>{.block = 5}, w, stats);
+    check_sound(Gptq<UInt<3>, PerGroup<7>>{.block = 5, .act_order = true}, w, stats);
+    check_sound(Gptq<UInt<3>, PerGroup<7>>{.act_order = true, .static_groups = true}, w, stats);
+    check_sound(Gptq<Superfloat<3>, PerGroup<200>, ScaleF32>{.block = 16}, w, stats);
+    check_sound(Gptq<Nf4, PerGroup<64>, DoubleQuant<256>>{.act_order = true}, w, stats);
+    check_sound(Gptq<Ternary, PerTensor, ScaleF32, Base3>{}, w, stats);
+  }
+}
+
+TEST_CASE("results are equal for any number of threads") {
+  const Matrix w = random_matrix(200, 70, 4, 0.1f), x = correlated(100, 70, 5);
+  const auto stats = *accumulate<Needs::hessian>(x.view());
+  const Gptq<UInt<4>, PerGroup<32>> method{.act_order = true, .search = Search::mse};
+  const auto serial = method.quantize(w.view(), stats, {});
+  for (const int threads : {2, 3, 8}) {
+    ThreadPool pool(threads);
+    QuantizeOptions options;
+    options.executor = pool;
+    const auto q = method.quantize(w.view(), stats, options);
+    CHECK(q->matrix == serial->matrix);
+    CHECK(q->report.output_error == serial->report.output_error);
+  }
+}
+
+TEST_CASE("the ladder: 300 Hessians that nobody would wish for") {
+  std::mt19937 gen(99);
+  std::normal_distribution<double> normal;
+  int nearest_used = 0, raised = 0;
+  for (int trial = 0; trial < 300; ++trial) {
+    const Index n = 1 + trial % 23;
+    const auto at = [n](Index i, Index j) { return static_cast<std::size_t>(i * n + j); };
+    std::vector<double> h(static_cast<std::size_t>(n * n));
+    const int kind = trial % 10, rank = kind == 0 ? 1 : kind == 1 ? static_cast<int>(n / 2) : static_cast<int>(n);
+    for (int k = 0; k < rank; ++k) {
+      std::vector<double> v(static_cast<std::size_t>(n));
+      for (Index i = 0; i < n; ++i) {
+        v[static_cast<std::size_t>(i)] = normal(gen);
+        if (kind == 2) v[static_cast<std::size_t>(i)] *= i % 2 ? 1e30 : 1e-30;
+        if (kind == 3) v[static_cast<std::size_t>(i)] *= 1e-30;
+        if (kind == 4 && i % 2) v[static_cast<std::size_t>(i)] = v[static_cast<std::size_t>(i - 1)];  // duplicated columns
+        if (kind == 5 && i % 3 == 0) v[static_cast<std::size_t>(i)] = 0;                             // dead columns
+        if (kind == 6) v[static_cast<std::size_t>(i)] = 0;                                           // all dead
+        if (kind == 7) v[static_cast<std::size_t>(i)] *= 1e75;
+      }
+      for (Index i = 0; i < n; ++i)
+        for (Index j = 0; j < n; ++j) h[at(i, j)] += v[static_cast<std::size_t>(i)] * v[static_cast<std::size_t>(j)];
+    }
+    if (kind == 8)  // indefinite
+      for (Index i = 0; i < n; ++i)
+        for (Index j = 0; j < i; ++j) h[at(i, j)] = h[at(j, i)] = 10 * normal(gen);
+    if (kind == 9)
+      for (Index i = 0; i < n; ++i) h[at(i, i)] += std::pow(10.0, -15.0 * static_cast<double>(i));
+    Stats stats(n, Needs::hessian);
+    REQUIRE(stats.set_hessian({h.data(), n, n}, 7).ok());
+    const Matrix w = random_matrix(6, n, static_cast<unsigned>(trial), trial % 3 == 0 ? 1e-3f : 1.0f);
+    INFO("trial " << trial << ", kind " << kind << ", n " << n);
+    check_sound(Gptq<UInt<3>, PerGroup<8>>{.act_order = trial % 2 == 0}, w, stats);
+    check_sound(Gptq<Superfloat<4>, PerGroup<8>>{}, w, stats);
+    const auto q = Gptq<UInt<3>, PerGroup<8>>{}.quantize(w.view(), stats, {});
+    nearest_used += q->report.done.find("nearest") == 0;
+    raised += !q->report.as_requested() && q->report.done.find("nearest") != 0;
+    const auto strict = Gptq<UInt<3>, PerGroup<8>>{}.quantize(w.view(), stats, {.strict = true});
+    CHECK(strict.ok() == q->report.as_requested());
+    if (!strict.ok()) CHECK(strict.error().code == ErrorCode::degraded);
+  }
+  CHECK(nearest_used > 0);  // the rungs are really climbed
+  CHECK(raised > 0);
+}
+
+TEST_CASE("weights of any size keep codes and scales finite") {
+  const Matrix x = correlated(50, 24, 5);
+  const auto stats = *accumulate<Needs::hessian>(x.view());
+  for (const float size : {1e-44f, 1e-30f, 1e-8f, 1e5f, 1e30f, 3e38f}) {
+    Matrix w = random_matrix(4, 24, 8);
+    for (Index i = 0; i < w.extents().size(); ++i) w.data()[i] = std::clamp(w.data()[i], -1.0f, 1.0f) * size;
+    INFO(size);
+    const auto check = [&](const auto& method) {
+      const auto q = method.quantize(w.view(), stats, {});
+      REQUIRE(q.ok());
+      for (const Affine a : q->matrix.affines) CHECK((std::isfinite(a.scale) && a.scale >= 0 && std::isfinite(a.zero)));
+    };
+    check(Gptq<UInt<4>, PerGroup<8>>{});
+    check(Gptq<UInt<4>, PerGroup<8>, ScaleF32>{.range = Range::min_max, .search = Search::mse});
+    check(Gptq<Superfloat<4>, PerGroup<8>>{});
+    if (size == 1e-30f || size == 1e30f) CHECK(!Gptq<UInt<4>, PerGroup<8>>{}.quantize(w.view(), stats, {})->report.as_requested());  // f16 scales
+  }
+}
+
+TEST_CASE("the published choice of grids: from weights that lack the updates inside the block") {
+  // With one block for all columns no group sees any compensation; with a block a group each sees all of it.
+  const Matrix w = random_matrix(8, 64, 3, 0.1f), x = correlated(300, 64, 4);
+  const auto stats = *accumulate<Needs::hessian>(x.view());
+  using Method = Gptq<UInt<3>, PerGroup<16>, ScaleF32>;
+  const auto wide = Method{.block = 64}.quantize(w.view(), stats, {}), still = Method{.block = 64, .static_groups = true}.quantize(w.view(), stats, {});
+  const auto narrow = Method{.block = 16}.quantize(w.view(), stats, {});
+  CHECK(wide->matrix.affines == still->matrix.affines);
+  CHECK(narrow->matrix.affines != still->matrix.affines);
+  for (Index r = 0; r < 8; ++r) CHECK(narrow->matrix.affine(r, 0) == still->matrix.affine(r, 0));
+}
+
+TEST_CASE("act-order stores runs of reordered columns, static groups keep the original order") {
+  const Matrix w = random_matrix(4, 20, 3), x = correlated(100, 20, 4);
+  const auto stats = *accumulate<Needs::hessian>(x.view());
+  const auto moved = Gptq<UInt<4>, PerGroup<8>>{.act_order = true}.quantize(w.view(), stats, {});
+  REQUIRE(moved->matrix.column_order.size() == 20);
+  const Matrix h = stats.hessian();
+  for (std::size_t k = 1; k < 20; ++k) {
+    const auto before = static_cast<Index>(moved->matrix.column_order[k - 1]), here = static_cast<Index>(moved->matrix.column_order[k]);
+    CHECK(h(before, before) >= h(here, here));
+  }
+  CHECK(moved->report.bits_per_weight == Approx(4 + 3 * 20.0 / 20 + 32.0 / 4));
+  CHECK(Gptq<UInt<4>, PerGroup<8>>{.act_order = true, .static_groups = true}.quantize(w.view(), stats, {})->matrix.column_order.empty());
+  CHECK(Gptq<UInt<4>, PerRow>{.act_order = true}.quantize(w.view(), stats, {})->matrix.column_order.empty());
+}
+
+TEST_CASE("gptq refuses what it cannot use, naming value and range") {
+  const Matrix w = random_matrix(3, 8, 3), x = correlated(20, 8, 4);
+  const auto stats = *accumulate<Needs::hessian>(x.view());
+  using Method = Gptq<UInt<4>, PerGroup<4>>;
+  const auto message = [&](const auto& method, const Stats& s) {
+    const auto q = method.quantize(w.view(), s, {});
+    REQUIRE(!q.ok());
+    return q.error().message;
+  };
+  const auto has = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
+  CHECK(has(message(Method{.damp = 0}, stats), "damp is 0; it must lie above 0"));
+  CHECK(has(message(Method{.damp = -1}, stats), "-1"));
+  CHECK(has(message(Method{.damp = std::nanf("")}, stats), "above 0"));
+  CHECK(has(message(Method{.block = 0}, stats), "block is 0; it must be at least 1"));
+  CHECK(has(message(Method{.search = Search::mse, .shrink = {.steps = 0}}, stats), "steps is 0"));
+  CHECK(has(message(Gptq<Superfloat<4>>{.range = Range::symmetric}, stats), "superfloat4"));
+  CHECK(has(message(Method{}, Stats(8, Needs::hessian)), "0 tokens"));
+  CHECK(has(message(Method{}, Stats(8, Needs::abs_max)), "hessian"));
+  CHECK(has(message(Method{}, Stats(9, Needs::hessian)), "9 inputs"));
+  Matrix bad = w;
+  bad(2, 5) = std::numeric_limits<float>::infinity();
+  CHECK(has(Method{}.quantize(bad.view(), stats, {}).error().message, "row 2, column 5"));
+  CHECK(!Method{}.quantize(Matrix(0, 8).view(), stats, {}).ok());
+}
