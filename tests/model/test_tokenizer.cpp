@@ -1,5 +1,7 @@
 #include <fstream>
 #include <iterator>
+#include <map>
+#include <memory>
 
 #include <nlohmann/json.hpp>
 
@@ -369,4 +371,51 @@ TEST_CASE("llama2.c's tokenizer") {
   const std::string bytes = read_text(path);
   for (const std::size_t cut : {std::size_t{0}, std::size_t{3}, std::size_t{6}, std::size_t{13}, bytes.size() - 1})
     CHECK_FALSE(tokenizer_from_llama2c(std::as_bytes(std::span(bytes.data(), cut)), "cut"));
+}
+
+TEST_CASE("llama2.c's tokenizer merges as its definition says, on real text") {
+  ANYBIT_TEST_DATA_OR_SKIP(path, "data/tok512.bin");
+  ANYBIT_TEST_DATA_OR_SKIP(text_path, "data/wikitext2-test.txt");
+  const auto t = tokenizer_from_llama2c(path);
+  REQUIRE(t);
+  const Vocabulary& v = t->vocabulary();
+  const std::string text = read_text(text_path).substr(0, 4000);
+  const auto find = [&](const std::string& s) {
+    for (std::size_t i = 0; i < v.tokens.size(); ++i)
+      if (v.kinds[i] == TokenKind::normal && v.tokens[i] == s) return static_cast<TokenId>(i);
+    return TokenId{-1};
+  };
+
+  // Characters, or their bytes (tokens 3 to 258), then the pair of the highest score again and again.
+  Ids ids{find(" ")};
+  for (std::size_t at = 0; at < text.size();) {
+    std::size_t end = at + 1;
+    while (end < text.size() && (text[end] & 0xC0) == 0x80) ++end;
+    if (const TokenId id = find(text.substr(at, end - at)); id >= 0) {
+      ids.push_back(id);
+    } else {
+      for (std::size_t i = at; i < end; ++i) ids.push_back(3 + static_cast<unsigned char>(text[i]));
+    }
+    at = end;
+  }
+  std::map<std::pair<TokenId, TokenId>, TokenId> known;
+  for (;;) {
+    float best = -1e30f;
+    std::size_t where = ids.size();
+    TokenId merged = -1;
+    for (std::size_t i = 0; i + 1 < ids.size(); ++i) {
+      const auto a = static_cast<std::size_t>(ids[i]), b = static_cast<std::size_t>(ids[i + 1]);
+      if (v.kinds[a] != TokenKind::normal || v.kinds[b] != TokenKind::normal) continue;
+      const auto [entry, fresh] = known.try_emplace({ids[i], ids[i + 1]}, -1);
+      if (fresh) entry->second = find(v.tokens[a] + v.tokens[b]);
+      if (entry->second >= 0 && v.scores[static_cast<std::size_t>(entry->second)] > best)
+        best = v.scores[static_cast<std::size_t>(entry->second)], where = i, merged = entry->second;
+    }
+    if (where == ids.size()) break;
+    ids[where] = merged;
+    ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(where) + 1);
+  }
+  const auto encoded = t->encode(text);
+  REQUIRE(encoded);
+  CHECK(*encoded == ids);
 }
