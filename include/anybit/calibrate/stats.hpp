@@ -130,7 +130,7 @@ class Stats {
   friend Result<Stats> calibrate::stats_from_bytes(std::span<const std::byte>, std::string_view);
 
   void require(Needs wanted) const { ANYBIT_CHECK(has(wanted), "Stats: this statistic was not asked for at construction"); }
-  std::vector<float> means(const std::vector<double>& sums) const {
+  ANYBIT_INLINE std::vector<float> means(const std::vector<double>& sums) const {
     std::vector<float> m(sums.size());
     for (std::size_t j = 0; j < sums.size(); ++j) m[j] = tokens_ > 0 ? static_cast<float>(sums[j] / static_cast<double>(tokens_)) : 0.0f;
     return m;

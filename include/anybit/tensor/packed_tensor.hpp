@@ -21,7 +21,7 @@ class PackedTensor {
   PackedTensor() = default;
 
   /// An all-zero-bytes tensor for pack() to fill.
-  static PackedTensor allocate(Extents e, bool with_column_order, std::string_view provenance) {
+  static ANYBIT_INLINE PackedTensor allocate(Extents e, bool with_column_order, std::string_view provenance) {
     PackedTensor t;
     t.bytes_ = PackedBytes::allocate(S::name, provenance, e, S::codes_bytes(e), S::scales_bytes(e), S::zeros_bytes(e), with_column_order ? 4 * e.cols : 0);
     return t;
