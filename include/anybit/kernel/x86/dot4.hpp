@@ -13,13 +13,9 @@
 #endif
 #include <immintrin.h>
 
-#if defined(__GNUC__) && !defined(__clang__)
-// g++ 12 takes the undefined pass-through operands inside its own AVX-512 intrinsics for a mistake (gcc bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
+#include <anybit/simd/vector_code.hpp>
 
+ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::kernel::inline ANYBIT_CODE {
 
 namespace detail {
@@ -196,7 +192,5 @@ struct Avx512Vnni {
 
 }  // namespace anybit::kernel::inline ANYBIT_CODE
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
+ANYBIT_VECTOR_CODE_END
 #endif

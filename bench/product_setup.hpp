@@ -1,0 +1,185 @@
+#pragma once
+// What the product benchmarks share: weights of every width quantized from one float matrix, Eigen on that matrix, medians.
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <time.h>
+
+#include <anybit/core/eigen_view.hpp>
+#include <anybit/core/matrix.hpp>
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/kernel/matmul.hpp>
+#include <anybit/scheme/presets.hpp>
+#include <anybit/tensor/pack.hpp>
+
+namespace bench {
+
+using namespace anybit;
+
+inline constexpr Index rows = 4096, cols = 4096;
+
+/// Bytes that the weights of a one-token benchmark rotate over, so that they come from memory and not from a cache:
+/// $ANYBIT_BENCH_ROTATE_MB megabytes, 320 unless set.
+inline std::size_t rotate_bytes() {
+  const char* set = std::getenv("ANYBIT_BENCH_ROTATE_MB");
+  return static_cast<std::size_t>(set ? std::max(std::atol(set), 0L) : 320L) * 1000000u;
+}
+
+inline Matrix normal(Index r, Index c, unsigned seed, float scale) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> distribution(0, scale);
+  Matrix m(r, c);
+  for (Index i = 0; i < r * c; ++i) m.data()[i] = distribution(random);
+  return m;
+}
+inline const Matrix& weights() {
+  static const Matrix w = normal(rows, cols, 1, 0.02f);
+  return w;
+}
+
+/// Nearest rounding, group by group.
+template <AnyScheme S>
+PackedTensor<S> quantized() {
+  using F = typename S::format;
+  const Matrix& w = weights();
+  QuantizedMatrix<S> q({rows, cols});
+  const Index group = S::granularity::group_cols(cols);
+  std::vector<float> scales(q.affines.size());
+  for (Index r = 0; r < rows; ++r)
+    for (Index g = 0; g * group < cols; ++g) {
+      const auto values = w.view().row(r).subspan(static_cast<std::size_t>(g * group), static_cast<std::size_t>(std::min(group, cols - g * group)));
+      const Affine a = q.affine(r, g) = F::fit(values);
+      scales[static_cast<std::size_t>(S::granularity::index(q.extents, r, g))] = a.scale;
+    }
+  S::scale_store::round_trip(scales);
+  for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
+  for (Index r = 0; r < rows; ++r)
+    for (Index k = 0; k < cols; ++k)
+      q.row(r)[static_cast<std::size_t>(k)] = static_cast<typename S::code>(quantize_value<F>(w(r, k), q.affine(r, k / group)));
+  return pack(q);
+}
+
+/// Seconds by the clock and seconds that the calling thread spent on a processor: on a machine with other work the two
+/// differ, and only the second tells how fast one thread's code is.
+struct Seconds {
+  double wall = 0, own = 0;
+};
+inline Seconds now() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return {std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(), static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec)};
+}
+struct Samples {
+  std::vector<double> wall, own;
+  template <class F>
+  void time(F&& f) {
+    const Seconds start = now();
+    f();
+    const Seconds end = now();
+    wall.push_back(end.wall - start.wall);
+    own.push_back(end.own - start.own);
+  }
+};
+inline double median(std::vector<double> v) {
+  if (v.empty()) return 0;
+  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
+  return v[v.size() / 2];
+}
+
+/// |y - W x| / |W x| of the first token, over the float weights, in double.
+inline double output_error(ConstMatrix x, ConstMatrix y) {
+  double error = 0, size = 0;
+  for (Index r = 0; r < rows; ++r) {
+    double exact = 0;
+    for (Index k = 0; k < cols; ++k) exact += static_cast<double>(weights()(r, k)) * static_cast<double>(x(0, k));
+    error += (y(0, r) - exact) * (y(0, r) - exact);
+    size += exact * exact;
+  }
+  return std::sqrt(error / size);
+}
+
+/// y = x W^T by Eigen, one thread; weights rotate like ours.
+class EigenProduct {
+ public:
+  explicit EigenProduct(std::size_t bytes) {
+    do copies_.push_back(weights());
+    while (copies_.size() * static_cast<std::size_t>(rows * cols) * sizeof(float) < bytes);
+  }
+  void operator()(ConstMatrix x, MutableMatrix y) {
+    const Matrix& w = copies_[next_++ % copies_.size()];
+    if (x.rows == 1) Eigen::Map<Eigen::VectorXf>(y.data, y.cols).noalias() = as_eigen(w.view()) * Eigen::Map<const Eigen::VectorXf>(x.data, x.cols);
+    else as_eigen(y).noalias() = as_eigen(x) * as_eigen(w.view()).transpose();
+  }
+
+ private:
+  std::vector<Matrix> copies_;
+  std::size_t next_ = 0;
+};
+
+inline void report(benchmark::State& state, Index tokens, double bytes, double error, const Samples& ours, const Samples& eigen) {
+  const double t = median(ours.wall), macs = static_cast<double>(rows * cols * tokens);
+  state.counters["us"] = t * 1e6;
+  state.counters["GMAC/s"] = macs / t * 1e-9;
+  state.counters["GB/s"] = bytes / t * 1e-9;
+  state.counters["bytes"] = bytes;
+  state.counters["bits"] = 8 * bytes / static_cast<double>(rows * cols);
+  state.counters["error"] = error;
+  // How many times as fast as Eigen's f32 product, timed in turns with ours, one thread, processor time.
+  if (!eigen.own.empty()) state.counters["x_eigen"] = median(eigen.own) / median(ours.own);
+}
+
+/// Registers one benchmark; `eigen` is shared by all of a program. Weights are quantized when the first of a scheme runs.
+template <AnyScheme S>
+void add_product(const std::string& kind, Index tokens, Compute compute, Index threads, EigenProduct& eigen, std::size_t rotate) {
+  std::string name = kind + "/" + std::string(S::name.view()) + "/" + std::string(anybit::name(compute));
+  if (kind == "matmul") name += "/N:" + std::to_string(tokens);
+  name += "/threads:" + std::to_string(threads);
+  benchmark::RegisterBenchmark(name.c_str(), [=, &eigen](benchmark::State& state) {
+    static const PackedTensor<S> first = quantized<S>();
+    std::vector<PackedTensor<S>> copies{first};
+    const auto bytes = static_cast<std::size_t>(first.bytes().payload_bytes());
+    while (copies.size() * bytes < rotate) copies.push_back(first);
+    const Matrix x = normal(tokens, cols, 2, 1);
+    Matrix y(tokens, rows), eigen_y(tokens, rows);
+    Workspace workspace;
+    ThreadPool pool(threads);
+    Samples ours, theirs;
+    std::size_t next = 0;
+    for (auto _ : state) {
+      ours.time([&] { matmul(copies[next++ % copies.size()], x.view(), y.view(), compute, workspace, pool); });
+      if (threads == 1 && next % 4 == 1) {
+        state.PauseTiming();
+        theirs.time([&] { eigen(x.view(), eigen_y.view()); });
+        state.ResumeTiming();
+      }
+    }
+    report(state, tokens, static_cast<double>(bytes), output_error(x.view(), y.view()), ours, theirs);
+  })->Unit(benchmark::kMicrosecond);
+}
+
+inline void add_eigen(const std::string& name, Index tokens, EigenProduct& eigen) {
+  benchmark::RegisterBenchmark(name.c_str(), [=, &eigen](benchmark::State& state) {
+    const Matrix x = normal(tokens, cols, 2, 1);
+    Matrix y(tokens, rows);
+    Samples times;
+    for (auto _ : state) times.time([&] { eigen(x.view(), y.view()); });
+    report(state, tokens, static_cast<double>(rows * cols) * sizeof(float), output_error(x.view(), y.view()), times, {});
+  })->Unit(benchmark::kMicrosecond);
+}
+
+/// One scheme for each width, then the other kinds.
+using Benched = TypeList<presets::ScaledSuperfloat<8>, presets::ScaledSuperfloat<7>, presets::ScaledSuperfloat<6>, presets::ScaledSuperfloat<5>,
+                         presets::ScaledSuperfloat<4>, presets::ScaledSuperfloat<3>, presets::ScaledSuperfloat<2>, presets::ScaledSuperfloat<1>,
+                         presets::Int<8>, presets::Int<4>, presets::Int8Group32, presets::AsymmetricInt4Group32, presets::AsymmetricInt<3>,
+                         presets::Nf4DoubleQuant, presets::Mxfp4, Scheme<Minifloat<3, 2>>, Scheme<Minifloat<4, 3>>, presets::TernaryGroup128>;
+
+}  // namespace bench
