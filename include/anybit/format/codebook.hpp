@@ -18,7 +18,7 @@ class Codebook {
  public:
   static_assert(N >= 1 && N <= 65536, "anybit: Codebook<N> needs 1 to 65536 levels");
 
-  constexpr explicit Codebook(const std::array<float, N>& levels) : levels_(levels) {
+  constexpr ANYBIT_INLINE explicit Codebook(const std::array<float, N>& levels) : levels_(levels) {
     for (std::size_t i = 0; i < N; ++i) {  // insertion sort: stable, so of equal levels the lowest code comes first
       std::size_t at = i;
       for (; at > 0 && levels[codes_[at - 1]] > levels[i]; --at) codes_[at] = codes_[at - 1];

@@ -17,7 +17,7 @@ namespace anybit::double_quant::inline ANYBIT_ABI {
 
 /// The signed dynamic map of bitsandbytes (7 exponent bits), sorted: zero at 127, 1 at 255. In decade 10^(i-6), i = 0 .. 6, stand
 /// the 2^i means of neighbours in linspace(0.1, 1, 2^i + 1), with both signs. Rounded as torch.linspace does: bit for bit equal.
-constexpr std::array<float, 256> signed_dynamic_map() {
+constexpr ANYBIT_INLINE std::array<float, 256> signed_dynamic_map() {
   constexpr float powers[] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1.0f};
   std::array<float, 256> map{};
   map[255] = 1;
