@@ -1,0 +1,187 @@
+// The command-line tool from end to end, on a small generated model.
+
+#ifdef QUANTIZE_MODEL
+
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "recipe_book.hpp"
+#include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
+#include "text.hpp"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Outcome {
+  int exit_code;
+  std::string out, err;
+};
+
+std::string content(const fs::path& p) {
+  std::ifstream f(p, std::ios::binary);
+  return {std::istreambuf_iterator<char>(f), {}};
+}
+
+/// A folder with the model, a text, and whatever the tool writes.
+class Run {
+ public:
+  Run() {
+    REQUIRE(shell(std::string(MAKE_TINY_MODEL) + " " + model()).exit_code == 0);
+    write("text.txt", [] {
+      std::string text;
+      for (int i = 0; i < 600; ++i) text += "Line " + std::to_string(i * i) + " of a text that goes on and on.\n" + (i % 5 ? "" : "\n");
+      return text;
+    }());
+  }
+  std::string path(const std::string& name) const { return folder_ / name; }
+  std::string model() const { return path("tiny.gguf"); }
+  void write(const std::string& name, const std::string& text) const { std::ofstream(path(name), std::ios::binary) << text; }
+
+  Outcome tool(const std::string& arguments) const { return shell(std::string(QUANTIZE_MODEL) + " " + arguments); }
+  Outcome on_text(const std::string& arguments) const {
+    return tool(model() + " --calibrate " + path("text.txt") + " --evaluate " + path("text.txt") + " --tokens 128 --calibration-tokens 256 " + arguments);
+  }
+
+ private:
+  Outcome shell(const std::string& command) const {
+    const int status = std::system((command + " >" + path("out") + " 2>" + path("err")).c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(path("out")), content(path("err"))};
+  }
+  test_support::TemporaryFolder folder_;
+};
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("every recipe of the table runs, and two runs differ in times alone") {
+  const Run run;
+  nlohmann::json reports[2];
+  for (int i = 0; i < 2; ++i) {
+    const Outcome o = run.on_text("--quick --threads " + std::to_string(i + 1) + " --json " + run.path("r.json") + " --svg " + run.path("r.svg"));
+    INFO(o.err);
+    REQUIRE(o.exit_code == 0);
+    CHECK(contains(o.out, "nearest-sf5-g128"));
+    reports[i] = nlohmann::json::parse(content(run.path("r.json")));
+  }
+  CHECK(contains(content(run.path("r.svg")), ">gptq-sf4-g128</text>"));
+  const auto& rows = reports[0].at("rows");
+  const auto recipes = tool::standard_recipes();
+  REQUIRE(rows.size() == recipes.all().size() + 1);
+  CHECK(rows[0].at("recipe") == "reference");
+  CHECK(rows[0].at("kl_mean") == 0);
+  const std::set<std::string> keys{"recipe", "bits_per_weight_linears", "bits_per_weight_file", "bytes", "layer_error_mean", "layer_error_worst", "layer_error_worst_name",
+                                   "perplexity", "perplexity_ratio", "kl_mean", "same_top_percent", "prompt_tokens_per_s", "decode_tokens_per_s", "quantize_s"};
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    std::set<std::string> has;
+    for (const auto& [key, value] : rows[r].items()) {
+      has.insert(key);
+      if (!contains(key, "per_s") && key != "quantize_s") CHECK(value == reports[1].at("rows")[r].at(key));
+    }
+    CHECK(has == keys);
+  }
+  const auto kl = [&](const std::string& recipe) {
+    for (const auto& row : rows)
+      if (row.at("recipe") == recipe) return row.at("kl_mean").get<double>();
+    FAIL("no row " << recipe);
+    return 0.0;
+  };
+  CHECK(kl("nearest-sf8-g128") < kl("nearest-sf6-g128"));
+  CHECK(kl("nearest-sf6-g128") < kl("nearest-sf4-g128"));
+  CHECK(kl("nearest-sf8-g128") < kl("published-superfloat8"));
+}
+
+TEST_CASE("--list and --help need no model") {
+  const Run run;
+  const Outcome list = run.tool("--list");
+  CHECK(list.exit_code == 0);
+  CHECK(contains(list.out, "gptq-int4-g128"));
+  CHECK(contains(list.out, "4.125"));
+  const Outcome help = run.tool("--help");
+  CHECK(help.exit_code == 0);
+  CHECK(contains(help.out, "Exit codes"));
+}
+
+TEST_CASE("saving writes a model that the library opens") {
+  const Run run;
+  const Outcome o = run.on_text("--recipe nearest-mxfp4 --save " + run.path("m.safetensors"));
+  INFO(o.err);
+  CHECK(o.exit_code == 0);
+  CHECK(contains(content(run.path("m.safetensors")).substr(0, 100000), "anybit.scheme.blk.0.attn_q.weight"));
+  const Outcome again = run.tool(run.path("m.safetensors"));
+  CHECK(again.exit_code == 3);
+  CHECK(contains(again.err, "quantized already"));
+  CHECK(run.on_text("--recipe nearest-mxfp4 --recipe nearest-sf4-g128 --save " + run.path("models")).exit_code == 0);
+  CHECK(fs::exists(run.path("models/nearest-sf4-g128.safetensors")));
+}
+
+TEST_CASE("wrong use and bad input: the exit code, and a line that says what to do") {
+  const Run run;
+  run.write("short.txt", "Too short.\n");
+  run.write("empty.txt", "");
+  run.write("latin1.txt", "Gr\xfc\xdf" "e");
+  run.write("noise.gguf", "GGUF and then nothing that makes sense");
+  run.write("file", "");
+  const std::string texts = " --calibrate " + run.path("text.txt") + " --evaluate ";
+  struct Case {
+    std::string arguments;
+    int exit_code;
+    std::string says;
+  };
+  const Case cases[] = {
+      {"", 2, "MODEL is required"},
+      {"--nonsense", 2, "--nonsense"},
+      {run.model() + " --recipe gtpq-int4-g128", 2, "gptq-int4-g128"},
+      {run.model() + " --tokens 0", 2, "at least 64"},
+      {run.model() + " --tokens -5", 2, "at least 64"},
+      {run.model() + " --threads 100000", 2, "--threads"},
+      {run.path("absent.gguf"), 3, "absent.gguf"},
+      {run.path("noise.gguf"), 3, "noise.gguf"},
+      {run.path("text.txt"), 3, "text.txt"},
+      {run.model() + texts + run.path("short.txt"), 3, "give a longer text"},
+      {run.model() + texts + run.path("text.txt") + " --tokens 10000000", 3, "--tokens"},
+      {run.model() + texts + run.path("empty.txt"), 3, "is empty"},
+      {run.model() + texts + run.path("latin1.txt"), 3, "byte 2 is not UTF-8"},
+      {run.model() + texts + run.path("absent.txt"), 3, "cannot be read"},
+      {run.model() + " --json " + run.path("file") + "/report.json", 4, "file"},
+      {run.model() + " --svg " + run.path(""), 4, "folder"},
+  };
+  for (const Case& c : cases) {
+    const Outcome o = run.tool(c.arguments);
+    INFO(c.arguments << "\n" << o.err);
+    CHECK(o.exit_code == c.exit_code);
+    CHECK(contains(o.err, c.says));
+    CHECK(o.out.empty());
+  }
+  for (const auto& entry : fs::directory_iterator(run.path(""))) CHECK_FALSE(contains(entry.path().string(), "tmp"));
+}
+
+TEST_CASE("words near each other, and texts cut in two") {
+  CHECK(tool::edit_distance("kitten", "sitting") == 3);
+  CHECK(tool::edit_distance("", "abc") == 3);
+  CHECK(tool::edit_distance("abc", "abc") == 0);
+  const auto two = tool::cut_in_two("one\n\ntwo three four\n\nfive");
+  CHECK(two.calibrate + two.evaluate == "one\n\ntwo three four\n\nfive");
+  CHECK(two.evaluate == "five");
+  const auto inside = tool::cut_in_two("\xc3\xa4\xc3\xb6\xc3\xbc");
+  CHECK(inside.calibrate == "\xc3\xa4\xc3\xb6");
+  CHECK(tool::documentation("/nonexistent folder").error().message.find("--calibrate") != std::string::npos);
+}
+
+#else
+
+#include "support/catch.hpp"
+
+TEST_CASE("the tool") { WARN("skipped: quantize_model is not built (it needs CLI11 and nlohmann-json, and ANYBIT_BUILD_EXAMPLES)"); }
+
+#endif
