@@ -155,9 +155,11 @@ inline void int8_row_products(const RowSource& w, const RoundedActivations& x, M
     const Index n = run.columns, whole = (n - 1) / block_cols * block_cols;
     for (Index r0 = begin; r0 < end; r0 += block) {
       const Index rows = std::min(block, end - r0);
-      w.prefetch(r0 + rows, rows, run.first, n);
       for (Index r = 0; r < rows; ++r) {
-        for (Index at = 0; at < n; at += block_cols) w.bytes(w.tensor, r0 + r, run.first + at, at == whole ? n - whole : block_cols, bytes + at);
+        for (Index at = 0; at < n; at += block_cols) {
+          w.prefetch(r0 + r + block, 1, run.first + at, block_cols);
+          w.bytes(w.tensor, r0 + r, run.first + at, at == whole ? n - whole : block_cols, bytes + at);
+        }
         std::memset(bytes + n, 0, static_cast<std::size_t>(decode_slack));
         float* scale = scales[r];
         w.affines(w.tensor, r0 + r, run.first_group, run.group(run.count - 1) + 1, scale, offsets);

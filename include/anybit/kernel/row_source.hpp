@@ -30,12 +30,12 @@ struct RowSource {
   void (*affines)(const void*, Index row, Index first_group, Index n, float* scales, std::int32_t* offsets) = nullptr;
   int max_byte = 0;  ///< the largest u
   const std::byte* codes = nullptr;
-  Index row_bytes = 0;
+  Index row_bytes = 0, bytes_per_1024 = 0;
 
   /// Asks for the packed codes of a stretch of some rows ahead of time. Rows past the end are left out.
   ANYBIT_INLINE void prefetch(Index row, Index rows, Index first, Index n) const {
 #if defined(__GNUC__)
-    const Index from = first * row_bytes / extents.cols, to = (first + n) * row_bytes / extents.cols;
+    const Index from = first * bytes_per_1024 / 1024, to = (first + n) * bytes_per_1024 / 1024;
     for (Index r = row; r < std::min(row + rows, extents.rows); ++r)
       for (Index at = from; at < to; at += 64) __builtin_prefetch(codes + r * row_bytes + at);
 #endif
@@ -200,6 +200,7 @@ RowSource row_source(const PackedTensor<S>& t) {
   s.group = std::max<Index>(S::granularity::group_cols(t.cols()), 1);
   s.codes = t.bytes().codes().data();
   s.row_bytes = S::row_bytes(t.cols());
+  s.bytes_per_1024 = S::row_bytes(1024);
   s.weights = &detail::decode_weights<S>;
   if (s.group >= t.cols() || s.group % simd::width == 0) {
     s.dots = &detail::decode_dots<S, dot_rows>;
