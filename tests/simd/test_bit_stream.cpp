@@ -130,6 +130,18 @@ TEST_CASE("bit stream: widths 9 to 16 unpack as defined, at any length") {
   check_wide<16>();
 }
 
+TEST_CASE("bit stream: no codes need no memory") {
+  simd::unpack_bits<8>(nullptr, nullptr, 0);
+  simd::unpack_bits<3>(nullptr, nullptr, 0);
+  simd::unpack_wide_bits<16>(nullptr, nullptr, 0);
+  simd::unpack_wide_bits<11>(nullptr, nullptr, 0);
+  simd::pack_bits<8>(nullptr, nullptr, 0);
+  simd::pack_bits<5>(nullptr, nullptr, 0);
+  simd::unpack_base3(nullptr, nullptr, 0);
+  simd::pack_base3(nullptr, nullptr, 0);
+  SUCCEED();
+}
+
 TEST_CASE("bit stream: a word of eight codes spreads to bytes and gathers back") {
   const std::uint64_t codes = 0x0102030405060700u;
   CHECK(simd::gather8<3>(codes) == 0b001'010'011'100'101'110'111'000u);

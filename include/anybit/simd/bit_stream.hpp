@@ -19,7 +19,7 @@ namespace anybit::simd::inline ANYBIT_CODE {
 /// n codes of Bits <= 8 bits, LSB first. Reads ceil(n * Bits / 8) bytes.
 template <int Bits>
 void unpack_bits(const std::byte* in, std::uint8_t* out, Index n) {
-  if constexpr (Bits == 8) std::memcpy(out, in, static_cast<std::size_t>(n));
+  if constexpr (Bits == 8) copy_bytes(out, in, n);
 #if defined(ANYBIT_UNPACK_VBMI)
   else x86::unpack_bits_vbmi<Bits>(in, out, n);
 #elif defined(ANYBIT_UNPACK_AVX2)
@@ -34,7 +34,7 @@ template <int Bits>
 void unpack_wide_bits(const std::byte* in, std::uint16_t* out, Index n) {
   static_assert(Bits >= 9 && Bits <= 16);
   if constexpr (Bits == 16) {
-    std::memcpy(out, in, static_cast<std::size_t>(2 * n));
+    copy_bytes(out, in, 2 * n);
   } else {
     const auto eight = [](const std::byte* p, std::uint16_t* codes) {  // reads Bits + 2 bytes
       for (int i = 0; i < 8; ++i) {
@@ -60,7 +60,7 @@ void unpack_wide_bits(const std::byte* in, std::uint16_t* out, Index n) {
 /// n codes below 2^Bits, Bits <= 8. Writes ceil(n * Bits / 8) bytes; unused bits of the last are 0.
 template <int Bits>
 void pack_bits(const std::uint8_t* codes, std::byte* out, Index n) {
-  if constexpr (Bits == 8) std::memcpy(out, codes, static_cast<std::size_t>(n));
+  if constexpr (Bits == 8) copy_bytes(out, codes, n);
   else pack_bits_generic<Bits>(codes, out, n);
 }
 

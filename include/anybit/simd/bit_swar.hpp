@@ -56,6 +56,11 @@ ANYBIT_INLINE std::uint64_t load_bytes(const std::byte* p, std::size_t n) {
   return w;
 }
 
+/// memcpy that allows null for no bytes.
+ANYBIT_INLINE void copy_bytes(void* to, const void* from, Index n) {
+  if (n > 0) std::memcpy(to, from, static_cast<std::size_t>(n));
+}
+
 /// Reads ceil(n * Bits / 8) bytes, writes n codes, and nothing else: 8 codes at a time with ordinary registers.
 template <int Bits>
 ANYBIT_INLINE void unpack_bits_swar(const std::byte* in, std::uint8_t* out, Index n) {
