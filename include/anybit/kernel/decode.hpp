@@ -71,10 +71,13 @@ class Levels {
   static constexpr How how = choose();
 
  public:
+  /// Whether there are infinities or NaN that cost extra instructions.
+  static constexpr bool has_specials = how == How::shift && float_shift<F>().finite < half;
+
   /// In place; up to round_up(n, 64) codes may be read and written. True if a minifloat's special value is among them.
   static ANYBIT_INLINE bool prepare(code* codes, Index n) {
     bool special = false;
-    if constexpr (how == How::shift && float_shift<F>().finite < half) {
+    if constexpr (has_specials) {
       std::uint8_t found = 0;
       for (Index i = 0; i < n; i += 64)
         for (Index j = 0; j < 64; ++j) found = static_cast<std::uint8_t>(found | ((codes[i + j] & (half - 1)) >= float_shift<F>().finite));
@@ -109,7 +112,7 @@ class Levels {
       constexpr std::uint32_t mask = 0x80000000u | (half - 1) << s.shift;
       const simd::u32 c = simd::as_u32(simd::load_i32(reinterpret_cast<const std::int8_t*>(p)));  // the sign fills the upper bits
       simd::f32 v = simd::as_f32(simd::shift_left(c, s.shift - (8 - bits)) & simd::broadcast(mask)) * simd::broadcast(s.scale);
-      if constexpr (Specials && s.finite < half) {
+      if constexpr (Specials && has_specials) {
         const simd::f32 largest = simd::broadcast(F::decode(static_cast<Code>(s.finite - 1)));
         const simd::f32 raw = simd::abs(v), nan = simd::broadcast(std::numeric_limits<float>::quiet_NaN());
         if constexpr (s.infinite > s.finite) {

@@ -81,8 +81,9 @@ ANYBIT_INLINE void read_scales(const PackedTensor<S>& t, Index first, Index n, f
 /// Calls use(levels) with the cheaper decoder if no special value was seen.
 template <Format F, class Use>
 ANYBIT_INLINE void with_levels(bool special, Use use) {
-  if (special) use(Levels<F, true>());
-  else use(Levels<F, false>());
+  if constexpr (Levels<F>::has_specials)
+    if (special) return use(Levels<F, true>());
+  use(Levels<F, false>());
 }
 
 template <AnyScheme S>
