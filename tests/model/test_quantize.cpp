@@ -119,7 +119,10 @@ TEST_CASE("the quantized model is the same for any number of threads") {
     QuantizeModelOptions options;
     options.executor = pool;
     Index told = 0;
-    options.progress = [&](Index done, Index total) { told = done, CHECK(total == 4); };
+    options.progress = [&](Index done, Index total) {
+      told = done;
+      CHECK(total == 4);
+    };
     const QuantizedModel many = quantize_model(d, again, recipe, embedding, options).value();
     CHECK(told == 4);
     REQUIRE(many.layers.size() == one.layers.size());
@@ -140,7 +143,9 @@ TEST_CASE("evaluation of a model against itself, and layer errors against the de
   ModelStats inputs(d, Needs::samples, 32);
   const auto reference = evaluate::reference_logits(d, windows, {}, &inputs).value();
   CHECK(reference.positions() == 4 * 12);
-  for (const auto& t : evaluate::compare(reference, d, windows, {}).value()) {
+  const auto itself = evaluate::compare(reference, d, windows, {}).value();
+  REQUIRE(itself.size() == 48);
+  for (const auto& t : itself) {
     CHECK(std::abs(t.kl) < 1e-12);
     CHECK(t.same_top);
     CHECK(t.nll == t.nll_reference);
@@ -152,7 +157,8 @@ TEST_CASE("evaluation of a model against itself, and layer errors against the de
 
   const QuantizedModel q = quantize_model(d, calibrated(d, Needs::none), model_recipe("int3", Nearest<SInt<3>, PerGroup<32>>{}), pack_embedding(d).value()).value();
   double kl = 0;
-  for (const auto& t : evaluate::compare(reference, q.decoder, windows, {}).value()) kl += t.kl;
+  const auto quantized = evaluate::compare(reference, q.decoder, windows, {}).value();
+  for (const auto& t : quantized) kl += t.kl;
   CHECK(kl > 0.01);
   const std::vector<double> errors = evaluate::layer_errors(d, q, inputs, {});
   for (std::size_t i = 0; i < q.layers.size(); ++i)
