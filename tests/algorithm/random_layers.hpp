@@ -21,7 +21,8 @@ inline Matrix random_matrix(Index rows, Index cols, unsigned seed, float spread 
 
 /// Activations whose channels are correlated, with a few large ones.
 inline Matrix correlated(Index tokens, Index inputs, unsigned seed) {
-  const Matrix source = random_matrix(tokens, inputs, seed), mix = random_matrix(inputs, inputs, seed + 1, 1 / std::sqrt(static_cast<float>(inputs)));
+  const Matrix source = random_matrix(tokens, inputs, seed),
+               mix = random_matrix(inputs, inputs, seed + 1, 1 / std::sqrt(static_cast<float>(inputs)));
   Matrix x(tokens, inputs);
   for (Index t = 0; t < tokens; ++t)
     for (Index j = 0; j < inputs; ++j) {

@@ -204,8 +204,8 @@ TEST_CASE("the ladder: 300 Hessians that nobody would wish for") {
         if (kind == 2) v[static_cast<std::size_t>(i)] *= i % 2 ? 1e30 : 1e-30;
         if (kind == 3) v[static_cast<std::size_t>(i)] *= 1e-30;
         if (kind == 4 && i % 2) v[static_cast<std::size_t>(i)] = v[static_cast<std::size_t>(i - 1)];  // duplicated columns
-        if (kind == 5 && i % 3 == 0) v[static_cast<std::size_t>(i)] = 0;                             // dead columns
-        if (kind == 6) v[static_cast<std::size_t>(i)] = 0;                                           // all dead
+        if (kind == 5 && i % 3 == 0) v[static_cast<std::size_t>(i)] = 0;                              // dead columns
+        if (kind == 6) v[static_cast<std::size_t>(i)] = 0;                                            // all dead
         if (kind == 7) v[static_cast<std::size_t>(i)] *= 1e75;
       }
       for (Index i = 0; i < n; ++i)
@@ -248,7 +248,8 @@ TEST_CASE("weights of any size keep codes and scales finite") {
     check(Gptq<UInt<4>, PerGroup<8>>{});
     check(Gptq<UInt<4>, PerGroup<8>, ScaleF32>{.range = Range::min_max, .search = Search::mse});
     check(Gptq<Superfloat<4>, PerGroup<8>>{});
-    if (size == 1e-30f || size == 1e30f) CHECK(!Gptq<UInt<4>, PerGroup<8>>{}.quantize(w.view(), stats, {})->report.as_requested());  // f16 scales
+    if (size == 1e-30f || size == 1e30f)
+      CHECK(!Gptq<UInt<4>, PerGroup<8>>{}.quantize(w.view(), stats, {})->report.as_requested());  // f16 scales
   }
 }
 
@@ -257,7 +258,8 @@ TEST_CASE("the published choice of grids: from weights that lack the updates ins
   const Matrix w = random_matrix(8, 64, 3, 0.1f), x = correlated(300, 64, 4);
   const auto stats = *accumulate<Needs::hessian>(x.view());
   using Method = Gptq<UInt<3>, PerGroup<16>, ScaleF32>;
-  const auto wide = Method{.block = 64}.quantize(w.view(), stats, {}), still = Method{.block = 64, .static_groups = true}.quantize(w.view(), stats, {});
+  const auto wide = Method{.block = 64}.quantize(w.view(), stats, {}),
+             still = Method{.block = 64, .static_groups = true}.quantize(w.view(), stats, {});
   const auto narrow = Method{.block = 16}.quantize(w.view(), stats, {});
   CHECK(wide->matrix.affines == still->matrix.affines);
   CHECK(narrow->matrix.affines != still->matrix.affines);
@@ -271,11 +273,14 @@ TEST_CASE("act-order stores runs of reordered columns, static groups keep the or
   REQUIRE(moved->matrix.column_order.size() == 20);
   const Matrix h = stats.hessian();
   for (std::size_t k = 1; k < 20; ++k) {
-    const auto before = static_cast<Index>(moved->matrix.column_order[k - 1]), here = static_cast<Index>(moved->matrix.column_order[k]);
+    const auto before = static_cast<Index>(moved->matrix.column_order[k - 1]),
+               here = static_cast<Index>(moved->matrix.column_order[k]);
     CHECK(h(before, before) >= h(here, here));
   }
   CHECK(moved->report.bits_per_weight == Approx(4 + 3 * 20.0 / 20 + 32.0 / 4));
-  CHECK(Gptq<UInt<4>, PerGroup<8>>{.act_order = true, .static_groups = true}.quantize(w.view(), stats, {})->matrix.column_order.empty());
+  CHECK(Gptq<UInt<4>, PerGroup<8>>{.act_order = true, .static_groups = true}
+            .quantize(w.view(), stats, {})
+            ->matrix.column_order.empty());
   CHECK(Gptq<UInt<4>, PerRow>{.act_order = true}.quantize(w.view(), stats, {})->matrix.column_order.empty());
 }
 

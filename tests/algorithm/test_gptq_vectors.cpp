@@ -59,8 +59,13 @@ Outcome reproduce(const Run& run, const io::SafetensorsFile& file) {
   stats.hessian(MatrixView<double>(h.data(), x.cols(), x.cols()));
   for (double& v : h) v *= static_cast<double>(x.rows());
   REQUIRE(stats.set_hessian({h.data(), x.cols(), x.cols()}, 1).ok());
-  const Gptq<S> method{.damp = run.damp, .block = run.block, .dead_diagonal = 1, .act_order = run.act_order, .static_groups = run.static_groups,
-                       .range = run.sym ? Range::symmetric : Range::format, .search = run.mse ? Search::mse : Search::none};
+  const Gptq<S> method{.damp = run.damp,
+                       .block = run.block,
+                       .dead_diagonal = 1,
+                       .act_order = run.act_order,
+                       .static_groups = run.static_groups,
+                       .range = run.sym ? Range::symmetric : Range::format,
+                       .search = run.mse ? Search::mse : Search::none};
   const auto q = method.quantize(w.view(), stats, {});
   INFO(id << (q ? "" : q.error().message));
   REQUIRE(q.ok());
@@ -79,7 +84,8 @@ Outcome reproduce(const Run& run, const io::SafetensorsFile& file) {
   for (Index r = 0; r < w.rows(); ++r) {
     bool whole_row = true;
     for (Index k = 0; k < w.cols(); ++k) {
-      const Index original = q->matrix.column_order.empty() ? k : static_cast<Index>(q->matrix.column_order[static_cast<std::size_t>(k)]);
+      const Index original =
+          q->matrix.column_order.empty() ? k : static_cast<Index>(q->matrix.column_order[static_cast<std::size_t>(k)]);
       REQUIRE(groups[static_cast<std::size_t>(original)] == k / width);
       const bool same = q->matrix.row(r)[static_cast<std::size_t>(k)] == codes[static_cast<std::size_t>(r * w.cols() + original)];
       o.equal += same;
@@ -120,9 +126,15 @@ TEST_CASE("gptq reproduces the published implementation") {
   REQUIRE(file.ok());
   int whole = 0, count = 0;
   for (const Run& run : runs) {
-    const Outcome o = run.bits == 2 ? dispatch<2>(run, *file) : run.bits == 3 ? dispatch<3>(run, *file) : run.bits == 4 ? dispatch<4>(run, *file) : dispatch<8>(run, *file);
-    if (std::getenv("SHOW")) std::printf("%s g%d act%d st%d mse%d diff %ld %g %g scale %g\n", run.name, run.group, run.act_order, run.static_groups, run.mse, o.codes - o.equal, o.rel_err, run.rel_err, o.scale_error);
-    INFO(run.name << ": " << o.codes - o.equal << " of " << o.codes << " codes differ, rel_err " << o.rel_err << " against " << run.rel_err);
+    const Outcome o = run.bits == 2   ? dispatch<2>(run, *file)
+                      : run.bits == 3 ? dispatch<3>(run, *file)
+                      : run.bits == 4 ? dispatch<4>(run, *file)
+                                      : dispatch<8>(run, *file);
+    if (std::getenv("SHOW"))
+      std::printf("%s g%d act%d st%d mse%d diff %ld %g %g scale %g\n", run.name, run.group, run.act_order, run.static_groups,
+                  run.mse, o.codes - o.equal, o.rel_err, run.rel_err, o.scale_error);
+    INFO(run.name << ": " << o.codes - o.equal << " of " << o.codes << " codes differ, rel_err " << o.rel_err << " against "
+                  << run.rel_err);
     CHECK(static_cast<double>(o.equal) >= 0.985 * static_cast<double>(o.codes));
     CHECK(o.rel_err == Approx(run.rel_err).epsilon(0.02));
     CHECK(o.rel_err < run.rel_err_rtn);

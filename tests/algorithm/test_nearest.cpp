@@ -53,7 +53,10 @@ TEST_CASE("the shrink search finds the least error among its candidates") {
         }
         double found = 0;
         for (std::size_t j = 0; j < 12; ++j)
-          found += std::pow(double{dequantize_value<F>(q->matrix.row(r)[static_cast<std::size_t>(12 * g) + j], q->matrix.affine(r, g))} - double{values[j]}, 2);
+          found += std::pow(
+              double{dequantize_value<F>(q->matrix.row(r)[static_cast<std::size_t>(12 * g) + j], q->matrix.affine(r, g))} -
+                  double{values[j]},
+              2);
         CHECK(found == Approx(least).epsilon(1e-5));
       }
   };
@@ -69,7 +72,8 @@ TEST_CASE("a weighted search spends its error where inputs are small") {
     for (Index j = 0; j < 32; j += 4) x(t, j) *= 30;
   const auto stats = *accumulate<Needs::mean_square | Needs::hessian>(x.view());
   using Method = Nearest<UInt<2>, PerGroup<32>>;
-  const Method plain{.search = Search::mse, .shrink = {.norm = 2}}, weighted{.search = Search::mse, .shrink = {.norm = 2}, .weighted = true};
+  const Method plain{.search = Search::mse, .shrink = {.norm = 2}},
+      weighted{.search = Search::mse, .shrink = {.norm = 2}, .weighted = true};
   const auto a = plain.quantize(w.view(), stats), b = weighted.quantize(w.view(), stats);
   CHECK(*b->report.output_error < *a->report.output_error);
   CHECK(b->report.weight_error >= a->report.weight_error);

@@ -36,7 +36,8 @@ double output_error(std::span<const ConstMatrix> w, const SiblingResult<Sf4::sch
         double exact = 0, got = 0;
         for (Index j = 0; j < back.cols(); ++j) {
           exact += double{x(t, j)} * double{w[i](o, j)};
-          got += double{x(t, j)} * double{back(o, j)} / (r.input_scale.empty() ? 1.0 : double{r.input_scale[static_cast<std::size_t>(j)]});
+          got += double{x(t, j)} * double{back(o, j)} /
+                 (r.input_scale.empty() ? 1.0 : double{r.input_scale[static_cast<std::size_t>(j)]});
         }
         off += (exact - got) * (exact - got);
         all += exact * exact;
@@ -72,7 +73,8 @@ TEST_CASE("awq lowers the output error of siblings, and never raises it") {
     const auto stats = *accumulate<Awq::needs>(x.view());
     const ConstMatrix siblings[] = {a.view(), b.view()};
     const double plain = output_error(siblings, *quantize_siblings(Sf4{}, siblings, stats), x);
-    const auto scaled = quantize_siblings(Awq{.clip = false} | Sf4{}, siblings, stats), clipped = quantize_siblings(Awq{} | Sf4{}, siblings, stats);
+    const auto scaled = quantize_siblings(Awq{.clip = false} | Sf4{}, siblings, stats),
+               clipped = quantize_siblings(Awq{} | Sf4{}, siblings, stats);
     const double by_scale = output_error(siblings, *scaled, x), by_both = output_error(siblings, *clipped, x);
     CHECK(by_scale < plain);
     CHECK(by_both < by_scale);
@@ -90,7 +92,8 @@ TEST_CASE("clipping leaves excluded siblings alone") {
   const bool clip[] = {false, true};
   QuantizeOptions options;
   options.clip = clip;
-  const auto q = quantize_siblings(Awq{} | Sf4{}, siblings, stats, options), none = quantize_siblings(Awq{.clip = false} | Sf4{}, siblings, stats);
+  const auto q = quantize_siblings(Awq{} | Sf4{}, siblings, stats, options),
+             none = quantize_siblings(Awq{.clip = false} | Sf4{}, siblings, stats);
   CHECK(q->matrices[0].matrix == none->matrices[0].matrix);
   CHECK(!(q->matrices[1].matrix == none->matrices[1].matrix));
   options.clip = std::span<const bool>(clip, 1);
@@ -159,7 +162,8 @@ TEST_CASE("awq and recipes refuse what they cannot use") {
   CHECK(has(message(quantize_siblings(Awq{} | Sf4{}, uneven, stats)), "sibling 1 has 19 inputs"));
   CHECK(has(message(quantize_siblings(Awq{} | Sf4{}, siblings, Stats(20, Awq::needs))), "0 tokens"));
   CHECK(has(message(quantize_siblings(Awq{} | Sf4{}, siblings, Stats(20, Needs::hessian))), "mean_abs"));
-  CHECK(has(message(quantize_siblings(SmoothQuant{.alpha = 2} | Sf4{}, siblings, *accumulate<Needs::abs_max>(x.view()))), "alpha is 2"));
+  CHECK(has(message(quantize_siblings(SmoothQuant{.alpha = 2} | Sf4{}, siblings, *accumulate<Needs::abs_max>(x.view()))),
+            "alpha is 2"));
   Matrix bad = w;
   bad(1, 2) = std::nanf("");
   const ConstMatrix broken[] = {w.view(), bad.view()};

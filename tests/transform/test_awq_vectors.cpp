@@ -67,12 +67,15 @@ void check_scales(const io::SafetensorsFile& file, const std::string& site_name,
   if (site_name == "mlp_gate_up") {
     down = *file.read_f32("W_down");
     exact = mlp(x.view(), views[0], views[1], down.view());
-    method.block_loss = [&](std::span<const ConstMatrix> w) { return mean_square_difference(exact, mlp(x.view(), w[0], w[1], down.view())); };
+    method.block_loss = [&](std::span<const ConstMatrix> w) {
+      return mean_square_difference(exact, mlp(x.view(), w[0], w[1], down.view()));
+    };
   }
   const auto hessian = stats.hessian();
   std::function<double(std::span<const ConstMatrix>)> loss = method.block_loss;
   if (!loss) loss = [&](std::span<const ConstMatrix> w) { return awq::linear_loss(views, w, hessian.view()); };
-  const auto choice = awq::search_scale<typename Grid<Bits, Group>::scheme>(views, stats.mean_abs(), awq::grid_of(algorithm), 20, loss);
+  const auto choice =
+      awq::search_scale<typename Grid<Bits, Group>::scheme>(views, stats.mean_abs(), awq::grid_of(algorithm), 20, loss);
   REQUIRE(choice.losses.size() == expected.size());
   for (std::size_t k = 0; k < expected.size(); ++k) CHECK(choice.losses[k] == Approx(expected[k]).epsilon(1e-4));
   for (std::size_t j = 0; j < expected_scales.size(); ++j) CHECK(choice.scale[j] == Approx(expected_scales[j]).epsilon(1e-5));
@@ -90,11 +93,13 @@ Stats strided_stats(const Matrix& x, Index stride) {
 
 template <int Bits, int Group>
 void check_clip(const io::SafetensorsFile& file, const std::string& linear, const char* input, Index tokens) {
-  const std::string id = "clip." + linear + ".b" + std::to_string(Bits) + ".g" + std::to_string(Group) + ".n" + std::to_string(tokens);
+  const std::string id =
+      "clip." + linear + ".b" + std::to_string(Bits) + ".g" + std::to_string(Group) + ".n" + std::to_string(tokens);
   INFO(id);
   const Matrix w = *file.read_f32("W_" + linear), x = *file.read_f32(input);
   const auto hessian = strided_stats(x, x.rows() / tokens).hessian();
-  const Matrix limits = awq::clip_limits<typename Grid<Bits, Group>::scheme>(w.view(), hessian.view(), {.range = Range::min_max}, 20);
+  const Matrix limits =
+      awq::clip_limits<typename Grid<Bits, Group>::scheme>(w.view(), hessian.view(), {.range = Range::min_max}, 20);
   const auto expected = *file.read<float>(id);
   Index wrong = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) wrong += limits.data()[i] != expected[i];
@@ -115,7 +120,8 @@ void check_pipeline(const io::SafetensorsFile& file, double rel_err_scale_only, 
     Matrix back = dequantize(q->matrices[0].matrix);
     for (Index r = 0; r < back.rows(); ++r)
       for (Index c = 0; c < back.cols(); ++c) back(r, c) /= q->input_scale[static_cast<std::size_t>(c)];
-    const double measured = std::sqrt(mean_square_difference(exact, product(x.view(), back.view())) / mean_square_difference(exact, Matrix(exact.rows(), exact.cols())));
+    const double measured = std::sqrt(mean_square_difference(exact, product(x.view(), back.view())) /
+                                      mean_square_difference(exact, Matrix(exact.rows(), exact.cols())));
     CHECK(*q->matrices[0].report.output_error == Approx(measured).epsilon(1e-3));
     CHECK(q->matrices[0].report.weight_error == Approx(calibrate::relative_weight_error(w.view(), back.view())));
     return std::pair(std::move(back), measured * measured);
@@ -126,15 +132,18 @@ void check_pipeline(const io::SafetensorsFile& file, double rel_err_scale_only, 
   if (!file.find(id + ".Q_over_s")) return;
   const Matrix expected = *file.read_f32(id + ".Q_over_s");
   Index wrong = 0;
-  for (Index i = 0; i < w.extents().size(); ++i) wrong += std::fabs(back.data()[i] - expected.data()[i]) > 1e-4f * std::fabs(expected.data()[i]) + 1e-6f;
-  CHECK(wrong < w.extents().size() / 100);  // clipped groups have a tie at their zero point; the last bit of s = pow(..) decides it
+  for (Index i = 0; i < w.extents().size(); ++i)
+    wrong += std::fabs(back.data()[i] - expected.data()[i]) > 1e-4f * std::fabs(expected.data()[i]) + 1e-6f;
+  CHECK(wrong <
+        w.extents().size() / 100);  // clipped groups have a tie at their zero point; the last bit of s = pow(..) decides it
 }
 
 template <int Bits, class Granularity>
 void check_quantizer(const io::SafetensorsFile& file, const std::string& group) {
   const std::string id = "pq.b" + std::to_string(Bits) + ".g" + group + ".asym";
   INFO(id);
-  const Matrix w = *file.read_f32("pq.W"), expected = *file.read_f32(id), scale = *file.read_f32(id + ".scale"), zero = *file.read_f32(id + ".zero");
+  const Matrix w = *file.read_f32("pq.W"), expected = *file.read_f32(id), scale = *file.read_f32(id + ".scale"),
+               zero = *file.read_f32(id + ".zero");
   const auto q = Nearest<UInt<Bits>, Granularity, ScaleF32>{.range = Range::min_max}.quantize(w.view());
   REQUIRE(q.ok());
   const Matrix back = dequantize(q->matrix);
@@ -150,7 +159,9 @@ TEST_CASE("awq chooses the published ratios, with the published losses") {
   ANYBIT_TEST_DATA_OR_SKIP(path, "vectors/awq.safetensors");
   const auto file = io::SafetensorsFile::open(path);
   REQUIRE(file.ok());
-  const std::pair<std::string, Site> sites[] = {{"attn_qkv", {{"W_q", "W_k", "W_v"}, "X_attn"}}, {"mlp_gate_up", {{"W_gate", "W_up"}, "X_mlp"}}, {"down", {{"W_down"}, "X_down"}}};
+  const std::pair<std::string, Site> sites[] = {{"attn_qkv", {{"W_q", "W_k", "W_v"}, "X_attn"}},
+                                                {"mlp_gate_up", {{"W_gate", "W_up"}, "X_mlp"}},
+                                                {"down", {{"W_down"}, "X_down"}}};
   for (const auto& [name, site] : sites) {
     check_scales<3, 64>(*file, name, site);
     check_scales<3, 128>(*file, name, site);

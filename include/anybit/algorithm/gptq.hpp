@@ -17,15 +17,16 @@ namespace anybit::inline ANYBIT_CODE {
 /// Gptq<Scheme> or Gptq<Format, Granularity, ScaleStore, Layout>, the latter with Scheme's defaults.
 template <class... Parts>
 struct Gptq {
-  static_assert(sizeof...(Parts) > 0, "anybit: Gptq needs a scheme: Gptq<Scheme> or Gptq<Format, Granularity, ScaleStore, Layout>");
+  static_assert(sizeof...(Parts) > 0,
+                "anybit: Gptq needs a scheme: Gptq<Scheme> or Gptq<Format, Granularity, ScaleStore, Layout>");
   using scheme = scheme_of_t<Parts...>;
   static constexpr Needs needs = Needs::hessian;
   /// Scales that are stored jointly must all be known before the first code is chosen; so must those of a whole row or tensor.
   static constexpr bool always_static = scheme::scale_store::joint || std::is_same_v<typename scheme::granularity, PerTensor> ||
                                         std::is_same_v<typename scheme::granularity, PerRow>;
 
-  float damp = 0.01f;          ///< share of the Hessian's mean diagonal that is added to it; above 0, up to 1
-  Index block = 128;           ///< columns between two updates of the rest of the matrix
+  float damp = 0.01f;  ///< share of the Hessian's mean diagonal that is added to it; above 0, up to 1
+  Index block = 128;   ///< columns between two updates of the rest of the matrix
   /// What the diagonal gets for inputs that were 0 on all tokens. 0 means the mean of the others, so that units do not matter;
   /// the published code uses 1.
   float dead_diagonal = 0;
@@ -67,10 +68,15 @@ struct Gptq {
   using G = typename scheme::granularity;
 
   Status check(ConstMatrix w, const Stats& stats, const QuantizeOptions& options) const {
-    if (!(damp > 0 && damp <= 1)) return Error{ErrorCode::invalid_argument, "gptq: damp is " + gptq::detail::number(damp) + "; it must lie above 0, up to 1 (0.01 is usual)"};
-    if (block < 1) return Error{ErrorCode::invalid_argument, "gptq: block is " + std::to_string(block) + "; it must be at least 1 (128 is usual)"};
+    if (!(damp > 0 && damp <= 1))
+      return Error{ErrorCode::invalid_argument,
+                   "gptq: damp is " + gptq::detail::number(damp) + "; it must lie above 0, up to 1 (0.01 is usual)"};
+    if (block < 1)
+      return Error{ErrorCode::invalid_argument,
+                   "gptq: block is " + std::to_string(block) + "; it must be at least 1 (128 is usual)"};
     if (!(dead_diagonal >= 0 && std::isfinite(dead_diagonal)))
-      return Error{ErrorCode::invalid_argument, "gptq: dead_diagonal is " + gptq::detail::number(dead_diagonal) + "; it must be 0 (the mean) or above"};
+      return Error{ErrorCode::invalid_argument,
+                   "gptq: dead_diagonal is " + gptq::detail::number(dead_diagonal) + "; it must be 0 (the mean) or above"};
     ANYBIT_TRY_STATUS(check_range<typename scheme::format>(range));
     ANYBIT_TRY_STATUS(check_search(shrink));
     ANYBIT_TRY_STATUS(calibrate::check_weights(w));
@@ -79,7 +85,8 @@ struct Gptq {
   }
 
   /// False if no factor was to be had; q is unfinished then.
-  bool run(ConstMatrix w, MatrixView<const double> h, const QuantizeOptions& options, QuantizedMatrix<scheme>& q, Report& report) const {
+  bool run(ConstMatrix w, MatrixView<const double> h, const QuantizeOptions& options, QuantizedMatrix<scheme>& q,
+           Report& report) const {
     const Index n = w.cols;
     const auto at = [](Index i) { return static_cast<std::size_t>(i); };
     std::vector<double> diagonal(at(n));
@@ -95,13 +102,15 @@ struct Gptq {
       return false;
     }
     if (dead > 0)
-      report.fallbacks.push_back(std::to_string(dead) + " of " + std::to_string(n) + " inputs were 0 on all calibration tokens; their weights were rounded from 0");
+      report.fallbacks.push_back(std::to_string(dead) + " of " + std::to_string(n) +
+                                 " inputs were 0 on all calibration tokens; their weights were rounded from 0");
     for (double& d : diagonal)
       if (d == 0) d = dead_diagonal > 0 ? static_cast<double>(dead_diagonal) : sum / static_cast<double>(n - dead);
 
     std::vector<Index> order(at(n));
     std::iota(order.begin(), order.end(), Index{0});
-    if (act_order) std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return diagonal[at(a)] > diagonal[at(b)]; });
+    if (act_order)
+      std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return diagonal[at(a)] > diagonal[at(b)]; });
 
     // Weights and Hessian in processed order, dead columns replaced.
     Matrix processed(w.rows, n);
@@ -122,11 +131,14 @@ struct Gptq {
       std::iota(position.begin(), position.end(), Index{0});
       if (act_order) {
         q.column_order.assign(order.begin(), order.end());
-        if (sweep.limits.rows > 0) report.fallbacks.push_back("clip limits of original groups do not fit groups of reordered columns and were not used; set static_groups");
+        if (sweep.limits.rows > 0)
+          report.fallbacks.push_back(
+              "clip limits of original groups do not fit groups of reordered columns and were not used; set static_groups");
         sweep.limits = {};
       }
     } else if (always_static && !scheme::scale_store::joint) {
-      calibrate::fit_groups<scheme>(w, grid_fit(), options.clip_limits, {}, q, report, options.executor);  // dead weights included, as published
+      calibrate::fit_groups<scheme>(w, grid_fit(), options.clip_limits, {}, q, report,
+                                    options.executor);  // dead weights included, as published
     } else {
       Matrix alive(w);
       for (Index r = 0; r < w.rows; ++r)
@@ -138,7 +150,8 @@ struct Gptq {
     std::vector<calibrate::StoreLoss> losses(at(ceil_div(w.rows, gptq::row_tile)));
     options.executor.parallel_for(w.rows, gptq::row_tile, [&](Index begin, Index end) {
       for (Index r = begin; r < end; r += gptq::row_tile)
-        gptq::sweep<scheme>(processed.view(), r, std::min(r + gptq::row_tile, end), *factor, position, sweep, q, losses[at(r / gptq::row_tile)]);
+        gptq::sweep<scheme>(processed.view(), r, std::min(r + gptq::row_tile, end), *factor, position, sweep, q,
+                            losses[at(r / gptq::row_tile)]);
     });
     calibrate::StoreLoss total;
     for (const auto& l : losses) total += l;
@@ -147,7 +160,8 @@ struct Gptq {
   }
 
   /// Errors into the report; replaces the result by rounding to nearest where that is closer, or the sweep did not happen.
-  void judge(ConstMatrix w, MatrixView<const double> h, bool swept, const QuantizeOptions& options, Quantized<scheme>& result) const {
+  void judge(ConstMatrix w, MatrixView<const double> h, bool swept, const QuantizeOptions& options,
+             Quantized<scheme>& result) const {
     Report& report = result.report;
     const calibrate::OutputMetric metric(w, h, options.executor);
     QuantizedMatrix<scheme> nearest = calibrate::round_to_grid<scheme>(w, grid_fit(), options.clip_limits, options.executor);
@@ -159,8 +173,10 @@ struct Gptq {
       Matrix own = dequantize(result.matrix);
       mine = metric.error(own.view());
       keep = mine < 0.9 * by_nearest || metric.exact_error(own.view()) <= metric.exact_error(back.view());
-      if (keep) back = std::move(own);
-      else report.fallbacks.push_back("error feedback gave a larger output error than rounding to nearest");
+      if (keep)
+        back = std::move(own);
+      else
+        report.fallbacks.push_back("error feedback gave a larger output error than rounding to nearest");
     }
     if (!keep) {
       mine = by_nearest;
@@ -170,7 +186,8 @@ struct Gptq {
     }
     report.weight_error = calibrate::relative_weight_error(w, back.view());
     report.output_error = metric.relative_to_outputs(mine);
-    report.remarks.push_back("output error of rounding to nearest: " + gptq::detail::number(metric.relative_to_outputs(by_nearest)));
+    report.remarks.push_back("output error of rounding to nearest: " +
+                             gptq::detail::number(metric.relative_to_outputs(by_nearest)));
     report.bits_per_weight = calibrate::bits_per_weight(result.matrix);
     result.matrix.provenance = keep ? describe() : "nearest";
   }

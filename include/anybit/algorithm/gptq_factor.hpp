@@ -70,8 +70,10 @@ inline std::optional<Factor> damped_factor(MatrixView<const double> h, double da
   }
   const auto attempt = [&](double damping, bool asked) {
     auto f = detail::try_factor(h, damping);
-    if (f && !asked) report.fallbacks.push_back("the Hessian is not positive definite at damp " + detail::number(damp) + ": " + detail::number(damping) +
-                                                " was added to its diagonal instead of " + detail::number(damp * mean));
+    if (f && !asked)
+      report.fallbacks.push_back("the Hessian is not positive definite at damp " + detail::number(damp) + ": " +
+                                 detail::number(damping) + " was added to its diagonal instead of " +
+                                 detail::number(damp * mean));
     return f;
   };
   if (auto f = attempt(damp * mean, true)) return f;

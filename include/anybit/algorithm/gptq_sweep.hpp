@@ -14,7 +14,7 @@ struct SweepOptions {
   Index block = 128;           ///< columns between two updates of everything to their right
   bool dynamic_groups = true;  ///< grids are found when the sweep reaches the group, on weights that have been compensated so far
   GridFit fit{};
-  ConstMatrix limits{};        ///< for dynamic groups in natural order; see QuantizeOptions::clip_limits
+  ConstMatrix limits{};  ///< for dynamic groups in natural order; see QuantizeOptions::clip_limits
 };
 
 /// Rows of one task. It fixes how products are cut, so results do not depend on the number of threads.
@@ -24,8 +24,8 @@ inline constexpr Index row_tile = 64;
 /// factor; `position[k]` is where the code of processed column k belongs. Static grids are read from q.affines (group =
 /// position / group width); dynamic ones are written there, and then position is the identity.
 template <AnyScheme S>
-void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::span<const Index> position, const SweepOptions& options, QuantizedMatrix<S>& q,
-           calibrate::StoreLoss& loss) {
+void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::span<const Index> position,
+           const SweepOptions& options, QuantizedMatrix<S>& q, calibrate::StoreLoss& loss) {
   using F = typename S::format;
   using G = typename S::granularity;
   // One line of these is one column of the weights, so that all loops run along the rows of the tile.
@@ -61,7 +61,11 @@ void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::spa
     if (starts_group) {
       // Until they are rounded, columns i1 and later follow each other too: their d_k solves d_k + sum_{j<k} d_j F_jk = 0.
       at_block_start = original.middleRows(i1, reach - i1) - compensated;
-      if (i1 > 0) feedback.block(i1, i1, reach - i1, reach - i1).transpose().template triangularView<Eigen::UnitLower>().solveInPlace(at_block_start);
+      if (i1 > 0)
+        feedback.block(i1, i1, reach - i1, reach - i1)
+            .transpose()
+            .template triangularView<Eigen::UnitLower>()
+            .solveInPlace(at_block_start);
       at_block_start = original.middleRows(i1, reach - i1) - at_block_start;
     }
     compensated.conservativeResize(width, rows);
@@ -69,7 +73,8 @@ void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::spa
       if (options.dynamic_groups) {
         if (k % group == 0) find_grids(k, i1);
       } else if (k == 0 || position[static_cast<std::size_t>(k)] / group != position[static_cast<std::size_t>(k - 1)] / group) {
-        for (Index r = 0; r < rows; ++r) affine[static_cast<std::size_t>(r)] = q.affine(begin + r, position[static_cast<std::size_t>(k)] / group);
+        for (Index r = 0; r < rows; ++r)
+          affine[static_cast<std::size_t>(r)] = q.affine(begin + r, position[static_cast<std::size_t>(k)] / group);
       }
       const float* now = compensated.row(k - i1).data();
       const float* exact = original.row(k).data();
@@ -91,7 +96,8 @@ void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::spa
   }
   for (Index r = 0; r < rows; ++r) {
     const auto out = q.row(begin + r);
-    for (Index k = 0; k < n; ++k) out[static_cast<std::size_t>(position[static_cast<std::size_t>(k)])] = static_cast<typename S::code>(codes(k, r));
+    for (Index k = 0; k < n; ++k)
+      out[static_cast<std::size_t>(position[static_cast<std::size_t>(k)])] = static_cast<typename S::code>(codes(k, r));
   }
 }
 

@@ -10,7 +10,8 @@ namespace anybit::inline ANYBIT_CODE {
 /// Nearest<Scheme> or Nearest<Format, Granularity, ScaleStore, Layout>, the latter with Scheme's defaults.
 template <class... Parts>
 struct Nearest {
-  static_assert(sizeof...(Parts) > 0, "anybit: Nearest needs a scheme: Nearest<Scheme> or Nearest<Format, Granularity, ScaleStore, Layout>");
+  static_assert(sizeof...(Parts) > 0,
+                "anybit: Nearest needs a scheme: Nearest<Scheme> or Nearest<Format, Granularity, ScaleStore, Layout>");
   using scheme = scheme_of_t<Parts...>;
   static constexpr Needs needs = Needs::none;
 
@@ -36,8 +37,10 @@ struct Nearest {
     std::vector<float> importance;
     if (weighted) {
       if (!stats.has(Needs::mean_square) || stats.inputs() != w.cols || stats.tokens() < 1)
-        return Error{ErrorCode::insufficient_data, "nearest(weighted): needs mean_square of " + std::to_string(w.cols) + " inputs over at least 1 token; got " +
-                                                       anybit::describe(stats.needs()) + " of " + std::to_string(stats.inputs()) + " over " + std::to_string(stats.tokens())};
+        return Error{ErrorCode::insufficient_data, "nearest(weighted): needs mean_square of " + std::to_string(w.cols) +
+                                                       " inputs over at least 1 token; got " + anybit::describe(stats.needs()) +
+                                                       " of " + std::to_string(stats.inputs()) + " over " +
+                                                       std::to_string(stats.tokens())};
       importance = stats.mean_square();
     }
     Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), {}};

@@ -67,16 +67,22 @@ template <class T>
 concept RecipePart = Transform<T> || Algorithm<T> || is_chain_v<T> || AnyRecipe<T>;
 
 template <class T>
-std::tuple<T> as_tuple(T t) { return {std::move(t)}; }
+std::tuple<T> as_tuple(T t) {
+  return {std::move(t)};
+}
 template <class... Ts>
-std::tuple<Ts...> as_tuple(TransformChain<Ts...> c) { return std::move(c.transforms); }
+std::tuple<Ts...> as_tuple(TransformChain<Ts...> c) {
+  return std::move(c.transforms);
+}
 
 /// Two neighbours in a recipe, by their places in the order.
 template <class Last, class Next>
 constexpr void check_order() {
-  static_assert(Last::order != Next::order, "anybit: a recipe applies each transform once; this one stands in it twice (combine their options in one)");
+  static_assert(Last::order != Next::order,
+                "anybit: a recipe applies each transform once; this one stands in it twice (combine their options in one)");
   static_assert(Last::order <= Next::order,
-                "anybit: these two transforms stand in the wrong order: SmoothQuant goes before Awq, whose clip limits hold only for the scales they were found with");
+                "anybit: these two transforms stand in the wrong order: SmoothQuant goes before Awq, whose clip limits hold only "
+                "for the scales they were found with");
 }
 }  // namespace detail
 
@@ -84,17 +90,27 @@ template <detail::RecipePart Left, detail::RecipePart Right>
 auto operator|(Left left, Right right) {
   if constexpr (Algorithm<Left> || AnyRecipe<Left>) {
     static_assert(!(Algorithm<Left> || AnyRecipe<Left>),
-                  "anybit: a recipe has one algorithm and it stands last: transforms go before it, and a second algorithm would undo the first");
+                  "anybit: a recipe has one algorithm and it stands last: transforms go before it, and a second algorithm would "
+                  "undo the first");
   } else {
     auto before = detail::as_tuple(std::move(left));
     constexpr std::size_t count = std::tuple_size_v<decltype(before)>;
     if constexpr (Algorithm<Right>) {
-      return std::apply([&](auto&... t) { return Recipe<Right, std::remove_reference_t<decltype(t)>...>{std::move(before), std::move(right)}; }, before);
+      return std::apply(
+          [&](auto&... t) {
+            return Recipe<Right, std::remove_reference_t<decltype(t)>...>{std::move(before), std::move(right)};
+          },
+          before);
     } else if constexpr (AnyRecipe<Right>) {
-      detail::check_order<std::tuple_element_t<count - 1, decltype(before)>, std::tuple_element_t<0, decltype(right.transforms)>>();
+      detail::check_order<std::tuple_element_t<count - 1, decltype(before)>,
+                          std::tuple_element_t<0, decltype(right.transforms)>>();
       auto all = std::tuple_cat(std::move(before), std::move(right.transforms));
-      return std::apply([&](auto&... t) {
-        return Recipe<typename Right::algorithm_type, std::remove_reference_t<decltype(t)>...>{std::move(all), std::move(right.algorithm)}; }, all);
+      return std::apply(
+          [&](auto&... t) {
+            return Recipe<typename Right::algorithm_type, std::remove_reference_t<decltype(t)>...>{std::move(all),
+                                                                                                   std::move(right.algorithm)};
+          },
+          all);
     } else {
       auto after = detail::as_tuple(std::move(right));
       detail::check_order<std::tuple_element_t<count - 1, decltype(before)>, std::tuple_element_t<0, decltype(after)>>();
@@ -119,8 +135,8 @@ namespace detail {
 
 /// Quantizes what the transforms made of the siblings, and reports in terms of the original weights.
 template <Algorithm A>
-Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& set, std::span<const ConstMatrix> originals, const std::string& name,
-                                                 const QuantizeOptions& options) {
+Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& set, std::span<const ConstMatrix> originals,
+                                                 const std::string& name, const QuantizeOptions& options) {
   SiblingResult<typename A::scheme> result;
   for (std::size_t i = 0; i < set.weights.size(); ++i) {
     QuantizeOptions own = options;
@@ -152,12 +168,14 @@ Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& s
 /// Quantizes matrices that share one input (query, key and value; gate and up), for which a transform must find one common
 /// rewriting. `stats` are those of the shared input and hold at least Recipe::needs.
 template <class A, class... Transforms>
-Result<SiblingResult<typename A::scheme>> quantize_siblings(const Recipe<A, Transforms...>& recipe, std::span<const ConstMatrix> weights,
-                                                            const Stats& stats, const QuantizeOptions& options = {}) {
+Result<SiblingResult<typename A::scheme>> quantize_siblings(const Recipe<A, Transforms...>& recipe,
+                                                            std::span<const ConstMatrix> weights, const Stats& stats,
+                                                            const QuantizeOptions& options = {}) {
   ANYBIT_TRY_STATUS(calibrate::check_siblings(weights));
   if (!options.clip.empty() && options.clip.size() != weights.size())
-    return Error{ErrorCode::invalid_argument, "QuantizeOptions::clip has " + std::to_string(options.clip.size()) + " entries for " +
-                                                  std::to_string(weights.size()) + " siblings; give one each, or none"};
+    return Error{ErrorCode::invalid_argument, "QuantizeOptions::clip has " + std::to_string(options.clip.size()) +
+                                                  " entries for " + std::to_string(weights.size()) +
+                                                  " siblings; give one each, or none"};
   ANYBIT_TRY_STATUS(calibrate::check_stats(stats, Recipe<A, Transforms...>::needs, weights[0].cols, recipe.describe()));
   Siblings set;
   for (std::size_t i = 0; i < weights.size(); ++i) {
@@ -166,22 +184,24 @@ Result<SiblingResult<typename A::scheme>> quantize_siblings(const Recipe<A, Tran
   }
   set.stats = stats;
   Status status = Ok{};
-  std::apply([&](const auto&... t) { (void)((status = t.apply(set, recipe.algorithm, options), status.ok()) && ...); }, recipe.transforms);
+  std::apply([&](const auto&... t) { (void)((status = t.apply(set, recipe.algorithm, options), status.ok()) && ...); },
+             recipe.transforms);
   ANYBIT_TRY_STATUS(status);
   return detail::finish(recipe.algorithm, set, weights, recipe.describe(), options);
 }
 
 /// The same for a bare algorithm: each matrix by itself, no input_scale.
 template <Algorithm A>
-Result<SiblingResult<typename A::scheme>> quantize_siblings(const A& algorithm, std::span<const ConstMatrix> weights, const Stats& stats,
-                                                            const QuantizeOptions& options = {}) {
+Result<SiblingResult<typename A::scheme>> quantize_siblings(const A& algorithm, std::span<const ConstMatrix> weights,
+                                                            const Stats& stats, const QuantizeOptions& options = {}) {
   return quantize_siblings(Recipe<A>{{}, algorithm}, weights, stats, options);
 }
 
 /// Divides the gain of the norm that makes the input. Call it for the norm's bias too. Norms that multiply by 1 + gain
 /// (Gemma) pass unit_offset = 1, for the gain only.
 inline void fold(std::span<const float> input_scale, std::span<float> norm_gain, float unit_offset = 0) {
-  ANYBIT_CHECK(input_scale.empty() || input_scale.size() == norm_gain.size(), "fold: the norm has another width than the input scale");
+  ANYBIT_CHECK(input_scale.empty() || input_scale.size() == norm_gain.size(),
+               "fold: the norm has another width than the input scale");
   for (std::size_t j = 0; j < input_scale.size(); ++j) norm_gain[j] = (norm_gain[j] + unit_offset) / input_scale[j] - unit_offset;
 }
 

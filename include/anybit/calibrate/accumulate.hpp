@@ -5,25 +5,11 @@
 #include <bit>
 #include <cstdint>
 
+#include <anybit/calibrate/finite.hpp>
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/eigen_view.hpp>
 
 namespace anybit::calibrate::inline ANYBIT_CODE {
-
-/// By its bits, so that -ffast-math cannot argue it away.
-ANYBIT_INLINE bool is_finite(float x) { return (std::bit_cast<std::uint32_t>(x) & 0x7F800000u) != 0x7F800000u; }
-
-/// Where a matrix has its first NaN or infinity, or {-1, -1}.
-inline std::pair<Index, Index> find_not_finite(ConstMatrix m) {
-  for (Index r = 0; r < m.rows; ++r) {
-    std::uint32_t bad = 0;
-    for (const float v : m.row(r)) bad |= static_cast<std::uint32_t>(!is_finite(v));
-    if (bad == 0) continue;
-    for (Index c = 0; c < m.cols; ++c)
-      if (!is_finite(m(r, c))) return {r, c};
-  }
-  return {-1, -1};
-}
 
 /// total (lower triangle) += block^T block. The product runs in float over at most 256 tokens, and its result is added in
 /// double: relative rounding stays near 1e-6 for any number of tokens, at the speed of a float product.
@@ -46,17 +32,21 @@ inline void add_block(ConstMatrix x, std::vector<double>& total) {
       if (a > 0) smallest = std::min(smallest, a);
     }
   // Products of such values leave float's range; the double path is for them only.
-  if (largest > 0x1p55f || smallest < 0x1p-60f) add_products<double>(as_eigen(x).cast<double>().eval(), total);
-  else add_products<float>(as_eigen(x), total);
+  if (largest > 0x1p55f || smallest < 0x1p-60f)
+    add_products<double>(as_eigen(x).cast<double>().eval(), total);
+  else
+    add_products<float>(as_eigen(x), total);
 }
 
 inline Status accumulate(Stats& s, ConstMatrix x) {
   if (x.cols != s.inputs_)
-    return Error{ErrorCode::shape_mismatch, "activations have " + std::to_string(x.cols) + " channels, but the statistics are of " +
-                                                std::to_string(s.inputs_) + " inputs; pass what enters this very layer"};
+    return Error{ErrorCode::shape_mismatch, "activations have " + std::to_string(x.cols) +
+                                                " channels, but the statistics are of " + std::to_string(s.inputs_) +
+                                                " inputs; pass what enters this very layer"};
   if (const auto [token, channel] = find_not_finite(x); token >= 0)
-    return Error{ErrorCode::not_finite, "activation of token " + std::to_string(s.tokens_ + token) + ", channel " + std::to_string(channel) + " is " +
-                                            std::to_string(x(token, channel)) + "; the model overflows on this text or its weights are damaged"};
+    return Error{ErrorCode::not_finite, "activation of token " + std::to_string(s.tokens_ + token) + ", channel " +
+                                            std::to_string(channel) + " is " + std::to_string(x(token, channel)) +
+                                            "; the model overflows on this text or its weights are damaged"};
   for (Index t = 0; t < x.rows; ++t) {
     const auto row = x.row(t);
     if (s.has(Needs::abs_max))
@@ -92,10 +82,12 @@ inline void thin_samples(Stats& s) {
 
 inline Status merge(Stats& s, const Stats& other) {
   if (s.inputs_ != other.inputs_ || s.needs_ != other.needs_)
-    return Error{ErrorCode::shape_mismatch, "statistics of " + std::to_string(other.inputs_) + " inputs (" + describe(other.needs_) +
-                                                ") cannot join statistics of " + std::to_string(s.inputs_) + " (" + describe(s.needs_) + ")"};
+    return Error{ErrorCode::shape_mismatch, "statistics of " + std::to_string(other.inputs_) + " inputs (" +
+                                                describe(other.needs_) + ") cannot join statistics of " +
+                                                std::to_string(s.inputs_) + " (" + describe(s.needs_) + ")"};
   if (!s.fingerprint.empty() && !other.fingerprint.empty() && s.fingerprint != other.fingerprint)
-    return Error{ErrorCode::invalid_argument, "statistics of \"" + other.fingerprint + "\" cannot join statistics of \"" + s.fingerprint + "\""};
+    return Error{ErrorCode::invalid_argument,
+                 "statistics of \"" + other.fingerprint + "\" cannot join statistics of \"" + s.fingerprint + "\""};
   if (s.fingerprint.empty()) s.fingerprint = other.fingerprint;
   for (std::size_t j = 0; j < s.abs_max_.size(); ++j) s.abs_max_[j] = std::max(s.abs_max_[j], other.abs_max_[j]);
   for (std::size_t j = 0; j < s.sum_abs_.size(); ++j) s.sum_abs_[j] += other.sum_abs_[j];
@@ -106,8 +98,10 @@ inline Status merge(Stats& s, const Stats& other) {
     const auto halve = [](Stats& which) {
       const Index rows = which.inputs_ > 0 ? static_cast<Index>(which.samples_.size()) / which.inputs_ : 0;
       const Index cap = std::exchange(which.sample_cap_, std::max<Index>(1, rows - 1));
-      if (rows > 1) thin_samples(which);
-      else which.sample_stride_ *= 2;
+      if (rows > 1)
+        thin_samples(which);
+      else
+        which.sample_stride_ *= 2;
       which.sample_cap_ = cap;
     };
     while (s.sample_stride_ < thinned.sample_stride_) halve(s);
@@ -143,13 +137,16 @@ inline void expand_hessian(const Stats& s, MatrixView<double> out) {
 
 inline Status assign_hessian(Stats& s, MatrixView<const double> h, Index tokens) {
   if (h.rows != s.inputs_ || h.cols != s.inputs_)
-    return Error{ErrorCode::shape_mismatch, "a Hessian of " + std::to_string(h.rows) + " x " + std::to_string(h.cols) + " was given for " +
-                                                std::to_string(s.inputs_) + " inputs"};
-  if (tokens < 1) return Error{ErrorCode::insufficient_data, "a Hessian of " + std::to_string(tokens) + " tokens was given; at least 1 is needed"};
+    return Error{ErrorCode::shape_mismatch, "a Hessian of " + std::to_string(h.rows) + " x " + std::to_string(h.cols) +
+                                                " was given for " + std::to_string(s.inputs_) + " inputs"};
+  if (tokens < 1)
+    return Error{ErrorCode::insufficient_data,
+                 "a Hessian of " + std::to_string(tokens) + " tokens was given; at least 1 is needed"};
   for (Index i = 0; i < h.rows; ++i)
     for (Index j = 0; j < h.cols; ++j)
       if ((std::bit_cast<std::uint64_t>(h(i, j)) & 0x7FF0000000000000u) == 0x7FF0000000000000u)
-        return Error{ErrorCode::not_finite, "the Hessian's element (" + std::to_string(i) + ", " + std::to_string(j) + ") is not finite"};
+        return Error{ErrorCode::not_finite,
+                     "the Hessian's element (" + std::to_string(i) + ", " + std::to_string(j) + ") is not finite"};
   s.needs_ = s.needs_ | Needs::hessian;
   s.tokens_ = tokens;
   s.sum_product_.clear();

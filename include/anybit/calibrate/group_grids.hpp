@@ -10,10 +10,12 @@ namespace anybit::calibrate::inline ANYBIT_CODE {
 
 inline Status check_weights(ConstMatrix w) {
   if (w.rows < 1 || w.cols < 1)
-    return Error{ErrorCode::invalid_argument, "weights are " + std::to_string(w.rows) + " x " + std::to_string(w.cols) + "; at least 1 x 1 is needed"};
+    return Error{ErrorCode::invalid_argument,
+                 "weights are " + std::to_string(w.rows) + " x " + std::to_string(w.cols) + "; at least 1 x 1 is needed"};
   if (const auto [row, column] = find_not_finite(w); row >= 0)
     return Error{ErrorCode::not_finite, "weight at row " + std::to_string(row) + ", column " + std::to_string(column) + " is " +
-                                            std::to_string(w(row, column)) + "; the model file is damaged or was saved in too narrow a type"};
+                                            std::to_string(w(row, column)) +
+                                            "; the model file is damaged or was saved in too narrow a type"};
   return Ok{};
 }
 
@@ -21,10 +23,12 @@ template <AnyScheme S>
 Status check_limits(ConstMatrix w, ConstMatrix limits) {
   if (limits.rows == 0) return Ok{};
   if (std::is_same_v<typename S::granularity, PerTensor>)
-    return Error{ErrorCode::unsupported, "clip limits belong to the groups of a row; a scheme with one scale a tensor cannot use them"};
+    return Error{ErrorCode::unsupported,
+                 "clip limits belong to the groups of a row; a scheme with one scale a tensor cannot use them"};
   if (limits.rows != w.rows || limits.cols != S::granularity::groups_per_row(w.cols))
-    return Error{ErrorCode::shape_mismatch, "clip limits are " + std::to_string(limits.rows) + " x " + std::to_string(limits.cols) + "; the scheme has " +
-                                                std::to_string(w.rows) + " x " + std::to_string(S::granularity::groups_per_row(w.cols)) + " groups"};
+    return Error{ErrorCode::shape_mismatch, "clip limits are " + std::to_string(limits.rows) + " x " +
+                                                std::to_string(limits.cols) + "; the scheme has " + std::to_string(w.rows) +
+                                                " x " + std::to_string(S::granularity::groups_per_row(w.cols)) + " groups"};
   return Ok{};
 }
 
@@ -47,8 +51,11 @@ struct StoreLoss {
   }
   void tell(Report& report, Index groups) const {
     const std::string of = " of " + std::to_string(groups) + " scales ";
-    if (vanished > 0) report.fallbacks.push_back(std::to_string(vanished) + of + "are too small for the scale store and became 0, their weights with them");
-    if (saturated > 0) report.fallbacks.push_back(std::to_string(saturated) + of + "are too large for the scale store and were saturated");
+    if (vanished > 0)
+      report.fallbacks.push_back(std::to_string(vanished) + of +
+                                 "are too small for the scale store and became 0, their weights with them");
+    if (saturated > 0)
+      report.fallbacks.push_back(std::to_string(saturated) + of + "are too large for the scale store and were saturated");
   }
 };
 
@@ -63,10 +70,11 @@ void round_trip_joint(QuantizedMatrix<S>& q) {
   }
 }
 
-/// Fills q.affines, as stored, from w; q.extents are w's. Limits as in QuantizeOptions; importance is empty or one weight a column.
+/// Fills q.affines, as stored, from w; q.extents are w's. Limits as in QuantizeOptions; importance is empty or one weight a
+/// column.
 template <AnyScheme S>
-void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance, QuantizedMatrix<S>& q, Report& report,
-                ExecutorRef executor = {}) {
+void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance, QuantizedMatrix<S>& q,
+                Report& report, ExecutorRef executor = {}) {
   using G = typename S::granularity;
   using Store = typename S::scale_store;
   std::vector<StoreLoss> losses(static_cast<std::size_t>(w.rows));
@@ -87,14 +95,16 @@ void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span
       std::vector<float> cut;
       for (Index r = begin; r < end; ++r)
         for (Index g = 0; g < groups; ++g) {
-          const auto first = static_cast<std::size_t>(g * width), count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
+          const auto first = static_cast<std::size_t>(g * width),
+                     count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
           std::span<const float> values = w.row(r).subspan(first, count);
           if (limits.rows > 0) {
             cut.assign(values.begin(), values.end());
             for (float& v : cut) v = clipped(v, limits(r, g));
             values = cut;
           }
-          q.affine(r, g) = fit_one(values, importance.empty() ? importance : importance.subspan(first, count), losses[static_cast<std::size_t>(r)]);
+          q.affine(r, g) = fit_one(values, importance.empty() ? importance : importance.subspan(first, count),
+                                   losses[static_cast<std::size_t>(r)]);
         }
     });
   }
@@ -113,7 +123,8 @@ void encode_nearest(ConstMatrix w, ConstMatrix limits, QuantizedMatrix<S>& q, Ex
     std::vector<float> cut;
     for (Index r = begin; r < end; ++r)
       for (Index g = 0; g < G::groups_per_row(w.cols); ++g) {
-        const auto first = static_cast<std::size_t>(g * width), count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
+        const auto first = static_cast<std::size_t>(g * width),
+                   count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
         std::span<const float> values = w.row(r).subspan(first, count);
         if (limits.rows > 0) {
           cut.assign(values.begin(), values.end());

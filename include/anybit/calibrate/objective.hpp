@@ -62,12 +62,15 @@ inline double relative(double error, double reference) {
 }
 
 /// ||W - Q||_F / ||W||_F.
-inline double relative_weight_error(ConstMatrix w, ConstMatrix q) { return relative(square_sum(difference(w, q).view()), square_sum(w)); }
+inline double relative_weight_error(ConstMatrix w, ConstMatrix q) {
+  return relative(square_sum(difference(w, q).view()), square_sum(w));
+}
 
 /// Output errors of approximations of one matrix, tr(D H D^T), at the speed of float products where these resolve them.
 class OutputMetric {
  public:
-  OutputMetric(ConstMatrix w, MatrixView<const double> h, ExecutorRef executor) : w_(w), wide_(h), narrow_(h.rows, h.cols), executor_(executor) {
+  OutputMetric(ConstMatrix w, MatrixView<const double> h, ExecutorRef executor)
+      : w_(w), wide_(h), narrow_(h.rows, h.cols), executor_(executor) {
     double largest = 0;
     for (Index i = 0; i < h.rows; ++i) largest = std::max(largest, std::fabs(h(i, i)));
     if (largest > 0) unit_ = largest;  // so that any H fits a float
@@ -91,8 +94,10 @@ class OutputMetric {
  private:
   template <class Real>
   double trace(ConstMatrix d) const {
-    if constexpr (std::is_same_v<Real, float>) return unit_ * quadratic_trace<float>(d, {narrow_.data(), narrow_.rows(), narrow_.cols()}, executor_);
-    else return quadratic_trace<double>(d, wide_, executor_);
+    if constexpr (std::is_same_v<Real, float>)
+      return unit_ * quadratic_trace<float>(d, {narrow_.data(), narrow_.rows(), narrow_.cols()}, executor_);
+    else
+      return quadratic_trace<double>(d, wide_, executor_);
   }
   ConstMatrix w_;
   MatrixView<const double> wide_;

@@ -42,7 +42,8 @@ struct Report {
 /// The error that strict mode makes of a report's first fallback.
 inline Status check_strict(const Report& report, const QuantizeOptions& options) {
   if (!options.strict || report.as_requested()) return Ok{};
-  return Error{ErrorCode::degraded, "strict mode: " + report.fallbacks.front() + "; allow fallbacks, or change the data or the recipe"};
+  return Error{ErrorCode::degraded,
+               "strict mode: " + report.fallbacks.front() + "; allow fallbacks, or change the data or the recipe"};
 }
 
 }  // namespace anybit::inline ANYBIT_ABI

@@ -16,7 +16,8 @@ namespace anybit::inline ANYBIT_ABI {
 /// Which range of a group its grid spans. Formats without a zero point know only `format`.
 enum class Range {
   format,     ///< the format's own fit; with a zero point: from min(0, w) to max(0, w), as GPTQ's asymmetric grid
-  symmetric,  ///< GPTQ's symmetric grid: zero = 2^(b-1), scale = 2 max|w| / (2^b - 1). Half the range if no weight is negative, as published.
+  symmetric,  ///< GPTQ's symmetric grid: zero = 2^(b-1), scale = 2 max|w| / (2^b - 1). Half the range if no weight is negative,
+              ///< as published.
   min_max,    ///< AWQ: from min(w) to max(w), zero clamped to the grid, width at least 1e-5
 };
 
@@ -34,9 +35,12 @@ struct ShrinkSearch {
 };
 
 ANYBIT_INLINE Status check_search(const ShrinkSearch& s) {
-  if (!(s.shrink > 0 && s.shrink < 1)) return Error{ErrorCode::invalid_argument, "search: shrink is " + std::to_string(s.shrink) + "; it must lie between 0 and 1"};
-  if (s.steps < 1 || s.steps > 100000) return Error{ErrorCode::invalid_argument, "search: steps is " + std::to_string(s.steps) + "; it must be 1 to 100000"};
-  if (!(s.norm > 0 && s.norm <= 16)) return Error{ErrorCode::invalid_argument, "search: norm is " + std::to_string(s.norm) + "; it must lie above 0, up to 16"};
+  if (!(s.shrink > 0 && s.shrink < 1))
+    return Error{ErrorCode::invalid_argument, "search: shrink is " + std::to_string(s.shrink) + "; it must lie between 0 and 1"};
+  if (s.steps < 1 || s.steps > 100000)
+    return Error{ErrorCode::invalid_argument, "search: steps is " + std::to_string(s.steps) + "; it must be 1 to 100000"};
+  if (!(s.norm > 0 && s.norm <= 16))
+    return Error{ErrorCode::invalid_argument, "search: norm is " + std::to_string(s.norm) + "; it must lie above 0, up to 16"};
   return Ok{};
 }
 
@@ -53,7 +57,9 @@ Affine stored(Affine a) {
 
 namespace detail {
 
-struct MinMax { float low = 0, high = 0; };
+struct MinMax {
+  float low = 0, high = 0;
+};
 
 inline MinMax min_max(std::span<const float> values) {
   if (values.empty()) return {};
@@ -105,8 +111,10 @@ struct GridFit {
   /// The full range, before the store.
   template <Format F>
   Affine plain(std::span<const float> values) const {
-    if constexpr (has_zero_point_v<F>) return detail::span_range<F>(range, detail::min_max(values), 1.0f);
-    else return F::fit(values);
+    if constexpr (has_zero_point_v<F>)
+      return detail::span_range<F>(range, detail::min_max(values), 1.0f);
+    else
+      return F::fit(values);
   }
 
   /// The affine as stored (see stored()). `importance`, empty or one weight >= 0 a value, multiplies the errors in a search.
@@ -122,13 +130,16 @@ struct GridFit {
     for (int i = 0; i < shrink.candidates(); ++i) {
       const float kept = static_cast<float>(1.0 - static_cast<double>(i) / shrink.steps);
       Affine a = full;
-      if constexpr (has_zero_point_v<F>) a = detail::span_range<F>(range, m, kept);
-      else a.scale *= kept;
+      if constexpr (has_zero_point_v<F>)
+        a = detail::span_range<F>(range, m, kept);
+      else
+        a.scale *= kept;
       a = stored<S>(a);
       quantize_values<F>(values, a, codes);
       double error = 0;
       for (std::size_t j = 0; j < values.size(); ++j)
-        error += (importance.empty() ? 1.0 : static_cast<double>(importance[j])) * detail::power(dequantize_value<F>(codes[j], a) - values[j], shrink.norm);
+        error += (importance.empty() ? 1.0 : static_cast<double>(importance[j])) *
+                 detail::power(dequantize_value<F>(codes[j], a) - values[j], shrink.norm);
       if (error < least) {
         least = error;
         best = a;
@@ -142,8 +153,8 @@ struct GridFit {
 template <Format F>
 Status check_range(Range range) {
   if (has_zero_point_v<F> || range == Range::format) return Ok{};
-  return Error{ErrorCode::invalid_argument, "range: only formats with a zero point can choose their range; " + std::string(std::string_view(F::name)) +
-                                                " has none, leave Range::format"};
+  return Error{ErrorCode::invalid_argument, "range: only formats with a zero point can choose their range; " +
+                                                std::string(std::string_view(F::name)) + " has none, leave Range::format"};
 }
 
 }  // namespace anybit::inline ANYBIT_CODE

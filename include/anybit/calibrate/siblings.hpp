@@ -32,11 +32,13 @@ struct Siblings {
 namespace anybit::calibrate::inline ANYBIT_CODE {
 
 inline Status check_siblings(std::span<const ConstMatrix> weights) {
-  if (weights.empty()) return Error{ErrorCode::invalid_argument, "the list of siblings is empty; pass 1 or more matrices that share the input"};
+  if (weights.empty())
+    return Error{ErrorCode::invalid_argument, "the list of siblings is empty; pass 1 or more matrices that share the input"};
   for (std::size_t i = 1; i < weights.size(); ++i)
     if (weights[i].cols != weights[0].cols)
-      return Error{ErrorCode::shape_mismatch, "sibling " + std::to_string(i) + " has " + std::to_string(weights[i].cols) + " inputs, sibling 0 has " +
-                                                  std::to_string(weights[0].cols) + "; siblings share one input"};
+      return Error{ErrorCode::shape_mismatch, "sibling " + std::to_string(i) + " has " + std::to_string(weights[i].cols) +
+                                                  " inputs, sibling 0 has " + std::to_string(weights[0].cols) +
+                                                  "; siblings share one input"};
   return Ok{};
 }
 
@@ -45,12 +47,15 @@ inline Status check_stats(const Stats& stats, Needs needs, Index inputs, std::st
   const std::string text(who);
   if (needs == Needs::none) return Ok{};
   if (stats.inputs() != inputs)
-    return Error{ErrorCode::shape_mismatch, text + ": statistics are of " + std::to_string(stats.inputs()) + " inputs, the weights have " +
-                                                std::to_string(inputs) + "; they are of another layer"};
+    return Error{ErrorCode::shape_mismatch, text + ": statistics are of " + std::to_string(stats.inputs()) +
+                                                " inputs, the weights have " + std::to_string(inputs) +
+                                                "; they are of another layer"};
   if (!stats.has(needs))
-    return Error{ErrorCode::insufficient_data, text + ": needs " + describe(needs) + ", but the statistics hold " + describe(stats.needs()) + "; accumulate what the recipe needs"};
+    return Error{ErrorCode::insufficient_data, text + ": needs " + describe(needs) + ", but the statistics hold " +
+                                                   describe(stats.needs()) + "; accumulate what the recipe needs"};
   if (stats.tokens() < 1)
-    return Error{ErrorCode::insufficient_data, text + ": the statistics have seen 0 tokens; at least 1 is needed, some thousand are usual"};
+    return Error{ErrorCode::insufficient_data,
+                 text + ": the statistics have seen 0 tokens; at least 1 is needed, some thousand are usual"};
   return Ok{};
 }
 
@@ -60,7 +65,8 @@ inline void scale_inputs(Siblings& set, std::span<const float> s) {
     for (Index r = 0; r < w.rows(); ++r)
       for (Index c = 0; c < w.cols(); ++c) w(r, c) *= s[static_cast<std::size_t>(c)];
   set.stats.divide_inputs(s);
-  if (set.input_scale.empty()) set.input_scale.assign(s.begin(), s.end());
+  if (set.input_scale.empty())
+    set.input_scale.assign(s.begin(), s.end());
   else
     for (std::size_t j = 0; j < s.size(); ++j) set.input_scale[j] *= s[j];
 }

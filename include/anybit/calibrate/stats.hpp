@@ -29,8 +29,11 @@ constexpr Needs operator&(Needs a, Needs b) { return static_cast<Needs>(static_c
 constexpr bool covers(Needs have, Needs wanted) { return (have & wanted) == wanted; }
 /// "abs_max | hessian", for messages.
 inline std::string describe(Needs needs) {
-  constexpr std::pair<Needs, std::string_view> all[] = {{Needs::abs_max, "abs_max"}, {Needs::mean_abs, "mean_abs"},
-      {Needs::mean_square, "mean_square"}, {Needs::hessian, "hessian"}, {Needs::samples, "samples"}};
+  constexpr std::pair<Needs, std::string_view> all[] = {{Needs::abs_max, "abs_max"},
+                                                        {Needs::mean_abs, "mean_abs"},
+                                                        {Needs::mean_square, "mean_square"},
+                                                        {Needs::hessian, "hessian"},
+                                                        {Needs::samples, "samples"}};
   std::string text;
   for (const auto& [need, need_name] : all)
     if (covers(needs, need)) text += (text.empty() ? "" : " | ") + std::string(need_name);
@@ -61,7 +64,8 @@ class Stats {
   static constexpr Index default_sample_cap = 512;
 
   Stats() = default;
-  Stats(Index inputs, Needs needs, Index sample_cap = default_sample_cap) : inputs_(inputs), sample_cap_(sample_cap), needs_(needs) {
+  Stats(Index inputs, Needs needs, Index sample_cap = default_sample_cap)
+      : inputs_(inputs), sample_cap_(sample_cap), needs_(needs) {
     ANYBIT_CHECK(inputs >= 0 && sample_cap >= 1, "Stats: the number of inputs is negative or the sample cap below 1");
     const auto n = static_cast<std::size_t>(inputs);
     if (covers(needs, Needs::abs_max)) abs_max_.resize(n);
@@ -98,7 +102,9 @@ class Stats {
     calibrate::expand_hessian(*this, out);
   }
   /// Replaces the Hessian by a given one, which must be symmetric and finite: for Hessians that were computed elsewhere.
-  ANYBIT_INLINE Status set_hessian(MatrixView<const double> h, Index tokens) { return calibrate::assign_hessian(*this, h, tokens); }
+  ANYBIT_INLINE Status set_hessian(MatrixView<const double> h, Index tokens) {
+    return calibrate::assign_hessian(*this, h, tokens);
+  }
   /// Rows of X, evenly spread over the tokens seen: every `sample_stride()`-th, at most the cap.
   ConstMatrix samples() const {
     require(Needs::samples);
@@ -132,7 +138,8 @@ class Stats {
   void require(Needs wanted) const { ANYBIT_CHECK(has(wanted), "Stats: this statistic was not asked for at construction"); }
   ANYBIT_INLINE std::vector<float> means(const std::vector<double>& sums) const {
     std::vector<float> m(sums.size());
-    for (std::size_t j = 0; j < sums.size(); ++j) m[j] = tokens_ > 0 ? static_cast<float>(sums[j] / static_cast<double>(tokens_)) : 0.0f;
+    for (std::size_t j = 0; j < sums.size(); ++j)
+      m[j] = tokens_ > 0 ? static_cast<float>(sums[j] / static_cast<double>(tokens_)) : 0.0f;
     return m;
   }
 

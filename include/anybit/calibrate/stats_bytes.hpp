@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include <anybit/calibrate/finite.hpp>
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/checked.hpp>
 
@@ -46,22 +47,27 @@ inline Result<Stats> stats_from_bytes(std::span<const std::byte> bytes, std::str
     return in_context(Error{code, "statistics: " + std::move(what)}, where);
   };
   StatsHeader h;
-  if (bytes.size() < sizeof h) return bad(ErrorCode::corrupt_data, "only " + std::to_string(bytes.size()) + " bytes; the file is truncated");
+  if (bytes.size() < sizeof h)
+    return bad(ErrorCode::corrupt_data, "only " + std::to_string(bytes.size()) + " bytes; the file is truncated");
   std::memcpy(&h, bytes.data(), sizeof h);
-  if (h.magic != StatsHeader{}.magic) return bad(ErrorCode::corrupt_data, "does not start with ANYBSTAT; this is not a statistics file");
+  if (h.magic != StatsHeader{}.magic)
+    return bad(ErrorCode::corrupt_data, "does not start with ANYBSTAT; this is not a statistics file");
   if (h.version != 1) return bad(ErrorCode::unsupported, "version " + std::to_string(h.version) + "; this build reads version 1");
   if (h.needs > 31) return bad(ErrorCode::corrupt_data, "unknown statistics in the set " + std::to_string(h.needs));
   const auto needs = static_cast<Needs>(h.needs);
   const auto take = [needs](Needs which, CheckedSize size) { return covers(needs, which) ? size : CheckedSize(0); };
   const CheckedSize n = h.inputs;
-  const CheckedSize total = CheckedSize(sizeof h) + h.fingerprint_bytes + take(Needs::abs_max, n * 4) + take(Needs::mean_abs, n * 8) +
-                            take(Needs::mean_square, n * 8) + take(Needs::hessian, n * (n + 1) * 4) + CheckedSize(h.sample_values) * 4;
+  const CheckedSize total = CheckedSize(sizeof h) + h.fingerprint_bytes + take(Needs::abs_max, n * 4) +
+                            take(Needs::mean_abs, n * 8) + take(Needs::mean_square, n * 8) +
+                            take(Needs::hessian, n * (n + 1) * 4) + CheckedSize(h.sample_values) * 4;
   if (!total.get() || static_cast<std::uint64_t>(*total.get()) != bytes.size())
-    return bad(ErrorCode::corrupt_data, "has " + std::to_string(bytes.size()) + " bytes, but its header of " + std::to_string(h.inputs) +
+    return bad(ErrorCode::corrupt_data, "has " + std::to_string(bytes.size()) + " bytes, but its header of " +
+                                            std::to_string(h.inputs) +
                                             " inputs speaks of another size; the file is truncated or damaged");
   constexpr std::uint64_t most = std::uint64_t{1} << 62;
   if (h.tokens > most || h.sample_cap < 1 || h.sample_cap > most || h.sample_stride < 1 || h.sample_stride > most ||
-      (h.inputs == 0 ? h.sample_values != 0 : h.sample_values % h.inputs != 0) || (h.sample_values != 0 && !covers(needs, Needs::samples)))
+      (h.inputs == 0 ? h.sample_values != 0 : h.sample_values % h.inputs != 0) ||
+      (h.sample_values != 0 && !covers(needs, Needs::samples)))
     return bad(ErrorCode::corrupt_data, "counts of tokens or samples contradict each other");
   if (h.inputs > bytes.size() && needs != Needs::none && needs != Needs::samples)
     return bad(ErrorCode::corrupt_data, std::to_string(h.inputs) + " inputs in " + std::to_string(bytes.size()) + " bytes");

@@ -47,7 +47,7 @@ Matrix rounded_under(ConstMatrix w, std::span<const float> s, const GridFit& fit
 }
 
 struct ScaleChoice {
-  std::vector<float> scale;    ///< of the best ratio
+  std::vector<float> scale;  ///< of the best ratio
   float ratio = 0;
   std::vector<double> losses;  ///< of ratio 0, 1 / n, .., (n - 1) / n
 };
@@ -55,7 +55,8 @@ struct ScaleChoice {
 /// Tries n ratios k / n; `loss` gets the effective weights of all siblings and returns the error of whatever output counts.
 /// Ratios whose loss is not finite are passed over; if all are, the choice is ratio 0 (scale 1).
 template <AnyScheme S, class Loss>
-ScaleChoice search_scale(std::span<const ConstMatrix> siblings, std::span<const float> mean_abs, const GridFit& fit, int ratios, Loss&& loss, ExecutorRef executor = {}) {
+ScaleChoice search_scale(std::span<const ConstMatrix> siblings, std::span<const float> mean_abs, const GridFit& fit, int ratios,
+                         Loss&& loss, ExecutorRef executor = {}) {
   ScaleChoice choice{std::vector<float>(mean_abs.size(), 1.0f), 0, {}};
   double least = std::numeric_limits<double>::infinity();
   for (int k = 0; k < ratios; ++k) {
@@ -77,7 +78,8 @@ ScaleChoice search_scale(std::span<const ConstMatrix> siblings, std::span<const 
 }
 
 /// Mean squared error of all outputs side by side, for linear outputs: through H = 2/n X^T X.
-inline double linear_loss(std::span<const ConstMatrix> exact, std::span<const ConstMatrix> rounded, MatrixView<const float> hessian, ExecutorRef executor = {}) {
+inline double linear_loss(std::span<const ConstMatrix> exact, std::span<const ConstMatrix> rounded,
+                          MatrixView<const float> hessian, ExecutorRef executor = {}) {
   double sum = 0;
   Index outputs = 0;
   for (std::size_t i = 0; i < exact.size(); ++i) {
@@ -93,7 +95,8 @@ template <AnyScheme S>
 Matrix clip_limits(ConstMatrix w, MatrixView<const float> hessian, const GridFit& fit, int steps, ExecutorRef executor = {}) {
   using F = typename S::format;
   using Block = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const Eigen::Map<const Block, 0, Eigen::OuterStride<>> h(hessian.data, hessian.rows, hessian.cols, Eigen::OuterStride<>(hessian.stride));
+  const Eigen::Map<const Block, 0, Eigen::OuterStride<>> h(hessian.data, hessian.rows, hessian.cols,
+                                                           Eigen::OuterStride<>(hessian.stride));
   constexpr Index tile = 64;
   const Index width = S::granularity::group_cols(w.cols), groups = S::granularity::groups_per_row(w.cols);
   Matrix limits(w.rows, groups);
@@ -103,7 +106,8 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const float> hessian, const GridFit
       for (Index g = 0; g < groups; ++g) {
         const Index first = g * width, count = std::min(width, w.cols - first);
         const auto own = h.block(first, first, count, count);
-        for (Index r = 0; r < rows; ++r) limits(r0 + r, g) = abs_max(w.row(r0 + r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
+        for (Index r = 0; r < rows; ++r)
+          limits(r0 + r, g) = abs_max(w.row(r0 + r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
         Block d(rows, count), product(rows, count);
         std::vector<float> cut(static_cast<std::size_t>(count));
         std::vector<double> least(static_cast<std::size_t>(rows), std::numeric_limits<double>::infinity());
@@ -114,7 +118,8 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const float> hessian, const GridFit
             const float limit = abs_max(exact) * kept;
             for (std::size_t j = 0; j < cut.size(); ++j) cut[j] = calibrate::clipped(exact[j], limit);
             const Affine a = stored<S>(fit.plain<F>(cut));
-            for (std::size_t j = 0; j < cut.size(); ++j) d(r, static_cast<Index>(j)) = dequantize_value<F>(quantize_value<F>(cut[j], a), a) - exact[j];
+            for (std::size_t j = 0; j < cut.size(); ++j)
+              d(r, static_cast<Index>(j)) = dequantize_value<F>(quantize_value<F>(cut[j], a), a) - exact[j];
           }
           product.noalias() = d * own;
           for (Index r = 0; r < rows; ++r) {
@@ -152,8 +157,12 @@ struct Awq {
   template <class Algorithm>
   Status apply(Siblings& set, const Algorithm& algorithm, const QuantizeOptions& options) const {
     using S = typename Algorithm::scheme;
-    if (ratios < 1 || ratios > 1000) return Error{ErrorCode::invalid_argument, "awq: ratios is " + std::to_string(ratios) + "; it must be 1 to 1000 (20 is usual)"};
-    if (clip_steps < 1 || clip_steps > 1000) return Error{ErrorCode::invalid_argument, "awq: clip_steps is " + std::to_string(clip_steps) + "; it must be 1 to 1000 (20 is usual)"};
+    if (ratios < 1 || ratios > 1000)
+      return Error{ErrorCode::invalid_argument,
+                   "awq: ratios is " + std::to_string(ratios) + "; it must be 1 to 1000 (20 is usual)"};
+    if (clip_steps < 1 || clip_steps > 1000)
+      return Error{ErrorCode::invalid_argument,
+                   "awq: clip_steps is " + std::to_string(clip_steps) + "; it must be 1 to 1000 (20 is usual)"};
     const auto siblings = set.views();
     ANYBIT_TRY_STATUS(calibrate::check_siblings(siblings));
     ANYBIT_TRY_STATUS(calibrate::check_stats(set.stats, needs, siblings[0].cols, "awq"));
@@ -161,7 +170,9 @@ struct Awq {
 
     Matrix hessian = set.stats.hessian();
     const auto view = [&hessian] { return MatrixView<const float>(hessian.data(), hessian.rows(), hessian.cols()); };
-    const auto linear = [&](std::span<const ConstMatrix> rounded) { return awq::linear_loss(siblings, rounded, view(), options.executor); };
+    const auto linear = [&](std::span<const ConstMatrix> rounded) {
+      return awq::linear_loss(siblings, rounded, view(), options.executor);
+    };
     const auto mean_abs = set.stats.mean_abs();
     const auto choice = block_loss ? awq::search_scale<S>(siblings, mean_abs, fit, ratios, block_loss, options.executor)
                                    : awq::search_scale<S>(siblings, mean_abs, fit, ratios, linear, options.executor);
@@ -178,7 +189,8 @@ struct Awq {
     } else {
       for (std::size_t i = 0; i < set.weights.size(); ++i) {
         const bool wanted = options.clip.empty() || options.clip[i];
-        set.clip_limits.push_back(wanted ? awq::clip_limits<S>(set.weights[i].view(), view(), fit, clip_steps, options.executor) : Matrix());
+        set.clip_limits.push_back(wanted ? awq::clip_limits<S>(set.weights[i].view(), view(), fit, clip_steps, options.executor)
+                                         : Matrix());
       }
     }
     return Ok{};

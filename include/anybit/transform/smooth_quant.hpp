@@ -24,7 +24,8 @@ struct SmoothQuant {
   std::string describe() const { return "smooth_quant(alpha=" + std::to_string(alpha).substr(0, 4) + ")"; }
 
   Result<std::vector<float>> fit(std::span<const ConstMatrix> siblings, const Stats& stats) const {
-    if (!(alpha >= 0 && alpha <= 1)) return Error{ErrorCode::invalid_argument, "smooth_quant: alpha is " + std::to_string(alpha) + "; it must lie in 0 to 1"};
+    if (!(alpha >= 0 && alpha <= 1))
+      return Error{ErrorCode::invalid_argument, "smooth_quant: alpha is " + std::to_string(alpha) + "; it must lie in 0 to 1"};
     ANYBIT_TRY_STATUS(calibrate::check_siblings(siblings));
     ANYBIT_TRY_STATUS(calibrate::check_stats(stats, needs, siblings[0].cols, "smooth_quant"));
     const auto inputs = stats.abs_max();
