@@ -88,42 +88,9 @@ struct Gptq {
   bool run(ConstMatrix w, MatrixView<const double> h, const QuantizeOptions& options, QuantizedMatrix<scheme>& q,
            Report& report) const {
     const Index n = w.cols;
-    const auto at = [](Index i) { return static_cast<std::size_t>(i); };
-    std::vector<double> diagonal(at(n));
-    Index dead = 0;
-    double sum = 0;
-    for (Index j = 0; j < n; ++j) {
-      diagonal[at(j)] = h(j, j);
-      sum += h(j, j);
-      dead += h(j, j) == 0;
-    }
-    if (dead == n) {
-      report.fallbacks.push_back("every input was 0 in calibration");
-      return false;
-    }
-    if (dead > 0)
-      report.fallbacks.push_back(std::to_string(dead) + " of " + std::to_string(n) +
-                                 " inputs were 0 on all calibration tokens; their weights were rounded from 0");
-    for (double& d : diagonal)
-      if (d == 0) d = dead_diagonal > 0 ? static_cast<double>(dead_diagonal) : sum / static_cast<double>(n - dead);
-
-    std::vector<Index> order(at(n));
-    std::iota(order.begin(), order.end(), Index{0});
-    if (act_order)
-      std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return diagonal[at(a)] > diagonal[at(b)]; });
-
-    // Weights and Hessian in processed order, dead columns replaced.
-    Matrix processed(w.rows, n);
-    for (Index r = 0; r < w.rows; ++r)
-      for (Index k = 0; k < n; ++k) processed(r, k) = h(order[at(k)], order[at(k)]) == 0 ? 0.0f : w(r, order[at(k)]);
-    std::vector<double> permuted(at(n * n));
-    for (Index i = 0; i < n; ++i)
-      for (Index k = 0; k < n; ++k) permuted[at(i * n + k)] = i == k ? diagonal[at(order[at(i)])] : h(order[at(i)], order[at(k)]);
-    const auto factor = gptq::damped_factor({permuted.data(), n, n}, static_cast<double>(damp), report);
-    if (!factor) {
-      report.fallbacks.push_back("the Hessian has no factor at any damping");
-      return false;
-    }
+    const auto prepared = gptq::prepare(w, h, static_cast<double>(damp), static_cast<double>(dead_diagonal), act_order, report);
+    if (!prepared) return false;
+    const auto& order = prepared->order;
 
     gptq::SweepOptions sweep{block, !(always_static || static_groups), grid_fit(), options.clip_limits};
     std::vector<Index> position = order;
@@ -147,11 +114,11 @@ struct Gptq {
       calibrate::fit_groups<scheme>(alive.view(), grid_fit(), options.clip_limits, {}, q, report, options.executor);
     }
 
-    std::vector<calibrate::StoreLoss> losses(at(ceil_div(w.rows, gptq::row_tile)));
+    std::vector<calibrate::StoreLoss> losses(static_cast<std::size_t>(ceil_div(w.rows, gptq::row_tile)));
     options.executor.parallel_for(w.rows, gptq::row_tile, [&](Index begin, Index end) {
       for (Index r = begin; r < end; r += gptq::row_tile)
-        gptq::sweep<scheme>(processed.view(), r, std::min(r + gptq::row_tile, end), *factor, position, sweep, q,
-                            losses[at(r / gptq::row_tile)]);
+        gptq::sweep<scheme>(prepared->weights.view(), r, std::min(r + gptq::row_tile, end), prepared->factor, position, sweep, q,
+                            losses[static_cast<std::size_t>(r / gptq::row_tile)]);
     });
     calibrate::StoreLoss total;
     for (const auto& l : losses) total += l;

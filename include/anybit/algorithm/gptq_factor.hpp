@@ -1,8 +1,10 @@
 #pragma once
 // The factor behind GPTQ's error feedback, and the ladder that gets one from any Hessian.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,7 +12,7 @@
 #include <Eigen/Cholesky>
 
 #include <anybit/calibrate/report.hpp>
-#include <anybit/core/view.hpp>
+#include <anybit/core/matrix.hpp>
 
 namespace anybit::gptq::inline ANYBIT_CODE {
 
@@ -85,6 +87,55 @@ inline std::optional<Factor> damped_factor(MatrixView<const double> h, double da
   for (double floor = 1e-6; floor < 0.5; floor *= 10)
     if (auto f = attempt(std::fabs(mean) + floor * largest, false)) return f;
   return std::nullopt;
+}
+
+/// Weights and factor in the order in which columns are processed.
+struct Prepared {
+  std::vector<Index> order;  ///< original column at each processed position
+  Matrix weights;            ///< those of dead inputs are 0
+  Factor factor;
+};
+
+/// Dead inputs replaced, columns ordered, the factor found; nullopt, with the reason in the report, if there is none.
+inline std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const double> h, double damp, double dead_diagonal,
+                                       bool act_order, Report& report) {
+  const Index n = w.cols;
+  const auto at = [](Index i) { return static_cast<std::size_t>(i); };
+  std::vector<double> diagonal(at(n));
+  Index dead = 0;
+  double sum = 0;
+  for (Index j = 0; j < n; ++j) {
+    diagonal[at(j)] = h(j, j);
+    sum += h(j, j);
+    dead += h(j, j) == 0;
+  }
+  if (dead == n) {
+    report.fallbacks.push_back("every input was 0 in calibration");
+    return std::nullopt;
+  }
+  if (dead > 0)
+    report.fallbacks.push_back(std::to_string(dead) + " of " + std::to_string(n) +
+                               " inputs were 0 on all calibration tokens; their weights were rounded from 0");
+  for (double& d : diagonal)
+    if (d == 0) d = dead_diagonal > 0 ? dead_diagonal : sum / static_cast<double>(n - dead);
+
+  Prepared p{std::vector<Index>(at(n)), Matrix(w.rows, n), {}};
+  std::iota(p.order.begin(), p.order.end(), Index{0});
+  if (act_order)
+    std::stable_sort(p.order.begin(), p.order.end(), [&](Index a, Index b) { return diagonal[at(a)] > diagonal[at(b)]; });
+  for (Index r = 0; r < w.rows; ++r)
+    for (Index k = 0; k < n; ++k) p.weights(r, k) = h(p.order[at(k)], p.order[at(k)]) == 0 ? 0.0f : w(r, p.order[at(k)]);
+  std::vector<double> ordered(at(n * n));
+  for (Index i = 0; i < n; ++i)
+    for (Index k = 0; k < n; ++k)
+      ordered[at(i * n + k)] = i == k ? diagonal[at(p.order[at(i)])] : h(p.order[at(i)], p.order[at(k)]);
+  auto factor = damped_factor({ordered.data(), n, n}, damp, report);
+  if (!factor) {
+    report.fallbacks.push_back("the Hessian has no factor at any damping");
+    return std::nullopt;
+  }
+  p.factor = *std::move(factor);
+  return p;
 }
 
 }  // namespace anybit::gptq::inline ANYBIT_CODE

@@ -89,14 +89,20 @@ inline double linear_loss(std::span<const ConstMatrix> exact, std::span<const Co
   return sum / 2 / static_cast<double>(outputs);
 }
 
+/// d_r H_gg d_r^T of every row r of d, for the columns of H that start at `first`.
+inline void row_errors(const RowMatrix& d, MatrixView<const float> hessian, Index first, std::span<double> errors) {
+  const Eigen::Map<const RowMatrix, 0, Eigen::OuterStride<>> h(hessian.data, hessian.rows, hessian.cols,
+                                                               Eigen::OuterStride<>(hessian.stride));
+  const RowMatrix product = d * h.block(first, first, d.cols(), d.cols());
+  for (Index r = 0; r < d.rows(); ++r)
+    errors[static_cast<std::size_t>(r)] = d.row(r).cwiseProduct(product.row(r)).cast<double>().sum();
+}
+
 /// Per group of each row the magnitude to cut off at, (rows, groups): max|w| times 1 - i / steps, i = 0 .. steps / 2 - 1,
 /// whichever gives the group's part of the output the least squared error, d H_gg d^T.
 template <AnyScheme S>
 Matrix clip_limits(ConstMatrix w, MatrixView<const float> hessian, const GridFit& fit, int steps, ExecutorRef executor = {}) {
   using F = typename S::format;
-  using Block = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const Eigen::Map<const Block, 0, Eigen::OuterStride<>> h(hessian.data, hessian.rows, hessian.cols,
-                                                           Eigen::OuterStride<>(hessian.stride));
   constexpr Index tile = 64;
   const Index width = S::granularity::group_cols(w.cols), groups = S::granularity::groups_per_row(w.cols);
   Matrix limits(w.rows, groups);
@@ -105,12 +111,11 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const float> hessian, const GridFit
       const Index rows = std::min(tile, end - r0);
       for (Index g = 0; g < groups; ++g) {
         const Index first = g * width, count = std::min(width, w.cols - first);
-        const auto own = h.block(first, first, count, count);
         for (Index r = 0; r < rows; ++r)
           limits(r0 + r, g) = abs_max(w.row(r0 + r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
-        Block d(rows, count), product(rows, count);
+        RowMatrix d(rows, count);
         std::vector<float> cut(static_cast<std::size_t>(count));
-        std::vector<double> least(static_cast<std::size_t>(rows), std::numeric_limits<double>::infinity());
+        std::vector<double> least(static_cast<std::size_t>(rows), std::numeric_limits<double>::infinity()), errors(least.size());
         for (int i = 0; i < std::max(steps / 2, 1); ++i) {
           const float kept = static_cast<float>(1.0 - static_cast<double>(i) / steps);
           for (Index r = 0; r < rows; ++r) {
@@ -121,9 +126,9 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const float> hessian, const GridFit
             for (std::size_t j = 0; j < cut.size(); ++j)
               d(r, static_cast<Index>(j)) = dequantize_value<F>(quantize_value<F>(cut[j], a), a) - exact[j];
           }
-          product.noalias() = d * own;
+          row_errors(d, hessian, first, errors);
           for (Index r = 0; r < rows; ++r) {
-            const double error = d.row(r).cwiseProduct(product.row(r)).template cast<double>().sum();
+            const double error = errors[static_cast<std::size_t>(r)];
             if (!(error < least[static_cast<std::size_t>(r)])) continue;
             least[static_cast<std::size_t>(r)] = error;
             const auto exact = w.row(r0 + r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
