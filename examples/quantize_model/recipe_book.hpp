@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include <anybit/calibrate/scale_search.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/model/model_recipe.hpp>
 
@@ -28,6 +29,10 @@ std::size_t edit_distance(std::string_view a, std::string_view b);
 
 /// Every recipe of the demo's table.
 RecipeBook standard_recipes();
+
+/// The range search of the recipes at 2 bits, nearest and GPTQ alike: four levels from the least weight of a group to the
+/// largest serve nearly none of its weights. Squared error, every twentieth of the range.
+inline constexpr anybit::ShrinkSearch low_bit_search{.shrink = 0.8f, .steps = 20, .norm = 2};
 
 // Its parts, each compiled for itself because every scheme takes seconds.
 void add_superfloat_recipes(RecipeBook& book);
