@@ -62,10 +62,11 @@ class [[nodiscard]] Result {
 
   T& value() & { check(); return *std::get_if<0>(&state_); }
   const T& value() const& { check(); return *std::get_if<0>(&state_); }
-  T&& value() && { check(); return std::move(*std::get_if<0>(&state_)); }
+  /// By value, so that `for (auto& x : f().value())` does not loop over something that is gone.
+  T value() && { check(); return std::move(*std::get_if<0>(&state_)); }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
-  T&& operator*() && { return std::move(*this).value(); }
+  T operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 
