@@ -37,9 +37,8 @@ Result<TwoTexts> documentation(const std::string& folder) {
   for (fs::directory_iterator entry(fs::path(folder) / "docs", failed), end; !failed && entry != end; entry.increment(failed))
     if (entry->path().extension() == ".md") files.push_back(entry->path());
   std::sort(files.begin(), files.end());
-  if (fs::exists(fs::path(folder) / "README.md", failed)) files.insert(files.begin(), fs::path(folder) / "README.md");
   if (files.empty())
-    return Error{ErrorCode::io, folder + ": has neither README.md nor docs/*.md, the default texts; give your own with --calibrate and --evaluate"};
+    return Error{ErrorCode::io, folder + ": has no docs/*.md, the default texts; give your own with --calibrate and --evaluate"};
   std::string all;
   for (const fs::path& file : files) {
     ANYBIT_TRY(const std::string text, read_text(file.string()));

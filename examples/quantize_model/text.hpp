@@ -15,7 +15,8 @@ struct TwoTexts {
   std::string calibrate, evaluate;
 };
 
-/// The project's own documentation (README.md and docs/*.md below `folder`, in alphabetical order), cut at the blank line
+/// The project's own documentation (docs/*.md below `folder`, in alphabetical order; not the README, whose table is made
+/// from this text), cut at the blank line
 /// nearest to the middle.
 anybit::Result<TwoTexts> documentation(const std::string& folder);
 
