@@ -16,8 +16,7 @@ struct TwoTexts {
 };
 
 /// The project's own documentation (docs/*.md below `folder`, in alphabetical order; not the README, whose table is made
-/// from this text), cut at the blank line
-/// nearest to the middle.
+/// from this text), cut at the blank line nearest to the middle.
 anybit::Result<TwoTexts> documentation(const std::string& folder);
 
 /// Cut at the blank line nearest to the middle, or in the middle of a text without one.
