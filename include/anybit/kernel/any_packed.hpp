@@ -142,10 +142,11 @@ class SchemeRegistry {
 
 namespace anybit::inline ANYBIT_CODE {
 
-/// Every scheme of scheme/presets.hpp.
-inline SchemeRegistry preset_registry() {
+/// Every scheme of scheme/presets.hpp. A template, so that only programs that call it compile all their kernels.
+template <class List = Presets>
+SchemeRegistry preset_registry() {
   SchemeRegistry r;
-  for_each_type(Presets{}, [&r]<class S>() { r.add<S>(); });
+  for_each_type(List{}, [&r]<class S>() { r.add<S>(); });
   return r;
 }
 
