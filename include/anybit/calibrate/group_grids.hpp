@@ -1,6 +1,11 @@
 #pragma once
 // Grids of all groups of a matrix, found on given weights, and the codes nearest to given weights on them.
 
+#include <algorithm>
+#include <span>
+#include <string>
+#include <vector>
+
 #include <anybit/calibrate/report.hpp>
 #include <anybit/calibrate/scale_search.hpp>
 #include <anybit/calibrate/stats.hpp>
@@ -34,6 +39,13 @@ Status check_limits(ConstMatrix w, ConstMatrix limits) {
 
 /// A weight cut off at its group's limit.
 ANYBIT_INLINE float clipped(float w, float limit) { return std::clamp(w, -limit, limit); }
+/// `values` of group g of row r cut off at its limit, if there are limits; then they stand in `cut`.
+inline std::span<const float> cut_off(std::span<const float> values, ConstMatrix limits, Index r, Index g, std::vector<float>& cut) {
+  if (limits.rows == 0) return values;
+  cut.assign(values.begin(), values.end());
+  for (float& v : cut) v = clipped(v, limits(r, g));
+  return cut;
+}
 
 /// What rounding the scales to their store did to them.
 struct StoreLoss {
@@ -97,12 +109,7 @@ void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span
         for (Index g = 0; g < groups; ++g) {
           const auto first = static_cast<std::size_t>(g * width),
                      count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
-          std::span<const float> values = w.row(r).subspan(first, count);
-          if (limits.rows > 0) {
-            cut.assign(values.begin(), values.end());
-            for (float& v : cut) v = clipped(v, limits(r, g));
-            values = cut;
-          }
+          const std::span<const float> values = cut_off(w.row(r).subspan(first, count), limits, r, g, cut);
           q.affine(r, g) = fit_one(values, importance.empty() ? importance : importance.subspan(first, count),
                                    losses[static_cast<std::size_t>(r)]);
         }
@@ -125,12 +132,7 @@ void encode_nearest(ConstMatrix w, ConstMatrix limits, QuantizedMatrix<S>& q, Ex
       for (Index g = 0; g < G::groups_per_row(w.cols); ++g) {
         const auto first = static_cast<std::size_t>(g * width),
                    count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
-        std::span<const float> values = w.row(r).subspan(first, count);
-        if (limits.rows > 0) {
-          cut.assign(values.begin(), values.end());
-          for (float& v : cut) v = clipped(v, limits(r, g));
-          values = cut;
-        }
+        const std::span<const float> values = cut_off(w.row(r).subspan(first, count), limits, r, g, cut);
         quantize_values<typename S::format>(values, q.affine(r, g), q.row(r).subspan(first, count));
       }
   });
