@@ -126,7 +126,7 @@ Status Workbench::run_reference() {
   progress_.end();
   progress_.begin("quantizing the embedding", 700, work_);
   ANYBIT_TRY(embedding_, model::pack_embedding(d));
-  evaluate::RelativeError e;
+  RelativeError e;
   std::vector<float> row(static_cast<std::size_t>(d.config.dim));
   for (Index r = 0; r < d.config.vocabulary; ++r) {
     embedding_.embedding.dequantize_row(r, row);

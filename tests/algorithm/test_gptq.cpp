@@ -108,7 +108,7 @@ TEST_CASE("gptq: the worked example") {
 TEST_CASE("the feedback factor is that of the paper: chol(H^-1) = R^-1") {
   const std::vector<double> h{3, 2, 2, 2, 3, 1, 2, 1, 3};
   Report report;
-  const auto f = gptq::damped_factor({h.data(), 3, 3}, 0.01, report);
+  const auto f = gptq::damped_factor<double>({h.data(), 3, 3}, 0.01, report);
   REQUIRE(f);
   CHECK(report.fallbacks.empty());
   CHECK(f->damping == Approx(0.03));

@@ -12,14 +12,14 @@ using namespace anybit::evaluate;
 TEST_CASE("weight and output error, by hand") {
   const float w[] = {3, 4, 0, 0}, q[] = {3, 3, 0, 0.5f}, x[] = {1, 2};
   const ConstMatrix W(w, 2, 2), Q(q, 2, 2), X(x, 1, 2);
-  CHECK(weight_error(W, Q) == Approx(std::sqrt(1.25) / 5));
+  CHECK(relative_error(W, Q) == Approx(std::sqrt(1.25) / 5));
   // (W - Q) x = (2, -1), W x = (11, 0)
   CHECK(output_error(W, Q, X) == Approx(std::sqrt(5.0) / 11));
-  CHECK(weight_error(W, W) == 0);
-  CHECK(weight_error({}, {}) == 0);
+  CHECK(relative_error(W, W) == 0);
+  CHECK(relative_error({}, {}) == 0);
   const float zeros[4] = {};
-  CHECK(weight_error(ConstMatrix(zeros, 2, 2), ConstMatrix(zeros, 2, 2)) == 0);
-  CHECK(std::isinf(weight_error(ConstMatrix(zeros, 2, 2), Q)));
+  CHECK(relative_error(ConstMatrix(zeros, 2, 2), ConstMatrix(zeros, 2, 2)) == 0);
+  CHECK(std::isinf(relative_error(ConstMatrix(zeros, 2, 2), Q)));
 }
 
 TEST_CASE("RelativeError of strided parts adds up to the whole") {
@@ -39,5 +39,5 @@ TEST_CASE("RelativeError of strided parts adds up to the whole") {
   bottom.add(va.row_range(3, 7), vb.row_range(3, 7));
   top.add(bottom);
   CHECK(top.value() == Approx(std::sqrt(error / reference)).epsilon(1e-12));
-  CHECK(top.value() == Approx(weight_error(va, vb)).epsilon(1e-12));
+  CHECK(top.value() == Approx(relative_error(va, vb)).epsilon(1e-12));
 }

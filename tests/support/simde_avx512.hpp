@@ -11,13 +11,9 @@
 #elif __has_include(<simde/x86/avx512.h>)
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #if defined(__GNUC__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
+#pragma GCC diagnostic ignored "-Wpsabi"  // emulated vectors are passed by value; nothing else is compiled to receive them
 #endif
 #include <simde/x86/avx512.h>
-#if defined(__GNUC__)
-#pragma GCC diagnostic pop
-#endif
 #if defined(__clang__)
 #pragma clang diagnostic ignored "-Wpass-failed"  // SIMDe asks for vectors that clang cannot make; said where they are inlined
 #endif
@@ -47,8 +43,17 @@ inline simde__m512i mulhi_epu16(simde__m512i a, simde__m512i b) {
   for (int i = 0; i < 32; ++i) x[i] = static_cast<std::uint16_t>((std::uint32_t{x[i]} * y[i]) >> 16);
   return simde_mm512_loadu_si512(x);
 }
+inline simde__m512 cvtepi32_ps(simde__m512i a) {
+  std::int32_t x[16];
+  float y[16];
+  simde_mm512_storeu_si512(x, a);
+  for (int i = 0; i < 16; ++i) y[i] = static_cast<float>(x[i]);
+  return simde_mm512_loadu_ps(y);
+}
 }  // namespace simde_missing
 #define __mmask64 std::uint64_t
+#undef _mm512_cvtepi32_ps
+#define _mm512_cvtepi32_ps(a) ::simde_missing::cvtepi32_ps(a)
 #undef _mm512_mulhi_epu16
 #define _mm512_mulhi_epu16(a, b) ::simde_missing::mulhi_epu16(a, b)
 #undef _mm512_maskz_loadu_epi8

@@ -72,10 +72,16 @@ void check_scales(const io::SafetensorsFile& file, const std::string& site_name,
     };
   }
   const auto hessian = stats.hessian();
-  std::function<double(std::span<const ConstMatrix>)> loss = method.block_loss;
-  if (!loss) loss = [&](std::span<const ConstMatrix> w) { return awq::linear_loss(views, w, hessian.view()); };
-  const auto choice =
-      awq::search_scale<typename Grid<Bits, Group>::scheme>(views, stats.mean_abs(), awq::grid_of(algorithm), 20, loss);
+  using Scheme = typename Grid<Bits, Group>::scheme;
+  const GridFit fit = awq::grid_of(algorithm);
+  const auto choice = awq::search_scale(stats.mean_abs(), 20, [&](std::span<const float> s, double) {
+    if (!method.block_loss) return awq::linear_loss<Scheme>(views, s, fit, hessian.view());  // all of it, however large
+    std::vector<Matrix> rounded;
+    for (const ConstMatrix& w : views) rounded.push_back(awq::rounded_under<Scheme>(w, s, fit));
+    std::vector<ConstMatrix> rounded_views;
+    for (const Matrix& m : rounded) rounded_views.push_back(m.view());
+    return method.block_loss(rounded_views);
+  });
   REQUIRE(choice.losses.size() == expected.size());
   for (std::size_t k = 0; k < expected.size(); ++k) CHECK(choice.losses[k] == Approx(expected[k]).epsilon(1e-4));
   for (std::size_t j = 0; j < expected_scales.size(); ++j) CHECK(choice.scale[j] == Approx(expected_scales[j]).epsilon(1e-5));
@@ -123,7 +129,7 @@ void check_pipeline(const io::SafetensorsFile& file, double rel_err_scale_only, 
     const double measured = std::sqrt(mean_square_difference(exact, product(x.view(), back.view())) /
                                       mean_square_difference(exact, Matrix(exact.rows(), exact.cols())));
     CHECK(*q->matrices[0].report.output_error == Approx(measured).epsilon(1e-3));
-    CHECK(q->matrices[0].report.weight_error == Approx(calibrate::relative_weight_error(w.view(), back.view())));
+    CHECK(q->matrices[0].report.weight_error == Approx(relative_error(w.view(), back.view())));
     return std::pair(std::move(back), measured * measured);
   };
   CHECK(effective(Awq{.clip = false}).second == Approx(rel_err_scale_only).epsilon(2e-3));

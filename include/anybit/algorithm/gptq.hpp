@@ -88,7 +88,7 @@ struct Gptq {
   bool run(ConstMatrix w, MatrixView<const double> h, const QuantizeOptions& options, QuantizedMatrix<scheme>& q,
            Report& report) const {
     const Index n = w.cols;
-    const auto prepared = gptq::prepare(w, h, static_cast<double>(damp), static_cast<double>(dead_diagonal), act_order, report);
+    const auto prepared = gptq::prepare<double>(w, h, static_cast<double>(damp), static_cast<double>(dead_diagonal), act_order, report);
     if (!prepared) return false;
     const auto& order = prepared->order;
 
@@ -130,7 +130,7 @@ struct Gptq {
   void judge(ConstMatrix w, MatrixView<const double> h, bool swept, const QuantizeOptions& options,
              Quantized<scheme>& result) const {
     Report& report = result.report;
-    const calibrate::OutputMetric metric(w, h, options.executor);
+    const calibrate::OutputMetric<> metric(w, h, options.executor);
     QuantizedMatrix<scheme> nearest = calibrate::round_to_grid<scheme>(w, grid_fit(), options.clip_limits, options.executor);
     Matrix back = dequantize(nearest);
     const double by_nearest = metric.error(back.view());
@@ -151,7 +151,7 @@ struct Gptq {
       report.done = "nearest " + std::string(std::string_view(scheme::name));
       report.fallbacks.push_back("rounded to nearest instead");
     }
-    report.weight_error = calibrate::relative_weight_error(w, back.view());
+    report.weight_error = relative_error(w, back.view());
     report.output_error = metric.relative_to_outputs(mine);
     report.remarks.push_back("output error of rounding to nearest: " +
                              gptq::detail::number(metric.relative_to_outputs(by_nearest)));

@@ -1,5 +1,6 @@
 #pragma once
-// The factor behind GPTQ's error feedback, and the ladder that gets one from any Hessian.
+// The factor behind GPTQ's error feedback, and the ladder that gets one from any Hessian. Real is the Hessian's type: double
+// where it comes from Stats.
 
 #include <algorithm>
 #include <cmath>
@@ -29,20 +30,20 @@ struct Factor {
 
 namespace detail {
 
-using Square = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-/// nullopt if H + damping has no usable factor in double, or its feedback none in float.
-inline std::optional<Factor> try_factor(MatrixView<const double> h, double damping) {
+/// nullopt if H + damping has no usable factor in Real, or its feedback none in float.
+template <class Real>
+std::optional<Factor> try_factor(MatrixView<const Real> h, double damping) {
+  using Square = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const Index n = h.rows;
   // Cholesky gives L L^T with L lower; reversing the order of rows and columns before and after makes it R R^T.
   Square reversed(n, n);
   for (Index i = 0; i < n; ++i)
-    for (Index j = 0; j <= i; ++j) reversed(i, j) = h(n - 1 - j, n - 1 - i) + (i == j ? damping : 0.0);
+    for (Index j = 0; j <= i; ++j) reversed(i, j) = h(n - 1 - j, n - 1 - i) + (i == j ? static_cast<Real>(damping) : Real{0});
   const Eigen::LLT<Eigen::Ref<Square>, Eigen::Lower> llt(reversed);
   if (llt.info() != Eigen::Success) return std::nullopt;
   Factor f{n, std::vector<float>(static_cast<std::size_t>(n * n)), damping};
   for (Index k = 0; k < n; ++k) {
-    const double pivot = reversed(n - 1 - k, n - 1 - k);
+    const Real pivot = reversed(n - 1 - k, n - 1 - k);
     if (!(pivot > 0) || !std::isfinite(pivot)) return std::nullopt;
   }
   for (Index j = 0; j < n; ++j)
@@ -64,14 +65,15 @@ inline std::string number(double x) {
 
 /// Rungs: damp times the mean of the diagonal; twice that again and again up to the mean itself; then 1e-6 to 0.1 of the
 /// largest diagonal entry on top. Every rung but the first goes into the report; nullopt if none holds.
-inline std::optional<Factor> damped_factor(MatrixView<const double> h, double damp, Report& report) {
+template <class Real>
+std::optional<Factor> damped_factor(MatrixView<const Real> h, double damp, Report& report) {
   double mean = 0, largest = 0;
   for (Index i = 0; i < h.rows; ++i) {
-    mean += h(i, i) / static_cast<double>(h.rows);
-    largest = std::max(largest, std::fabs(h(i, i)));
+    mean += static_cast<double>(h(i, i)) / static_cast<double>(h.rows);
+    largest = std::max(largest, std::fabs(static_cast<double>(h(i, i))));
   }
   const auto attempt = [&](double damping, bool asked) {
-    auto f = detail::try_factor(h, damping);
+    auto f = detail::try_factor<Real>(h, damping);
     if (f && !asked)
       report.fallbacks.push_back("the Hessian is not positive definite at damp " + detail::number(damp) + ": " +
                                  detail::number(damping) + " was added to its diagonal instead of " +
@@ -97,13 +99,14 @@ struct Prepared {
 };
 
 /// Dead inputs replaced, columns ordered, the factor found; nullopt, with the reason in the report, if there is none.
-inline std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const double> h, double damp, double dead_diagonal,
-                                       bool act_order, Report& report) {
+template <class Real>
+std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const Real> h, double damp, double dead_diagonal, bool act_order,
+                                Report& report) {
   const Index n = w.cols;
   const auto at = [](Index i) { return static_cast<std::size_t>(i); };
-  std::vector<double> diagonal(at(n));
+  std::vector<Real> diagonal(at(n));
   Index dead = 0;
-  double sum = 0;
+  Real sum = 0;
   for (Index j = 0; j < n; ++j) {
     diagonal[at(j)] = h(j, j);
     sum += h(j, j);
@@ -116,8 +119,8 @@ inline std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const double> h
   if (dead > 0)
     report.fallbacks.push_back(std::to_string(dead) + " of " + std::to_string(n) +
                                " inputs were 0 on all calibration tokens; their weights were rounded from 0");
-  for (double& d : diagonal)
-    if (d == 0) d = dead_diagonal > 0 ? dead_diagonal : sum / static_cast<double>(n - dead);
+  for (Real& d : diagonal)
+    if (d == 0) d = dead_diagonal > 0 ? static_cast<Real>(dead_diagonal) : sum / static_cast<Real>(n - dead);
 
   Prepared p{std::vector<Index>(at(n)), Matrix(w.rows, n), {}};
   std::iota(p.order.begin(), p.order.end(), Index{0});
@@ -125,11 +128,11 @@ inline std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const double> h
     std::stable_sort(p.order.begin(), p.order.end(), [&](Index a, Index b) { return diagonal[at(a)] > diagonal[at(b)]; });
   for (Index r = 0; r < w.rows; ++r)
     for (Index k = 0; k < n; ++k) p.weights(r, k) = h(p.order[at(k)], p.order[at(k)]) == 0 ? 0.0f : w(r, p.order[at(k)]);
-  std::vector<double> ordered(at(n * n));
+  std::vector<Real> ordered(at(n * n));
   for (Index i = 0; i < n; ++i)
     for (Index k = 0; k < n; ++k)
       ordered[at(i * n + k)] = i == k ? diagonal[at(p.order[at(i)])] : h(p.order[at(i)], p.order[at(k)]);
-  auto factor = damped_factor({ordered.data(), n, n}, damp, report);
+  auto factor = damped_factor<Real>({ordered.data(), n, n}, damp, report);
   if (!factor) {
     report.fallbacks.push_back("the Hessian has no factor at any damping");
     return std::nullopt;

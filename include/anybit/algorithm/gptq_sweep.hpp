@@ -2,12 +2,13 @@
 // GPTQ's loop over the columns, for a tile of rows at a time. Rows share nothing but the factor.
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <vector>
 
 #include <anybit/algorithm/gptq_factor.hpp>
 #include <anybit/calibrate/group_grids.hpp>
-#include <anybit/core/eigen_view.hpp>
+#include <anybit/calibrate/product.hpp>
 
 namespace anybit::gptq::inline ANYBIT_CODE {
 
@@ -21,53 +22,68 @@ struct SweepOptions {
 /// Rows of one task. It fixes how products are cut, so results do not depend on the number of threads.
 inline constexpr Index row_tile = 64;
 
-/// One line of these is one column of the weights, so that all loops run along the rows of a tile.
-using Columns = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-/// What the sweep does with a tile of rows whatever the format: compiled once, not once a scheme.
+/// What the sweep keeps of a tile of rows. Everything is stored transposed: a row of these is one column of the weights,
+/// `row_tile` long and 0 past the last row, so that the loops have a constant length, which compilers vectorize at -O2 too. A
+/// template so that only programs that quantize compile its products.
+template <class Real = float>
 class Tile {
  public:
-  Tile(ConstMatrix rows, const Factor& factor)
-      : factor_(factor), original_(as_eigen(rows).transpose()), error_(rows.cols, rows.rows), codes_(rows.cols, rows.rows) {}
+  Tile(MatrixView<const Real> rows, const Factor& factor)
+      : factor_(factor), original_(size(rows.cols)), error_(size(rows.cols)), compensated_(size(rows.cols)), codes_(size(rows.cols)) {
+    for (Index r = 0; r < rows.rows; ++r)
+      for (Index k = 0; k < rows.cols; ++k) column(original_, k)[r] = rows(r, k);
+  }
 
   /// Brings columns i1 .. i2 - 1 up to date with the errors of all columns before i1. If `group_end` > i1, unrounded() is
   /// made for columns i1 .. group_end - 1 as well.
   void enter_block(Index i1, Index i2, Index group_end) {
-    i1_ = i1;
     const Index n = factor_.size, reach = std::max(i2, group_end);
-    const Eigen::Map<const Columns> feedback(factor_.feedback.data(), n, n);
-    compensated_ = original_.middleRows(i1, reach - i1);
-    if (i1 > 0) compensated_.noalias() += feedback.block(0, i1, i1, reach - i1).transpose() * error_.topRows(i1);
-    if (group_end <= i1) return;
-    // Until they are rounded, columns i1 and later follow each other too: their d_k solves d_k + sum_{j<k} d_j F_jk = 0.
-    unrounded_ = original_.middleRows(i1, reach - i1) - compensated_;
+    const MatrixView<const Real> feedback(factor_.feedback.data(), n, n), error(error_.data(), n, row_tile);
+    std::copy(column(original_, i1), column(original_, reach), column(compensated_, i1));
     if (i1 > 0)
-      feedback.block(i1, i1, reach - i1, reach - i1).transpose().triangularView<Eigen::UnitLower>().solveInPlace(unrounded_);
-    unrounded_ = original_.middleRows(i1, reach - i1) - unrounded_;
+      calibrate::add_transposed_product<Real>(feedback.row_range(0, i1).col_range(i1, reach), error.row_range(0, i1),
+                                              {column(compensated_, i1), reach - i1, row_tile});
+    if (group_end <= i1) return;
+    // Until they are rounded, columns i1 and later follow each other too: their errors d_k = w_k - u_k solve
+    // d_k + sum_{j<k} d_j F_jk = 0, where the sum over j < i1 stands in compensated_.
+    unrounded_.resize(original_.size());
+    for (Index k = i1; k < reach; ++k) subtract(column(original_, k), column(compensated_, k), column(unrounded_, k));
+    for (Index k = i1; k < reach; ++k)
+      for (Index j = k + 1; j < reach; ++j) add_share(-factor_.row(k)[j], column(unrounded_, k), column(unrounded_, j));
+    for (Index k = i1; k < reach; ++k) subtract(column(original_, k), column(unrounded_, k), column(unrounded_, k));
   }
   /// Lets columns k + 1 .. i2 - 1 of the block make up for the error of column k.
   void spread(Index k, Index i2) {
-    const float* share = factor_.row(k);
-    const float* error = error_.row(k).data();
-    const Index rows = error_.cols();
-    for (Index j = k + 1; j < i2; ++j) {
-      float* later = compensated_.row(j - i1_).data();
-      for (Index r = 0; r < rows; ++r) later[r] += share[j] * error[r];
-    }
+    for (Index j = k + 1; j < i2; ++j) add_share(factor_.row(k)[j], column(error_, k), column(compensated_, j));
   }
 
-  const float* compensated(Index k) const { return compensated_.row(k - i1_).data(); }
-  const float* original(Index k) const { return original_.row(k).data(); }
-  float* error(Index k) { return error_.row(k).data(); }
-  std::uint16_t* codes(Index k) { return codes_.row(k).data(); }
+  const Real* compensated(Index k) const { return column(compensated_, k); }
+  const Real* original(Index k) const { return column(original_, k); }
+  Real* error(Index k) { return column(error_, k); }
+  std::uint16_t* codes(Index k) { return codes_.data() + k * row_tile; }
   /// Column k as it stood when the block was entered, compensated for all columns before the block and none in it.
-  const float* unrounded(Index k) const { return unrounded_.row(k - i1_).data(); }
+  const Real* unrounded(Index k) const { return column(unrounded_, k); }
 
  private:
+  using Column = std::array<Real, static_cast<std::size_t>(row_tile)>;
+  static std::size_t size(Index cols) { return static_cast<std::size_t>(row_tile * cols); }
+  static Real* column(std::vector<Real>& all, Index k) { return all.data() + k * row_tile; }
+  static const Real* column(const std::vector<Real>& all, Index k) { return all.data() + k * row_tile; }
+  // Results go through a local array, which cannot overlap the operands.
+  static void subtract(const Real* a, const Real* b, Real* to) {
+    Column c;
+    for (std::size_t r = 0; r < c.size(); ++r) c[r] = a[r] - b[r];
+    std::copy(c.begin(), c.end(), to);
+  }
+  static void add_share(Real share, const Real* from, Real* to) {
+    Column c;
+    for (std::size_t r = 0; r < c.size(); ++r) c[r] = to[r] + share * from[r];
+    std::copy(c.begin(), c.end(), to);
+  }
+
   const Factor& factor_;
-  Index i1_ = 0;
-  Columns original_, error_, compensated_, unrounded_;
-  Eigen::Matrix<std::uint16_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> codes_;
+  std::vector<Real> original_, error_, compensated_, unrounded_;
+  std::vector<std::uint16_t> codes_;
 };
 
 /// Quantizes rows begin .. end - 1 (at most row_tile). `w` is in processed column order, as are the rows and columns of the
@@ -79,7 +95,7 @@ void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::spa
   using F = typename S::format;
   const Index n = w.cols, rows = end - begin, group = S::granularity::group_cols(n);
   const auto group_of = [&](Index k) { return position[static_cast<std::size_t>(k)] / group; };
-  Tile tile(w.row_range(begin, end), factor);
+  Tile<> tile(w.row_range(begin, end), factor);
   std::vector<Affine> affine(static_cast<std::size_t>(rows));
   std::vector<float> values;
 

@@ -154,7 +154,7 @@ Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& s
       Matrix back = dequantize(q->matrix);
       for (Index r = 0; r < back.rows(); ++r)
         for (Index c = 0; c < back.cols(); ++c) back(r, c) /= set.input_scale[static_cast<std::size_t>(c)];
-      report.weight_error = calibrate::relative_weight_error(originals[i], back.view());
+      report.weight_error = relative_error(originals[i], back.view());
     }
     q->matrix.provenance = name;
     result.matrices.push_back(*std::move(q));

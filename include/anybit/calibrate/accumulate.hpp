@@ -6,39 +6,40 @@
 #include <cstdint>
 
 #include <anybit/calibrate/finite.hpp>
+#include <anybit/calibrate/product.hpp>
 #include <anybit/calibrate/stats.hpp>
-#include <anybit/core/eigen_view.hpp>
 
 namespace anybit::calibrate::inline ANYBIT_CODE {
 
-/// total (lower triangle) += block^T block. The product runs in float over at most 256 tokens, and its result is added in
-/// double: relative rounding stays near 1e-6 for any number of tokens, at the speed of a float product.
-template <class Real, class Block>
-void add_products(const Block& block, std::vector<double>& total) {
-  using Square = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  Square product = Square::Zero(block.cols(), block.cols());
-  product.template selfadjointView<Eigen::Lower>().rankUpdate(block.transpose());
-  double* out = total.data();
-  for (Index i = 0; i < product.rows(); ++i)
-    for (Index j = 0; j <= i; ++j) *out++ += static_cast<double>(product(i, j));
-}
-
-inline void add_block(ConstMatrix x, std::vector<double>& total) {
-  float largest = 0, smallest = INFINITY;
+/// The product runs in float over at most 256 tokens, and its result is added in double: relative
+/// rounding stays near 1e-6 for any number of tokens, at the speed of a float product.
+template <class Real>
+void add_block(MatrixView<const Real> x, std::vector<double>& total) {
+  const Index n = x.cols;
+  // Each channel is brought below 1 by a power of two, so that no product leaves float's range; that costs no precision.
+  std::vector<double> unit(static_cast<std::size_t>(n), 0);
   for (Index t = 0; t < x.rows; ++t)
-    for (const float v : x.row(t)) {
-      const float a = std::fabs(v);
-      largest = std::max(largest, a);
-      if (a > 0) smallest = std::min(smallest, a);
+    for (Index j = 0; j < n; ++j) unit[static_cast<std::size_t>(j)] = std::max(unit[static_cast<std::size_t>(j)], std::fabs(double{x(t, j)}));
+  for (double& u : unit) u = u > 0 ? std::ldexp(1.0, std::ilogb(u) + 1) : 1.0;
+  Matrix scaled(x);
+  for (Index t = 0; t < x.rows; ++t)
+    for (Index j = 0; j < n; ++j) scaled(t, j) = static_cast<float>(double{x(t, j)} / unit[static_cast<std::size_t>(j)]);
+
+  constexpr Index panel = 128;
+  const ConstMatrix all = std::as_const(scaled).view();
+  for (Index first = 0; first < n; first += panel) {
+    const Index end = std::min(first + panel, n);
+    Matrix product(n - first, end - first);
+    add_transposed_product<Real>(all.col_range(first, n), all.col_range(first, end), product.view());
+    for (Index i = first; i < n; ++i) {
+      double* const row = total.data() + i * (i + 1) / 2;
+      for (Index j = first; j < std::min(end, i + 1); ++j)
+        row[j] += double{product(i - first, j - first)} * unit[static_cast<std::size_t>(i)] * unit[static_cast<std::size_t>(j)];
     }
-  // Products of such values leave float's range; the double path is for them only.
-  if (largest > 0x1p55f || smallest < 0x1p-60f)
-    add_products<double>(as_eigen(x).cast<double>().eval(), total);
-  else
-    add_products<float>(as_eigen(x), total);
+  }
 }
 
-inline Status accumulate(Stats& s, ConstMatrix x) {
+inline Status accumulate(Stats& s, ConstMatrix x, AddBlock add) {
   if (x.cols != s.inputs_)
     return Error{ErrorCode::shape_mismatch, "activations have " + std::to_string(x.cols) +
                                                 " channels, but the statistics are of " + std::to_string(s.inputs_) +
@@ -62,7 +63,7 @@ inline Status accumulate(Stats& s, ConstMatrix x) {
   }
   if (s.has(Needs::hessian) && s.inputs_ > 0) {
     constexpr Index block = 256;
-    for (Index t = 0; t < x.rows; t += block) add_block(x.row_range(t, std::min(t + block, x.rows)), s.sum_product_);
+    for (Index t = 0; t < x.rows; t += block) add(x.row_range(t, std::min(t + block, x.rows)), s.sum_product_);
   }
   s.tokens_ += x.rows;
   return Ok{};

@@ -4,49 +4,61 @@
 #include <algorithm>
 #include <limits>
 
+#include <anybit/calibrate/product.hpp>
 #include <anybit/calibrate/report.hpp>
 #include <anybit/calibrate/stats.hpp>
-#include <anybit/core/eigen_view.hpp>
+#include <anybit/core/distance.hpp>
 #include <anybit/tensor/pack.hpp>
 
 namespace anybit::calibrate::inline ANYBIT_CODE {
+
+/// tr(D H D^T) for a few rows of D; `scratch` has their number of rows and `panel` columns.
+template <class Real>
+double trace_of_rows(MatrixView<const Real> d, MatrixView<const Real> h, MatrixView<Real> scratch) {
+  const Index n = d.cols, panel = scratch.cols;
+  double sum = 0;
+  for (Index c = 0; c < n; c += panel) {
+    const Index end = std::min(c + panel, n);
+    const MatrixView<Real> product(scratch.data, d.rows, end - c, scratch.stride);
+    // What lies below the diagonal block counts twice, for itself and for its mirror image.
+    for (Index r = 0; r < d.rows; ++r) std::fill_n(product.row(r).data(), end - c, Real{0});
+    if (end < n) add_product<Real>(d.col_range(end, n), h.row_range(end, n).col_range(c, end), product);
+    for (Index r = 0; r < d.rows; ++r)
+      for (Real& v : product.row(r)) v *= 2;
+    add_product<Real>(d.col_range(c, end), h.row_range(c, end).col_range(c, end), product);
+    for (Index r = 0; r < d.rows; ++r) {
+      const Real *a = product.row(r).data(), *b = d.row(r).data() + c;
+      sum += lane_sum(end - c, [a, b](Index i) { return static_cast<double>(a[i]) * static_cast<double>(b[i]); });
+    }
+  }
+  return sum;
+}
 
 /// tr(D H D^T) for symmetric H: what D does to the outputs, summed over rows and, for H = 2/n X^T X, 2/n times over tokens.
 /// Only the lower triangle of H is read. Products run in Real, sums over products in double.
 template <class Real>
 double quadratic_trace(ConstMatrix d, MatrixView<const Real> h, ExecutorRef executor = {}) {
   ANYBIT_CHECK(h.rows == d.cols && h.cols == d.cols, "quadratic_trace: H is not cols x cols");
-  using Block = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const Eigen::Map<const Block, 0, Eigen::OuterStride<>> hessian(h.data, h.rows, h.cols, Eigen::OuterStride<>(h.stride));
-  constexpr Index tile = 128, block = 128;
+  constexpr Index tile = 128, panel = 128;
   std::vector<double> sums(static_cast<std::size_t>(ceil_div(d.rows, tile)));  // one a tile: equal for any number of threads
   executor.parallel_for(d.rows, tile, [&](Index begin, Index end) {
+    std::vector<Real> scratch(static_cast<std::size_t>(tile * panel)), wide;
     for (Index r = begin; r < end; r += tile) {
-      const Block rows = as_eigen(d.row_range(r, std::min(r + tile, end))).template cast<Real>();
-      double sum = 0;
-      for (Index c = 0; c < d.cols; c += block) {
-        const Index width = std::min(block, d.cols - c);
-        const auto mine = rows.middleCols(c, width);
-        // Rows c .. c + width of the lower triangle: everything to the left counts twice, the diagonal block once.
-        Block product = mine * hessian.block(c, c, width, width).template selfadjointView<Eigen::Lower>();
-        sum += product.cwiseProduct(mine).template cast<double>().sum();
-        if (c == 0) continue;
-        product.noalias() = mine * hessian.block(c, 0, width, c);
-        sum += 2 * product.cwiseProduct(rows.leftCols(c)).template cast<double>().sum();
+      const ConstMatrix rows = d.row_range(r, std::min(r + tile, end));
+      const MatrixView<Real> product(scratch.data(), rows.rows, panel);
+      double& sum = sums[static_cast<std::size_t>(r / tile)];
+      if constexpr (std::is_same_v<Real, float>) {
+        sum = trace_of_rows<float>(rows, h, product);
+      } else {
+        wide.clear();
+        for (Index i = 0; i < rows.rows; ++i) wide.insert(wide.end(), rows.row(i).begin(), rows.row(i).end());
+        sum = trace_of_rows<Real>({wide.data(), rows.rows, rows.cols}, h, product);
       }
-      sums[static_cast<std::size_t>(r / tile)] = sum;
     }
   });
   double total = 0;
   for (const double s : sums) total += s;
   return total;
-}
-
-inline double square_sum(ConstMatrix m) {
-  double sum = 0;
-  for (Index r = 0; r < m.rows; ++r)
-    for (const float v : m.row(r)) sum += static_cast<double>(v) * static_cast<double>(v);
-  return sum;
 }
 
 inline Matrix difference(ConstMatrix a, ConstMatrix b) {
@@ -56,20 +68,12 @@ inline Matrix difference(ConstMatrix a, ConstMatrix b) {
   return d;
 }
 
-/// sqrt(error / reference); 0 if there is no error, infinity if a reference of 0 got one.
-inline double relative(double error, double reference) {
-  return error <= 0 ? 0 : reference > 0 ? std::sqrt(error / reference) : std::numeric_limits<double>::infinity();
-}
-
-/// ||W - Q||_F / ||W||_F.
-inline double relative_weight_error(ConstMatrix w, ConstMatrix q) {
-  return relative(square_sum(difference(w, q).view()), square_sum(w));
-}
-
-/// Output errors of approximations of one matrix, tr(D H D^T), at the speed of float products where these resolve them.
+/// Output errors of approximations of one matrix, tr(D H D^T), at the speed of float products where these resolve them, else
+/// with products in Wide.
+template <class Wide = double>
 class OutputMetric {
  public:
-  OutputMetric(ConstMatrix w, MatrixView<const double> h, ExecutorRef executor)
+  OutputMetric(ConstMatrix w, MatrixView<const Wide> h, ExecutorRef executor)
       : w_(w), wide_(h), narrow_(h.rows, h.cols), executor_(executor) {
     double largest = 0;
     for (Index i = 0; i < h.rows; ++i) largest = std::max(largest, std::fabs(h(i, i)));
@@ -77,7 +81,7 @@ class OutputMetric {
     for (Index i = 0; i < h.rows; ++i)
       for (Index j = 0; j < h.cols; ++j) narrow_(i, j) = static_cast<float>(h(i, j) / unit_);
     reference_ = trace<float>(w);
-    if (!std::isfinite(reference_)) reference_ = trace<double>(w);
+    if (!std::isfinite(reference_)) reference_ = trace<Wide>(w);
   }
   /// tr(W H W^T).
   double reference() const { return reference_; }
@@ -85,11 +89,11 @@ class OutputMetric {
     const Matrix d = difference(w_, approximation);
     // Rounding of float products is about 1e-7 of the reference: above 1e-4 of it the result is good to 0.1 %.
     const double fast = trace<float>(d.view());
-    return std::isfinite(fast) && fast > 1e-4 * reference_ ? fast : trace<double>(d.view());
+    return std::isfinite(fast) && fast > 1e-4 * reference_ ? fast : trace<Wide>(d.view());
   }
-  double exact_error(ConstMatrix approximation) const { return trace<double>(difference(w_, approximation).view()); }
+  double exact_error(ConstMatrix approximation) const { return trace<Wide>(difference(w_, approximation).view()); }
   /// ||(W - Q) X||_F / ||W X||_F.
-  double relative_to_outputs(double error) const { return relative(error, reference_); }
+  double relative_to_outputs(double error) const { return RelativeError{error, reference_}.value(); }
 
  private:
   template <class Real>
@@ -97,10 +101,10 @@ class OutputMetric {
     if constexpr (std::is_same_v<Real, float>)
       return unit_ * quadratic_trace<float>(d, {narrow_.data(), narrow_.rows(), narrow_.cols()}, executor_);
     else
-      return quadratic_trace<double>(d, wide_, executor_);
+      return quadratic_trace<Wide>(d, wide_, executor_);
   }
   ConstMatrix w_;
-  MatrixView<const double> wide_;
+  MatrixView<const Wide> wide_;
   Matrix narrow_;
   ExecutorRef executor_;
   double unit_ = 1, reference_ = 0;
@@ -116,11 +120,11 @@ double bits_per_weight(const QuantizedMatrix<S>& q) {
 template <AnyScheme S>
 void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Report& report, ExecutorRef executor = {}) {
   const Matrix back = dequantize(q);
-  report.weight_error = relative_weight_error(w, back.view());
+  report.weight_error = relative_error(w, back.view());
   if (stats.has(Needs::hessian) && stats.inputs() == w.cols && stats.tokens() > 0) {
     std::vector<double> h(static_cast<std::size_t>(w.cols * w.cols));
     stats.hessian(MatrixView<double>(h.data(), w.cols, w.cols));
-    const OutputMetric metric(w, {h.data(), w.cols, w.cols}, executor);
+    const OutputMetric<> metric(w, {h.data(), w.cols, w.cols}, executor);
     report.output_error = metric.relative_to_outputs(metric.error(back.view()));
   }
   report.bits_per_weight = bits_per_weight(q);

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -44,7 +45,11 @@ class Stats;
 }  // namespace anybit::inline ANYBIT_ABI
 
 namespace anybit::calibrate::inline ANYBIT_CODE {
-Status accumulate(Stats& stats, ConstMatrix x);
+/// total (lower triangle by rows) += x^T x.
+template <class Real>
+void add_block(MatrixView<const Real> x, std::vector<double>& total);
+using AddBlock = void (*)(ConstMatrix, std::vector<double>&);
+Status accumulate(Stats& stats, ConstMatrix x, AddBlock add);
 Status merge(Stats& stats, const Stats& other);
 void thin_samples(Stats& stats);
 void divide_inputs(Stats& stats, std::span<const float> divisor);
@@ -75,8 +80,12 @@ class Stats {
   }
 
   /// Adds the tokens of x, (tokens, inputs). A NaN or an infinity is an error that names its token and channel, and then
-  /// nothing of x has been added.
-  ANYBIT_INLINE Status accumulate(ConstMatrix x) { return calibrate::accumulate(*this, x); }
+  /// nothing of x has been added. A template, so that only programs that calibrate compile its product.
+  template <class Activations>
+    requires std::is_convertible_v<const Activations&, ConstMatrix>
+  ANYBIT_INLINE Status accumulate(const Activations& x) {
+    return calibrate::accumulate(*this, x, &calibrate::add_block<float>);
+  }
   /// Adds what another pass over other tokens has seen. Both must keep the same statistics of as many inputs of the same model.
   ANYBIT_INLINE Status merge(const Stats& other) { return calibrate::merge(*this, other); }
 
@@ -126,7 +135,7 @@ class Stats {
   }
 
  private:
-  friend Status calibrate::accumulate(Stats&, ConstMatrix);
+  friend Status calibrate::accumulate(Stats&, ConstMatrix, calibrate::AddBlock);
   friend Status calibrate::merge(Stats&, const Stats&);
   friend void calibrate::thin_samples(Stats&);
   friend void calibrate::divide_inputs(Stats&, std::span<const float>);

@@ -9,7 +9,6 @@
 namespace anybit::inline ANYBIT_CODE {
 
 using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using RowMatrixD = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 /// View of a row-major Eigen matrix, block or map with unit inner stride. No copy, ever.
 template <class Derived>
@@ -28,11 +27,11 @@ auto as_view(const Eigen::DenseBase<Derived>& m) {
 }
 
 /// Eigen's product and factorization kernels over a view.
-inline auto as_eigen(ConstMatrix v) {
-  return Eigen::Map<const RowMatrix, 0, Eigen::OuterStride<>>(v.data, v.rows, v.cols, Eigen::OuterStride<>(v.stride));
-}
-inline auto as_eigen(MutableMatrix v) {
-  return Eigen::Map<RowMatrix, 0, Eigen::OuterStride<>>(v.data, v.rows, v.cols, Eigen::OuterStride<>(v.stride));
+template <class T>
+auto as_eigen(MatrixView<T> v) {
+  using Plain = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  using Mapped = std::conditional_t<std::is_const_v<T>, const Plain, Plain>;
+  return Eigen::Map<Mapped, 0, Eigen::OuterStride<>>(v.data, v.rows, v.cols, Eigen::OuterStride<>(v.stride));
 }
 
 }  // namespace anybit::inline ANYBIT_CODE

@@ -27,6 +27,7 @@ struct MatrixView {
   constexpr T& operator()(Index r, Index c) const { return data[r * stride + c]; }
   constexpr std::span<T> row(Index r) const { return {data + r * stride, static_cast<std::size_t>(cols)}; }
   constexpr MatrixView row_range(Index begin, Index end) const { return {data + begin * stride, end - begin, cols, stride}; }
+  constexpr MatrixView col_range(Index begin, Index end) const { return {data + begin, rows, end - begin, stride}; }
   constexpr Extents extents() const { return {rows, cols}; }
   constexpr bool contiguous() const { return stride == cols || rows <= 1; }
 };

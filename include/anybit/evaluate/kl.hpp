@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <anybit/core/view.hpp>
+#include <anybit/core/distance.hpp>
 #include <anybit/evaluate/softmax.hpp>
 #include <anybit/evaluate/statistics.hpp>
 

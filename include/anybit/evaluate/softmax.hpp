@@ -7,7 +7,7 @@
 #include <limits>
 #include <span>
 
-#include <anybit/core/types.hpp>
+#include <anybit/core/distance.hpp>
 #include <anybit/evaluate/statistics.hpp>
 
 #if defined(__FAST_MATH__) && !defined(ANYBIT_ALLOW_FAST_MATH)

@@ -10,18 +10,6 @@
 
 namespace anybit::evaluate::inline ANYBIT_CODE {
 
-/// term(0) + ... + term(n - 1) in double, in eight running sums joined in a fixed order, so that compilers vectorize it.
-template <class Term>
-double lane_sum(Index n, Term term) {
-  constexpr Index lanes = 8;
-  double sums[lanes] = {}, rest = 0;
-  const Index whole = n / lanes * lanes;
-  for (Index i = 0; i < whole; i += lanes)
-    for (Index l = 0; l < lanes; ++l) sums[l] += term(i + l);
-  for (Index i = whole; i < n; ++i) rest += term(i);
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7])) + rest;
-}
-
 /// A mean and its standard error: sqrt((E[x^2] - E[x]^2) / (n - 1)), 0 for 10 values or fewer.
 struct Estimate {
   double value = 0, plus_minus = 0;

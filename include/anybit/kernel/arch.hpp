@@ -20,7 +20,14 @@
 #include <cstring>
 
 #include <anybit/core/types.hpp>
-#include <anybit/kernel/x86/dot4.hpp>
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
+#define ANYBIT_KERNEL_X86_AVX512_VNNI 1
+#include <anybit/kernel/x86/dot4_avx512.hpp>
+#elif defined(__AVX2__) && defined(__FMA__)
+#define ANYBIT_KERNEL_X86_AVX2 1
+#include <anybit/kernel/x86/dot4_avx2.hpp>
+#endif
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include <anybit/core/distance.hpp>
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>
 
@@ -14,21 +15,14 @@ struct MatrixDistance {
   float largest = 0;    ///< max |a - b|
 };
 
-/// Of `approximation` from `reference`, which has the same shape. Summed in double, row by row.
+/// Of `approximation` from `reference`, which has the same shape.
 inline MatrixDistance matrix_distance(ConstMatrix reference, ConstMatrix approximation) {
   ANYBIT_CHECK(reference.extents() == approximation.extents(), "matrix_distance: the matrices have different shapes");
-  double difference = 0, whole = 0;
-  float largest = 0;
-  for (Index r = 0; r < reference.rows; ++r) {
-    const auto a = reference.row(r), b = approximation.row(r);
-    for (std::size_t c = 0; c < a.size(); ++c) {
-      const float d = a[c] - b[c];
-      largest = std::max(largest, d < 0 ? -d : d);
-      difference += static_cast<double>(d) * static_cast<double>(d);
-      whole += static_cast<double>(a[c]) * static_cast<double>(a[c]);
-    }
-  }
-  return {difference == 0 ? 0 : std::sqrt(difference / whole), largest};
+  MatrixDistance distance{relative_error(reference, approximation), 0};
+  for (Index r = 0; r < reference.rows; ++r)
+    for (Index c = 0; c < reference.cols; ++c)
+      distance.largest = std::max(distance.largest, std::fabs(reference(r, c) - approximation(r, c)));
+  return distance;
 }
 
 template <AnyScheme S>

@@ -52,87 +52,104 @@ struct ScaleChoice {
   std::vector<double> losses;  ///< of ratio 0, 1 / n, .., (n - 1) / n
 };
 
-/// Tries n ratios k / n; `loss` gets the effective weights of all siblings and returns the error of whatever output counts.
-/// Ratios whose loss is not finite are passed over; if all are, the choice is ratio 0 (scale 1).
-template <AnyScheme S, class Loss>
-ScaleChoice search_scale(std::span<const ConstMatrix> siblings, std::span<const float> mean_abs, const GridFit& fit, int ratios,
-                         Loss&& loss, ExecutorRef executor = {}) {
-  ScaleChoice choice{std::vector<float>(mean_abs.size(), 1.0f), 0, {}};
+/// Tries n ratios k / n. `loss(scale, least)` returns the error of whatever output counts; where that is above `least`, the
+/// least so far, it may stop early and return anything above it. Of equal losses the smaller ratio wins. Ratios whose loss is
+/// not finite are passed over; if all are, the choice is ratio 0 (scale 1).
+template <class Loss>
+ScaleChoice search_scale(std::span<const float> mean_abs, int ratios, Loss&& loss) {
+  ScaleChoice choice{std::vector<float>(mean_abs.size(), 1.0f), 0, std::vector<double>(static_cast<std::size_t>(ratios))};
   double least = std::numeric_limits<double>::infinity();
-  for (int k = 0; k < ratios; ++k) {
+  int best = ratios;
+  // From the middle outwards: the best ratio is often near it, and then the others can stop early.
+  for (int i = 0; i < ratios; ++i) {
+    const int k = ratios / 2 + (i % 2 == 1 ? -(i + 1) / 2 : i / 2);
     const float ratio = static_cast<float>(k) / static_cast<float>(ratios);
     std::vector<float> s = scale_for(mean_abs, ratio);
-    std::vector<Matrix> rounded;
-    std::vector<ConstMatrix> views;
-    rounded.reserve(siblings.size());
-    for (const ConstMatrix& w : siblings) views.push_back(rounded.emplace_back(rounded_under<S>(w, s, fit, executor)).view());
-    const double l = loss(std::span<const ConstMatrix>(views));
-    choice.losses.push_back(l);
-    if (l < least) {
-      least = l;
-      choice.scale = std::move(s);
-      choice.ratio = ratio;
-    }
+    const double l = loss(std::span<const float>(s), least);
+    choice.losses[static_cast<std::size_t>(k)] = l;
+    if (!(l < least || (l == least && k < best)) || l == std::numeric_limits<double>::infinity()) continue;
+    least = l;
+    best = k;
+    choice.scale = std::move(s);
+    choice.ratio = ratio;
   }
   return choice;
 }
 
-/// Mean squared error of all outputs side by side, for linear outputs: through H = 2/n X^T X.
-inline double linear_loss(std::span<const ConstMatrix> exact, std::span<const ConstMatrix> rounded,
-                          MatrixView<const float> hessian, ExecutorRef executor = {}) {
-  double sum = 0;
+/// Mean squared error of all outputs side by side, through H = 2/n X^T X, if the siblings are rounded under scale s.
+/// Stops above `least`, with what it has by then.
+template <AnyScheme S, class Real>
+double linear_loss(std::span<const ConstMatrix> siblings, std::span<const float> s, const GridFit& fit, MatrixView<const Real> hessian,
+                   double least = std::numeric_limits<double>::infinity(), ExecutorRef executor = {}) {
+  constexpr Index tile = 128;
+  constexpr bool rows_are_independent = !std::is_same_v<typename S::granularity, PerTensor> && !S::scale_store::joint;
   Index outputs = 0;
-  for (std::size_t i = 0; i < exact.size(); ++i) {
-    sum += calibrate::quadratic_trace<float>(calibrate::difference(exact[i], rounded[i]).view(), hessian, executor);
-    outputs += exact[i].rows;
+  for (const ConstMatrix& w : siblings) outputs += w.rows;
+  const double factor = 1 / (2 * static_cast<double>(outputs));
+  double sum = 0;
+  for (const ConstMatrix& w : siblings) {
+    Matrix all;
+    if constexpr (!rows_are_independent) all = rounded_under<S>(w, s, fit, executor);
+    const Index at_once = tile * std::max<Index>(executor.concurrency(), 1);
+    for (Index first = 0; first < w.rows; first += at_once) {
+      const Index end = std::min(first + at_once, w.rows);
+      std::vector<double> sums(static_cast<std::size_t>(ceil_div(end - first, tile)));
+      executor.parallel_for(end - first, tile, [&](Index from, Index to) {
+        for (Index r = first + from; r < first + to; r += tile) {
+          const ConstMatrix rows = w.row_range(r, std::min(r + tile, first + to));
+          const Matrix error = rows_are_independent
+                                   ? calibrate::difference(rows, rounded_under<S>(rows, s, fit).view())
+                                   : calibrate::difference(rows, all.view().row_range(r, r + rows.rows));
+          sums[static_cast<std::size_t>((r - first) / tile)] = calibrate::quadratic_trace<Real>(error.view(), hessian);
+        }
+      });
+      for (const double part : sums) sum += part * factor;  // one by one: the same for any number of threads
+      if (sum > least) return sum;
+    }
   }
-  return sum / 2 / static_cast<double>(outputs);
-}
-
-/// d_r H_gg d_r^T of every row r of d, for the columns of H that start at `first`.
-inline void row_errors(const RowMatrix& d, MatrixView<const float> hessian, Index first, std::span<double> errors) {
-  const Eigen::Map<const RowMatrix, 0, Eigen::OuterStride<>> h(hessian.data, hessian.rows, hessian.cols,
-                                                               Eigen::OuterStride<>(hessian.stride));
-  const RowMatrix product = d * h.block(first, first, d.cols(), d.cols());
-  for (Index r = 0; r < d.rows(); ++r)
-    errors[static_cast<std::size_t>(r)] = d.row(r).cwiseProduct(product.row(r)).cast<double>().sum();
+  return sum;
 }
 
 /// Per group of each row the magnitude to cut off at, (rows, groups): max|w| times 1 - i / steps, i = 0 .. steps / 2 - 1,
 /// whichever gives the group's part of the output the least squared error, d H_gg d^T.
-template <AnyScheme S>
-Matrix clip_limits(ConstMatrix w, MatrixView<const float> hessian, const GridFit& fit, int steps, ExecutorRef executor = {}) {
+template <AnyScheme S, class Real>
+Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit& fit, int steps, ExecutorRef executor = {}) {
   using F = typename S::format;
   constexpr Index tile = 64;
   const Index width = S::granularity::group_cols(w.cols), groups = S::granularity::groups_per_row(w.cols);
   Matrix limits(w.rows, groups);
   executor.parallel_for(w.rows, tile, [&](Index begin, Index end) {
+    std::vector<float> cut(static_cast<std::size_t>(width));
+    std::vector<code_t<F>> codes(cut.size());
+    std::vector<Real> products(static_cast<std::size_t>(tile * width)), errors(products.size());
+    std::vector<double> least(static_cast<std::size_t>(tile));
     for (Index r0 = begin; r0 < end; r0 += tile) {
       const Index rows = std::min(tile, end - r0);
       for (Index g = 0; g < groups; ++g) {
-        const Index first = g * width, count = std::min(width, w.cols - first);
-        for (Index r = 0; r < rows; ++r)
-          limits(r0 + r, g) = abs_max(w.row(r0 + r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
-        RowMatrix d(rows, count);
-        std::vector<float> cut(static_cast<std::size_t>(count));
-        std::vector<double> least(static_cast<std::size_t>(rows), std::numeric_limits<double>::infinity()), errors(least.size());
+        const Index first = g * width, count = std::min(width, w.cols - g * width);
+        const auto n = static_cast<std::size_t>(count);
+        const MatrixView<Real> product(products.data(), rows, count), error(errors.data(), rows, count);
+        std::fill(least.begin(), least.end(), std::numeric_limits<double>::infinity());
         for (int i = 0; i < std::max(steps / 2, 1); ++i) {
           const float kept = static_cast<float>(1.0 - static_cast<double>(i) / steps);
+          const auto limit_of = [&](Index r) { return abs_max(w.row(r0 + r).subspan(static_cast<std::size_t>(first), n)) * kept; };
           for (Index r = 0; r < rows; ++r) {
-            const auto exact = w.row(r0 + r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
-            const float limit = abs_max(exact) * kept;
-            for (std::size_t j = 0; j < cut.size(); ++j) cut[j] = calibrate::clipped(exact[j], limit);
-            const Affine a = stored<S>(fit.plain<F>(cut));
-            for (std::size_t j = 0; j < cut.size(); ++j)
-              d(r, static_cast<Index>(j)) = dequantize_value<F>(quantize_value<F>(cut[j], a), a) - exact[j];
+            const float* exact = w.row(r0 + r).data() + first;
+            const float limit = limit_of(r);
+            for (std::size_t j = 0; j < n; ++j) cut[j] = calibrate::clipped(exact[j], limit);
+            const Affine a = stored<S>(fit.plain<F>(std::span(cut).first(n)));
+            quantize_values<F>(std::span(cut).first(n), a, std::span(codes).first(n));
+            packing::dequantize_values<F>(codes.data(), a, cut.data(), count);
+            for (std::size_t j = 0; j < n; ++j) error.row(r)[j] = cut[j] - exact[j];
           }
-          row_errors(d, hessian, first, errors);
+          std::fill_n(products.begin(), rows * count, Real{0});
+          calibrate::add_product<Real>(error, hessian.row_range(first, first + count).col_range(first, first + count), product);
           for (Index r = 0; r < rows; ++r) {
-            const double error = errors[static_cast<std::size_t>(r)];
-            if (!(error < least[static_cast<std::size_t>(r)])) continue;
-            least[static_cast<std::size_t>(r)] = error;
-            const auto exact = w.row(r0 + r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
-            limits(r0 + r, g) = abs_max(exact) * kept;
+            const Real *d = error.row(r).data(), *hd = product.row(r).data();
+            const double loss = lane_sum(count, [d, hd](Index j) { return static_cast<double>(d[j] * hd[j]); });
+            if (!(loss < least[static_cast<std::size_t>(r)])) continue;
+            least[static_cast<std::size_t>(r)] = loss;
+            limits(r0 + r, g) = limit_of(r);
           }
         }
       }
@@ -175,12 +192,14 @@ struct Awq {
 
     Matrix hessian = set.stats.hessian();
     const auto view = [&hessian] { return MatrixView<const float>(hessian.data(), hessian.rows(), hessian.cols()); };
-    const auto linear = [&](std::span<const ConstMatrix> rounded) {
-      return awq::linear_loss(siblings, rounded, view(), options.executor);
-    };
-    const auto mean_abs = set.stats.mean_abs();
-    const auto choice = block_loss ? awq::search_scale<S>(siblings, mean_abs, fit, ratios, block_loss, options.executor)
-                                   : awq::search_scale<S>(siblings, mean_abs, fit, ratios, linear, options.executor);
+    const auto choice = awq::search_scale(set.stats.mean_abs(), ratios, [&](std::span<const float> s, double least) {
+      if (!block_loss) return awq::linear_loss<S>(siblings, s, fit, view(), least, options.executor);
+      std::vector<Matrix> rounded;
+      for (const ConstMatrix& w : siblings) rounded.push_back(awq::rounded_under<S>(w, s, fit, options.executor));
+      std::vector<ConstMatrix> views;
+      for (const Matrix& m : rounded) views.push_back(m.view());
+      return block_loss(views);
+    });
     if (std::none_of(choice.losses.begin(), choice.losses.end(), [](double l) { return std::isfinite(l); }))
       set.fallbacks.push_back("awq: no ratio gave a finite loss; the inputs were not scaled");
     set.remarks.push_back("awq: ratio " + std::to_string(choice.ratio).substr(0, 5));

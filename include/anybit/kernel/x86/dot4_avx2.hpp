@@ -1,18 +1,14 @@
 #pragma once
-// The vocabulary of kernel/arch.hpp in intrinsics.
+// The vocabulary of kernel/arch.hpp in AVX2 intrinsics. For translation units that have AVX2 and FMA.
 
 #include <cstdint>
 #include <cstring>
 
-#include <anybit/core/types.hpp>
-
-#if defined(__AVX2__) && defined(__FMA__)
-#define ANYBIT_KERNEL_X86_AVX2 1
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
-#define ANYBIT_KERNEL_X86_AVX512_VNNI 1
-#endif
+#if !defined(ANYBIT_TEST_SIMDE)  // a test supplies emulated intrinsics
 #include <immintrin.h>
+#endif
 
+#include <anybit/core/types.hpp>
 #include <anybit/simd/vector_code.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -127,70 +123,5 @@ struct Avx2 {
   }
 };
 
-#if defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
-struct Avx512Vnni {
-  using Ints = __m512i;
-  using Floats = __m512;
-  using Bytes = __m512i;
-  static constexpr int tile_tokens = 8, row_tokens = 2;
-
-  static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
-    return _mm512_mullo_epi32(_mm512_loadu_si512(o), _mm512_set1_epi32(-s));
-  }
-  static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
-  template <int MaxByte>
-  static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
-    static_assert(MaxByte <= 255);  // vpdpbusd does not saturate
-    std::int32_t four;
-    std::memcpy(&four, x, 4);
-    return _mm512_dpbusd_epi32(a, b, _mm512_set1_epi32(four));
-  }
-  static ANYBIT_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
-  static ANYBIT_INLINE Floats load(const float* p) { return _mm512_loadu_ps(p); }
-  static ANYBIT_INLINE void store(float* p, Floats f) { _mm512_storeu_ps(p, f); }
-  static ANYBIT_INLINE Floats scaled(Floats a, float s) { return _mm512_mul_ps(a, _mm512_set1_ps(s)); }
-  static ANYBIT_INLINE Floats multiply_add(Ints a, Floats s, Floats c) { return _mm512_fmadd_ps(_mm512_cvtepi32_ps(a), s, c); }
-  template <int MaxByte>
-  static ANYBIT_INLINE void segment_dots(const std::uint8_t* b, const std::int8_t* x, Index n, Index count, std::int32_t* out) {
-    detail::segment_dots(b, x, n, count, out, [](__m256i a, __m256i u, __m256i v) { return _mm256_dpbusd_epi32(a, u, v); });
-  }
-  static ANYBIT_INLINE void interleave(const std::uint8_t* rows, Index stride, Index n, std::uint8_t* out) {
-    for (Index k = 0; k < n; k += 16) transpose16(rows + 4 * k, stride, out + k * 64);
-  }
-
- private:
-  /// 16 rows of 16 dwords to 16 columns, 64 bytes apart.
-  static ANYBIT_INLINE void transpose16(const std::uint8_t* in, Index stride, std::uint8_t* out) {
-    __m512i r[16], s[16];
-    // Rows i, i + 4, i + 8, i + 12 share a register a quarter at a time, so that two rounds of 32- and 64-bit unpacks finish it.
-#pragma GCC unroll 4
-    for (int q = 0; q < 4; ++q)
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const auto quarter = [&](int row) __attribute__((always_inline)) {
-          return _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + row * stride + 16 * q));
-        };
-        __m512i v = _mm512_castsi128_si512(quarter(i));
-        v = _mm512_inserti32x4(v, quarter(i + 4), 1);
-        v = _mm512_inserti32x4(v, quarter(i + 8), 2);
-        r[4 * q + i] = _mm512_inserti32x4(v, quarter(i + 12), 3);
-      }
-#pragma GCC unroll 4
-    for (int q = 0; q < 4; ++q) {
-      s[4 * q] = _mm512_unpacklo_epi32(r[4 * q], r[4 * q + 1]);
-      s[4 * q + 1] = _mm512_unpackhi_epi32(r[4 * q], r[4 * q + 1]);
-      s[4 * q + 2] = _mm512_unpacklo_epi32(r[4 * q + 2], r[4 * q + 3]);
-      s[4 * q + 3] = _mm512_unpackhi_epi32(r[4 * q + 2], r[4 * q + 3]);
-      _mm512_storeu_si512(out + (4 * q) * 64, _mm512_unpacklo_epi64(s[4 * q], s[4 * q + 2]));
-      _mm512_storeu_si512(out + (4 * q + 1) * 64, _mm512_unpackhi_epi64(s[4 * q], s[4 * q + 2]));
-      _mm512_storeu_si512(out + (4 * q + 2) * 64, _mm512_unpacklo_epi64(s[4 * q + 1], s[4 * q + 3]));
-      _mm512_storeu_si512(out + (4 * q + 3) * 64, _mm512_unpackhi_epi64(s[4 * q + 1], s[4 * q + 3]));
-    }
-  }
-};
-#endif
-
 }  // namespace anybit::kernel::inline ANYBIT_CODE
-
 ANYBIT_VECTOR_CODE_END
-#endif

@@ -1,0 +1,150 @@
+// Every vocabulary of kernel/arch.hpp that this compiler can produce, the AVX-512 one emulated where the flags lack it: its
+// dot products against plain integers, and whole products in its tiles against the scalar reference.
+
+// Emulated vectors are passed by value, and loops over them need not become vectors; both are said where the kernels inline
+// them, so it is silenced before they are included.
+#if defined(__clang__)
+#pragma clang diagnostic ignored "-Wpsabi"
+#pragma clang diagnostic ignored "-Wpass-failed"
+#elif defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+
+#include "kernel/products.hpp"
+
+#if defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
+#define HAS_AVX512_VNNI 1
+#elif defined(__x86_64__)
+#include <immintrin.h>  // before the emulation, which renames what it declares
+
+#include "support/simde_avx512.hpp"
+#define HAS_AVX512_VNNI ANYBIT_TEST_HAS_AVX512
+#if ANYBIT_TEST_HAS_AVX512
+#include <anybit/kernel/x86/dot4_avx512.hpp>
+#endif
+#else
+#define HAS_AVX512_VNNI 0
+#endif
+
+using namespace anybit;
+using namespace products;
+
+namespace {
+
+/// All vocabularies at hand.
+template <class Check>
+void for_each_arch(Check check) {
+  check(std::type_identity<kernel::Generic>(), "generic");
+#if defined(__AVX2__) && defined(__FMA__)
+  check(std::type_identity<kernel::Avx2>(), "avx2");
+#endif
+#if HAS_AVX512_VNNI
+  check(std::type_identity<kernel::Avx512Vnni>(), "avx512 vnni");
+#else
+  WARN("skipped: no AVX-512 here and no SIMDe to emulate it (Debian: libsimde-dev)");
+#endif
+}
+
+template <class Arch>
+struct Lanes {
+  alignas(64) std::int32_t v[16];
+  explicit Lanes(const typename Arch::Ints& ints) { std::memcpy(v, &ints, sizeof v); }
+};
+
+template <class Arch, int MaxByte>
+void check_dot4(std::mt19937& random) {
+  alignas(64) std::uint8_t b[64];
+  std::int8_t x[4];
+  std::int32_t offsets[16];
+  for (int trial = 0; trial < 400; ++trial) {
+    // Mostly the extremes, where 16-bit sums would saturate.
+    for (auto& v : b) v = static_cast<std::uint8_t>(random() % 4 != 0 ? (random() % 2 != 0 ? MaxByte : 0) : static_cast<int>(random() % (MaxByte + 1)));
+    for (auto& v : x) v = static_cast<std::int8_t>(random() % 4 != 0 ? (random() % 2 != 0 ? 127 : -127) : static_cast<int>(random() % 255) - 127);
+    for (auto& v : offsets) v = static_cast<std::int32_t>(random() % 511) - 255;
+    const std::int32_t sum = static_cast<std::int32_t>(random() % 60001) - 30000;
+    const Lanes<Arch> found(Arch::template dot4<MaxByte>(Arch::products(offsets, sum), Arch::load_bytes(b), x));
+    for (int i = 0; i < 16; ++i) {
+      std::int32_t expected = -offsets[i] * sum;
+      for (int j = 0; j < 4; ++j) expected += b[4 * i + j] * x[j];
+      REQUIRE(found.v[i] == expected);
+    }
+  }
+}
+
+template <class Arch, int MaxByte>
+void check_segment_dots(std::mt19937& random) {
+  if constexpr (Arch::row_tokens > 0)
+    for (const Index n : {32, 64, 96, 512})
+      for (Index count = 1; count <= 8; ++count) {
+        std::vector<std::uint8_t> b(static_cast<std::size_t>(8 * n));
+        std::vector<std::int8_t> x(b.size());
+        for (auto& v : b) v = static_cast<std::uint8_t>(random() % 2 != 0 ? MaxByte : static_cast<int>(random() % (MaxByte + 1)));
+        for (auto& v : x) v = static_cast<std::int8_t>(random() % 2 != 0 ? -127 : static_cast<int>(random() % 255) - 127);
+        std::int32_t found[8];
+        Arch::template segment_dots<MaxByte>(b.data(), x.data(), n, count, found);
+        for (Index s = 0; s < count; ++s) {
+          std::int32_t expected = 0;
+          for (auto k = static_cast<std::size_t>(s * n); k < static_cast<std::size_t>((s + 1) * n); ++k) expected += b[k] * x[k];
+          REQUIRE(found[s] == expected);
+        }
+      }
+}
+
+template <class Arch>
+void check_interleave(std::mt19937& random) {
+  for (const Index n : {16, 32, 128}) {
+    const Index stride = 4 * n + 64;
+    std::vector<std::uint8_t> rows(static_cast<std::size_t>(16 * stride)), out(static_cast<std::size_t>(64 * n));
+    for (auto& v : rows) v = static_cast<std::uint8_t>(random());
+    Arch::interleave(rows.data(), stride, n, out.data());
+    for (Index r = 0; r < 16; ++r)
+      for (Index k = 0; k < n; ++k)
+        for (Index j = 0; j < 4; ++j)
+          REQUIRE(out[static_cast<std::size_t>(64 * k + 4 * r + j)] == rows[static_cast<std::size_t>(r * stride + 4 * k + j)]);
+  }
+}
+
+template <class Arch, AnyScheme S>
+void check_products(Extents e, unsigned seed) {
+  const auto w = pack(some_weights<S>(e, seed));
+  for (const Index tokens : {1, 2, 3, 11, 17}) {
+    CAPTURE(std::string(S::name.view()), e.rows, e.cols, tokens);
+    const Activations x(tokens, e.cols, 3, seed + 1);
+    Workspace workspace;
+    const kernel::RowSource source = kernel::row_source(w);
+    const auto rounded = kernel::round_activations(x.view, source.group, workspace, Serial{});
+    Guarded y(tokens, e.rows, 2);
+    kernel::int8_rows<Arch>(source, rounded, y.view(), 0, e.rows);
+    REQUIRE(y.intact());
+    const auto expected = reference::matmul_int8(w, x.view);
+    for (Index t = 0; t < tokens; ++t)
+      for (Index r = 0; r < e.rows; ++r)
+        REQUIRE(static_cast<double>(y.view()(t, r)) ==
+                Approx(expected[static_cast<std::size_t>(t * e.rows + r)]).epsilon(1e-5).margin(1e-6 * static_cast<double>(e.cols)));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("dot products of every vocabulary are exact") {
+  for_each_arch([]<class Arch>(std::type_identity<Arch>, const char* name) {
+    CAPTURE(name);
+    std::mt19937 random(7);
+    check_dot4<Arch, 128>(random);
+    check_dot4<Arch, 255>(random);
+    check_segment_dots<Arch, 128>(random);
+    check_segment_dots<Arch, 255>(random);
+    check_interleave<Arch>(random);
+  });
+}
+
+TEST_CASE("whole products in the tiles of every vocabulary") {
+  for_each_arch([]<class Arch>(std::type_identity<Arch>, const char* name) {
+    CAPTURE(name);
+    check_products<Arch, Scheme<SInt<8>, PerRow, ScaleF32>>({18, 1100}, 1);
+    check_products<Arch, Scheme<UInt<8>, PerGroup<32>>>({33, 200}, 2);
+    check_products<Arch, Scheme<Superfloat<5>, PerGroup<64>>>({17, 517}, 3);
+    check_products<Arch, Scheme<Superfloat<3>, PerGroup<50>>>({5, 333}, 4);
+    check_products<Arch, Scheme<Ternary, PerGroup<128>>>({20, 640}, 5);
+  });
+}
