@@ -1,6 +1,7 @@
 #pragma once
 // The one table of element types that files name: sizes, and how to make floats of them.
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -106,15 +107,14 @@ inline constexpr std::array dtypes = {
     detail::gguf_size("Q2_0", 64, 18, 42),
 };
 
+/// Null if the table has none.
 constexpr const DType* find_dtype(std::string_view name) {
-  for (const DType& d : dtypes)
-    if (d.name == name) return &d;
-  return nullptr;
+  const auto d = std::find_if(dtypes.begin(), dtypes.end(), [&](const DType& t) { return t.name == name; });
+  return d == dtypes.end() ? nullptr : &*d;
 }
 constexpr const DType* find_gguf_dtype(std::uint32_t id) {
-  for (const DType& d : dtypes)
-    if (d.gguf_id >= 0 && static_cast<std::uint32_t>(d.gguf_id) == id) return &d;
-  return nullptr;
+  const auto d = std::find_if(dtypes.begin(), dtypes.end(), [&](const DType& t) { return t.gguf_id >= 0 && static_cast<std::uint32_t>(t.gguf_id) == id; });
+  return d == dtypes.end() ? nullptr : &*d;
 }
 
 /// The safetensors name of a C++ type.

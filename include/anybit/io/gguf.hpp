@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,38 +12,14 @@
 #include <vector>
 
 #include <anybit/io/gguf_metadata.hpp>
-#include <anybit/io/mapped_file.hpp>
 #include <anybit/io/reader.hpp>
-#include <anybit/io/tensor_info.hpp>
+#include <anybit/io/tensor_file.hpp>
 
 namespace anybit::io::inline ANYBIT_CODE {
 
-/// An opened GGUF file. Copies share the mapping; tensors stay valid while one copy lives.
-class GgufFile {
+/// An opened GGUF file: TensorFile's members, with one extent n read as 1 x n, and the metadata.
+class GgufFile : public TensorFile<GgufFile> {
  public:
-  static Result<GgufFile> open(const std::string& path) {
-    ANYBIT_TRY(MappedFile file, MappedFile::open(path));
-    auto owner = std::make_shared<const MappedFile>(std::move(file));
-    ANYBIT_TRY(GgufFile out, parse(owner->bytes(), path));
-    out.owner_ = std::move(owner);
-    return out;
-  }
-
-  /// Of bytes that the caller keeps; `name` is for messages.
-  static Result<GgufFile> parse(std::span<const std::byte> bytes, std::string name) {
-    GgufFile out;
-    out.name_ = std::move(name);
-    if (auto done = out.parse_all(bytes); !done) return in_context(done.error(), out.name_);
-    return out;
-  }
-
-  const std::string& name() const { return name_; }
-  /// In the order of the file's list.
-  const std::vector<TensorInfo>& tensors() const { return tensors_.all(); }
-  const TensorInfo* find(std::string_view tensor) const { return tensors_.find(tensor); }
-  /// Any readable type as floats, quantized ones by ggml's formulas to the bit; one extent n becomes 1 x n.
-  Result<Matrix> read_f32(std::string_view tensor) const { return tensors_.read_f32(tensor, name_); }
-
   bool has(std::string_view key) const { return metadata_.has(key); }
   std::vector<std::string> keys() const { return metadata_.keys(); }
   // Integers may have any width in the file; nothing else is converted but numbers to double and float.
@@ -57,6 +32,7 @@ class GgufFile {
   Result<std::vector<std::int32_t>> get_ints(std::string_view key) const { return in_file(metadata_.get_ints(key)); }
 
  private:
+  friend TensorFile<GgufFile>;
   struct Entry {
     TensorInfo info;
     const DType* dtype;
@@ -179,10 +155,7 @@ class GgufFile {
     return Ok{};
   }
 
-  std::string name_;
   GgufMetadata metadata_;
-  TensorList tensors_;
-  std::shared_ptr<const MappedFile> owner_;
 };
 
 }  // namespace anybit::io::inline ANYBIT_CODE

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,9 +11,8 @@
 #include <vector>
 
 #include <anybit/core/checked.hpp>
-#include <anybit/io/mapped_file.hpp>
 #include <anybit/io/reader.hpp>
-#include <anybit/io/tensor_info.hpp>
+#include <anybit/io/tensor_file.hpp>
 
 namespace anybit::io::inline ANYBIT_ABI {
 
@@ -32,32 +30,13 @@ struct Llama2cConfig {
 namespace anybit::io::inline ANYBIT_CODE {
 
 /// An opened checkpoint. Tensors have GGUF's names and are views, {outputs, inputs}; rotary pairs are neighbours (2i, 2i+1),
-/// as in GGUF's llama architecture. Copies share the mapping.
-class Llama2cFile {
+/// as in GGUF's llama architecture. Members as in TensorFile.
+class Llama2cFile : public TensorFile<Llama2cFile> {
  public:
-  static Result<Llama2cFile> open(const std::string& path) {
-    ANYBIT_TRY(MappedFile file, MappedFile::open(path));
-    auto owner = std::make_shared<const MappedFile>(std::move(file));
-    ANYBIT_TRY(Llama2cFile out, parse(owner->bytes(), path));
-    out.owner_ = std::move(owner);
-    return out;
-  }
-
-  /// Of bytes that the caller keeps; `name` is for messages.
-  static Result<Llama2cFile> parse(std::span<const std::byte> bytes, std::string name) {
-    Llama2cFile out;
-    out.name_ = std::move(name);
-    if (auto done = out.parse_all(bytes); !done) return in_context(done.error(), out.name_);
-    return out;
-  }
-
-  const std::string& name() const { return name_; }
   const Llama2cConfig& config() const { return config_; }
-  const std::vector<TensorInfo>& tensors() const { return tensors_.all(); }
-  const TensorInfo* find(std::string_view tensor) const { return tensors_.find(tensor); }
-  Result<Matrix> read_f32(std::string_view tensor) const { return tensors_.read_f32(tensor, name_); }
 
  private:
+  friend TensorFile<Llama2cFile>;
   /// A kind of tensor: one for the model, or one a layer. Unnamed ones are passed over.
   struct Kind {
     std::string_view name;
@@ -144,10 +123,7 @@ class Llama2cFile {
     return Ok{};
   }
 
-  std::string name_;
   Llama2cConfig config_;
-  TensorList tensors_;
-  std::shared_ptr<const MappedFile> owner_;
 };
 
 }  // namespace anybit::io::inline ANYBIT_CODE

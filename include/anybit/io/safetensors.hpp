@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,36 +16,21 @@
 #include <anybit/io/detail/json_subset.hpp>
 #include <anybit/io/mapped_file.hpp>
 #include <anybit/io/reader.hpp>
-#include <anybit/io/tensor_info.hpp>
+#include <anybit/io/tensor_file.hpp>
 
 namespace anybit::io::inline ANYBIT_CODE {
 
 inline constexpr std::uint64_t safetensors_header_limit = 100'000'000;
 
-/// An opened safetensors file. Copies share the mapping; tensors stay valid while one copy lives.
-class SafetensorsFile {
+/// An opened safetensors file: TensorFile's members, tensors in the order of their data, and the metadata.
+class SafetensorsFile : public TensorFile<SafetensorsFile> {
  public:
   /// One file, or all files of an index (a path that ends in ".json").
   static Result<SafetensorsFile> open(const std::string& path) {
-    return path.ends_with(".json") ? open_index(path) : open_file(path);
+    return path.ends_with(".json") ? open_index(path) : TensorFile::open(path);
   }
 
-  /// Of bytes that the caller keeps; `name` is for messages.
-  static Result<SafetensorsFile> parse(std::span<const std::byte> bytes, std::string name) {
-    SafetensorsFile out;
-    out.name_ = std::move(name);
-    if (auto done = out.parse_all(bytes); !done) return in_context(done.error(), out.name_);
-    return out;
-  }
-
-  const std::string& name() const { return name_; }
-  /// In the order of their data.
-  const std::vector<TensorInfo>& tensors() const { return tensors_.all(); }
-  const TensorInfo* find(std::string_view tensor) const { return tensors_.find(tensor); }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-
-  /// Any type as floats; see TensorInfo::extents for the shape.
-  Result<Matrix> read_f32(std::string_view tensor) const { return tensors_.read_f32(tensor, name_); }
 
   /// The values as stored. T must be the type that the file names: nothing is converted.
   template <class T>
@@ -62,20 +46,13 @@ class SafetensorsFile {
   }
 
  private:
+  friend TensorFile<SafetensorsFile>;
   struct Entry {
     std::string name;
     std::string dtype;
     std::vector<Index> shape;
     std::uint64_t begin = 0, end = 0;
   };
-
-  static Result<SafetensorsFile> open_file(const std::string& path) {
-    ANYBIT_TRY(MappedFile file, MappedFile::open(path));
-    auto owner = std::make_shared<const MappedFile>(std::move(file));
-    ANYBIT_TRY(SafetensorsFile out, parse(owner->bytes(), path));
-    out.owners_.push_back(std::move(owner));
-    return out;
-  }
 
   static Result<SafetensorsFile> open_index(const std::string& path) {
     ANYBIT_TRY(const MappedFile index, MappedFile::open(path));
@@ -108,7 +85,7 @@ class SafetensorsFile {
     SafetensorsFile out;
     out.name_ = path;
     for (const auto& [file, tensors] : tensors_of_file) {
-      ANYBIT_TRY(const SafetensorsFile shard, open_file((std::filesystem::path(path).parent_path() / file).string()));
+      ANYBIT_TRY(const SafetensorsFile shard, TensorFile::open((std::filesystem::path(path).parent_path() / file).string()));
       for (const std::string& tensor : tensors) {
         ANYBIT_TRY(const TensorInfo* const t, shard.tensors_.need(tensor, shard.name_));
         out.tensors_.add(*t);
@@ -225,10 +202,7 @@ class SafetensorsFile {
     return Ok{};
   }
 
-  std::string name_;
-  TensorList tensors_;
   std::map<std::string, std::string> metadata_;
-  std::vector<std::shared_ptr<const MappedFile>> owners_;
 };
 
 }  // namespace anybit::io::inline ANYBIT_CODE
