@@ -20,6 +20,7 @@
 #include <anybit/kernel/matmul.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/tensor/pack.hpp>
+#include <anybit/tensor/quantize.hpp>
 
 namespace bench {
 
@@ -44,28 +45,6 @@ inline Matrix normal(Index r, Index c, unsigned seed, float scale) {
 inline const Matrix& weights() {
   static const Matrix w = normal(rows, cols, 1, 0.02f);
   return w;
-}
-
-/// Nearest rounding, group by group.
-template <AnyScheme S>
-PackedTensor<S> quantized() {
-  using F = typename S::format;
-  const Matrix& w = weights();
-  QuantizedMatrix<S> q({rows, cols});
-  const Index group = S::granularity::group_cols(cols);
-  std::vector<float> scales(q.affines.size());
-  for (Index r = 0; r < rows; ++r)
-    for (Index g = 0; g * group < cols; ++g) {
-      const auto values = w.view().row(r).subspan(static_cast<std::size_t>(g * group), static_cast<std::size_t>(std::min(group, cols - g * group)));
-      const Affine a = q.affine(r, g) = F::fit(values);
-      scales[static_cast<std::size_t>(S::granularity::index(q.extents, r, g))] = a.scale;
-    }
-  S::scale_store::round_trip(scales);
-  for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
-  for (Index r = 0; r < rows; ++r)
-    for (Index k = 0; k < cols; ++k)
-      q.row(r)[static_cast<std::size_t>(k)] = static_cast<typename S::code>(quantize_value<F>(w(r, k), q.affine(r, k / group)));
-  return pack(q);
 }
 
 /// Seconds by the clock and seconds that the calling thread spent on a processor: on a machine with other work the two
@@ -144,7 +123,7 @@ void add_product(const std::string& kind, Index tokens, Compute compute, Index t
   if (kind == "matmul") name += "/N:" + std::to_string(tokens);
   name += "/threads:" + std::to_string(threads);
   benchmark::RegisterBenchmark(name.c_str(), [=, &eigen](benchmark::State& state) {
-    static const PackedTensor<S> first = quantized<S>();
+    static const PackedTensor<S> first = pack(quantize_nearest<S>(weights().view()));
     std::vector<PackedTensor<S>> copies{first};
     const auto bytes = static_cast<std::size_t>(first.bytes().payload_bytes());
     while (copies.size() * bytes < rotate) copies.push_back(first);
