@@ -2,8 +2,8 @@
 // that the four columns of a scheme compare. `bits` is bits a weight, `error` the relative Frobenius error of plain rounding.
 //   bench_pack --benchmark_filter=unpack/
 
-#include <anybit/tensor/requantize.hpp>
 #include <anybit/scheme/presets.hpp>
+#include <anybit/tensor/requantize.hpp>
 
 #include <random>
 #include <string>
@@ -88,8 +88,8 @@ void add() {
 }
 
 /// Widths and formats that no preset has.
-using Others = TypeList<Scheme<Superfloat<1>>, Scheme<Superfloat<2>>, Scheme<SInt<5>>, Scheme<SInt<6>>, Scheme<SInt<7>>, Scheme<SInt<12>>, Scheme<SInt<16>>,
-                        Scheme<UInt<8>>, Scheme<Fp4, PerGroup<64>>, Scheme<Minifloat<4, 3>>>;
+using Others = TypeList<Scheme<Superfloat<1>>, Scheme<Superfloat<2>>, Scheme<SInt<5>>, Scheme<SInt<6>>, Scheme<SInt<7>>,
+                        Scheme<SInt<12>>, Scheme<SInt<16>>, Scheme<UInt<8>>, Scheme<Fp4, PerGroup<64>>, Scheme<Minifloat<4, 3>>>;
 
 }  // namespace
 

@@ -55,7 +55,8 @@ struct Seconds {
 inline Seconds now() {
   timespec t{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return {std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(), static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec)};
+  return {std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(),
+          static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec)};
 }
 struct Samples {
   std::vector<double> wall, own;
@@ -95,8 +96,11 @@ class EigenProduct {
   }
   void operator()(ConstMatrix x, MutableMatrix y) {
     const Matrix& w = copies_[next_++ % copies_.size()];
-    if (x.rows == 1) Eigen::Map<Eigen::VectorXf>(y.data, y.cols).noalias() = as_eigen(w.view()) * Eigen::Map<const Eigen::VectorXf>(x.data, x.cols);
-    else as_eigen(y).noalias() = as_eigen(x) * as_eigen(w.view()).transpose();
+    if (x.rows == 1)
+      Eigen::Map<Eigen::VectorXf>(y.data, y.cols).noalias() =
+          as_eigen(w.view()) * Eigen::Map<const Eigen::VectorXf>(x.data, x.cols);
+    else
+      as_eigen(y).noalias() = as_eigen(x) * as_eigen(w.view()).transpose();
   }
 
  private:
@@ -156,9 +160,10 @@ inline void add_eigen(const std::string& name, Index tokens, EigenProduct& eigen
 }
 
 /// One scheme for each width, then the other kinds.
-using Benched = TypeList<presets::ScaledSuperfloat<8>, presets::ScaledSuperfloat<7>, presets::ScaledSuperfloat<6>, presets::ScaledSuperfloat<5>,
-                         presets::ScaledSuperfloat<4>, presets::ScaledSuperfloat<3>, presets::ScaledSuperfloat<2>, presets::ScaledSuperfloat<1>,
-                         presets::Int<8>, presets::Int<4>, presets::Int8Group32, presets::AsymmetricInt4Group32, presets::AsymmetricInt<3>,
-                         presets::Nf4DoubleQuant, presets::Mxfp4, Scheme<Minifloat<3, 2>>, Scheme<Minifloat<4, 3>>, presets::TernaryGroup128>;
+using Benched = TypeList<presets::ScaledSuperfloat<8>, presets::ScaledSuperfloat<7>, presets::ScaledSuperfloat<6>,
+                         presets::ScaledSuperfloat<5>, presets::ScaledSuperfloat<4>, presets::ScaledSuperfloat<3>,
+                         presets::ScaledSuperfloat<2>, presets::ScaledSuperfloat<1>, presets::Int<8>, presets::Int<4>,
+                         presets::Int8Group32, presets::AsymmetricInt4Group32, presets::AsymmetricInt<3>, presets::Nf4DoubleQuant,
+                         presets::Mxfp4, Scheme<Minifloat<3, 2>>, Scheme<Minifloat<4, 3>>, presets::TernaryGroup128>;
 
 }  // namespace bench

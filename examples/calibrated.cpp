@@ -15,7 +15,8 @@ int show(const char* name, const R& recipe, std::span<const ConstMatrix> sibling
   std::printf("%-20s", name);
   for (const auto& q : result->matrices) std::printf("  %6.2f %%", 100 * q.report.output_error.value_or(0));
   std::printf("   %.3f bits per weight\n", result->matrices.front().report.bits_per_weight);
-  for (const std::string& fallback : result->matrices.front().report.fallbacks) std::printf("  not as asked: %s\n", fallback.c_str());
+  for (const std::string& fallback : result->matrices.front().report.fallbacks)
+    std::printf("  not as asked: %s\n", fallback.c_str());
   return 0;
 }
 
@@ -27,7 +28,8 @@ int main() {
   Matrix x(512, inputs);
   for (Index t = 0; t < x.rows(); ++t)
     for (Index j = 0; j < inputs; ++j)
-      x(t, j) = (j % 16 == 0 ? 8.0f : 1.0f) * (normal(random) + (j > 0 ? 0.7f * x(t, j - 1) / (j % 16 == 1 ? 8.0f : 1.0f) : 0.0f));
+      x(t, j) =
+          (j % 16 == 0 ? 8.0f : 1.0f) * (normal(random) + (j > 0 ? 0.7f * x(t, j - 1) / (j % 16 == 1 ? 8.0f : 1.0f) : 0.0f));
   Matrix q(96, inputs), k(48, inputs), v(48, inputs);
   for (Matrix* m : {&q, &k, &v})
     for (Index i = 0; i < m->extents().size(); ++i) m->data()[i] = 0.05f * normal(random);

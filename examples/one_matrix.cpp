@@ -33,7 +33,8 @@ int main() {
   for (float& v : x) v = normal(random);
   std::vector<double> exact(300);
   for (Index r = 0; r < 300; ++r)
-    for (Index c = 0; c < 1000; ++c) exact[static_cast<std::size_t>(r)] += static_cast<double>(w(r, c)) * static_cast<double>(x[static_cast<std::size_t>(c)]);
+    for (Index c = 0; c < 1000; ++c)
+      exact[static_cast<std::size_t>(r)] += static_cast<double>(w(r, c)) * static_cast<double>(x[static_cast<std::size_t>(c)]);
 
   show<Scheme<Superfloat<8>, PerGroup<128>>>(w.view(), x, exact);
   show<Scheme<Superfloat<5>, PerGroup<128>>>(w.view(), x, exact);

@@ -22,13 +22,18 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("--recipe", o.recipes, "Only this recipe; may be repeated")->type_name("NAME")->expected(1)->take_all();
   app.add_option("--calibrate", o.calibrate, "UTF-8 text from which calibrated methods learn")->type_name("FILE");
   app.add_option("--evaluate", o.evaluate, "UTF-8 text on which models are compared")->type_name("FILE");
-  app.add_option("--tokens", o.tokens, "Evaluation tokens, at least 64; default 2048 (1024 with --quick), or what the text has")->type_name("N");
-  app.add_option("--calibration-tokens", o.calibration_tokens, "Calibration tokens, at least 64; default 4096 (2048 with --quick), or what the text has")->type_name("N");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")->type_name("N");
+  app.add_option("--tokens", o.tokens, "Evaluation tokens, at least 64; default 2048 (1024 with --quick), or what the text has")
+      ->type_name("N");
+  app.add_option("--calibration-tokens", o.calibration_tokens,
+                 "Calibration tokens, at least 64; default 4096 (2048 with --quick), or what the text has")
+      ->type_name("N");
+  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
+      ->type_name("N");
   app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
   app.add_flag("--strict", o.strict, "A recipe that cannot be carried out exactly as asked is an error");
   app.add_flag("--quick", o.quick, "Fewer tokens, the same recipes");
-  app.add_option("--save", o.save, "Write the quantized model here; with several recipes a folder, one NAME.safetensors each")->type_name("OUT");
+  app.add_option("--save", o.save, "Write the quantized model here; with several recipes a folder, one NAME.safetensors each")
+      ->type_name("OUT");
   app.add_option("--json", o.json, "Write the report here")->type_name("FILE");
   app.add_option("--svg", o.svg, "Write the picture of the report here")->type_name("FILE");
   app.add_option("--out", o.out, "Folder for report.json and report.svg")->type_name("DIR");
@@ -50,8 +55,10 @@ Parsed parse(int argc, const char* const* argv) {
   if (o.model.empty()) return wrong("MODEL is required: a GGUF file or a llama2.c checkpoint");
   constexpr anybit::Index least = 64;
   if (o.tokens && *o.tokens < least) return wrong("--tokens is " + std::to_string(*o.tokens) + "; it must be at least 64");
-  if (o.calibration_tokens && *o.calibration_tokens < least) return wrong("--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64");
-  if (o.threads < 0 || o.threads > 1024) return wrong("--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
+  if (o.calibration_tokens && *o.calibration_tokens < least)
+    return wrong("--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64");
+  if (o.threads < 0 || o.threads > 1024)
+    return wrong("--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
   if (!o.out.empty()) {
     if (o.json.empty()) o.json = o.out + "/report.json";
     if (o.svg.empty()) o.svg = o.out + "/report.svg";

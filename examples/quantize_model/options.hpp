@@ -11,10 +11,10 @@ namespace tool {
 
 struct Options {
   std::string model, tokenizer;
-  std::vector<std::string> recipes;  ///< empty: all
-  std::string calibrate, evaluate;   ///< empty: the project's documentation
+  std::vector<std::string> recipes;                         ///< empty: all
+  std::string calibrate, evaluate;                          ///< empty: the project's documentation
   std::optional<anybit::Index> tokens, calibration_tokens;  ///< as asked for
-  anybit::Index threads = 0;  ///< 0: as many as the machine runs at once
+  anybit::Index threads = 0;                                ///< 0: as many as the machine runs at once
   bool strict = false, quick = false, list = false, verbose = false;
   std::string save, json, svg, out;
 

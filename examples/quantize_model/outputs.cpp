@@ -41,7 +41,8 @@ Status check_writable(const std::string& path) {
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   std::error_code failed;
   if (!folder.empty()) std::filesystem::create_directories(folder, failed);
-  if (failed) return Error{ErrorCode::io, folder.string() + ": cannot be made a folder (" + failed.message() + "); choose another place"};
+  if (failed)
+    return Error{ErrorCode::io, folder.string() + ": cannot be made a folder (" + failed.message() + "); choose another place"};
   ANYBIT_TRY(const io::AtomicFile probe, io::AtomicFile::create(path));
   static_cast<void>(probe);
   return Ok{};

@@ -12,8 +12,10 @@ namespace tool {
 std::string duration_text(double seconds) {
   char text[48];
   const long whole = static_cast<long>(std::max(0.0, seconds) + 0.5);
-  if (whole >= 60) std::snprintf(text, sizeof text, "%ld min %02ld s", whole / 60, whole % 60);
-  else std::snprintf(text, sizeof text, "%ld s", whole);
+  if (whole >= 60)
+    std::snprintf(text, sizeof text, "%ld min %02ld s", whole / 60, whole % 60);
+  else
+    std::snprintf(text, sizeof text, "%ld s", whole);
   return text;
 }
 

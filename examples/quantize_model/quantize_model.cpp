@@ -28,8 +28,8 @@ void list(const RecipeBook& book) {
   for (const ModelRecipe& r : book.all()) width = std::max(width, r.name.size());
   std::printf("%-*s  bits/weight  recipe and scheme (bits of a 4096 x 4096 layer)\n", static_cast<int>(width), "name");
   for (const ModelRecipe& r : book.all())
-    std::printf("%-*s  %11.3f  %s, %s%s\n", static_cast<int>(width), r.name.c_str(), r.bits_per_weight({4096, 4096}), r.description.c_str(), r.scheme.c_str(),
-                r.compute == Compute::int8_per_token ? ", 8-bit activations" : "");
+    std::printf("%-*s  %11.3f  %s, %s%s\n", static_cast<int>(width), r.name.c_str(), r.bits_per_weight({4096, 4096}),
+                r.description.c_str(), r.scheme.c_str(), r.compute == Compute::int8_per_token ? ", 8-bit activations" : "");
 }
 
 Result<std::vector<const ModelRecipe*>> chosen(const RecipeBook& book, const std::vector<std::string>& names) {
@@ -106,8 +106,9 @@ int run(const RecipeBook& book, const Options& options) {
     report.rows.push_back(*std::move(row));
   }
   progress.clear();
-  std::printf("%s on %s\n%lld calibration tokens, %lld evaluation tokens\n\n%s", report.model.c_str(), report.machine.c_str(), static_cast<long long>(report.calibration_tokens),
-              static_cast<long long>(report.evaluation_tokens), evaluate::table(report).c_str());
+  std::printf("%s on %s\n%lld calibration tokens, %lld evaluation tokens\n\n%s", report.model.c_str(), report.machine.c_str(),
+              static_cast<long long>(report.calibration_tokens), static_cast<long long>(report.evaluation_tokens),
+              evaluate::table(report).c_str());
   std::fflush(stdout);
   if (auto written = write_outputs(options, report); !written) return fail(cannot_write, written.error());
   return failed ? recipe_failed : success;

@@ -40,7 +40,8 @@ Result<const model::ModelRecipe*> RecipeBook::find(std::string_view name) const 
   }
   std::stable_sort(near.begin(), near.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::string message = "there is no recipe '" + std::string(name) + "'; near it:";
-  for (std::size_t i = 0; i < std::min<std::size_t>(near.size(), 3); ++i) message += (i ? ", " : " ") + std::string(near[i].second);
+  for (std::size_t i = 0; i < std::min<std::size_t>(near.size(), 3); ++i)
+    message += (i ? ", " : " ") + std::string(near[i].second);
   return Error{ErrorCode::invalid_argument, message + " (--list shows all)"};
 }
 

@@ -24,7 +24,8 @@ Result<std::string> read_text(const std::string& path) {
   for (std::size_t at = 0; at < text.size();) {
     const auto c = model::decode_utf8(std::string_view(text).substr(at));
     if (!c.valid)
-      return Error{ErrorCode::invalid_argument, path + ": byte " + std::to_string(at) + " is not UTF-8; convert the file (iconv -f ... -t UTF-8)"};
+      return Error{ErrorCode::invalid_argument,
+                   path + ": byte " + std::to_string(at) + " is not UTF-8; convert the file (iconv -f ... -t UTF-8)"};
     at += c.bytes;
   }
   return text;

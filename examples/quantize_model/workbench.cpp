@@ -27,13 +27,16 @@ double quantization_share(const ModelRecipe& r) {
   return 300;
 }
 
-Index window_length(const model::DecoderConfig& c, Index tokens) { return std::min({longest_window, c.context, std::max<Index>(tokens / 2, 1)}); }
+Index window_length(const model::DecoderConfig& c, Index tokens) {
+  return std::min({longest_window, c.context, std::max<Index>(tokens / 2, 1)});
+}
 
 }  // namespace
 
 Index Workbench::machine_threads() { return std::max<Index>(1, static_cast<Index>(std::thread::hardware_concurrency())); }
 
-Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, const std::vector<const ModelRecipe*>& recipes, Progress& progress) {
+Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, const std::vector<const ModelRecipe*>& recipes,
+                                                      Progress& progress) {
   std::unique_ptr<Workbench> bench(new Workbench(options, progress));
   bench->count_work(recipes);
   progress.begin("loading " + options.model, 300, bench->work_);
@@ -41,7 +44,9 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
   load.tokenizer = options.tokenizer;
   if (const auto saved = io::AnybitFile::open(options.model))
     for (const io::TensorInfo& t : saved->tensors())
-      if (saved->is_packed(t.name)) return Error{ErrorCode::unsupported, options.model + ": holds a model that is quantized already; give the file that it was made from"};
+      if (saved->is_packed(t.name))
+        return Error{ErrorCode::unsupported,
+                     options.model + ": holds a model that is quantized already; give the file that it was made from"};
   ANYBIT_TRY(model::Model loaded, model::load_model(options.model, load));
   bench->model_ = std::make_unique<model::Model>(std::move(loaded));
   progress.end();
@@ -57,20 +62,25 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
 }
 
 void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
-  const double evaluation = static_cast<double>(options_.tokens_wanted()), calibration = static_cast<double>(options_.calibration_tokens_wanted());
+  const double evaluation = static_cast<double>(options_.tokens_wanted()),
+               calibration = static_cast<double>(options_.calibration_tokens_wanted());
   work_ = 300 + 2 * calibration + evaluation + 700;
   for (const ModelRecipe* r : recipes) work_ += evaluation + 1000 + quantization_share(*r);
 }
 
-Result<std::vector<TokenId>> Workbench::tokens_of(const std::string& text, const std::string& name, Index wanted, bool asked_for, const char* option) {
+Result<std::vector<TokenId>> Workbench::tokens_of(const std::string& text, const std::string& name, Index wanted, bool asked_for,
+                                                  const char* option) {
   auto encoded = model_->tokenizer.encode(text);
   if (!encoded) return in_context(encoded.error(), name);
   std::vector<TokenId> ids = *std::move(encoded);
   const Index has = static_cast<Index>(ids.size()), least = asked_for ? wanted : std::min<Index>(wanted, 64);
   if (has < least)
-    return Error{ErrorCode::insufficient_data, name + ": has " + std::to_string(has) + " tokens, " + std::to_string(least) + " are needed; give a longer text" +
+    return Error{ErrorCode::insufficient_data, name + ": has " + std::to_string(has) + " tokens, " + std::to_string(least) +
+                                                   " are needed; give a longer text" +
                                                    (asked_for ? std::string(" or a smaller ") + option : std::string())};
-  if (has < wanted) remarks_.push_back(name + " has only " + std::to_string(has) + " tokens, fewer than the usual " + std::to_string(wanted) + ".");
+  if (has < wanted)
+    remarks_.push_back(name + " has only " + std::to_string(has) + " tokens, fewer than the usual " + std::to_string(wanted) +
+                       ".");
   ids.resize(static_cast<std::size_t>(std::min(has, wanted)));
   return ids;
 }
@@ -91,12 +101,16 @@ Status Workbench::load_texts(std::vector<TokenId>& calibration) {
   } else {
     ANYBIT_TRY(texts.evaluate, read_text(evaluation_name));
   }
-  if (texts.calibrate == texts.evaluate) remarks_.push_back("Calibration and evaluation text are the same: the calibrated recipes look better than they are.");
-  ANYBIT_TRY(calibration, tokens_of(texts.calibrate, calibration_name, options_.calibration_tokens_wanted(), options_.calibration_tokens.has_value(), "--calibration-tokens"));
-  ANYBIT_TRY(const std::vector<TokenId> evaluation, tokens_of(texts.evaluate, evaluation_name, options_.tokens_wanted(), options_.tokens.has_value(), "--tokens"));
+  if (texts.calibrate == texts.evaluate)
+    remarks_.push_back("Calibration and evaluation text are the same: the calibrated recipes look better than they are.");
+  ANYBIT_TRY(calibration, tokens_of(texts.calibrate, calibration_name, options_.calibration_tokens_wanted(),
+                                    options_.calibration_tokens.has_value(), "--calibration-tokens"));
+  ANYBIT_TRY(const std::vector<TokenId> evaluation,
+             tokens_of(texts.evaluate, evaluation_name, options_.tokens_wanted(), options_.tokens.has_value(), "--tokens"));
   const model::Vocabulary& v = model_->tokenizer.vocabulary();
-  ANYBIT_TRY(windows_, evaluate::llama_cpp_windows(evaluation, window_length(model_->decoder.config, static_cast<Index>(evaluation.size())),
-                                                   v.add_bos ? v.bos : std::nullopt));
+  ANYBIT_TRY(windows_,
+             evaluate::llama_cpp_windows(evaluation, window_length(model_->decoder.config, static_cast<Index>(evaluation.size())),
+                                         v.add_bos ? v.bos : std::nullopt));
   return Ok{};
 }
 
@@ -119,10 +133,14 @@ Status Workbench::run_reference() {
   const model::Decoder& d = model_->decoder;
   progress_.begin("running the float model", static_cast<double>(evaluation_tokens()), work_);
   held_out_ = std::make_unique<model::ModelStats>(d, Needs::samples, layer_error_samples);
-  ANYBIT_TRY(reference_, evaluate::reference_logits(d, windows_, executor_, held_out_.get(),
-                                                    [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); }));
+  ANYBIT_TRY(reference_, evaluate::reference_logits(d, windows_, executor_, held_out_.get(), [&](Index done, Index total) {
+               progress_.update(static_cast<double>(done), static_cast<double>(total));
+             }));
   for (const double nll : reference_.nll())
-    if (!std::isfinite(nll)) return Error{ErrorCode::not_finite, options_.model + ": the float model's predictions are not finite; the file is damaged or of another architecture"};
+    if (!std::isfinite(nll))
+      return Error{
+          ErrorCode::not_finite,
+          options_.model + ": the float model's predictions are not finite; the file is damaged or of another architecture"};
   progress_.end();
   progress_.begin("quantizing the embedding", 700, work_);
   ANYBIT_TRY(embedding_, model::pack_embedding(d));
@@ -192,7 +210,9 @@ Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std:
     if (!layer.report.as_requested()) {
       if (fallbacks++ == 0) example = layer.name + ": " + layer.report.fallbacks.front();
     }
-  if (fallbacks > 0) row.remarks.push_back(std::to_string(fallbacks) + " of " + std::to_string(quantized->layers.size()) + " layers not exactly as asked, for example " + example);
+  if (fallbacks > 0)
+    row.remarks.push_back(std::to_string(fallbacks) + " of " + std::to_string(quantized->layers.size()) +
+                          " layers not exactly as asked, for example " + example);
   if (options_.verbose)
     for (const model::QuantizedLayer& layer : quantized->layers)
       for (const std::string& remark : layer.report.remarks) row.remarks.push_back(layer.name + ": " + remark);
@@ -205,7 +225,8 @@ Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std:
       row.layer_error_worst_name = quantized->layers[i].name;
     }
   }
-  if (row.layer_error_worst_name.ends_with(".weight")) row.layer_error_worst_name.resize(row.layer_error_worst_name.size() - std::string_view(".weight").size());
+  if (row.layer_error_worst_name.ends_with(".weight"))
+    row.layer_error_worst_name.resize(row.layer_error_worst_name.size() - std::string_view(".weight").size());
 
   ANYBIT_TRY(const auto tokens, evaluate::compare(reference_, quantized->decoder, windows_, executor_, update));
   const evaluate::KlStatistics statistics = evaluate::kl_statistics(tokens);
@@ -231,14 +252,17 @@ std::vector<std::string> Workbench::notes() const {
   std::vector<std::string> notes = remarks_;
   const Index scored = windows_.scored();
   char embedding[160];
-  std::snprintf(embedding, sizeof embedding, "Embedding%s of every quantized row: 8 bits in groups of 32 (8.5 bits; weight error %.2e).",
+  std::snprintf(embedding, sizeof embedding,
+                "Embedding%s of every quantized row: 8 bits in groups of 32 (8.5 bits; weight error %.2e).",
                 model_->decoder.head ? " and output head" : " and the head tied to it", embedding_error_);
   notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included. " + std::string(embedding));
   notes.push_back("layer err: ||(W - Q) X|| / ||W X|| on inputs from the evaluation text, mean over layers, and the worst.");
-  notes.push_back("perplexity, KL (nats), same top: " + std::to_string(scored) + " predictions, the second halves of " + std::to_string(windows_.count()) + " windows of " +
-                  std::to_string(windows_.length) + " tokens (llama.cpp's protocol).");
-  notes.push_back("t/s: " + std::to_string(speed_.prompt_tokens) + "-token random prompt; " + std::to_string(speed_.decode_tokens) +
-                  " random tokens one by one; median of " + std::to_string(speed_.repetitions) + " (llama-bench uses 512, 128, mean of 5).");
+  notes.push_back("perplexity, KL (nats), same top: " + std::to_string(scored) + " predictions, the second halves of " +
+                  std::to_string(windows_.count()) + " windows of " + std::to_string(windows_.length) +
+                  " tokens (llama.cpp's protocol).");
+  notes.push_back("t/s: " + std::to_string(speed_.prompt_tokens) + "-token random prompt; " +
+                  std::to_string(speed_.decode_tokens) + " random tokens one by one; median of " +
+                  std::to_string(speed_.repetitions) + " (llama-bench uses 512, 128, mean of 5).");
   return notes;
 }
 

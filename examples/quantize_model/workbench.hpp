@@ -19,7 +19,8 @@ namespace tool {
 class Workbench {
  public:
   /// Loads the model, checks the texts, calibrates and runs the float model. `needs` is the union over the recipes.
-  static anybit::Result<std::unique_ptr<Workbench>> prepare(const Options& options, const std::vector<const anybit::model::ModelRecipe*>& recipes,
+  static anybit::Result<std::unique_ptr<Workbench>> prepare(const Options& options,
+                                                            const std::vector<const anybit::model::ModelRecipe*>& recipes,
                                                             Progress& progress);
 
   anybit::Result<anybit::evaluate::ReportRow> reference_row();
@@ -36,11 +37,16 @@ class Workbench {
   std::vector<std::string> notes() const;
 
  private:
-  Workbench(const Options& options, Progress& progress) : options_(options), progress_(progress), pool_(options.threads > 0 ? options.threads : machine_threads()), executor_(pool_) {}
+  Workbench(const Options& options, Progress& progress)
+      : options_(options),
+        progress_(progress),
+        pool_(options.threads > 0 ? options.threads : machine_threads()),
+        executor_(pool_) {}
   static anybit::Index machine_threads();
 
   anybit::Status load_texts(std::vector<anybit::model::TokenId>& calibration);
-  anybit::Result<std::vector<anybit::model::TokenId>> tokens_of(const std::string& text, const std::string& name, anybit::Index wanted, bool asked_for, const char* option);
+  anybit::Result<std::vector<anybit::model::TokenId>> tokens_of(const std::string& text, const std::string& name,
+                                                                anybit::Index wanted, bool asked_for, const char* option);
   anybit::Status calibrate(const std::vector<anybit::model::TokenId>& tokens, anybit::Needs needs);
   anybit::Status run_reference();
   void measure_size(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row) const;

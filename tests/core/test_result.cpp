@@ -43,8 +43,8 @@ TEST_CASE("CheckedSize notices each overflow") {
   CHECK((CheckedSize(3) * 4 + 5).get() == Index{17});
   CHECK_FALSE((CheckedSize(big) * 2).get());
   CHECK_FALSE((CheckedSize(big) + big).get());
-  CHECK_FALSE(CheckedSize(big).get());                              // does not fit a signed index
-  CHECK_FALSE((CheckedSize(big) * 2 * 0).get());                    // an overflow is not forgotten
+  CHECK_FALSE(CheckedSize(big).get());            // does not fit a signed index
+  CHECK_FALSE((CheckedSize(big) * 2 * 0).get());  // an overflow is not forgotten
   CHECK((CheckedSize(0) * big).get() == Index{0});
   CHECK(CheckedSize(33).rounded_up(32).get() == Index{64});
   CHECK(CheckedSize(64).rounded_up(32).get() == Index{64});

@@ -95,7 +95,8 @@ TEST_CASE("KL statistics against llama.cpp's formulas written out") {
   const double n = 101;
   double kl = 0, kl2 = 0, q = 0, q2 = 0, b = 0, b2 = 0, qb = 0, d = 0, d2 = 0, d4 = 0, same = 0;
   for (const auto& t : tokens) {
-    kl += t.kl, kl2 += t.kl * t.kl, q += t.nll, q2 += t.nll * t.nll, b += t.nll_reference, b2 += t.nll_reference * t.nll_reference, qb += t.nll * t.nll_reference;
+    kl += t.kl, kl2 += t.kl * t.kl, q += t.nll, q2 += t.nll * t.nll, b += t.nll_reference,
+        b2 += t.nll_reference * t.nll_reference, qb += t.nll * t.nll_reference;
     const double dp = std::exp(-t.nll) - std::exp(-t.nll_reference);
     d += dp, d2 += dp * dp, d4 += dp * dp * dp * dp, same += t.same_top;
   }

@@ -78,7 +78,8 @@ TEST_CASE("svg: a mark and a label for each row with a KL, the others named, tex
   crowd.rows.assign(6, example().rows[1]);
   const std::string many = svg(crowd);
   std::vector<std::string> places;
-  for (std::size_t at = many.find(">nearest-int4-g128</text>"); at != std::string::npos; at = many.find(">nearest-int4-g128</text>", at + 1)) {
+  for (std::size_t at = many.find(">nearest-int4-g128</text>"); at != std::string::npos;
+       at = many.find(">nearest-int4-g128</text>", at + 1)) {
     const std::size_t from = many.rfind("<text", at);
     places.push_back(many.substr(from, many.find(" text-anchor", from) - from));
   }

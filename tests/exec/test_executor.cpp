@@ -56,8 +56,7 @@ TEST_CASE("a loop inside a loop runs, serially") {
   ThreadPool pool(3);
   std::atomic<Index> sum{0};
   pool.parallel_for(40, 1, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i)
-      pool.parallel_for(10, 1, [&](Index b, Index e) { sum += e - b; });
+    for (Index i = begin; i < end; ++i) pool.parallel_for(10, 1, [&](Index b, Index e) { sum += e - b; });
   });
   REQUIRE(sum == 400);
 }
@@ -86,7 +85,9 @@ TEST_CASE("writes made in a loop are seen after it") {
   ThreadPool pool(8);
   std::vector<int> values(5000);
   for (int round = 1; round <= 200; ++round) {
-    pool.parallel_for(5000, 1, [&](Index b, Index e) { for (Index i = b; i < e; ++i) values[static_cast<std::size_t>(i)] += 1; });
+    pool.parallel_for(5000, 1, [&](Index b, Index e) {
+      for (Index i = b; i < e; ++i) values[static_cast<std::size_t>(i)] += 1;
+    });
     REQUIRE(std::all_of(values.begin(), values.end(), [&](int v) { return v == round; }));
   }
 }

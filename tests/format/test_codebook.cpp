@@ -15,8 +15,9 @@ namespace mine {
 struct Af4 {
   static constexpr int bits = 4;
   static constexpr std::string_view name = "af4";
-  static constexpr Codebook<16> book{{1, 0.72424863f, 0.55496234f, 0.42563882f, 0.31675666f, 0.21961274f, 0.12934483f, 0.04273164f, 0, -0.04934812f,
-                                      -0.14982478f, -0.25607552f, -0.3736951f, -0.51243739f, -0.69441008f, -1}};
+  static constexpr Codebook<16> book{{1, 0.72424863f, 0.55496234f, 0.42563882f, 0.31675666f, 0.21961274f, 0.12934483f,
+                                      0.04273164f, 0, -0.04934812f, -0.14982478f, -0.25607552f, -0.3736951f, -0.51243739f,
+                                      -0.69441008f, -1}};
   static constexpr Code encode(float x) { return book.encode(x); }
   static constexpr float decode(Code c) { return book.decode(c); }
   static constexpr Affine fit(std::span<const float> w) { return fit_abs_max<Af4>(w); }
@@ -44,9 +45,9 @@ TEST_CASE("a codebook takes its levels in any order") {
 
 TEST_CASE("a codebook with fewer levels than codes, and equal levels") {
   CHECK(testing::check_format_laws<mine::Five>() == "");
-  CHECK(mine::Five::encode(9) == 0);   // of equal levels the lowest code
+  CHECK(mine::Five::encode(9) == 0);  // of equal levels the lowest code
   CHECK(mine::Five::decode(3) == 2);
-  CHECK(mine::Five::decode(7) == 0.5f);  // beyond the last: the last
+  CHECK(mine::Five::decode(7) == 0.5f);   // beyond the last: the last
   CHECK(mine::Five::encode(0.25f) == 2);  // half way: the lower level
   STATIC_REQUIRE(Codebook<1>{{3.0f}}.encode(-7) == 0);
 }

@@ -59,7 +59,8 @@ TEST_CASE("names are unique") {
 }
 
 TEST_CASE("rounding halves to even at any magnitude, at compile time as at run time") {
-  constexpr float whole[] = {0, -2, -1.5f, -0.5f, 0.5f, 1.5f, 2.5f, 0.49999997f, 4194303.5f, 4194304.5f, 8388607.5f, 8388609.0f, 1e30f, -4194303.5f};
+  constexpr float whole[] = {0,           -2,         -1.5f,      -0.5f,      0.5f,       1.5f,  2.5f,
+                             0.49999997f, 4194303.5f, 4194304.5f, 8388607.5f, 8388609.0f, 1e30f, -4194303.5f};
   constexpr float expected[] = {0, -2, -2, 0, 0, 2, 2, 0, 4194304, 4194304, 8388608, 8388609, 1e30f, -4194304};
   constexpr auto at_compile_time = [](const float(&x)[14]) {
     std::array<float, 14> r{};

@@ -27,7 +27,7 @@ TEST_CASE("E2M1 has sixteen numbers and nothing special") {
   STATIC_REQUIRE(E2M1::encode(7.9f) == 7);
   STATIC_REQUIRE(E2M1::encode(-0.3f) == 9);
   STATIC_REQUIRE(E2M1::encode(2.6f) == 5);
-  CHECK(E2M1::encode(2.5f) == 4);   // between 2 and 3: even code
+  CHECK(E2M1::encode(2.5f) == 4);  // between 2 and 3: even code
   CHECK(E2M1::encode(3.5f) == 6);
   CHECK(E2M1::encode(5.0f) == 6);
   CHECK(E2M1::encode(0.25f) == 0);
@@ -44,8 +44,8 @@ TEST_CASE("E4M3 has one NaN of each sign and reaches 448") {
   CHECK(E4M3::decode(0x08) == 0x1p-6f);
   CHECK(E4M3::encode(1e9f) == 0x7E);
   CHECK(E4M3::encode(-1e9f) == 0xFE);
-  CHECK(E4M3::encode(0x1p-10f) == 0);      // half of the smallest: even
-  CHECK(E4M3::encode(0x1.8p-9f) == 0x02);  // 1.5 of the smallest: even
+  CHECK(E4M3::encode(0x1p-10f) == 0);               // half of the smallest: even
+  CHECK(E4M3::encode(0x1.8p-9f) == 0x02);           // 1.5 of the smallest: even
   CHECK(E4M3::encode(0x1p-6f - 0x1p-11f) == 0x08);  // the largest subnormal rounds up into the normals
 }
 
@@ -63,8 +63,10 @@ TEST_CASE("E5M10 decodes and encodes as binary16, E8M7 as bfloat16") {
   for (unsigned c = 0; c < 65536; ++c) {
     const auto code = static_cast<Code>(c);
     for (const bool half : {true, false}) {
-      const float truth = half ? f16_to_f32(code) : bf16_to_f32(code), level = half ? Binary16::decode(code) : BFloat16::decode(code);
-      wrong += std::isnan(truth) ? !std::isnan(level) : std::bit_cast<std::uint32_t>(level) != std::bit_cast<std::uint32_t>(truth);
+      const float truth = half ? f16_to_f32(code) : bf16_to_f32(code),
+                  level = half ? Binary16::decode(code) : BFloat16::decode(code);
+      wrong +=
+          std::isnan(truth) ? !std::isnan(level) : std::bit_cast<std::uint32_t>(level) != std::bit_cast<std::uint32_t>(truth);
       if (!std::isfinite(truth)) continue;
       // The middle to the next code and its neighbours, where rounding decides.
       const float next = half ? f16_to_f32(static_cast<Code>(c + 1)) : bf16_to_f32(static_cast<Code>(c + 1));
@@ -112,8 +114,10 @@ TEST_CASE("MXFP4 gives ggml's codes and scales, ties apart") {
         if (ours == theirs) continue;
         // ggml takes the first of two levels at the same distance, the standard (and this) the even code.
         const float v = w[i] / a.scale;
-        if (std::abs(v - E2M1::decode(ours)) == std::abs(v - E2M1::decode(theirs))) ++ties;
-        else ++wrong_codes;
+        if (std::abs(v - E2M1::decode(ours)) == std::abs(v - E2M1::decode(theirs)))
+          ++ties;
+        else
+          ++wrong_codes;
       }
     }
     CHECK(wrong_scales == 0);

@@ -39,7 +39,8 @@ void check_vectors(const io::SafetensorsFile& file) {
   CHECK(count_unequal(x, published, [](float v) { return P::encode(v); }) == 0);
   if (Bits <= 13) CHECK(truncated == published);
   CHECK(count_unequal(truncated, file.read<float>(name("trunc_value")).value(), [](Code c) { return P::decode(c); }) == 0);
-  CHECK(count_unequal(published, file.read<float>(name("ref_decode")).value(), [](Code c) { return P::decode_as_published(c); }) == 0);
+  CHECK(count_unequal(published, file.read<float>(name("ref_decode")).value(),
+                      [](Code c) { return P::decode_as_published(c); }) == 0);
   if constexpr (Bits < 16) check_vectors<Bits + 1>(file);
 }
 
@@ -57,11 +58,11 @@ TEST_CASE("Superfloat: worked examples") {
 }
 
 TEST_CASE("Superfloat: ties go to the even magnitude and zero has one code") {
-  CHECK(Superfloat<4>::encode(0.5f / 8) == 0);   // 0.5 -> 0
-  CHECK(Superfloat<4>::encode(1.5f / 8) == 2);   // 1.5 -> 2
+  CHECK(Superfloat<4>::encode(0.5f / 8) == 0);  // 0.5 -> 0
+  CHECK(Superfloat<4>::encode(1.5f / 8) == 2);  // 1.5 -> 2
   CHECK(Superfloat<4>::encode(-2.5f / 8) == (2 | 8));
   CHECK(Superfloat<4>::encode(6.5f / 8) == 6);
-  CHECK(Superfloat<4>::encode(7.5f / 8) == 7);   // would be 8: saturates
+  CHECK(Superfloat<4>::encode(7.5f / 8) == 7);  // would be 8: saturates
   CHECK(Superfloat<4>::encode(-0.5f / 8) == 0);
   CHECK(Superfloat<4>::encode(-0.0f) == 0);
   CHECK(Superfloat<4>::decode(8) == 0);

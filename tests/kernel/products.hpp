@@ -22,12 +22,14 @@ struct Shape {
 // Everything that has to do with a boundary: of bytes, vectors, tiles, blocks of 512 columns, panels.
 inline const std::vector<Shape>& shapes() {
   static const std::vector<Shape> list = [] {
-    std::vector<Shape> l{{1, 1, 1},    {1, 700, 1},  {3, 7, 2},    {4, 16, 3},   {5, 31, 5},   {16, 64, 8},   {17, 65, 9},  {33, 127, 6},
-                         {15, 128, 7}, {16, 129, 1}, {2, 511, 12}, {20, 512, 1}, {7, 513, 4},  {1, 1024, 2},  {6, 1100, 1}, {19, 640, 16},
-                         {130, 33, 3}, {1, 5, 70},   {9, 320, 31}, {4, 4160, 1}, {2, 4700, 2}, {3, 1280, 13}};
+    std::vector<Shape> l{{1, 1, 1},    {1, 700, 1},  {3, 7, 2},    {4, 16, 3},    {5, 31, 5},   {16, 64, 8},
+                         {17, 65, 9},  {33, 127, 6}, {15, 128, 7}, {16, 129, 1},  {2, 511, 12}, {20, 512, 1},
+                         {7, 513, 4},  {1, 1024, 2}, {6, 1100, 1}, {19, 640, 16}, {130, 33, 3}, {1, 5, 70},
+                         {9, 320, 31}, {4, 4160, 1}, {2, 4700, 2}, {3, 1280, 13}};
     std::mt19937 random(20240607);
     for (int i = 0; i < 12; ++i)
-      l.push_back({static_cast<Index>(random() % 40 + 1), static_cast<Index>(random() % 700 + 1), static_cast<Index>(random() % 24 + 1)});
+      l.push_back(
+          {static_cast<Index>(random() % 40 + 1), static_cast<Index>(random() % 700 + 1), static_cast<Index>(random() % 24 + 1)});
     return l;
   }();
   return list;
@@ -50,7 +52,8 @@ QuantizedMatrix<S> some_weights(Extents e, unsigned seed, Fill fill = Fill::rand
   }
   for (auto& c : q.codes) {
     Code code = fill == Fill::lowest ? low : high;
-    while (fill == Fill::random && !finite(code = static_cast<Code>(random() % static_cast<unsigned>(count)))) {}
+    while (fill == Fill::random && !finite(code = static_cast<Code>(random() % static_cast<unsigned>(count)))) {
+    }
     if (fill == Fill::random && !finite(code)) code = 0;
     c = static_cast<typename S::code>(code);
   }
@@ -67,7 +70,8 @@ QuantizedMatrix<S> some_weights(Extents e, unsigned seed, Fill fill = Fill::rand
 /// A matrix at an odd address, rows further apart than they are long, with canaries wherever nothing may be written.
 class Guarded {
  public:
-  Guarded(Index rows, Index cols, Index gap) : cols_(cols), stride_(cols + gap), storage_(static_cast<std::size_t>(rows * (cols + gap) + 33), canary) {
+  Guarded(Index rows, Index cols, Index gap)
+      : cols_(cols), stride_(cols + gap), storage_(static_cast<std::size_t>(rows * (cols + gap) + 33), canary) {
     view_ = {storage_.data() + 13, rows, cols, stride_};
   }
   MutableMatrix view() { return view_; }
@@ -91,7 +95,8 @@ class Guarded {
 struct Activations {
   std::vector<float> storage;
   ConstMatrix view;
-  Activations(Index tokens, Index cols, Index gap, unsigned seed) : storage(static_cast<std::size_t>(tokens * (cols + gap) - gap + 1)) {
+  Activations(Index tokens, Index cols, Index gap, unsigned seed)
+      : storage(static_cast<std::size_t>(tokens * (cols + gap) - gap + 1)) {
     std::mt19937 random(seed);
     for (float& v : storage) v = static_cast<float>(static_cast<int>(random() % 2001) - 1000) * 0.001f;
     view = {storage.data() + 1, tokens, cols, cols + gap};
@@ -105,7 +110,9 @@ std::vector<double> magnitudes(const QuantizedMatrix<S>& q, ConstMatrix x) {
   std::vector<double> m(static_cast<std::size_t>(x.rows * q.extents.rows));
   for (Index t = 0; t < x.rows; ++t)
     for (Index r = 0; r < q.extents.rows; ++r)
-      for (Index k = 0; k < x.cols; ++k) m[static_cast<std::size_t>(t * q.extents.rows + r)] += std::fabs(static_cast<double>(w(r, k)) * static_cast<double>(x(t, k)));
+      for (Index k = 0; k < x.cols; ++k)
+        m[static_cast<std::size_t>(t * q.extents.rows + r)] +=
+            std::fabs(static_cast<double>(w(r, k)) * static_cast<double>(x(t, k)));
   return m;
 }
 
@@ -131,7 +138,8 @@ void agree(const QuantizedMatrix<S>& q, Index tokens, unsigned seed) {
         // Rounded activations are up to 1/254 of the largest off; their products are as large as `size` up to that.
         const double bound = (size[i] + (rounded ? 0.01 * static_cast<double>(cols) : 0.0)) * 1e-6 + 1e-30;
         if (!(std::fabs(static_cast<double>(y.view()(t, r)) - expected[i]) <= bound) && wrong.empty())
-          wrong = "token " + std::to_string(t) + " row " + std::to_string(r) + ": " + std::to_string(y.view()(t, r)) + " instead of " + std::to_string(expected[i]);
+          wrong = "token " + std::to_string(t) + " row " + std::to_string(r) + ": " + std::to_string(y.view()(t, r)) +
+                  " instead of " + std::to_string(expected[i]);
       }
     REQUIRE(wrong == "");
     // Whatever is computed along with a value must not change it.
@@ -139,12 +147,15 @@ void agree(const QuantizedMatrix<S>& q, Index tokens, unsigned seed) {
     for (Index t = 0; t < tokens; ++t)
       matmul(w, x.view.row_range(t, t + 1), other.view().row_range(t, t + 1), compute, workspace);
     bool same = true;
-    for (Index t = 0; t < tokens; ++t) same = same && std::equal(y.view().row(t).begin(), y.view().row(t).end(), other.view().row(t).begin());
+    for (Index t = 0; t < tokens; ++t)
+      same = same && std::equal(y.view().row(t).begin(), y.view().row(t).end(), other.view().row(t).begin());
     REQUIRE(same);
     if (!rounded) {
       Guarded sliced(tokens, rows, 0);
-      for (Index begin = 0, length = 1; begin < rows; begin += length, length = length % 7 + 2) matmul_rows(w, x.view, sliced.view(), begin, std::min(rows, begin + length));
-      for (Index t = 0; t < tokens; ++t) same = same && std::equal(y.view().row(t).begin(), y.view().row(t).end(), sliced.view().row(t).begin());
+      for (Index begin = 0, length = 1; begin < rows; begin += length, length = length % 7 + 2)
+        matmul_rows(w, x.view, sliced.view(), begin, std::min(rows, begin + length));
+      for (Index t = 0; t < tokens; ++t)
+        same = same && std::equal(y.view().row(t).begin(), y.view().row(t).end(), sliced.view().row(t).begin());
       REQUIRE(same);
       REQUIRE(sliced.intact());
     }

@@ -38,7 +38,8 @@ TEST_CASE("a handle multiplies like the tensor it was made of, for every preset"
     ThreadPool pool(2);
     any.matmul(x.view(), y.view(), Compute::f32, pool, workspace);
     const auto expected = reference::matmul(tensor, x.view());
-    for (std::size_t i = 0; i < expected.size(); ++i) REQUIRE(static_cast<double>(y.data()[i]) == Approx(expected[i]).margin(2e-3));
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      REQUIRE(static_cast<double>(y.data()[i]) == Approx(expected[i]).margin(2e-3));
     const Matrix w = dequantize(tensor);
     std::vector<float> row(150);
     for (Index r = 0; r < 23; ++r) {
@@ -63,7 +64,8 @@ TEST_CASE("the handle undoes a column order") {
   for (const Index tokens : {1, 4})
     for (const Compute compute : {Compute::f32, Compute::int8_per_token}) {
       Matrix x(tokens, 70), y(tokens, 9);
-      for (Index i = 0; i < tokens * 70; ++i) x.data()[i] = static_cast<float>(i * 37 % 255) - 127;  // whole: rounding changes little
+      for (Index i = 0; i < tokens * 70; ++i)
+        x.data()[i] = static_cast<float>(i * 37 % 255) - 127;  // whole: rounding changes little
       Workspace workspace;
       any.matmul(x.view(), y.view(), compute, Serial{}, workspace);
       for (Index t = 0; t < tokens; ++t)

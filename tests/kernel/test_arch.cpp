@@ -58,8 +58,11 @@ void check_dot4(std::mt19937& random) {
   std::int32_t offsets[16];
   for (int trial = 0; trial < 400; ++trial) {
     // Mostly the extremes, where 16-bit sums would saturate.
-    for (auto& v : b) v = static_cast<std::uint8_t>(random() % 4 != 0 ? (random() % 2 != 0 ? MaxByte : 0) : static_cast<int>(random() % (MaxByte + 1)));
-    for (auto& v : x) v = static_cast<std::int8_t>(random() % 4 != 0 ? (random() % 2 != 0 ? 127 : -127) : static_cast<int>(random() % 255) - 127);
+    for (auto& v : b)
+      v = static_cast<std::uint8_t>(random() % 4 != 0 ? (random() % 2 != 0 ? MaxByte : 0)
+                                                      : static_cast<int>(random() % (MaxByte + 1)));
+    for (auto& v : x)
+      v = static_cast<std::int8_t>(random() % 4 != 0 ? (random() % 2 != 0 ? 127 : -127) : static_cast<int>(random() % 255) - 127);
     for (auto& v : offsets) v = static_cast<std::int32_t>(random() % 511) - 255;
     const std::int32_t sum = static_cast<std::int32_t>(random() % 60001) - 30000;
     const Lanes<Arch> found(Arch::template dot4<MaxByte>(Arch::products(offsets, sum), Arch::load_bytes(b), x));
@@ -119,8 +122,9 @@ void check_products(Extents e, unsigned seed) {
     const auto expected = reference::matmul_int8(w, x.view);
     for (Index t = 0; t < tokens; ++t)
       for (Index r = 0; r < e.rows; ++r)
-        REQUIRE(static_cast<double>(y.view()(t, r)) ==
-                Approx(expected[static_cast<std::size_t>(t * e.rows + r)]).epsilon(1e-5).margin(1e-6 * static_cast<double>(e.cols)));
+        REQUIRE(
+            static_cast<double>(y.view()(t, r)) ==
+            Approx(expected[static_cast<std::size_t>(t * e.rows + r)]).epsilon(1e-5).margin(1e-6 * static_cast<double>(e.cols)));
   }
 }
 

@@ -39,7 +39,8 @@ TEST_CASE("shapes that do not fit are refused") {
   const auto w = PackedTensor<misuse::S>::allocate({6, 40}, false, "");
   std::vector<float> x(82), y(14);
   const auto rows = [&](Index tokens, Index cols, Index y_tokens, Index y_cols, Index begin, Index end) {
-    return misuse::complaint([&] { matmul_rows(w, ConstMatrix(x.data(), tokens, cols), MutableMatrix(y.data(), y_tokens, y_cols), begin, end); });
+    return misuse::complaint(
+        [&] { matmul_rows(w, ConstMatrix(x.data(), tokens, cols), MutableMatrix(y.data(), y_tokens, y_cols), begin, end); });
   };
   REQUIRE(has(rows(1, 39, 1, 6, 0, 6), "x has another number of columns"));
   REQUIRE(has(rows(1, 40, 1, 7, 0, 6), "y has another number of columns"));

@@ -10,14 +10,16 @@ TEST_CASE("extreme codes times extreme activations do not saturate or overflow")
         for (const Index tokens : {1, 2, 3, 9}) {
           const Extents e{18, 2100};
           auto q = some_weights<S>(e, 3, fill);
-          for (Affine& a : q.affines) a = {1, S::has_zero_point ? (fill == Fill::lowest ? static_cast<float>((1 << S::bits) - 1) : 0.0f) : 0.0f};
+          for (Affine& a : q.affines)
+            a = {1, S::has_zero_point ? (fill == Fill::lowest ? static_cast<float>((1 << S::bits) - 1) : 0.0f) : 0.0f};
           const auto w = pack(q);
           Matrix x(tokens, e.cols), y(tokens, e.rows);
           std::fill_n(x.data(), x.extents().size(), sign * 127.0f);
           Workspace workspace;
           matmul(w, x.view(), y.view(), Compute::int8_per_token, workspace);
           const auto expected = reference::matmul_int8(w, x.view());
-          for (std::size_t i = 0; i < expected.size(); ++i) REQUIRE(static_cast<double>(y.data()[i]) == Approx(expected[i]).epsilon(1e-6));
+          for (std::size_t i = 0; i < expected.size(); ++i)
+            REQUIRE(static_cast<double>(y.data()[i]) == Approx(expected[i]).epsilon(1e-6));
         }
   };
   extreme(std::type_identity<Scheme<SInt<8>, PerRow, ScaleF32>>{});
@@ -45,7 +47,8 @@ TEST_CASE("integer products are exact: whole numbers come out whole on every ins
       for (Index r = 0; r < e.rows; ++r) {
         long sum = 0;
         for (Index k = 0; k < e.cols; ++k)
-          sum += (q.row(r)[static_cast<std::size_t>(k)] - static_cast<long>(q.affine(r, k / 32).zero)) * static_cast<long>(x(t, k));
+          sum +=
+              (q.row(r)[static_cast<std::size_t>(k)] - static_cast<long>(q.affine(r, k / 32).zero)) * static_cast<long>(x(t, k));
         REQUIRE(std::abs(sum) < 1 << 24);
         REQUIRE(y(t, r) == static_cast<float>(sum));
       }

@@ -30,11 +30,19 @@ inline const std::vector<Layer>& layers() {
       {"algorithm", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
       {"prune", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
       {"kernel", {"core", "format", "scheme", "tensor", "simd", "exec"}},
-      {"model", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel"}},
-      {"train", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel", "model"}},
-      {"steer", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel", "model"}},
-      {"evaluate", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel", "model"}},
-      {"testing", {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel"}},
+      {"model",
+       {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel"}},
+      {"train",
+       {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel",
+        "model"}},
+      {"steer",
+       {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel",
+        "model"}},
+      {"evaluate",
+       {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel",
+        "model"}},
+      {"testing",
+       {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel"}},
   };
   return table;
 }
@@ -55,14 +63,28 @@ inline std::string code_only(std::string_view text) {
       continue;
     }
     if (in == In::code) {
-      if (c == '/' && next == '/') in = In::line_comment;
-      else if (c == '/' && next == '*') in = In::block_comment;
-      else if (c == '"') { in = In::string; continue; }
-      else if (c == '\'' && !std::isalnum(static_cast<unsigned char>(before))) { in = In::character; continue; }
-      else continue;
+      if (c == '/' && next == '/')
+        in = In::line_comment;
+      else if (c == '/' && next == '*')
+        in = In::block_comment;
+      else if (c == '"') {
+        in = In::string;
+        continue;
+      } else if (c == '\'' && !std::isalnum(static_cast<unsigned char>(before))) {
+        in = In::character;
+        continue;
+      } else
+        continue;
     } else if (in == In::string || in == In::character) {
-      if (c == '\\') { out[i] = ' '; if (next != '\n' && i + 1 < out.size()) out[++i] = ' '; continue; }
-      if (c == (in == In::string ? '"' : '\'')) { in = In::code; continue; }
+      if (c == '\\') {
+        out[i] = ' ';
+        if (next != '\n' && i + 1 < out.size()) out[++i] = ' ';
+        continue;
+      }
+      if (c == (in == In::string ? '"' : '\'')) {
+        in = In::code;
+        continue;
+      }
     } else if (in == In::block_comment && c == '/' && before == '*' && i >= 2 && out[i - 1] == ' ') {
       in = In::code;
     }
@@ -77,19 +99,23 @@ inline std::string_view layer_of(std::string_view path) {
 }
 
 inline bool may_name_isa(std::string_view path) {
-  return path.starts_with("simd/") || path.starts_with("kernel/x86/") || path.starts_with("kernel/arm/") || path == "core/config.hpp";
+  return path.starts_with("simd/") || path.starts_with("kernel/x86/") || path.starts_with("kernel/arm/") ||
+         path == "core/config.hpp";
 }
 
 /// Every rule that the header `path` (below include/anybit/, with slashes) breaks, one sentence each.
 inline std::vector<std::string> violations(const std::string& path, std::string_view text) {
   std::vector<std::string> out;
-  const auto say = [&](std::size_t line, const std::string& what) { out.push_back(path + ":" + std::to_string(line) + ": " + what); };
+  const auto say = [&](std::size_t line, const std::string& what) {
+    out.push_back(path + ":" + std::to_string(line) + ": " + what);
+  };
 
   const std::string_view own = layer_of(path);
   const Layer* layer = nullptr;
   for (const Layer& l : layers())
     if (l.name == own) layer = &l;
-  if (!own.empty() && !layer) say(1, "the folder " + std::string(own) + "/ is in no layer: give it a place in tests/layering/layers.hpp");
+  if (!own.empty() && !layer)
+    say(1, "the folder " + std::string(own) + "/ is in no layer: give it a place in tests/layering/layers.hpp");
   if (text.find("#pragma once") == std::string_view::npos) say(1, "#pragma once is missing");
 
   // Include lines are read from the raw text (a quoted path is a string literal), everything else without comments.
@@ -114,7 +140,8 @@ inline std::vector<std::string> violations(const std::string& path, std::string_
         const std::string inner = target.substr(7);
         const std::string_view other = layer_of(inner);
         if (inner == "anybit.hpp" || inner == "fwd.hpp") {
-          if (!own.empty() && inner == "anybit.hpp") say(number, "a layer includes the umbrella header: name the headers it needs");
+          if (!own.empty() && inner == "anybit.hpp")
+            say(number, "a layer includes the umbrella header: name the headers it needs");
         } else if (layer && !other.empty() && other != own &&
                    std::find(layer->may_include.begin(), layer->may_include.end(), other) == layer->may_include.end()) {
           say(number, std::string(own) + "/ includes " + std::string(other) + "/, which is not below it");
@@ -130,7 +157,8 @@ inline std::vector<std::string> violations(const std::string& path, std::string_
       const bool x86 = target.ends_with("mmintrin.h") || target.ends_with("mmintrin.hpp") || target == "immintrin.h" ||
                        target == "x86intrin.h" || target == "intrin.h";
       const bool arm = target.starts_with("arm_");
-      if ((x86 && !path.starts_with("kernel/x86/") && own != "simd") || (arm && !path.starts_with("kernel/arm/") && own != "simd"))
+      if ((x86 && !path.starts_with("kernel/x86/") && own != "simd") ||
+          (arm && !path.starts_with("kernel/arm/") && own != "simd"))
         say(number, "<" + target + "> belongs in kernel/" + (x86 ? "x86" : "arm") + "/");
       continue;
     }

@@ -70,5 +70,7 @@ TEST_CASE("the layering check lets comments, strings and lower layers be", "[lay
                                           "constexpr int million = 1'000'000;\n");
   CAPTURE(joined(found));
   CHECK(found.empty());
-  CHECK(layering::violations("algorithm/a.hpp", "#pragma once\n#include <Eigen/Cholesky>\n#include <anybit/core/eigen_view.hpp>\n").empty());
+  CHECK(
+      layering::violations("algorithm/a.hpp", "#pragma once\n#include <Eigen/Cholesky>\n#include <anybit/core/eigen_view.hpp>\n")
+          .empty());
 }

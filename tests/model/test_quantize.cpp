@@ -23,7 +23,16 @@ Decoder random_decoder(Index kv_heads, bool own_head = false) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
   Decoder d;
-  d.config = {.vocabulary = 61, .dim = 32, .hidden = 56, .blocks = 2, .heads = 4, .kv_heads = kv_heads, .head_dim = 8, .rotary_dim = 8, .context = 64, .rope_factors = {}};
+  d.config = {.vocabulary = 61,
+              .dim = 32,
+              .hidden = 56,
+              .blocks = 2,
+              .heads = 4,
+              .kv_heads = kv_heads,
+              .head_dim = 8,
+              .rotary_dim = 8,
+              .context = 64,
+              .rope_factors = {}};
   const auto linear = [&](Index rows, Index cols) {
     Matrix w(rows, cols);
     for (Index i = 0; i < w.extents().size(); ++i) w.data()[i] = normal(random) / std::sqrt(static_cast<float>(cols));
@@ -37,8 +46,9 @@ Decoder random_decoder(Index kv_heads, bool own_head = false) {
   const DecoderConfig& c = d.config;
   d.token_embedding = linear(c.vocabulary, c.dim);
   for (Index i = 0; i < c.blocks; ++i)
-    d.blocks.push_back({gains(), gains(), linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim), linear(c.kv_width(), c.dim), linear(c.dim, c.query_width()),
-                        linear(c.hidden, c.dim), linear(c.hidden, c.dim), linear(c.dim, c.hidden)});
+    d.blocks.push_back({gains(), gains(), linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim),
+                        linear(c.kv_width(), c.dim), linear(c.dim, c.query_width()), linear(c.hidden, c.dim),
+                        linear(c.hidden, c.dim), linear(c.dim, c.hidden)});
   d.output_norm = gains();
   if (own_head) d.head = linear(c.vocabulary, c.dim);
   REQUIRE(check(d).ok());
@@ -97,7 +107,9 @@ TEST_CASE("scales of inputs are folded into norms and upstream rows: 16-bit weig
 
 TEST_CASE("smoothing leaves o and down alone") {
   const Decoder d = random_decoder(4);
-  const QuantizedModel q = quantize_model(d, calibrated(d, Needs::abs_max), model_recipe("smooth", SmoothQuant{} | Fine{}), pack_embedding(d).value()).value();
+  const QuantizedModel q =
+      quantize_model(d, calibrated(d, Needs::abs_max), model_recipe("smooth", SmoothQuant{} | Fine{}), pack_embedding(d).value())
+          .value();
   for (const QuantizedLayer& layer : q.layers) {
     const bool normed = layer.name.find("attn_output") == std::string::npos && layer.name.find("ffn_down") == std::string::npos;
     CHECK(layer.input_scale.empty() != normed);
@@ -153,9 +165,12 @@ TEST_CASE("evaluation of a model against itself, and layer errors against the de
   // By hand, window 2, second scored position: position 13 predicts token 14.
   KvCache cache(d.config, 25);
   const Matrix all = forward(d, windows.window(2), cache).value();
-  CHECK(reference.nll()[2 * 12 + 1] == Approx(evaluate::negative_log_likelihood(all.view().row(13), windows.window(2)[14])).epsilon(1e-5));
+  CHECK(reference.nll()[2 * 12 + 1] ==
+        Approx(evaluate::negative_log_likelihood(all.view().row(13), windows.window(2)[14])).epsilon(1e-5));
 
-  const QuantizedModel q = quantize_model(d, calibrated(d, Needs::none), model_recipe("int3", Nearest<SInt<3>, PerGroup<32>>{}), pack_embedding(d).value()).value();
+  const QuantizedModel q = quantize_model(d, calibrated(d, Needs::none), model_recipe("int3", Nearest<SInt<3>, PerGroup<32>>{}),
+                                          pack_embedding(d).value())
+                               .value();
   double kl = 0;
   const auto quantized = evaluate::compare(reference, q.decoder, windows, {}).value();
   for (const auto& t : quantized) kl += t.kl;
@@ -165,8 +180,11 @@ TEST_CASE("evaluation of a model against itself, and layer errors against the de
     if (q.layers[i].name == "blk.1.ffn_up.weight") {
       const Matrix& w = *d.blocks[1].up.dense();
       Matrix back(w.rows(), w.cols());
-      for (Index r = 0; r < w.rows(); ++r) q.decoder.blocks[1].up.read_row(r, {back.data() + r * w.cols(), static_cast<std::size_t>(w.cols())});
-      CHECK(errors[i] == Approx(evaluate::output_error(w.view(), back.view(), inputs.at(1, Site::ffn_gate_up, Needs::samples).samples())).epsilon(1e-4));
+      for (Index r = 0; r < w.rows(); ++r)
+        q.decoder.blocks[1].up.read_row(r, {back.data() + r * w.cols(), static_cast<std::size_t>(w.cols())});
+      CHECK(errors[i] ==
+            Approx(evaluate::output_error(w.view(), back.view(), inputs.at(1, Site::ffn_gate_up, Needs::samples).samples()))
+                .epsilon(1e-4));
     }
 }
 

@@ -56,7 +56,8 @@ TEST_CASE("presets have names of their own") {
 TEST_CASE("E8M0 takes the scale that the Microscaling specification takes for E2M1") {
   // floor(log2(largest)) - 2, computed by ilogb, for every kind of mantissa and every exponent that the scale can hold.
   for (int e = -120; e < 128; ++e)
-    for (const float m : {1.0f, std::nextafter(1.0f, 2.0f), 1.25f, std::nextafter(1.5f, 1.0f), 1.5f, 1.7f, std::nextafter(2.0f, 1.0f)}) {
+    for (const float m :
+         {1.0f, std::nextafter(1.0f, 2.0f), 1.25f, std::nextafter(1.5f, 1.0f), 1.5f, 1.7f, std::nextafter(2.0f, 1.0f)}) {
       const float largest = std::ldexp(m, e);
       Affine a = Minifloat<2, 1>::fit({&largest, 1});
       ScaleE8M0::round_trip({&a.scale, 1});
@@ -99,7 +100,8 @@ TEST_CASE("int8 in groups of 32 holds llama.cpp's Q8_0 exactly") {
       const Affine fitted = S::format::fit(w);
       wrong_scales += ScaleF16::encode(fitted.scale) != their_bits && their_bits < 0x7C00;  // theirs may overflow to infinity
       for (std::size_t i = 0; i < 32; ++i) {
-        wrong_values += !(dequantize_value<S::format>(b[2 + i], {f16_to_f32(their_bits), 0}) == truth[block * 32 + i]) && their_bits < 0x7C00;
+        wrong_values +=
+            !(dequantize_value<S::format>(b[2 + i], {f16_to_f32(their_bits), 0}) == truth[block * 32 + i]) && their_bits < 0x7C00;
         // ggml divides by the scale before it is rounded to half.
         const int difference = S::format::to_int(quantize_value<S::format>(w[i], fitted)) - S::format::to_int(b[2 + i]);
         wrong_codes += difference != 0;

@@ -16,7 +16,9 @@ using namespace anybit;
 namespace {
 
 struct Bytes {
-  explicit Bytes(Index n, std::byte fill = {}) : size(n), data(new std::byte[static_cast<std::size_t>(n)]) { std::fill_n(data.get(), n, fill); }
+  explicit Bytes(Index n, std::byte fill = {}) : size(n), data(new std::byte[static_cast<std::size_t>(n)]) {
+    std::fill_n(data.get(), n, fill);
+  }
   Index size;
   std::unique_ptr<std::byte[]> data;
 };
@@ -48,7 +50,9 @@ std::unique_ptr<C[]> exact_copy(const std::vector<C>& v) {
   return p;
 }
 
-bool same(const Bytes& a, const Bytes& b) { return a.size == b.size && std::equal(a.data.get(), a.data.get() + a.size, b.data.get()); }
+bool same(const Bytes& a, const Bytes& b) {
+  return a.size == b.size && std::equal(a.data.get(), a.data.get() + a.size, b.data.get());
+}
 
 const std::array<Index, 4> long_lengths{577, 1024, 4096 + 3, 11008};
 std::vector<Index> lengths() {

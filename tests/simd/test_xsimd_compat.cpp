@@ -29,8 +29,9 @@ std::vector<float> ramp(float from, float step) {
 TEST_CASE("simd: arithmetic works lane by lane") {
   const auto a = ramp(-3.25f, 1.5f), b = ramp(2, -0.75f), c = ramp(0.5f, 0.125f);
   const sv::f32 va = sv::load(a.data()), vb = sv::load(b.data()), vc = sv::load(c.data());
-  const auto sum = values(va + vb), product = values(va * vb), fused = values(sv::fma(va, vb, vc)), largest = values(sv::max(va, vb)),
-             least = values(sv::min(va, vb)), magnitude = values(sv::abs(va)), chosen = values(sv::select_greater(va, vb, vc, va));
+  const auto sum = values(va + vb), product = values(va * vb), fused = values(sv::fma(va, vb, vc)),
+             largest = values(sv::max(va, vb)), least = values(sv::min(va, vb)), magnitude = values(sv::abs(va)),
+             chosen = values(sv::select_greater(va, vb, vc, va));
   for (std::size_t i = 0; i < lanes; ++i) {
     CHECK(sum[i] == a[i] + b[i]);
     CHECK(product[i] == a[i] * b[i]);
@@ -53,7 +54,8 @@ TEST_CASE("simd: arithmetic works lane by lane") {
 }
 
 TEST_CASE("simd: rounding goes to the nearest integer, ties to even") {
-  const float ties[] = {0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, 2.4999998f, -7.51f, 0, 1e6f, -1e6f, 3.5f, 4.5f, -3.5f, -4.5f, 0.49999997f};
+  const float ties[] = {0.5f, 1.5f, 2.5f,  -0.5f, -1.5f, -2.5f, 2.4999998f, -7.51f,
+                        0,    1e6f, -1e6f, 3.5f,  4.5f,  -3.5f, -4.5f,      0.49999997f};
   for (std::size_t at = 0; at + lanes <= std::size(ties); at += lanes) {
     const auto integers = values(sv::round_to_i32(sv::load(ties + at)));
     const auto floats = values(sv::round(sv::load(ties + at)));
@@ -96,7 +98,8 @@ TEST_CASE("simd: widening loads are exact") {
     i8[i] = static_cast<std::int8_t>(static_cast<int>(17 * i) - 128);
     u16[i] = static_cast<std::uint16_t>(65535 - 4000 * i);
   }
-  const auto from_u8 = values(sv::load_i32(u8.get())), from_i8 = values(sv::load_i32(i8.get())), from_u16 = values(sv::load_i32(u16.get()));
+  const auto from_u8 = values(sv::load_i32(u8.get())), from_i8 = values(sv::load_i32(i8.get())),
+             from_u16 = values(sv::load_i32(u16.get()));
   const auto floats = values(sv::load_f32(i8.get()));
   for (std::size_t i = 0; i < lanes; ++i) {
     CHECK(from_u8[i] == u8[i]);
@@ -138,7 +141,8 @@ void check_table() {
   for (std::int32_t start = 0; start < N; ++start) {
     std::vector<std::int32_t> index(lanes);
     for (std::size_t i = 0; i < lanes; ++i) index[i] = (start + static_cast<std::int32_t>(i) * 5) % N;
-    const auto found = values(lookup[sv::load(index.data())]), gathered = values(sv::gather(table.data(), sv::load(index.data())));
+    const auto found = values(lookup[sv::load(index.data())]),
+               gathered = values(sv::gather(table.data(), sv::load(index.data())));
     for (std::size_t i = 0; i < lanes; ++i) {
       CHECK(found[i] == table[static_cast<std::size_t>(index[i])]);
       CHECK(gathered[i] == table[static_cast<std::size_t>(index[i])]);

@@ -24,10 +24,10 @@ inline std::optional<std::string> test_data(const std::string& relative) {
 }  // namespace test_support
 
 /// Names the file in `variable` or ends the test case, saying so.
-#define ANYBIT_TEST_DATA_OR_SKIP(variable, relative)                                              \
-  const auto variable##_found = test_support::test_data(relative);                                \
-  if (!variable##_found) {                                                                        \
+#define ANYBIT_TEST_DATA_OR_SKIP(variable, relative)                                               \
+  const auto variable##_found = test_support::test_data(relative);                                 \
+  if (!variable##_found) {                                                                         \
     WARN("skipped: " relative " is not present (set ANYBIT_TEST_DATA to the folder that has it)"); \
-    return;                                                                                       \
-  }                                                                                               \
+    return;                                                                                        \
+  }                                                                                                \
   const std::string variable = *variable##_found

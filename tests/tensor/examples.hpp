@@ -28,22 +28,28 @@ inline anybit::Matrix weights(anybit::Extents e, std::uint32_t seed) {
 }
 
 /// Shapes with ragged groups, single rows and columns, and nothing.
-inline const std::vector<anybit::Extents> shapes{{1, 1}, {1, 7}, {3, 1}, {5, 31}, {4, 64}, {3, 130}, {2, 257}, {7, 300}, {0, 5}, {4, 0}, {0, 0}};
+inline const std::vector<anybit::Extents> shapes{{1, 1},   {1, 7},   {3, 1}, {5, 31}, {4, 64}, {3, 130},
+                                                 {2, 257}, {7, 300}, {0, 5}, {4, 0},  {0, 0}};
 
 using anybit::Scheme;
 /// Every format, granularity, scale store and layout at least once, odd group sizes among them.
 using Schemes = anybit::TypeList<
-    Scheme<anybit::Superfloat<1>>, Scheme<anybit::Superfloat<2>, anybit::PerGroup<32>>, Scheme<anybit::Superfloat<3>, anybit::PerGroup<7>>,
-    Scheme<anybit::Superfloat<4>, anybit::PerRow, anybit::ScaleF32>, Scheme<anybit::Superfloat<5>>, Scheme<anybit::Superfloat<6>, anybit::PerGroup<100>, anybit::ScaleBF16>,
-    Scheme<anybit::Superfloat<7>, anybit::PerTensor, anybit::ScaleF32>, Scheme<anybit::Superfloat<8>>, Scheme<anybit::Superfloat<9>>,
-    Scheme<anybit::Superfloat<12>, anybit::PerGroup<33>>, Scheme<anybit::Superfloat<16>, anybit::PerRow>,
-    Scheme<anybit::SuperfloatPublished<8>, anybit::PerTensor, anybit::NoScale>, Scheme<anybit::SInt<1>>, Scheme<anybit::SInt<2>, anybit::PerGroup<64>>,
-    Scheme<anybit::SInt<3>>, Scheme<anybit::SInt<4>>, Scheme<anybit::SInt<8>, anybit::PerRow, anybit::ScaleF32>, Scheme<anybit::SInt<11>>,
-    Scheme<anybit::UInt<1>, anybit::PerGroup<16>>, Scheme<anybit::UInt<2>>, Scheme<anybit::UInt<3>, anybit::PerGroup<1>>, Scheme<anybit::UInt<4>, anybit::PerGroup<32>>,
-    Scheme<anybit::UInt<5>, anybit::PerTensor>, Scheme<anybit::UInt<8>, anybit::PerRow>, Scheme<anybit::UInt<10>>,
-    Scheme<anybit::Nf4, anybit::PerGroup<64>, anybit::DoubleQuant<256>>, Scheme<anybit::Fp4, anybit::PerGroup<64>, anybit::ScaleF32>,
-    Scheme<anybit::Minifloat<2, 1>, anybit::PerGroup<32>, anybit::ScaleE8M0>, Scheme<anybit::Minifloat<4, 3>>, Scheme<anybit::Minifloat<5, 2>>,
-    Scheme<anybit::Minifloat<3, 2>>, Scheme<anybit::Ternary, anybit::PerTensor, anybit::ScaleF32, anybit::Base3>,
+    Scheme<anybit::Superfloat<1>>, Scheme<anybit::Superfloat<2>, anybit::PerGroup<32>>,
+    Scheme<anybit::Superfloat<3>, anybit::PerGroup<7>>, Scheme<anybit::Superfloat<4>, anybit::PerRow, anybit::ScaleF32>,
+    Scheme<anybit::Superfloat<5>>, Scheme<anybit::Superfloat<6>, anybit::PerGroup<100>, anybit::ScaleBF16>,
+    Scheme<anybit::Superfloat<7>, anybit::PerTensor, anybit::ScaleF32>, Scheme<anybit::Superfloat<8>>,
+    Scheme<anybit::Superfloat<9>>, Scheme<anybit::Superfloat<12>, anybit::PerGroup<33>>,
+    Scheme<anybit::Superfloat<16>, anybit::PerRow>, Scheme<anybit::SuperfloatPublished<8>, anybit::PerTensor, anybit::NoScale>,
+    Scheme<anybit::SInt<1>>, Scheme<anybit::SInt<2>, anybit::PerGroup<64>>, Scheme<anybit::SInt<3>>, Scheme<anybit::SInt<4>>,
+    Scheme<anybit::SInt<8>, anybit::PerRow, anybit::ScaleF32>, Scheme<anybit::SInt<11>>,
+    Scheme<anybit::UInt<1>, anybit::PerGroup<16>>, Scheme<anybit::UInt<2>>, Scheme<anybit::UInt<3>, anybit::PerGroup<1>>,
+    Scheme<anybit::UInt<4>, anybit::PerGroup<32>>, Scheme<anybit::UInt<5>, anybit::PerTensor>,
+    Scheme<anybit::UInt<8>, anybit::PerRow>, Scheme<anybit::UInt<10>>,
+    Scheme<anybit::Nf4, anybit::PerGroup<64>, anybit::DoubleQuant<256>>,
+    Scheme<anybit::Fp4, anybit::PerGroup<64>, anybit::ScaleF32>,
+    Scheme<anybit::Minifloat<2, 1>, anybit::PerGroup<32>, anybit::ScaleE8M0>, Scheme<anybit::Minifloat<4, 3>>,
+    Scheme<anybit::Minifloat<5, 2>>, Scheme<anybit::Minifloat<3, 2>>,
+    Scheme<anybit::Ternary, anybit::PerTensor, anybit::ScaleF32, anybit::Base3>,
     Scheme<anybit::Ternary, anybit::PerGroup<128>, anybit::ScaleF16, anybit::Base3>, Scheme<anybit::Ternary>>;
 
 }  // namespace examples

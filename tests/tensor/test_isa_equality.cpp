@@ -82,7 +82,8 @@ TEST_CASE("isa equality: codes, packed bytes and dequantized weights are those r
   for_each_type(examples::Schemes{}, [&]<class S>() {
     const std::uint64_t found = fingerprint<S>();
     char line[160];
-    std::snprintf(line, sizeof line, "    {\"%s\", 0x%016llX},", std::string(S::name.view()).c_str(), static_cast<unsigned long long>(found));
+    std::snprintf(line, sizeof line, "    {\"%s\", 0x%016llX},", std::string(S::name.view()).c_str(),
+                  static_cast<unsigned long long>(found));
     INFO("the line for this build is" << line);
     REQUIRE(i < std::size(expected));
     CHECK(expected[i].scheme == std::string(S::name.view()));

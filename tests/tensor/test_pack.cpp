@@ -34,7 +34,8 @@ Matrix defined_weights(const QuantizedMatrix<S>& q) {
   for (Index r = 0; r < q.extents.rows; ++r)
     for (Index c = 0; c < q.extents.cols; ++c) {
       const Index original = q.column_order.empty() ? c : static_cast<Index>(q.column_order[static_cast<std::size_t>(c)]);
-      m(r, original) = dequantize_value<typename S::format>(q.row(r)[static_cast<std::size_t>(c)], q.affine(r, c / S::granularity::group_cols(q.extents.cols)));
+      m(r, original) = dequantize_value<typename S::format>(q.row(r)[static_cast<std::size_t>(c)],
+                                                            q.affine(r, c / S::granularity::group_cols(q.extents.cols)));
     }
   return m;
 }
@@ -245,7 +246,8 @@ TEST_CASE("packed tensor: bytes of another scheme are refused by name") {
   REQUIRE(copy);
   const auto wrong = PackedTensor<S>::from(*std::move(copy));
   REQUIRE_FALSE(wrong);
-  CHECK(wrong.error().message == "packed tensor: holds scheme 'superfloat5/g128/f16/bits', not 'uint4/g32/f16/bits'; open it with that scheme");
+  CHECK(wrong.error().message ==
+        "packed tensor: holds scheme 'superfloat5/g128/f16/bits', not 'uint4/g32/f16/bits'; open it with that scheme");
 }
 
 TEST_CASE("packed tensor: an owned copy outlives the bytes it was made from") {

@@ -30,7 +30,9 @@ struct Thirds {
   static constexpr int bits = 5;
   static constexpr auto name = FixedString("thirds");
   static constexpr float step = 1.0f / 3;
-  static Code encode(float x) { return static_cast<Code>(!(x > -5) ? 0 : x >= 16.0f / 3 ? 31 : static_cast<int>(std::nearbyint(x * 3)) + 15); }
+  static Code encode(float x) {
+    return static_cast<Code>(!(x > -5) ? 0 : x >= 16.0f / 3 ? 31 : static_cast<int>(std::nearbyint(x * 3)) + 15);
+  }
   static constexpr std::int32_t to_int(Code c) { return c - 15; }
   static constexpr float decode(Code c) { return static_cast<float>(c - 15) / 3; }
   static Affine fit(std::span<const float> v) { return fit_abs_max(v, 5.0f); }
@@ -65,8 +67,15 @@ struct Periodic {
 template <Format F>
 std::vector<float> critical_values(float scale) {
   constexpr float inf = std::numeric_limits<float>::infinity();
-  std::vector<float> v{0.0f, -0.0f, inf, -inf, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::max(),
-                       -std::numeric_limits<float>::max(), std::numeric_limits<float>::denorm_min(), -std::numeric_limits<float>::denorm_min()};
+  std::vector<float> v{0.0f,
+                       -0.0f,
+                       inf,
+                       -inf,
+                       std::numeric_limits<float>::quiet_NaN(),
+                       std::numeric_limits<float>::max(),
+                       -std::numeric_limits<float>::max(),
+                       std::numeric_limits<float>::denorm_min(),
+                       -std::numeric_limits<float>::denorm_min()};
   std::vector<float> levels;
   for (unsigned c = 0; c < std::min(1u << F::bits, 4096u); ++c) levels.push_back(F::decode(static_cast<Code>(c)));
   std::sort(levels.begin(), levels.end());
@@ -139,7 +148,9 @@ QuantizedMatrix<S> defined_nearest(ConstMatrix w) {
   using G = typename S::granularity;
   QuantizedMatrix<S> q(w.extents());
   std::vector<std::vector<float>> members(q.affines.size());
-  const auto affine_of = [&](Index r, Index c) { return static_cast<std::size_t>(G::index(w.extents(), r, c / G::group_cols(w.cols))); };
+  const auto affine_of = [&](Index r, Index c) {
+    return static_cast<std::size_t>(G::index(w.extents(), r, c / G::group_cols(w.cols)));
+  };
   for (Index r = 0; r < w.rows; ++r)
     for (Index c = 0; c < w.cols; ++c) members[affine_of(r, c)].push_back(w(r, c));
   std::vector<float> scales(members.size());
@@ -151,7 +162,8 @@ QuantizedMatrix<S> defined_nearest(ConstMatrix w) {
   for (std::size_t i = 0; i < members.size(); ++i) q.affines[i].scale = scales[i];
   for (Index r = 0; r < w.rows; ++r)
     for (Index c = 0; c < w.cols; ++c)
-      q.row(r)[static_cast<std::size_t>(c)] = static_cast<typename S::code>(quantize_value<F>(w(r, c), q.affines[affine_of(r, c)]));
+      q.row(r)[static_cast<std::size_t>(c)] =
+          static_cast<typename S::code>(quantize_value<F>(w(r, c), q.affines[affine_of(r, c)]));
   return q;
 }
 

@@ -18,7 +18,9 @@ struct Backwards {
   static constexpr auto name = FixedString("backwards");
   static constexpr Index granule = 1;
   template <int Bits>
-  static constexpr Index packed_bytes(Index n) { return n; }
+  static constexpr Index packed_bytes(Index n) {
+    return n;
+  }
   template <int Bits>
   static void pack(std::span<const StoredCode<Bits>> codes, std::byte* out) {
     for (std::size_t i = 0; i < codes.size(); ++i) out[codes.size() - 1 - i] = static_cast<std::byte>(codes[i]);

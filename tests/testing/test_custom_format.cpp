@@ -54,8 +54,10 @@ struct Squares10 {
     if (!(x == x)) x = 0;
     while (low < high) {
       const int middle = (low + high + 1) / 2;
-      if (decode(static_cast<Code>(middle)) <= x) low = middle;
-      else high = middle - 1;
+      if (decode(static_cast<Code>(middle)) <= x)
+        low = middle;
+      else
+        high = middle - 1;
     }
     if (low < 1023 && decode(static_cast<Code>(low + 1)) - x < x - decode(static_cast<Code>(low))) ++low;
     return static_cast<Code>(low);
@@ -135,5 +137,9 @@ TEST_CASE("a stranger's codebook is packed, multiplied and saved") {
   check_everywhere<Scheme<theirs::NonLinear4, PerGroup<32>, ScaleF16>>(0.012f);
   check_everywhere<Scheme<theirs::NonLinear4, PerRow, DoubleQuant<256>>>(0.012f);
 }
-TEST_CASE("a stranger's whole-number levels are packed, multiplied and saved") { check_everywhere<Scheme<theirs::Odd3, PerGroup<32>, ScaleF16>>(0.016f); }
-TEST_CASE("a stranger's wide format is packed, multiplied and saved") { check_everywhere<Scheme<theirs::Squares10, PerGroup<20>, ScaleF32>>(0.001f); }
+TEST_CASE("a stranger's whole-number levels are packed, multiplied and saved") {
+  check_everywhere<Scheme<theirs::Odd3, PerGroup<32>, ScaleF16>>(0.016f);
+}
+TEST_CASE("a stranger's wide format is packed, multiplied and saved") {
+  check_everywhere<Scheme<theirs::Squares10, PerGroup<20>, ScaleF32>>(0.001f);
+}

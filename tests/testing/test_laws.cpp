@@ -18,7 +18,9 @@ bool mentions(const Violation& v, std::string_view text) { return v.find(text) !
 struct Honest : SInt<4> {};
 
 struct TruncatingInt : SInt<4> {
-  static constexpr Code encode(float x) { return SInt<4>::encode(x == x ? static_cast<float>(static_cast<int>(x > 100 ? 100 : x < -100 ? -100 : x)) : 0.0f); }
+  static constexpr Code encode(float x) {
+    return SInt<4>::encode(x == x ? static_cast<float>(static_cast<int>(x > 100 ? 100 : x < -100 ? -100 : x)) : 0.0f);
+  }
 };
 struct WrappingInt : SInt<4> {
   static constexpr Code encode(float x) { return x > 7 && x < 1e6f ? Code{8} : SInt<4>::encode(x); }
@@ -95,7 +97,9 @@ struct SetsUnusedBit : BitStream {
 };
 struct IgnoresFirst : BitStream {
   template <int Bits>
-  static void unpack(const std::byte* in, Index n, Index, std::span<StoredCode<Bits>> out) { BitStream::unpack<Bits>(in, n, 0, out); }
+  static void unpack(const std::byte* in, Index n, Index, std::span<StoredCode<Bits>> out) {
+    BitStream::unpack<Bits>(in, n, 0, out);
+  }
 };
 
 }  // namespace

@@ -39,7 +39,8 @@ class Run {
     REQUIRE(shell(std::string(MAKE_TINY_MODEL) + " " + model()).exit_code == 0);
     write("text.txt", [] {
       std::string text;
-      for (int i = 0; i < 600; ++i) text += "Line " + std::to_string(i * i) + " of a text that goes on and on.\n" + (i % 5 ? "" : "\n");
+      for (int i = 0; i < 600; ++i)
+        text += "Line " + std::to_string(i * i) + " of a text that goes on and on.\n" + (i % 5 ? "" : "\n");
       return text;
     }());
   }
@@ -50,7 +51,8 @@ class Run {
 
   Outcome tool(const std::string& arguments) const { return shell(std::string(QUANTIZE_MODEL) + " " + arguments); }
   Outcome on_text(const std::string& arguments) const {
-    return tool(model() + " --calibrate " + path("text.txt") + " --evaluate " + path("text.txt") + " --tokens 128 --calibration-tokens 256 " + arguments);
+    return tool(model() + " --calibrate " + path("text.txt") + " --evaluate " + path("text.txt") +
+                " --tokens 128 --calibration-tokens 256 " + arguments);
   }
 
  private:
@@ -69,7 +71,8 @@ TEST_CASE("every recipe of the table runs, and two runs differ in times alone") 
   const Run run;
   nlohmann::json reports[2];
   for (int i = 0; i < 2; ++i) {
-    const Outcome o = run.on_text("--quick --threads " + std::to_string(i + 1) + " --json " + run.path("r.json") + " --svg " + run.path("r.svg"));
+    const Outcome o = run.on_text("--quick --threads " + std::to_string(i + 1) + " --json " + run.path("r.json") + " --svg " +
+                                  run.path("r.svg"));
     INFO(o.err);
     REQUIRE(o.exit_code == 0);
     CHECK(contains(o.out, "nearest-sf5-g128"));
@@ -81,8 +84,20 @@ TEST_CASE("every recipe of the table runs, and two runs differ in times alone") 
   REQUIRE(rows.size() == recipes.all().size() + 1);
   CHECK(rows[0].at("recipe") == "reference");
   CHECK(rows[0].at("kl_mean") == 0);
-  const std::set<std::string> keys{"recipe", "bits_per_weight_linears", "bits_per_weight_file", "bytes", "layer_error_mean", "layer_error_worst", "layer_error_worst_name",
-                                   "perplexity", "perplexity_ratio", "kl_mean", "same_top_percent", "prompt_tokens_per_s", "decode_tokens_per_s", "quantize_s"};
+  const std::set<std::string> keys{"recipe",
+                                   "bits_per_weight_linears",
+                                   "bits_per_weight_file",
+                                   "bytes",
+                                   "layer_error_mean",
+                                   "layer_error_worst",
+                                   "layer_error_worst_name",
+                                   "perplexity",
+                                   "perplexity_ratio",
+                                   "kl_mean",
+                                   "same_top_percent",
+                                   "prompt_tokens_per_s",
+                                   "decode_tokens_per_s",
+                                   "quantize_s"};
   for (std::size_t r = 0; r < rows.size(); ++r) {
     std::set<std::string> has;
     for (const auto& [key, value] : rows[r].items()) {
@@ -130,7 +145,9 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
   const Run run;
   run.write("short.txt", "Too short.\n");
   run.write("empty.txt", "");
-  run.write("latin1.txt", "Gr\xfc\xdf" "e");
+  run.write("latin1.txt",
+            "Gr\xfc\xdf"
+            "e");
   run.write("noise.gguf", "GGUF and then nothing that makes sense");
   run.write("file", "");
   const std::string texts = " --calibrate " + run.path("text.txt") + " --evaluate ";
@@ -184,6 +201,8 @@ TEST_CASE("words near each other, and texts cut in two") {
 
 #include "support/catch.hpp"
 
-TEST_CASE("the tool") { WARN("skipped: quantize_model is not built (it needs CLI11 and nlohmann-json, and ANYBIT_BUILD_EXAMPLES)"); }
+TEST_CASE("the tool") {
+  WARN("skipped: quantize_model is not built (it needs CLI11 and nlohmann-json, and ANYBIT_BUILD_EXAMPLES)");
+}
 
 #endif

@@ -14,11 +14,11 @@ namespace anybit::inline ANYBIT_ABI {
 /// describe()  its name and options for reports and provenance: "gptq(damp=0.01)"
 /// quantize    chooses codes and affines, the latter as stored. Bad data is an error that names the place.
 template <class A>
-concept Algorithm = AnyScheme<typename A::scheme> &&
-    requires(const A a, ConstMatrix w, const Stats& stats, const QuantizeOptions& options) {
-  { A::needs } -> std::convertible_to<Needs>;
-  { a.describe() } -> std::convertible_to<std::string>;
-  { a.quantize(w, stats, options) } -> std::same_as<Result<Quantized<typename A::scheme>>>;
-};
+concept Algorithm =
+    AnyScheme<typename A::scheme> && requires(const A a, ConstMatrix w, const Stats& stats, const QuantizeOptions& options) {
+      { A::needs } -> std::convertible_to<Needs>;
+      { a.describe() } -> std::convertible_to<std::string>;
+      { a.quantize(w, stats, options) } -> std::same_as<Result<Quantized<typename A::scheme>>>;
+    };
 
 }  // namespace anybit::inline ANYBIT_ABI

@@ -88,7 +88,8 @@ struct Gptq {
   bool run(ConstMatrix w, MatrixView<const double> h, const QuantizeOptions& options, QuantizedMatrix<scheme>& q,
            Report& report) const {
     const Index n = w.cols;
-    const auto prepared = gptq::prepare<double>(w, h, static_cast<double>(damp), static_cast<double>(dead_diagonal), act_order, report);
+    const auto prepared =
+        gptq::prepare<double>(w, h, static_cast<double>(damp), static_cast<double>(dead_diagonal), act_order, report);
     if (!prepared) return false;
     const auto& order = prepared->order;
 

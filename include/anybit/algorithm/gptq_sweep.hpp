@@ -29,7 +29,11 @@ template <class Real = float>
 class Tile {
  public:
   Tile(MatrixView<const Real> rows, const Factor& factor)
-      : factor_(factor), original_(size(rows.cols)), error_(size(rows.cols)), compensated_(size(rows.cols)), codes_(size(rows.cols)) {
+      : factor_(factor),
+        original_(size(rows.cols)),
+        error_(size(rows.cols)),
+        compensated_(size(rows.cols)),
+        codes_(size(rows.cols)) {
     for (Index r = 0; r < rows.rows; ++r)
       for (Index k = 0; k < rows.cols; ++k) column(original_, k)[r] = rows(r, k);
   }

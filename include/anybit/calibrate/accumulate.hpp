@@ -19,7 +19,8 @@ void add_block(MatrixView<const Real> x, std::vector<double>& total) {
   // Each channel is brought below 1 by a power of two, so that no product leaves float's range; that costs no precision.
   std::vector<double> unit(static_cast<std::size_t>(n), 0);
   for (Index t = 0; t < x.rows; ++t)
-    for (Index j = 0; j < n; ++j) unit[static_cast<std::size_t>(j)] = std::max(unit[static_cast<std::size_t>(j)], std::fabs(double{x(t, j)}));
+    for (Index j = 0; j < n; ++j)
+      unit[static_cast<std::size_t>(j)] = std::max(unit[static_cast<std::size_t>(j)], std::fabs(double{x(t, j)}));
   for (double& u : unit) u = u > 0 ? std::ldexp(1.0, std::ilogb(u) + 1) : 1.0;
   Matrix scaled(x);
   for (Index t = 0; t < x.rows; ++t)

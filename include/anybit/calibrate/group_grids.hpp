@@ -40,7 +40,8 @@ Status check_limits(ConstMatrix w, ConstMatrix limits) {
 /// A weight cut off at its group's limit.
 ANYBIT_INLINE float clipped(float w, float limit) { return std::clamp(w, -limit, limit); }
 /// `values` of group g of row r cut off at its limit, if there are limits; then they stand in `cut`.
-inline std::span<const float> cut_off(std::span<const float> values, ConstMatrix limits, Index r, Index g, std::vector<float>& cut) {
+inline std::span<const float> cut_off(std::span<const float> values, ConstMatrix limits, Index r, Index g,
+                                      std::vector<float>& cut) {
   if (limits.rows == 0) return values;
   cut.assign(values.begin(), values.end());
   for (float& v : cut) v = clipped(v, limits(r, g));

@@ -55,10 +55,9 @@
 #ifndef ANYBIT_CHECK
 #include <cstdio>
 #include <cstdlib>
-#define ANYBIT_CHECK(condition, message)                                                                      \
-  ((condition) ? static_cast<void>(0)                                                                         \
-               : (std::fprintf(stderr, "%s:%d: anybit: %s [%s]\n", __FILE__, __LINE__, message, #condition), \
-                  std::abort()))
+#define ANYBIT_CHECK(condition, message) \
+  ((condition) ? static_cast<void>(0)    \
+               : (std::fprintf(stderr, "%s:%d: anybit: %s [%s]\n", __FILE__, __LINE__, message, #condition), std::abort()))
 #endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__

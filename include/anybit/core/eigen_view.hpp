@@ -13,15 +13,17 @@ using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::Ro
 /// View of a row-major Eigen matrix, block or map with unit inner stride. No copy, ever.
 template <class Derived>
 auto as_view(Eigen::DenseBase<Derived>& m) {
-  static_assert(Derived::IsRowMajor || Derived::ColsAtCompileTime == 1,
-                "anybit: as_view needs a row-major Eigen matrix; declare it Eigen::RowMajor (a column-major one would have to be copied)");
+  static_assert(
+      Derived::IsRowMajor || Derived::ColsAtCompileTime == 1,
+      "anybit: as_view needs a row-major Eigen matrix; declare it Eigen::RowMajor (a column-major one would have to be copied)");
   static_assert(Derived::InnerStrideAtCompileTime == 1, "anybit: as_view needs unit inner stride");
   return MatrixView<typename Derived::Scalar>(m.derived().data(), m.rows(), m.cols(), m.derived().outerStride());
 }
 template <class Derived>
 auto as_view(const Eigen::DenseBase<Derived>& m) {
-  static_assert(Derived::IsRowMajor || Derived::ColsAtCompileTime == 1,
-                "anybit: as_view needs a row-major Eigen matrix; declare it Eigen::RowMajor (a column-major one would have to be copied)");
+  static_assert(
+      Derived::IsRowMajor || Derived::ColsAtCompileTime == 1,
+      "anybit: as_view needs a row-major Eigen matrix; declare it Eigen::RowMajor (a column-major one would have to be copied)");
   static_assert(Derived::InnerStrideAtCompileTime == 1, "anybit: as_view needs unit inner stride");
   return MatrixView<const typename Derived::Scalar>(m.derived().data(), m.rows(), m.cols(), m.derived().outerStride());
 }

@@ -29,9 +29,13 @@ constexpr FixedString<A + B> operator+(const FixedString<A>& a, const FixedStrin
   return r;
 }
 template <std::size_t A, std::size_t M>
-constexpr auto operator+(const FixedString<A>& a, const char (&b)[M]) { return a + FixedString<M - 1>(b); }
+constexpr auto operator+(const FixedString<A>& a, const char (&b)[M]) {
+  return a + FixedString<M - 1>(b);
+}
 template <std::size_t M, std::size_t B>
-constexpr auto operator+(const char (&a)[M], const FixedString<B>& b) { return FixedString<M - 1>(a) + b; }
+constexpr auto operator+(const char (&a)[M], const FixedString<B>& b) {
+  return FixedString<M - 1>(a) + b;
+}
 
 /// The decimal digits of V >= 0.
 template <long V>

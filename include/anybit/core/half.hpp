@@ -24,7 +24,7 @@ constexpr ANYBIT_INLINE std::uint16_t f32_to_f16(float x) {
   const std::uint32_t sign = (u >> 16) & 0x8000u, a = u & 0x7FFFFFFFu;
   if (a > 0x7F800000u) return static_cast<std::uint16_t>(sign | 0x7E00u | ((a >> 13) & 0x3FFu));
   if (a >= 0x477FF000u) return static_cast<std::uint16_t>(sign | 0x7C00u);  // 65520 and above round to infinity
-  if (a < 0x38800000u) {  // below 2^-14: subnormal half, a multiple of 2^-24
+  if (a < 0x38800000u) {                                                    // below 2^-14: subnormal half, a multiple of 2^-24
     const float scaled = std::bit_cast<float>(a) * 0x1p24f;
     auto q = static_cast<std::uint32_t>(scaled);
     const float rest = scaled - static_cast<float>(q);

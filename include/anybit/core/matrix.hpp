@@ -13,7 +13,8 @@ class Matrix {
       : buffer_(static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols) * sizeof(float)), rows_(rows), cols_(cols) {}
   explicit Matrix(ConstMatrix v) : Matrix(v.rows, v.cols) {
     if (v.cols == 0) return;
-    for (Index r = 0; r < v.rows; ++r) std::memcpy(data() + r * cols_, v.data + r * v.stride, static_cast<std::size_t>(cols_) * sizeof(float));
+    for (Index r = 0; r < v.rows; ++r)
+      std::memcpy(data() + r * cols_, v.data + r * v.stride, static_cast<std::size_t>(cols_) * sizeof(float));
   }
 
   Index rows() const { return rows_; }

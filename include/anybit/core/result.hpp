@@ -10,15 +10,15 @@
 namespace anybit::inline ANYBIT_ABI {
 
 enum class ErrorCode {
-  invalid_argument,  ///< a value outside its range
-  shape_mismatch,    ///< data of another size than its partner's
-  corrupt_data,      ///< bytes that contradict themselves: truncated, overlapping, overflowing, wrong magic
-  unsupported,       ///< well formed, but nothing here can read or do it
-  not_finite,        ///< NaN or infinity where numbers are needed
-  insufficient_data, ///< too few tokens, empty text
-  numerical,         ///< a factorization failed for good
-  io,                ///< the operating system said no
-  degraded,          ///< strict mode: a fallback would have been taken
+  invalid_argument,   ///< a value outside its range
+  shape_mismatch,     ///< data of another size than its partner's
+  corrupt_data,       ///< bytes that contradict themselves: truncated, overlapping, overflowing, wrong magic
+  unsupported,        ///< well formed, but nothing here can read or do it
+  not_finite,         ///< NaN or infinity where numbers are needed
+  insufficient_data,  ///< too few tokens, empty text
+  numerical,          ///< a factorization failed for good
+  io,                 ///< the operating system said no
+  degraded,           ///< strict mode: a fallback would have been taken
 };
 
 constexpr std::string_view name(ErrorCode c) {
@@ -60,10 +60,19 @@ class [[nodiscard]] Result {
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
 
-  T& value() & { check(); return *std::get_if<0>(&state_); }
-  const T& value() const& { check(); return *std::get_if<0>(&state_); }
+  T& value() & {
+    check();
+    return *std::get_if<0>(&state_);
+  }
+  const T& value() const& {
+    check();
+    return *std::get_if<0>(&state_);
+  }
   /// By value, so that `for (auto& x : f().value())` does not loop over something that is gone.
-  T value() && { check(); return std::move(*std::get_if<0>(&state_)); }
+  T value() && {
+    check();
+    return std::move(*std::get_if<0>(&state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T operator*() && { return std::move(*this).value(); }
@@ -76,9 +85,7 @@ class [[nodiscard]] Result {
   }
 
  private:
-  void check() const {
-    ANYBIT_CHECK(ok(), error_text());
-  }
+  void check() const { ANYBIT_CHECK(ok(), error_text()); }
   const char* error_text() const {
     const Error* e = std::get_if<1>(&state_);
     return e ? e->message.c_str() : "";
@@ -97,9 +104,9 @@ using Status = Result<Ok>;
 // Two statements that every caller of a Result would write by hand; without exceptions C++20 has no better spelling.
 #define ANYBIT_TRY(declaration, expression) ANYBIT_TRY_(declaration, expression, ANYBIT_CONCAT(anybit_result_, __LINE__))
 #define ANYBIT_TRY_(declaration, expression, temporary) \
-  auto temporary = (expression);                         \
-  if (!temporary) return temporary.error();              \
+  auto temporary = (expression);                        \
+  if (!temporary) return temporary.error();             \
   declaration = *std::move(temporary)
-#define ANYBIT_TRY_STATUS(expression) \
+#define ANYBIT_TRY_STATUS(expression)                                                                        \
   if (auto ANYBIT_CONCAT(anybit_status_, __LINE__) = (expression); !ANYBIT_CONCAT(anybit_status_, __LINE__)) \
-    return ANYBIT_CONCAT(anybit_status_, __LINE__).error()
+  return ANYBIT_CONCAT(anybit_status_, __LINE__).error()

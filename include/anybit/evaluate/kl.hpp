@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include <anybit/core/view.hpp>
 #include <anybit/core/distance.hpp>
+#include <anybit/core/view.hpp>
 #include <anybit/evaluate/softmax.hpp>
 #include <anybit/evaluate/statistics.hpp>
 
@@ -62,7 +62,9 @@ class ReferenceLogits {
  public:
   ReferenceLogits() = default;
   ReferenceLogits(Index positions, Index vocabulary, ReferenceStorage storage = ReferenceStorage::float32)
-      : vocabulary_(vocabulary), storage_(storage), rows_(static_cast<std::size_t>(positions)),
+      : vocabulary_(vocabulary),
+        storage_(storage),
+        rows_(static_cast<std::size_t>(positions)),
         floats_(storage == ReferenceStorage::float32 ? static_cast<std::size_t>(positions * vocabulary) : 0),
         codes_(storage == ReferenceStorage::uint16 ? static_cast<std::size_t>(positions * vocabulary) : 0) {}
 
@@ -83,7 +85,7 @@ class ReferenceLogits {
 
  private:
   struct Row {
-    double log_sum_exp = 0;  ///< float32: log p = logit - log_sum_exp
+    double log_sum_exp = 0;      ///< float32: log p = logit - log_sum_exp
     float scale = 0, least = 0;  ///< uint16: log p = scale * code + least
     std::int32_t target = 0;
     Index top = 0;
@@ -100,7 +102,8 @@ class ReferenceLogits {
 };
 
 inline void ReferenceLogits::set(Index position, std::span<const float> logits, std::int32_t target) {
-  ANYBIT_CHECK(static_cast<Index>(logits.size()) == vocabulary_, "ReferenceLogits::set: one logit for each token of the vocabulary");
+  ANYBIT_CHECK(static_cast<Index>(logits.size()) == vocabulary_,
+               "ReferenceLogits::set: one logit for each token of the vocabulary");
   ANYBIT_CHECK(target >= 0 && target < vocabulary_, "ReferenceLogits::set: the target is a token of the vocabulary");
   Row& row = rows_[static_cast<std::size_t>(position)];
   const LogNormalizer n = log_normalizer(logits);
@@ -155,15 +158,18 @@ inline TokenComparison ReferenceLogits::compare(const Row& row, LogP log_p_refer
 }
 
 inline TokenComparison ReferenceLogits::compare(Index position, std::span<const float> logits) const {
-  ANYBIT_CHECK(static_cast<Index>(logits.size()) == vocabulary_, "ReferenceLogits::compare: one logit for each token of the vocabulary");
+  ANYBIT_CHECK(static_cast<Index>(logits.size()) == vocabulary_,
+               "ReferenceLogits::compare: one logit for each token of the vocabulary");
   const Row& row = rows_[static_cast<std::size_t>(position)];
   const std::size_t base = static_cast<std::size_t>(position * vocabulary_);
   if (storage_ == ReferenceStorage::float32) {
     const float* reference = floats_.data() + base;
-    return compare(row, [&](Index i) { return double{reference[i]} - row.log_sum_exp; }, logits);
+    return compare(
+        row, [&](Index i) { return double{reference[i]} - row.log_sum_exp; }, logits);
   }
   const std::uint16_t* codes = codes_.data() + base;
-  return compare(row, [&](Index i) { return double{row.scale} * codes[i] + double{row.least}; }, logits);
+  return compare(
+      row, [&](Index i) { return double{row.scale} * codes[i] + double{row.least}; }, logits);
 }
 
 inline KlStatistics kl_statistics(std::span<const TokenComparison> tokens) {
@@ -190,7 +196,8 @@ inline KlStatistics kl_statistics(std::span<const TokenComparison> tokens) {
   const double ratio = std::exp(s.log_perplexity_ratio.value);
   s.perplexity_ratio = {ratio, ratio * s.log_perplexity_ratio.plus_minus};
   const double dq = s.perplexity * q.plus_minus, db = s.perplexity_reference * b.plus_minus;
-  s.perplexity_difference = {s.perplexity - s.perplexity_reference, root(dq * dq + db * db - 2 * s.perplexity * s.perplexity_reference * covariance)};
+  s.perplexity_difference = {s.perplexity - s.perplexity_reference,
+                             root(dq * dq + db * db - 2 * s.perplexity * s.perplexity_reference * covariance)};
   s.correlation_percent = q.plus_minus > 0 && b.plus_minus > 0 ? 100 * covariance / (q.plus_minus * b.plus_minus) : 0;
 
   s.kl = estimate(kl);
@@ -206,7 +213,8 @@ inline KlStatistics kl_statistics(std::span<const TokenComparison> tokens) {
   dp = sorted(dp);
   s.dp_min = 100 * dp.front();
   s.dp_max = 100 * dp.back();
-  for (std::size_t i = 0; i < s.dp_percentiles.size(); ++i) s.dp_percentiles[i] = 100 * percentile(dp, KlStatistics::dp_fractions[i]);
+  for (std::size_t i = 0; i < s.dp_percentiles.size(); ++i)
+    s.dp_percentiles[i] = 100 * percentile(dp, KlStatistics::dp_fractions[i]);
 
   const double n = static_cast<double>(tokens.size()), p = same / n;
   s.same_top_percent = {100 * p, tokens.size() > 1 ? 100 * std::sqrt(p * (1 - p) / (n - 1)) : 0};
@@ -240,12 +248,20 @@ inline std::string to_text(const KlStatistics& s) {
   estimate_line("Mean    KLD", s.kl);
   line("Maximum KLD", s.kl_max);
   for (std::size_t i = 0; i < s.kl_percentiles.size(); ++i)
-    line(((KlStatistics::kl_fractions[i] == 0.5 ? std::string("Median ") : percentile_label(KlStatistics::kl_fractions[i]) + "  ") + " KLD").c_str(), s.kl_percentiles[i]);
+    line(((KlStatistics::kl_fractions[i] == 0.5 ? std::string("Median ")
+                                                : percentile_label(KlStatistics::kl_fractions[i]) + "  ") +
+          " KLD")
+             .c_str(),
+         s.kl_percentiles[i]);
   line("Minimum KLD", s.kl_min);
   estimate_line("Mean    dp", s.dp_percent, " %");
   line("Maximum dp", s.dp_max, " %");
   for (std::size_t i = 0; i < s.dp_percentiles.size(); ++i)
-    line(((KlStatistics::dp_fractions[i] == 0.5 ? std::string("Median ") : percentile_label(KlStatistics::dp_fractions[i]) + "  ") + " dp").c_str(), s.dp_percentiles[i], " %");
+    line(((KlStatistics::dp_fractions[i] == 0.5 ? std::string("Median ")
+                                                : percentile_label(KlStatistics::dp_fractions[i]) + "  ") +
+          " dp")
+             .c_str(),
+         s.dp_percentiles[i], " %");
   line("Minimum dp", s.dp_min, " %");
   estimate_line("RMS dp", s.rms_dp_percent, " %");
   estimate_line("Same top p", s.same_top_percent, " %");

@@ -23,7 +23,8 @@ namespace detail {
 /// Calls each(position, logits) for every scored position of window i, in parallel. Logits are made a few rows at a time: a
 /// window of 512 would take 100 MB at once.
 template <class Each>
-void for_scored_positions(const model::Decoder& d, const Windows& windows, Index i, ConstMatrix hidden, ExecutorRef executor, Each each) {
+void for_scored_positions(const model::Decoder& d, const Windows& windows, Index i, ConstMatrix hidden, ExecutorRef executor,
+                          Each each) {
   constexpr Index chunk = 64;
   const Index count = windows.scored_per_window();
   for (Index begin = 0; begin < count; begin += chunk) {
@@ -38,15 +39,17 @@ void for_scored_positions(const model::Decoder& d, const Windows& windows, Index
 }  // namespace detail
 
 /// The reference's logits at every scored position. Its inputs to every linear go into `inputs`, if given.
-inline Result<ReferenceLogits> reference_logits(const model::Decoder& d, const Windows& windows, ExecutorRef executor, model::ModelStats* inputs = nullptr,
-                                                const OnProgress& progress = {}, ReferenceStorage storage = ReferenceStorage::float32) {
+inline Result<ReferenceLogits> reference_logits(const model::Decoder& d, const Windows& windows, ExecutorRef executor,
+                                                model::ModelStats* inputs = nullptr, const OnProgress& progress = {},
+                                                ReferenceStorage storage = ReferenceStorage::float32) {
   ReferenceLogits reference(windows.scored(), d.config.vocabulary, storage);
   model::KvCache cache(d.config, windows.length);
   for (Index i = 0; i < windows.count(); ++i) {
     cache.clear();
     model::ForwardOptions options;
     options.executor = executor;
-    ANYBIT_TRY(const Matrix hidden, inputs ? inputs->accumulate(d, windows.window(i), executor) : model::hidden_states(d, windows.window(i), cache, options));
+    ANYBIT_TRY(const Matrix hidden, inputs ? inputs->accumulate(d, windows.window(i), executor)
+                                           : model::hidden_states(d, windows.window(i), cache, options));
     const auto targets = windows.targets(i);
     const Index per_window = windows.scored_per_window();
     detail::for_scored_positions(d, windows, i, hidden.view(), executor, [&](Index position, std::span<const float> logits) {
@@ -58,7 +61,8 @@ inline Result<ReferenceLogits> reference_logits(const model::Decoder& d, const W
 }
 
 /// A model against the remembered reference, position by position.
-inline Result<std::vector<TokenComparison>> compare(const ReferenceLogits& reference, const model::Decoder& d, const Windows& windows, ExecutorRef executor,
+inline Result<std::vector<TokenComparison>> compare(const ReferenceLogits& reference, const model::Decoder& d,
+                                                    const Windows& windows, ExecutorRef executor,
                                                     const OnProgress& progress = {}) {
   std::vector<TokenComparison> tokens(static_cast<std::size_t>(windows.scored()));
   model::KvCache cache(d.config, windows.length);
@@ -77,10 +81,12 @@ inline Result<std::vector<TokenComparison>> compare(const ReferenceLogits& refer
 
 /// ||y - y_q||_F / ||y||_F of every quantized linear, in the order of `quantized.layers`, for the inputs that the float model
 /// gave it (`inputs` keeps samples). What the product itself adds, such as 8-bit activations, is in it.
-inline std::vector<double> layer_errors(const model::Decoder& source, const model::QuantizedModel& quantized, const model::ModelStats& inputs, ExecutorRef executor) {
+inline std::vector<double> layer_errors(const model::Decoder& source, const model::QuantizedModel& quantized,
+                                        const model::ModelStats& inputs, ExecutorRef executor) {
   std::vector<double> errors(quantized.layers.size());
   model::Decoder before = source, after = quantized.decoder;  // copies of handles
-  const std::vector<model::SiblingGroup> exact_groups = model::sibling_groups(before), packed_groups = model::sibling_groups(after);
+  const std::vector<model::SiblingGroup> exact_groups = model::sibling_groups(before),
+                                         packed_groups = model::sibling_groups(after);
   executor.parallel_for(static_cast<Index>(errors.size()), 1, [&](Index begin, Index end) {
     Workspace workspace;
     for (Index item = begin; item < end; ++item) {
@@ -126,11 +132,13 @@ inline Result<Speed> measure_speed(const model::Decoder& d, ExecutorRef executor
   for (Index repetition = 0; repetition <= options.repetitions; ++repetition) {
     cache.clear();
     const auto start = Clock::now();
-    ANYBIT_TRY(const Matrix last, model::forward(d, std::span(ids).first(static_cast<std::size_t>(options.prompt_tokens)), cache, forward_options));
+    ANYBIT_TRY(const Matrix last,
+               model::forward(d, std::span(ids).first(static_cast<std::size_t>(options.prompt_tokens)), cache, forward_options));
     const auto middle = Clock::now();
     cache.clear();
     for (Index t = 0; t < options.decode_tokens; ++t) {
-      ANYBIT_TRY(const Matrix next, model::forward(d, std::span(ids).subspan(static_cast<std::size_t>(t), 1), cache, forward_options));
+      ANYBIT_TRY(const Matrix next,
+                 model::forward(d, std::span(ids).subspan(static_cast<std::size_t>(t), 1), cache, forward_options));
     }
     const auto end = Clock::now();
     if (repetition == 0) continue;

@@ -24,9 +24,7 @@ struct Windows {
   std::vector<std::int32_t> tokens;  ///< count() x length
 
   Index count() const { return length == 0 ? 0 : static_cast<Index>(tokens.size()) / length; }
-  std::span<const std::int32_t> window(Index i) const {
-    return {tokens.data() + i * length, static_cast<std::size_t>(length)};
-  }
+  std::span<const std::int32_t> window(Index i) const { return {tokens.data() + i * length, static_cast<std::size_t>(length)}; }
   Index scored_per_window() const { return length - 1 - first_scored; }
   Index scored() const { return count() * scored_per_window(); }
   /// What the scored positions of window i should predict.
@@ -44,14 +42,17 @@ struct Perplexity {
 namespace anybit::evaluate::inline ANYBIT_CODE {
 
 namespace detail {
-inline Result<Windows> cut(std::span<const std::int32_t> tokens, Index length, Index first_scored, Index windows_needed, const char* protocol) {
+inline Result<Windows> cut(std::span<const std::int32_t> tokens, Index length, Index first_scored, Index windows_needed,
+                           const char* protocol) {
   if (length < 3)
-    return Error{ErrorCode::invalid_argument, std::string(protocol) + " perplexity: windows of " + std::to_string(length) + " tokens score nothing; use at least 3"};
+    return Error{ErrorCode::invalid_argument, std::string(protocol) + " perplexity: windows of " + std::to_string(length) +
+                                                  " tokens score nothing; use at least 3"};
   const Index count = static_cast<Index>(tokens.size()) / length;
   if (count < windows_needed)
-    return Error{ErrorCode::insufficient_data, std::string(protocol) + " perplexity: the text has " + std::to_string(tokens.size()) + " tokens, windows of " +
-                                                   std::to_string(length) + " need at least " + std::to_string(windows_needed * length) +
-                                                   "; give a longer text or shorter windows"};
+    return Error{ErrorCode::insufficient_data,
+                 std::string(protocol) + " perplexity: the text has " + std::to_string(tokens.size()) + " tokens, windows of " +
+                     std::to_string(length) + " need at least " + std::to_string(windows_needed * length) +
+                     "; give a longer text or shorter windows"};
   return Windows{length, first_scored, {tokens.begin(), tokens.begin() + count * length}};
 }
 }  // namespace detail
@@ -64,7 +65,8 @@ inline Result<Windows> gptq_windows(std::span<const std::int32_t> tokens, Index 
 
 /// llama.cpp's perplexity tool: floor(T / length) windows (two at least), only the second half of each scored: positions
 /// length / 2 .. length - 2. `bos`, if the vocabulary adds one, replaces the first token of every window.
-inline Result<Windows> llama_cpp_windows(std::span<const std::int32_t> tokens, Index length = 512, std::optional<std::int32_t> bos = {}) {
+inline Result<Windows> llama_cpp_windows(std::span<const std::int32_t> tokens, Index length = 512,
+                                         std::optional<std::int32_t> bos = {}) {
   ANYBIT_TRY(Windows w, detail::cut(tokens, length, length / 2, 2, "llama.cpp"));
   for (Index i = 0; bos && i < w.count(); ++i) w.tokens[static_cast<std::size_t>(i * length)] = *bos;
   return w;

@@ -34,7 +34,7 @@ struct ReportRow {
 struct EvaluationReport {
   std::string model, machine;
   Index calibration_tokens = 0, evaluation_tokens = 0;
-  std::vector<ReportRow> rows;  ///< the float model first, named "reference"
+  std::vector<ReportRow> rows;     ///< the float model first, named "reference"
   std::vector<std::string> notes;  ///< how to read the figures
 };
 
@@ -69,14 +69,16 @@ inline std::string fixed(double value, int decimals) {
 
 /// The rows as aligned columns, a rule under the heading, 150 characters wide or so.
 inline std::string table(const EvaluationReport& report) {
-  const std::vector<std::string> heading{"recipe", "bits/w", "file", "MB", "layer err", "worst", "perplexity", "ratio", "KL", "same top %", "prompt t/s", "decode t/s", "quant s", "worst layer"};
+  const std::vector<std::string> heading{"recipe", "bits/w", "file",       "MB",         "layer err",  "worst",   "perplexity",
+                                         "ratio",  "KL",     "same top %", "prompt t/s", "decode t/s", "quant s", "worst layer"};
   std::vector<std::vector<std::string>> cells{heading};
   for (const ReportRow& r : report.rows) {
     using detail::fixed, detail::number;
     const bool quantized = !r.layer_error_worst_name.empty();
-    cells.push_back({r.recipe, fixed(r.bits_per_weight_linears, 2), fixed(r.bits_per_weight_file, 2), fixed(static_cast<double>(r.bytes) / 1e6, 1),
-                     quantized ? number(r.layer_error_mean, 3) : "-", quantized ? number(r.layer_error_worst, 3) : "-", number(r.perplexity, 5),
-                     number(r.perplexity_ratio, 4), number(r.kl_mean, 3), fixed(r.same_top_percent, 1), number(r.prompt_tokens_per_s, 3),
+    cells.push_back({r.recipe, fixed(r.bits_per_weight_linears, 2), fixed(r.bits_per_weight_file, 2),
+                     fixed(static_cast<double>(r.bytes) / 1e6, 1), quantized ? number(r.layer_error_mean, 3) : "-",
+                     quantized ? number(r.layer_error_worst, 3) : "-", number(r.perplexity, 5), number(r.perplexity_ratio, 4),
+                     number(r.kl_mean, 3), fixed(r.same_top_percent, 1), number(r.prompt_tokens_per_s, 3),
                      number(r.decode_tokens_per_s, 3), fixed(r.quantize_s, 1), quantized ? r.layer_error_worst_name : "-"});
   }
   std::vector<std::size_t> width(heading.size(), 0);

@@ -27,11 +27,16 @@ namespace detail {
 inline std::string xml_escaped(std::string_view text) {
   std::string out;
   for (const char c : text) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '"') out += "&quot;";
-    else if (static_cast<unsigned char>(c) >= 0x20) out += c;
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '"')
+      out += "&quot;";
+    else if (static_cast<unsigned char>(c) >= 0x20)
+      out += c;
   }
   return out;
 }
@@ -47,12 +52,14 @@ struct Box {
   }
 };
 
-inline std::string svg_text(double x, double y, std::string_view anchor, double size, std::string_view text, std::string_view extra = {}) {
-  return "<text x=\"" + fixed(x, 1) + "\" y=\"" + fixed(y, 1) + "\" text-anchor=\"" + std::string(anchor) + "\" font-size=\"" + fixed(size, 0) + "\"" +
-         std::string(extra) + ">" + xml_escaped(text) + "</text>\n";
+inline std::string svg_text(double x, double y, std::string_view anchor, double size, std::string_view text,
+                            std::string_view extra = {}) {
+  return "<text x=\"" + fixed(x, 1) + "\" y=\"" + fixed(y, 1) + "\" text-anchor=\"" + std::string(anchor) + "\" font-size=\"" +
+         fixed(size, 0) + "\"" + std::string(extra) + ">" + xml_escaped(text) + "</text>\n";
 }
 inline std::string svg_line(double x1, double y1, double x2, double y2, std::string_view stroke) {
-  return "<line x1=\"" + fixed(x1, 1) + "\" y1=\"" + fixed(y1, 1) + "\" x2=\"" + fixed(x2, 1) + "\" y2=\"" + fixed(y2, 1) + "\" stroke=\"" + std::string(stroke) + "\"/>\n";
+  return "<line x1=\"" + fixed(x1, 1) + "\" y1=\"" + fixed(y1, 1) + "\" x2=\"" + fixed(x2, 1) + "\" y2=\"" + fixed(y2, 1) +
+         "\" stroke=\"" + std::string(stroke) + "\"/>\n";
 }
 
 /// Shapes differ too, so that the picture can be read without colours.
@@ -74,14 +81,17 @@ inline std::string svg_mark(double x, double y, std::size_t kind, std::string_vi
 /// the picture instead.
 inline std::string svg(const EvaluationReport& report, const SvgOptions& options = {}) {
   using namespace detail;
-  constexpr std::array<std::string_view, 8> colours{"#1f5fa8", "#c2410c", "#15803d", "#7e22ce", "#b91c1c", "#0e7490", "#854d0e", "#475569"};
+  constexpr std::array<std::string_view, 8> colours{"#1f5fa8", "#c2410c", "#15803d", "#7e22ce",
+                                                    "#b91c1c", "#0e7490", "#854d0e", "#475569"};
   const double left = 84, right = options.width - 24, top = 64, bottom = options.height - 96;
 
   std::vector<const ReportRow*> shown;
   std::string absent;
   for (const ReportRow& r : report.rows)
-    if (std::isfinite(r.kl_mean) && r.kl_mean > 0 && std::isfinite(r.bits_per_weight_linears)) shown.push_back(&r);
-    else if (r.recipe != "reference") absent += (absent.empty() ? "" : ", ") + r.recipe;
+    if (std::isfinite(r.kl_mean) && r.kl_mean > 0 && std::isfinite(r.bits_per_weight_linears))
+      shown.push_back(&r);
+    else if (r.recipe != "reference")
+      absent += (absent.empty() ? "" : ", ") + r.recipe;
   std::vector<std::string> families;
   for (const ReportRow* r : shown)
     if (std::find(families.begin(), families.end(), family(r->recipe)) == families.end()) families.push_back(family(r->recipe));
@@ -97,18 +107,24 @@ inline std::string svg(const EvaluationReport& report, const SvgOptions& options
       most_bits = std::max(most_bits, r->bits_per_weight_linears);
     }
   }
-  const double decade_low = std::floor(std::log10(low) - 0.05), decade_high = std::max(decade_low + 1, std::ceil(std::log10(high) + 0.05));
+  const double decade_low = std::floor(std::log10(low) - 0.05),
+               decade_high = std::max(decade_low + 1, std::ceil(std::log10(high) + 0.05));
   const double bits_low = std::max(0.0, std::floor(fewest_bits - 0.3)), bits_high = std::ceil(most_bits + 0.6);
   const auto x_of = [&](double bits) { return left + (right - left) * (bits - bits_low) / (bits_high - bits_low); };
-  const auto y_of = [&](double kl) { return bottom - (bottom - top) * (std::log10(kl) - decade_low) / (decade_high - decade_low); };
+  const auto y_of = [&](double kl) {
+    return bottom - (bottom - top) * (std::log10(kl) - decade_low) / (decade_high - decade_low);
+  };
 
-  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + fixed(options.width, 0) + "\" height=\"" + fixed(options.height, 0) + "\" viewBox=\"0 0 " +
-                    fixed(options.width, 0) + " " + fixed(options.height, 0) + "\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\" fill=\"#111827\">\n";
+  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + fixed(options.width, 0) + "\" height=\"" +
+                    fixed(options.height, 0) + "\" viewBox=\"0 0 " + fixed(options.width, 0) + " " + fixed(options.height, 0) +
+                    "\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\" fill=\"#111827\">\n";
   const std::string title = options.title.empty() ? report.model : options.title;
   out += "<title>" + xml_escaped(title) + ": KL divergence against bits per weight</title>\n";
   out += "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
   out += svg_text(left, 26, "start", 17, title, " font-weight=\"bold\"");
-  out += svg_text(left, 46, "start", 12, "Mean KL divergence from the float model against the size of its linear layers; lower and further left is better");
+  out +=
+      svg_text(left, 46, "start", 12,
+               "Mean KL divergence from the float model against the size of its linear layers; lower and further left is better");
 
   for (double bits = bits_low; bits <= bits_high; bits += 1) {
     out += svg_line(x_of(bits), top, x_of(bits), bottom, "#e5e7eb");
@@ -117,16 +133,18 @@ inline std::string svg(const EvaluationReport& report, const SvgOptions& options
   for (double decade = decade_low; decade <= decade_high; decade += 1) {
     const double y = y_of(std::pow(10, decade));
     out += svg_line(left, y, right, y, "#d1d5db");
-    out += svg_text(left - 8, y + 4, "end", 12, decade >= -3 && decade <= 3 ? number(std::pow(10, decade), 1) : "1e" + fixed(decade, 0));
+    out += svg_text(left - 8, y + 4, "end", 12,
+                    decade >= -3 && decade <= 3 ? number(std::pow(10, decade), 1) : "1e" + fixed(decade, 0));
     for (int k = 2; k < 10 && decade < decade_high; ++k) {
       const double minor = y_of(k * std::pow(10, decade));
       out += svg_line(left, minor, right, minor, "#f3f4f6");
     }
   }
-  out += "<rect x=\"" + fixed(left, 1) + "\" y=\"" + fixed(top, 1) + "\" width=\"" + fixed(right - left, 1) + "\" height=\"" + fixed(bottom - top, 1) +
-         "\" fill=\"none\" stroke=\"#6b7280\"/>\n";
+  out += "<rect x=\"" + fixed(left, 1) + "\" y=\"" + fixed(top, 1) + "\" width=\"" + fixed(right - left, 1) + "\" height=\"" +
+         fixed(bottom - top, 1) + "\" fill=\"none\" stroke=\"#6b7280\"/>\n";
   out += svg_text((left + right) / 2, bottom + 40, "middle", 13, "bits per weight of the linear layers, scales included");
-  out += svg_text(0, 0, "middle", 13, "mean KL divergence (nats, log scale)", " transform=\"translate(24 " + fixed((top + bottom) / 2, 1) + ") rotate(-90)\"");
+  out += svg_text(0, 0, "middle", 13, "mean KL divergence (nats, log scale)",
+                  " transform=\"translate(24 " + fixed((top + bottom) / 2, 1) + ") rotate(-90)\"");
 
   // Labels: each tries places around its mark and takes the one that covers the least of marks and labels already placed.
   std::vector<Box> taken;
@@ -138,7 +156,8 @@ inline std::string svg(const EvaluationReport& report, const SvgOptions& options
   std::string marks, labels;
   for (const ReportRow* r : shown) {
     const double x = x_of(r->bits_per_weight_linears), y = y_of(r->kl_mean);
-    const std::size_t kind = static_cast<std::size_t>(std::find(families.begin(), families.end(), family(r->recipe)) - families.begin());
+    const std::size_t kind =
+        static_cast<std::size_t>(std::find(families.begin(), families.end(), family(r->recipe)) - families.begin());
     const std::string_view colour = colours[kind % colours.size()];
     const double width = glyph * static_cast<double>(r->recipe.size());
     Box best{};
@@ -170,7 +189,8 @@ inline std::string svg(const EvaluationReport& report, const SvgOptions& options
     out += svg_text(x + 17, bottom + 64, "start", 12, families[kind]);
     x += width + 12;
   }
-  std::string footer = std::to_string(report.evaluation_tokens) + " evaluation tokens, " + std::to_string(report.calibration_tokens) + " calibration tokens";
+  std::string footer = std::to_string(report.evaluation_tokens) + " evaluation tokens, " +
+                       std::to_string(report.calibration_tokens) + " calibration tokens";
   if (!absent.empty()) footer += "; without a finite KL above 0, so not shown: " + absent;
   out += svg_text(left, bottom + 86, "start", 11, footer, " fill=\"#6b7280\"");
   return out + "</svg>\n";

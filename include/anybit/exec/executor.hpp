@@ -47,9 +47,9 @@ struct Serial {
 class ExecutorRef {
  public:
   ANYBIT_INLINE ExecutorRef()
-      : object_(nullptr),
-        concurrency_([](void*) { return Index{1}; }),
-        parallel_for_([](void*, Index n, Index, BodyRef body) { if (n > 0) body(0, n); }) {}
+      : object_(nullptr), concurrency_([](void*) { return Index{1}; }), parallel_for_([](void*, Index n, Index, BodyRef body) {
+          if (n > 0) body(0, n);
+        }) {}
   template <class E>
     requires(!std::same_as<std::remove_cvref_t<E>, ExecutorRef> && Executor<E>)
   ANYBIT_INLINE ExecutorRef(E&& executor)  // NOLINT(google-explicit-constructor)

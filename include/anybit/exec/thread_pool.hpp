@@ -46,12 +46,15 @@ class ThreadPool {
     unclaimed_.store(static_cast<std::uint32_t>(slices), std::memory_order_release);
     loops_begun_.fetch_add(1, std::memory_order_release);
     loops_begun_.notify_all();
-    while (claim_one()) {}
+    while (claim_one()) {
+    }
     for (int spins = 0;; ++spins) {
       const std::uint32_t left = unfinished_.load(std::memory_order_acquire);
       if (left == 0) break;
-      if (spins < patience) relax();
-      else unfinished_.wait(left, std::memory_order_acquire);
+      if (spins < patience)
+        relax();
+      else
+        unfinished_.wait(left, std::memory_order_acquire);
     }
     busy_.store(false, std::memory_order_release);
   }
@@ -85,11 +88,14 @@ class ThreadPool {
     std::uint32_t seen = 0;
     while (!stop.stop_requested()) {
       for (int spins = 0; loops_begun_.load(std::memory_order_acquire) == seen; ++spins) {
-        if (spins < patience) relax();
-        else loops_begun_.wait(seen, std::memory_order_acquire);
+        if (spins < patience)
+          relax();
+        else
+          loops_begun_.wait(seen, std::memory_order_acquire);
       }
       seen = loops_begun_.load(std::memory_order_acquire);
-      while (claim_one()) {}
+      while (claim_one()) {
+      }
     }
   }
 

@@ -45,7 +45,7 @@ class Codebook {
  private:
   std::array<float, N> levels_{};
   std::array<float, N> thresholds_{};  // between neighbours in order of level; the last is unused
-  std::array<Code, N> codes_{};       // in order of level
+  std::array<Code, N> codes_{};        // in order of level
 };
 
 /// NormalFloat of QLoRA (arXiv 2305.14314), the constants of bitsandbytes. Ties go to the lower level, and the weight is
@@ -54,10 +54,10 @@ struct Nf4 {
   static constexpr int bits = 4;
   static constexpr auto name = FixedString("nf4");
   static constexpr bool multiplies_by_reciprocal = true;
-  static constexpr Codebook<16> book{{-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f, -0.28444138169288635f,
-                                      -0.18477343022823334f, -0.09105003625154495f, 0.0f, 0.07958029955625534f, 0.16093020141124725f,
-                                      0.24611230194568634f, 0.33791524171829224f, 0.44070982933044434f, 0.5626170039176941f,
-                                      0.7229568362236023f, 1.0f}};
+  static constexpr Codebook<16> book{{-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
+                                      -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f,
+                                      0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
+                                      0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f}};
 
   static constexpr ANYBIT_INLINE Code encode(float x) { return book.encode(x); }
   static constexpr ANYBIT_INLINE float decode(Code c) { return book.decode(c & 15); }
@@ -70,8 +70,8 @@ struct Fp4 {
   static constexpr int bits = 4;
   static constexpr auto name = FixedString("fp4");
   static constexpr bool multiplies_by_reciprocal = true;
-  static constexpr Codebook<16> book{{0.0f, 0.005208333333f, 0.66666667f, 1.0f, 0.33333333f, 0.5f, 0.16666667f, 0.25f,
-                                      0.0f, -0.005208333333f, -0.66666667f, -1.0f, -0.33333333f, -0.5f, -0.16666667f, -0.25f}};
+  static constexpr Codebook<16> book{{0.0f, 0.005208333333f, 0.66666667f, 1.0f, 0.33333333f, 0.5f, 0.16666667f, 0.25f, 0.0f,
+                                      -0.005208333333f, -0.66666667f, -1.0f, -0.33333333f, -0.5f, -0.16666667f, -0.25f}};
 
   static constexpr ANYBIT_INLINE Code encode(float x) { return book.encode(x); }
   static constexpr ANYBIT_INLINE float decode(Code c) { return book.decode(c & 15); }

@@ -136,15 +136,19 @@ constexpr ANYBIT_INLINE Code quantize_value(float w, Affine a) {
       if (reciprocal <= std::numeric_limits<float>::max()) x = w * reciprocal;  // infinite below 2^-128
     }
   }
-  if constexpr (has_zero_point_v<F>) return F::encode_around(x, a.zero);
-  else return F::encode(x);
+  if constexpr (has_zero_point_v<F>)
+    return F::encode_around(x, a.zero);
+  else
+    return F::encode(x);
 }
 
 /// The weight that code c stands for.
 template <Format F>
 constexpr ANYBIT_INLINE float dequantize_value(Code c, Affine a) {
-  if constexpr (has_zero_point_v<F>) return a.scale * (F::decode(c) - a.zero);
-  else return a.scale * F::decode(c);
+  if constexpr (has_zero_point_v<F>)
+    return a.scale * (F::decode(c) - a.zero);
+  else
+    return a.scale * F::decode(c);
 }
 
 /// Rounds to the nearest whole number, ties to even, whatever the magnitude; infinities and NaN stay what they are.
@@ -152,7 +156,7 @@ constexpr ANYBIT_INLINE float dequantize_value(Code c, Affine a) {
 constexpr ANYBIT_INLINE float round_half_even(float x) {
   if (!std::is_constant_evaluated()) return std::nearbyintf(x);
   if (!(x > -0x1p23f && x < 0x1p23f)) return x;  // from 2^23 on every float is whole
-  const auto i = static_cast<std::int32_t>(x);    // toward zero
+  const auto i = static_cast<std::int32_t>(x);   // toward zero
   const float whole = static_cast<float>(i), rest = x - whole;
   const bool odd = (i & 1) != 0;
   if (rest > 0.5f || (rest == 0.5f && odd)) return whole + 1;

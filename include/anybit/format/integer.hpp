@@ -26,9 +26,12 @@ struct SInt {
       return x < 0;
     } else {
       std::int32_t k = 0;
-      if (x >= static_cast<float>(max_int)) k = max_int;
-      else if (x <= static_cast<float>(min_int)) k = min_int;
-      else if (x == x) k = static_cast<std::int32_t>(round_half_even(x));
+      if (x >= static_cast<float>(max_int))
+        k = max_int;
+      else if (x <= static_cast<float>(min_int))
+        k = min_int;
+      else if (x == x)
+        k = static_cast<std::int32_t>(round_half_even(x));
       return static_cast<Code>(k & ((1 << Bits) - 1));
     }
   }
@@ -42,8 +45,10 @@ struct SInt {
   }
   static constexpr ANYBIT_INLINE float decode(Code c) { return static_cast<float>(to_int(c)); }
   static constexpr ANYBIT_INLINE Affine fit(std::span<const float> values) {
-    if constexpr (Bits == 1) return {abs_mean(values), 0};
-    else return fit_abs_max(values, static_cast<float>(max_int));
+    if constexpr (Bits == 1)
+      return {abs_mean(values), 0};
+    else
+      return fit_abs_max(values, static_cast<float>(max_int));
   }
 };
 
@@ -79,7 +84,8 @@ struct UInt {
     float scale = range / static_cast<float>(max_int);
     if (!(scale <= std::numeric_limits<float>::max())) {  // the range alone overflows
       const double exact = (static_cast<double>(high) - static_cast<double>(low)) / max_int;
-      scale = exact < static_cast<double>(std::numeric_limits<float>::max()) ? static_cast<float>(exact) : std::numeric_limits<float>::max();
+      scale = exact < static_cast<double>(std::numeric_limits<float>::max()) ? static_cast<float>(exact)
+                                                                             : std::numeric_limits<float>::max();
     }
     if (!(scale > 0)) return {0, 0};
     return {scale, static_cast<float>(encode(-low / scale))};

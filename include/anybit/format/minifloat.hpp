@@ -26,15 +26,20 @@ constexpr MinifloatSpecials usual_specials(int exponent_bits, int mantissa_bits)
 /// other zero, an infinity or a NaN; the decoder knows them all.
 template <int E, int M, MinifloatSpecials Specials = usual_specials(E, M)>
 struct Minifloat {
-  static_assert(E >= 1 && E <= 8 && M >= 0 && E + M <= 15, "anybit: Minifloat<E, M> needs 1 to 8 exponent bits and 16 bits at most");
+  static_assert(E >= 1 && E <= 8 && M >= 0 && E + M <= 15,
+                "anybit: Minifloat<E, M> needs 1 to 8 exponent bits and 16 bits at most");
   static_assert(Specials != MinifloatSpecials::ieee || M >= 1, "anybit: a Minifloat with infinity and NaN needs a mantissa bit");
   static constexpr int bits = 1 + E + M;
   static constexpr auto name = [] {
     constexpr auto split = "e" + decimal<E>() + "m" + decimal<M>();
-    if constexpr (Specials == usual_specials(E, M)) return split;
-    else if constexpr (Specials == MinifloatSpecials::none) return split + "_finite";
-    else if constexpr (Specials == MinifloatSpecials::nan) return split + "_nan";
-    else return split + "_ieee";
+    if constexpr (Specials == usual_specials(E, M))
+      return split;
+    else if constexpr (Specials == MinifloatSpecials::none)
+      return split + "_finite";
+    else if constexpr (Specials == MinifloatSpecials::nan)
+      return split + "_nan";
+    else
+      return split + "_ieee";
   }();
   static constexpr int bias = (1 << (E - 1)) - 1;
 
@@ -43,7 +48,9 @@ struct Minifloat {
   static constexpr unsigned first_special = Specials == MinifloatSpecials::ieee  ? ((1u << E) - 1) << M
                                             : Specials == MinifloatSpecials::nan ? magnitude_mask
                                                                                  : magnitude_mask + 1;
-  static constexpr ANYBIT_INLINE double power_of_two(int e) { return std::bit_cast<double>(static_cast<std::uint64_t>(e + 1023) << 52); }
+  static constexpr ANYBIT_INLINE double power_of_two(int e) {
+    return std::bit_cast<double>(static_cast<std::uint64_t>(e + 1023) << 52);
+  }
   static constexpr ANYBIT_INLINE float magnitude(unsigned code) {
     const int field = static_cast<int>(code >> M);
     const unsigned mantissa = code & ((1u << M) - 1);
@@ -75,9 +82,12 @@ struct Minifloat {
   static constexpr ANYBIT_INLINE float decode(Code c) {
     const unsigned m = c & magnitude_mask;
     float a = 0;
-    if (m < first_special) a = magnitude(m);
-    else if (Specials == MinifloatSpecials::ieee && m == first_special) a = std::numeric_limits<float>::infinity();
-    else a = std::numeric_limits<float>::quiet_NaN();
+    if (m < first_special)
+      a = magnitude(m);
+    else if (Specials == MinifloatSpecials::ieee && m == first_special)
+      a = std::numeric_limits<float>::infinity();
+    else
+      a = std::numeric_limits<float>::quiet_NaN();
     return c & sign_bit ? -a : a;
   }
   static constexpr ANYBIT_INLINE Affine fit(std::span<const float> values) { return fit_abs_max(values, largest); }

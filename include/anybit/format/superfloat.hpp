@@ -27,7 +27,8 @@ struct Superfloat {
     } else {
       const float magnitude = (negative ? -x : x) * static_cast<float>(1 << magnitude_bits);
       std::int32_t k = max_int;
-      if (!(magnitude >= static_cast<float>(max_int))) k = magnitude > 0 ? static_cast<std::int32_t>(round_half_even(magnitude)) : 0;
+      if (!(magnitude >= static_cast<float>(max_int)))
+        k = magnitude > 0 ? static_cast<std::int32_t>(round_half_even(magnitude)) : 0;
       return static_cast<Code>(k | (negative && k != 0 ? 1 << magnitude_bits : 0));
     }
   }
@@ -41,8 +42,10 @@ struct Superfloat {
   }
   static constexpr ANYBIT_INLINE float decode(Code c) { return static_cast<float>(to_int(c)) * step; }
   static constexpr ANYBIT_INLINE Affine fit(std::span<const float> values) {
-    if constexpr (Bits == 1) return {abs_mean(values), 0};
-    else return fit_abs_max(values, static_cast<float>(max_int) * step);
+    if constexpr (Bits == 1)
+      return {abs_mean(values), 0};
+    else
+      return fit_abs_max(values, static_cast<float>(max_int) * step);
   }
 };
 
@@ -64,7 +67,8 @@ struct SuperfloatPublished {
     const bool negative = x < 0;
     const float magnitude = negative ? -x : x;
     std::int32_t k = max_int;
-    if (!(magnitude >= largest)) k = magnitude > 0 ? static_cast<std::int32_t>(magnitude * static_cast<float>(max_int) / largest) : 0;
+    if (!(magnitude >= largest))
+      k = magnitude > 0 ? static_cast<std::int32_t>(magnitude * static_cast<float>(max_int) / largest) : 0;
     return static_cast<Code>(k | (negative ? 1 << magnitude_bits : 0));
   }
   static constexpr ANYBIT_INLINE std::int32_t to_int(Code c) { return Superfloat<Bits>::to_int(c); }

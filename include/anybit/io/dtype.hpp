@@ -113,7 +113,8 @@ constexpr const DType* find_dtype(std::string_view name) {
   return d == dtypes.end() ? nullptr : &*d;
 }
 constexpr const DType* find_gguf_dtype(std::uint32_t id) {
-  const auto d = std::find_if(dtypes.begin(), dtypes.end(), [&](const DType& t) { return t.gguf_id >= 0 && static_cast<std::uint32_t>(t.gguf_id) == id; });
+  const auto d = std::find_if(dtypes.begin(), dtypes.end(),
+                              [&](const DType& t) { return t.gguf_id >= 0 && static_cast<std::uint32_t>(t.gguf_id) == id; });
   return d == dtypes.end() ? nullptr : &*d;
 }
 

@@ -27,7 +27,8 @@ class GgufWriter {
   void add_metadata(std::string_view key, const char* value) { add_metadata(key, std::string_view(value)); }
   /// bool, float, double and integers keep their own type.
   template <class T>
-  requires(std::is_arithmetic_v<T>) void add_metadata(std::string_view key, T value) {
+    requires(std::is_arithmetic_v<T>)
+  void add_metadata(std::string_view key, T value) {
     pair(key, type_of<T>()), put(pairs_, value);
   }
   void add_metadata(std::string_view key, const std::vector<std::string>& values) {
@@ -35,7 +36,8 @@ class GgufWriter {
     for (const auto& v : values) put_string(pairs_, v);
   }
   template <class T>
-  requires(std::is_arithmetic_v<T>) void add_metadata(std::string_view key, const std::vector<T>& values) {
+    requires(std::is_arithmetic_v<T>)
+  void add_metadata(std::string_view key, const std::vector<T>& values) {
     pair(key, 9), put(pairs_, type_of<T>()), put(pairs_, std::uint64_t{values.size()});
     for (const T v : values) put(pairs_, v);
   }

@@ -29,7 +29,8 @@ class ByteReader {
   }
 
   template <class T>
-  requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>) Result<T> number(std::string_view what) {
+    requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>)
+  Result<T> number(std::string_view what) {
     if (sizeof(T) > remaining()) return truncated(sizeof(T), what);
     T value;
     std::memcpy(&value, bytes_.data() + position_, sizeof(T));
@@ -39,7 +40,8 @@ class ByteReader {
 
   /// A length of type `Length`, then that many bytes.
   template <class Length>
-  requires(std::is_unsigned_v<Length>) Result<std::string_view> string(std::string_view what) {
+    requires(std::is_unsigned_v<Length>)
+  Result<std::string_view> string(std::string_view what) {
     ANYBIT_TRY(const Length size, number<Length>(what));
     ANYBIT_TRY(const std::span<const std::byte> bytes, take(size, what));
     return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());

@@ -21,7 +21,8 @@ class Segment {
  public:
   Index first = 0, length, group = 0;
 
-  ANYBIT_INLINE Segment(Index cols, Index group_cols) : length(std::min({cols, group_cols, max_segment})), cols_(cols), group_cols_(group_cols), group_end_(group_cols) {}
+  ANYBIT_INLINE Segment(Index cols, Index group_cols)
+      : length(std::min({cols, group_cols, max_segment})), cols_(cols), group_cols_(group_cols), group_end_(group_cols) {}
   ANYBIT_INLINE bool done() const { return first >= cols_; }
   ANYBIT_INLINE Index end() const { return first + length; }
   ANYBIT_INLINE void next() {
@@ -38,9 +39,9 @@ class Segment {
 /// A token with NaN or infinity has scale NaN and codes 0, so that its outputs are NaN and no other's are touched.
 struct RoundedActivations {
   Index tokens = 0, cols = 0, group = 1, segments = 0, stride = 0;
-  const std::int8_t* codes = nullptr;   ///< tokens x stride and 64 more that may be read, |code| <= 127
-  const float* scales = nullptr;        ///< a token
-  const std::int32_t* sums = nullptr;   ///< tokens x segments: the sum of a segment's codes
+  const std::int8_t* codes = nullptr;  ///< tokens x stride and 64 more that may be read, |code| <= 127
+  const float* scales = nullptr;       ///< a token
+  const std::int32_t* sums = nullptr;  ///< tokens x segments: the sum of a segment's codes
 };
 
 /// Rounds one token: scale = largest magnitude / 127, code = x / scale, ties to even. Returns the scale.

@@ -39,7 +39,8 @@ template <AnyScheme S>
 struct PackedTableOf {
   static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
-    ANYBIT_CHECK(0 <= row && row < t.rows() && static_cast<Index>(out.size()) == t.cols(), "AnyPacked::dequantize_row: no such row, or a wrong length");
+    ANYBIT_CHECK(0 <= row && row < t.rows() && static_cast<Index>(out.size()) == t.cols(),
+                 "AnyPacked::dequantize_row: no such row, or a wrong length");
     const RowSource source = row_source(t);
     float block[static_cast<std::size_t>(block_cols + decode_slack)];
     for (Index first = 0; first < t.cols(); first += block_cols) {
@@ -48,7 +49,8 @@ struct PackedTableOf {
       for (Index i = 0; i < n; ++i) out[static_cast<std::size_t>(t.original_column(first + i))] = block[i];
     }
   }
-  static void matmul(const void* tensor, ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor, Workspace& workspace) {
+  static void matmul(const void* tensor, ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor,
+                     Workspace& workspace) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
     check_shapes(t.extents(), x, y);
     if (t.has_column_order()) x = permuted(t.bytes(), x, workspace);
@@ -115,7 +117,8 @@ class SchemeRegistry {
   Result<AnyPacked> open(PackedBytes bytes) const {
     const Entry* e = find(bytes.scheme_name());
     if (e == nullptr)
-      return Error{ErrorCode::unsupported, "packed tensor: scheme '" + std::string(bytes.scheme_name()) + "' is none of the " + std::to_string(entries_.size()) +
+      return Error{ErrorCode::unsupported, "packed tensor: scheme '" + std::string(bytes.scheme_name()) + "' is none of the " +
+                                               std::to_string(entries_.size()) +
                                                " registered; add it with SchemeRegistry::add<Scheme<...>>()"};
     return e->open(std::move(bytes));
   }

@@ -4,8 +4,8 @@
 //   Ints, Floats, Bytes       16 int32; 16 floats; 64 bytes: 4 consecutive columns of each of 16 rows
 //   products(o, s)            the 16 ints -o[i] * s
 //   load_bytes(p)             64 bytes
-//   dot4<MaxByte>(a, b, x)    a[i] + sum over j < 4 of b[4 i + j] * x[j]; bytes unsigned and at most MaxByte, x signed, -127 .. 127;
-//                             exact for every such operand
+//   dot4<MaxByte>(a, b, x)    a[i] + sum over j < 4 of b[4 i + j] * x[j]; bytes unsigned and at most MaxByte, x signed,
+//                             -127 .. 127; exact for every such operand
 //   add(a, b)                 ints
 //   load, store, scaled       floats; scaled(a, s) = a * s
 //   multiply_add(i, s, a)     float(i) * s + a, with one rounding where the hardware has it
@@ -33,9 +33,15 @@ namespace anybit::kernel::inline ANYBIT_CODE {
 
 /// Plain loops that compilers vectorize.
 struct Generic {
-  struct Ints { std::int32_t v[16]; };
-  struct Floats { float v[16]; };
-  struct Bytes { const std::uint8_t* p; };
+  struct Ints {
+    std::int32_t v[16];
+  };
+  struct Floats {
+    float v[16];
+  };
+  struct Bytes {
+    const std::uint8_t* p;
+  };
   static constexpr int tile_tokens = 2, row_tokens = 0;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {

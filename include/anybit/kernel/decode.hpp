@@ -41,9 +41,12 @@ constexpr FloatShift float_shift() {
       s.fits = true;
       for (unsigned m = 0; m < sign && s.fits; ++m) {
         const float v = level(m), negative = level(m | sign), expected = std::bit_cast<float>(m << s.shift) * s.scale;
-        if (m < s.finite) s.fits = v == expected && negative == -expected;
-        else if (m < s.infinite) s.fits = v == inf && negative == -inf;
-        else s.fits = v != v && negative != negative;
+        if (m < s.finite)
+          s.fits = v == expected && negative == -expected;
+        else if (m < s.infinite)
+          s.fits = v == inf && negative == -inf;
+        else
+          s.fits = v != v && negative != negative;
       }
       if (s.fits) return s;
     }
@@ -51,8 +54,8 @@ constexpr FloatShift float_shift() {
   }
 }
 
-/// Levels of `simd::width` codes at once, over a common factor, equal to F::decode but for the sign of zero. First prepare() the codes: some
-/// formats have a step that is cheaper on bytes. Where that finds no infinity or NaN, Specials = false is enough.
+/// Levels of `simd::width` codes at once, over a common factor, equal to F::decode but for the sign of zero. First prepare() the
+/// codes: some formats have a step that is cheaper on bytes. Where that finds no infinity or NaN, Specials = false is enough.
 template <Format F, bool Specials = true>
 class Levels {
   using code = code_t<F>;
@@ -61,7 +64,8 @@ class Levels {
   static constexpr unsigned half = 1u << (bits - 1);
   enum class How { signed_bytes, unsigned_bytes, shift, table, scalar };
   static constexpr How choose() {
-    if constexpr (bits > 8) return How::scalar;
+    if constexpr (bits > 8)
+      return How::scalar;
     else if constexpr (has_integer_dot_v<F>) {
       if (level_map<F>() != LevelMap::table)
         return integer_range_v<F>.lowest >= -128 && integer_range_v<F>.highest <= 127 ? How::signed_bytes : How::unsigned_bytes;
@@ -80,7 +84,8 @@ class Levels {
     if constexpr (has_specials) {
       std::uint8_t found = 0;
       for (Index i = 0; i < n; i += 64)
-        for (Index j = 0; j < 64; ++j) found = static_cast<std::uint8_t>(found | ((codes[i + j] & (half - 1)) >= float_shift<F>().finite));
+        for (Index j = 0; j < 64; ++j)
+          found = static_cast<std::uint8_t>(found | ((codes[i + j] & (half - 1)) >= float_shift<F>().finite));
       special = found != 0;
     }
     if constexpr (how == How::signed_bytes || how == How::unsigned_bytes) {
@@ -117,7 +122,8 @@ class Levels {
         const simd::f32 raw = simd::abs(v), nan = simd::broadcast(std::numeric_limits<float>::quiet_NaN());
         if constexpr (s.infinite > s.finite) {
           constexpr float infinite = std::bit_cast<float>((s.infinite - 1) << s.shift) * s.scale;
-          const simd::f32 special = simd::select_greater(raw, simd::broadcast(infinite), nan, v * simd::broadcast(std::numeric_limits<float>::infinity()));
+          const simd::f32 special = simd::select_greater(raw, simd::broadcast(infinite), nan,
+                                                         v * simd::broadcast(std::numeric_limits<float>::infinity()));
           v = simd::select_greater(raw, largest, special, v);
         } else {
           v = simd::select_greater(raw, largest, nan, v);
@@ -141,16 +147,20 @@ class Levels {
       for (Index j = 0; j < 64; ++j) codes[i + j] = map(codes[i + j]);
   }
   static ANYBIT_INLINE simd::f32 stepped(simd::f32 v) {
-    if constexpr (F::step == factor) return v;
-    else return v * simd::broadcast(static_cast<float>(F::step));
+    if constexpr (F::step == factor)
+      return v;
+    else
+      return v * simd::broadcast(static_cast<float>(F::step));
   }
 
   struct Nothing {
     explicit ANYBIT_INLINE Nothing(const float*) {}
   };
   static constexpr const float* table_values() {
-    if constexpr (how == How::table) return decode_table_v<F>.data();
-    else return nullptr;
+    if constexpr (how == How::table)
+      return decode_table_v<F>.data();
+    else
+      return nullptr;
   }
   std::conditional_t<how == How::table, simd::Table<(how == How::table ? 1 << bits : 2)>, Nothing> table_{table_values()};
 };

@@ -17,7 +17,8 @@ inline constexpr Index f32_panel_stride = block_cols + decode_slack;
 /// One value for each of 4 rows and `Tokens` tokens: sum over n columns, lane by lane, then over the lanes.
 /// `rows` of the 4 are stored; `accumulate` adds to y.
 template <Index Tokens>
-inline void f32_tile(const float* panel, const float* x, Index x_stride, Index n, float* y, Index y_stride, Index rows, bool accumulate) {
+inline void f32_tile(const float* panel, const float* x, Index x_stride, Index n, float* y, Index y_stride, Index rows,
+                     bool accumulate) {
   constexpr Index R = f32_tile_rows;
   simd::f32 sum[static_cast<std::size_t>(Tokens)][static_cast<std::size_t>(R)];
   for (auto& s : sum)
@@ -93,8 +94,8 @@ inline void f32_rows(const RowSource& w, ConstMatrix x, MutableMatrix y, Index b
       Index t = 0;
       const auto tile = [&]<Index Tokens>(std::integral_constant<Index, Tokens>) {
         for (Index r = 0; r < rows; r += f32_tile_rows)
-          f32_tile<Tokens>(panel + r * f32_panel_stride, x.data + t * x.stride + k0, x.stride, n, y.data + t * y.stride + r0 + r, y.stride,
-                           std::min(f32_tile_rows, rows - r), k0 > 0);
+          f32_tile<Tokens>(panel + r * f32_panel_stride, x.data + t * x.stride + k0, x.stride, n, y.data + t * y.stride + r0 + r,
+                           y.stride, std::min(f32_tile_rows, rows - r), k0 > 0);
         t += Tokens;
       };
       while (tokens - t >= f32_tile_tokens) tile(std::integral_constant<Index, f32_tile_tokens>{});

@@ -17,9 +17,9 @@ struct BytePanel {
   static constexpr Index row_stride = block_cols + decode_slack;
   static constexpr auto most_segments = static_cast<std::size_t>(block_cols / 4);
   Index segments = 0;
-  std::array<Index, most_segments> dwords;                                                  // of each segment
-  alignas(64) std::array<std::uint8_t, static_cast<std::size_t>(16 * row_stride)> bytes;    // [dword][row][4]
-  alignas(64) std::array<float, most_segments * 16> scales;                                 // [segment][row]
+  std::array<Index, most_segments> dwords;                                                // of each segment
+  alignas(64) std::array<std::uint8_t, static_cast<std::size_t>(16 * row_stride)> bytes;  // [dword][row][4]
+  alignas(64) std::array<float, most_segments * 16> scales;                               // [segment][row]
   alignas(64) std::array<std::int32_t, most_segments * 16> offsets;
 };
 
@@ -46,7 +46,8 @@ inline void fill_panel(const RowSource& w, Index row, Index rows, Segment& segme
     std::uint8_t* out = rowwise + r * BytePanel::row_stride;
     if (r >= rows) {
       std::memset(out, 0, static_cast<std::size_t>(round_up(padded, 64)));
-      for (Index s = 0; s < panel.segments; ++s) panel.scales[static_cast<std::size_t>(s * 16 + r)] = 0, panel.offsets[static_cast<std::size_t>(s * 16 + r)] = 0;
+      for (Index s = 0; s < panel.segments; ++s)
+        panel.scales[static_cast<std::size_t>(s * 16 + r)] = 0, panel.offsets[static_cast<std::size_t>(s * 16 + r)] = 0;
       continue;
     }
     float scales[static_cast<std::size_t>(block_cols / 4 + decode_slack)];
@@ -76,7 +77,8 @@ inline void fill_panel(const RowSource& w, Index row, Index rows, Segment& segme
 
 /// Adds a panel's products with `Tokens` tokens to sums[token][row]. `Parts` chains of additions a sum hide their latency.
 template <class Arch, int MaxByte, int Tokens, int Parts>
-inline void int8_tile(const BytePanel& panel, const std::int8_t* x, Index x_stride, const std::int32_t* x_sums, Index sums_stride, float* sums) {
+inline void int8_tile(const BytePanel& panel, const std::int8_t* x, Index x_stride, const std::int32_t* x_sums, Index sums_stride,
+                      float* sums) {
   typename Arch::Floats total[static_cast<std::size_t>(Tokens)];
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t) total[t] = Arch::load(sums + 16 * t);
@@ -122,8 +124,8 @@ inline void int8_tile(const BytePanel& panel, const std::int8_t* x, Index x_stri
 struct SegmentRun {
   static constexpr Index most_segments = 128, most_columns = 8 * max_segment;
   Index first, first_group, columns = 0, count = 0;
-  Index regular = 0;  ///< the first so many segments are `full` columns long
-  bool split = false; ///< some group has several segments
+  Index regular = 0;   ///< the first so many segments are `full` columns long
+  bool split = false;  ///< some group has several segments
   std::array<Index, static_cast<std::size_t>(most_segments + 1)> starts, groups;  ///< relative to first and first_group
 
   SegmentRun(Segment& s, Index full) : first(s.first), first_group(s.group) {
@@ -147,7 +149,8 @@ inline void int8_row_products(const RowSource& w, const RoundedActivations& x, M
   constexpr Index block = 4, slots = SegmentRun::most_segments + decode_slack;
   const Index full = std::min({w.group, max_segment, w.extents.cols});
   alignas(64) std::uint8_t bytes[static_cast<std::size_t>(SegmentRun::most_columns + decode_slack)];
-  float scales[static_cast<std::size_t>(block)][static_cast<std::size_t>(slots)], values[static_cast<std::size_t>(Arch::row_tokens)][static_cast<std::size_t>(block)][static_cast<std::size_t>(slots)];
+  float scales[static_cast<std::size_t>(block)][static_cast<std::size_t>(slots)],
+      values[static_cast<std::size_t>(Arch::row_tokens)][static_cast<std::size_t>(block)][static_cast<std::size_t>(slots)];
   std::int32_t offsets[static_cast<std::size_t>(slots)], dots[static_cast<std::size_t>(slots)];
   Segment segment(w.extents.cols, w.group);
   for (Index index = 0; !segment.done();) {
@@ -168,10 +171,13 @@ inline void int8_row_products(const RowSource& w, const RoundedActivations& x, M
         for (Index t = 0; t < x.tokens; ++t) {
           const std::int8_t* codes = x.codes + t * x.stride + run.first;
           Index s = 0;
-          for (; s < run.regular; s += 8) Arch::template segment_dots<MaxByte>(bytes + s * full, codes + s * full, full, std::min<Index>(8, run.regular - s), dots + s);
+          for (; s < run.regular; s += 8)
+            Arch::template segment_dots<MaxByte>(bytes + s * full, codes + s * full, full, std::min<Index>(8, run.regular - s),
+                                                 dots + s);
           for (s = run.regular; s < run.count; ++s) {
             std::int32_t one[8];
-            Arch::template segment_dots<MaxByte>(bytes + run.start(s), codes + run.start(s), round_up(run.start(s + 1) - run.start(s), 32), 1, one);
+            Arch::template segment_dots<MaxByte>(bytes + run.start(s), codes + run.start(s),
+                                                 round_up(run.start(s + 1) - run.start(s), 32), 1, one);
             dots[s] = one[0];
           }
           const std::int32_t* sums = x.sums + t * x.segments + index;
@@ -204,7 +210,8 @@ inline void int8_row_products(const RowSource& w, const RoundedActivations& x, M
 template <class Arch, int MaxByte>
 inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
   if constexpr (Arch::row_tokens > 0)
-    if (x.tokens <= Arch::row_tokens && (w.group % 32 == 0 || w.group >= w.extents.cols)) return int8_row_products<Arch, MaxByte>(w, x, y, begin, end);
+    if (x.tokens <= Arch::row_tokens && (w.group % 32 == 0 || w.group >= w.extents.cols))
+      return int8_row_products<Arch, MaxByte>(w, x, y, begin, end);
   constexpr int T = Arch::tile_tokens;
   BytePanel panel;
   const Index cols = w.extents.cols;
@@ -222,7 +229,8 @@ inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMa
         const auto bytes = static_cast<std::size_t>(rows) * sizeof(float);
         if (begun)
           for (int i = 0; i < Tokens; ++i) std::memcpy(sums[i], y.data + (t + i) * y.stride + r0, bytes);
-        int8_tile<Arch, MaxByte, Tokens, (Tokens >= 4 ? 1 : 4 / Tokens)>(panel, x.codes + t * x.stride + x_at, x.stride, x.sums + t * x.segments + index, x.segments, &sums[0][0]);
+        int8_tile<Arch, MaxByte, Tokens, (Tokens >= 4 ? 1 : 4 / Tokens)>(
+            panel, x.codes + t * x.stride + x_at, x.stride, x.sums + t * x.segments + index, x.segments, &sums[0][0]);
         for (int i = 0; i < Tokens; ++i) {
           if (last) Arch::store(sums[i], Arch::scaled(Arch::load(sums[i]), x.scales[t + i]));
           std::memcpy(y.data + (t + i) * y.stride + r0, sums[i], bytes);
@@ -243,12 +251,15 @@ inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMa
 
 }  // namespace detail
 
-/// Rows begin .. end - 1 of weights that have an integer form (w.bytes not null) and at least one column: y(token, row). Allocates nothing. The sum
-/// of a segment is an exact integer on every instruction set; a value does not depend on the rows and tokens beside it.
+/// Rows begin .. end - 1 of weights that have an integer form (w.bytes not null) and at least one column: y(token, row).
+/// Allocates nothing. The sum of a segment is an exact integer on every instruction set; a value does not depend on the rows and
+/// tokens beside it.
 template <class Arch = native_arch>
 inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
-  if (w.max_byte <= 128) detail::int8_rows<Arch, 128>(w, x, y, begin, end);
-  else detail::int8_rows<Arch, 255>(w, x, y, begin, end);
+  if (w.max_byte <= 128)
+    detail::int8_rows<Arch, 128>(w, x, y, begin, end);
+  else
+    detail::int8_rows<Arch, 255>(w, x, y, begin, end);
 }
 
 }  // namespace anybit::kernel::inline ANYBIT_CODE

@@ -28,7 +28,8 @@ template <class F>
 constexpr bool has_integer_dot_v = false;
 template <UniformFormat F>
   requires(F::bits <= 8)
-constexpr bool has_integer_dot_v<F> = integer_range_v<F>.highest - integer_range_v<F>.lowest <= 255 && (!has_zero_point_v<F> || F::step == 1.0f);
+constexpr bool has_integer_dot_v<F> =
+    integer_range_v<F>.highest - integer_range_v<F>.lowest <= 255 && (!has_zero_point_v<F> || F::step == 1.0f);
 
 /// How a code c maps to the byte u = to_int(c) - lowest, found from the format's own levels.
 enum class LevelMap {

@@ -26,7 +26,8 @@ std::vector<double> matmul(const PackedTensor<S>& w, ConstMatrix x) {
   for (Index r = 0; r < w.rows(); ++r) {
     const auto codes = row_codes(w, r);
     for (Index k = 0; k < w.cols(); ++k) {
-      const double weight = static_cast<double>(dequantize_value<typename S::format>(codes[static_cast<std::size_t>(k)], w.affine(r, k / group)));
+      const double weight =
+          static_cast<double>(dequantize_value<typename S::format>(codes[static_cast<std::size_t>(k)], w.affine(r, k / group)));
       for (Index t = 0; t < x.rows; ++t) y[static_cast<std::size_t>(t * w.rows() + r)] += weight * static_cast<double>(x(t, k));
     }
   }
@@ -48,7 +49,8 @@ inline Rounded round_activations(ConstMatrix x) {
     for (const float v : x.row(t)) finite = finite && std::isfinite(v), largest = std::fmax(largest, std::fabs(v));
     float scale = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
     for (Index k = 0; k < x.cols && scale > 0; ++k)
-      r.codes[static_cast<std::size_t>(t * x.cols + k)] = static_cast<int>(std::fmin(std::fmax(std::nearbyint(x(t, k) / scale), -127.0f), 127.0f));
+      r.codes[static_cast<std::size_t>(t * x.cols + k)] =
+          static_cast<int>(std::fmin(std::fmax(std::nearbyint(x(t, k) / scale), -127.0f), 127.0f));
     r.scales.push_back(scale);
   }
   return r;
@@ -65,7 +67,8 @@ std::vector<double> matmul_int8(const PackedTensor<S>& w, ConstMatrix x) {
     for (Index t = 0; t < x.rows; ++t) {
       double sum = 0;
       for (Index k = 0; k < w.cols(); ++k)
-        sum += static_cast<double>(dequantize_value<typename S::format>(codes[static_cast<std::size_t>(k)], w.affine(r, k / group))) *
+        sum += static_cast<double>(
+                   dequantize_value<typename S::format>(codes[static_cast<std::size_t>(k)], w.affine(r, k / group))) *
                rounded.codes[static_cast<std::size_t>(t * x.cols + k)];
       y[static_cast<std::size_t>(t * w.rows() + r)] = sum * static_cast<double>(rounded.scales[static_cast<std::size_t>(t)]);
     }

@@ -45,7 +45,9 @@ struct RowSource {
 namespace detail {
 
 template <AnyScheme S>
-ANYBIT_INLINE const PackedTensor<S>& tensor_of(const void* p) { return *static_cast<const PackedTensor<S>*>(p); }
+ANYBIT_INLINE const PackedTensor<S>& tensor_of(const void* p) {
+  return *static_cast<const PackedTensor<S>*>(p);
+}
 
 /// Codes first .. first + n - 1 in a buffer of its own, followed by zeros; `first` need not suit the layout.
 template <AnyScheme S>
@@ -92,7 +94,8 @@ inline void decode_weights(const void* tensor, Index row, Index first, Index n, 
   Codes<S> codes;
   codes.read(t, row, first, n);
   const bool special = Levels<typename S::format>::prepare(codes.data(), n);
-  const Index group = S::granularity::group_cols(t.cols()), first_group = first / group, groups = (first + n - 1) / group - first_group + 1;
+  const Index group = S::granularity::group_cols(t.cols()), first_group = first / group,
+              groups = (first + n - 1) / group - first_group + 1;
   float scales[static_cast<std::size_t>(block_cols + decode_slack)];
   const Index index = S::granularity::index(t.extents(), row, first_group);
   read_scales(t, index, groups, scales);
@@ -121,7 +124,8 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
   const PackedTensor<S>& t = tensor_of<S>(tensor);
   Codes<S> codes[R];
   float scales[R][static_cast<std::size_t>(block_cols / 4 + decode_slack)];
-  const Index group = S::granularity::group_cols(t.cols()), first_group = first / group, groups = (first + n - 1) / group - first_group + 1;
+  const Index group = S::granularity::group_cols(t.cols()), first_group = first / group,
+              groups = (first + n - 1) / group - first_group + 1;
   bool special = false;
   for (Index r = 0; r < Rows; ++r) {
     codes[r].read(t, row + r, first, n);
@@ -137,7 +141,8 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
 #pragma GCC unroll 4
       for (Index r = 0; r < Rows; ++r) {
         scale[r] = simd::broadcast(scales[r][g] * levels.factor);
-        if constexpr (S::has_zero_point) zero[r] = simd::broadcast(t.zero(S::granularity::index(t.extents(), row + r, first_group) + g));
+        if constexpr (S::has_zero_point)
+          zero[r] = simd::broadcast(t.zero(S::granularity::index(t.extents(), row + r, first_group) + g));
       }
       const Index end = std::min(n, (first_group + g + 1) * group - first);
       const auto step = [&](simd::f32 a) __attribute__((always_inline)) {

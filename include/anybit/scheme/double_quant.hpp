@@ -88,13 +88,16 @@ inline Range range_of(std::span<const float> s) {
 inline double block_scale_grid(float top) { return std::ldexp(1.0, std::max(top > 0 ? std::ilogb(top) : -126, -126) - 21); }
 
 /// The block scale with which the deviation `distance` from the offset becomes the level 1 / stretch.
-inline float on_grid(double distance, double stretch, double grid) { return static_cast<float>(std::nearbyint(distance * stretch / grid) * grid); }
+inline float on_grid(double distance, double stretch, double grid) {
+  return static_cast<float>(std::nearbyint(distance * stretch / grid) * grid);
+}
 
 inline constexpr double lowest_level_stretch = 1.0 / 0.99296875;  // the map ends at 1 above and at -0.99296875 below
 
 /// Largest deviation from the offset. A block that deviates by less than 2^-13 of its scales is flat: block scale 0.
 inline float fit_block_scale(Range r, float offset) {
-  const double up = static_cast<double>(r.high) - static_cast<double>(offset), down = static_cast<double>(offset) - static_cast<double>(r.low);
+  const double up = static_cast<double>(r.high) - static_cast<double>(offset),
+               down = static_cast<double>(offset) - static_cast<double>(r.low);
   const float top = up >= down ? r.high : offset;
   double grid = block_scale_grid(top);
   const double deviation = std::max(up, down);
@@ -126,8 +129,10 @@ bool recover(std::span<const float> s, double mean, Plan& plan) {
   for (std::size_t b = 0; b < ranges.size(); ++b) ranges[b] = range_of(block_of<Block>(s, b));
 
   const auto find_block_scale = [&](std::size_t b, float offset) {
-    const double up = static_cast<double>(ranges[b].high) - static_cast<double>(offset), down = static_cast<double>(offset) - static_cast<double>(ranges[b].low);
-    for (const float scale : {0.0f, on_grid(up, 1, block_scale_grid(ranges[b].high)), on_grid(down, lowest_level_stretch, block_scale_grid(offset))}) {
+    const double up = static_cast<double>(ranges[b].high) - static_cast<double>(offset),
+                 down = static_cast<double>(offset) - static_cast<double>(ranges[b].low);
+    for (const float scale : {0.0f, on_grid(up, 1, block_scale_grid(ranges[b].high)),
+                              on_grid(down, lowest_level_stretch, block_scale_grid(offset))}) {
       plan.block_scales[b] = scale;
       if (scale >= 0 && restores_exactly(block_of<Block>(s, b), scale, offset)) return true;
     }
@@ -154,7 +159,8 @@ Plan make_plan(std::span<const float> s) {
   plan.offset = s[0];
   for (const float v : s)
     if (std::abs(static_cast<double>(v) - mean) < std::abs(static_cast<double>(plan.offset) - mean)) plan.offset = v;
-  for (std::size_t b = 0; b < plan.block_scales.size(); ++b) plan.block_scales[b] = fit_block_scale(range_of(block_of<Block>(s, b)), plan.offset);
+  for (std::size_t b = 0; b < plan.block_scales.size(); ++b)
+    plan.block_scales[b] = fit_block_scale(range_of(block_of<Block>(s, b)), plan.offset);
   return plan;
 }
 

@@ -18,8 +18,8 @@ namespace anybit::inline ANYBIT_ABI {
 ///                            Never reads past packed_bytes(n).
 /// Codes must be below 2^Bits (below 3 for base 3).
 template <class L, int Bits>
-concept PackLayout = requires(Index n, std::span<const StoredCode<Bits>> codes, std::span<StoredCode<Bits>> out,
-                              std::byte* bytes, const std::byte* in) {
+concept PackLayout = requires(Index n, std::span<const StoredCode<Bits>> codes, std::span<StoredCode<Bits>> out, std::byte* bytes,
+                              const std::byte* in) {
   { L::name } -> std::convertible_to<std::string_view>;
   { L::granule } -> std::convertible_to<Index>;
   { L::template packed_bytes<Bits>(n) } -> std::same_as<Index>;

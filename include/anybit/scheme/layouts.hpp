@@ -11,7 +11,9 @@ struct BitStream {
   static constexpr auto name = FixedString("bits");
   static constexpr Index granule = 8;
   template <int Bits>
-  static constexpr Index packed_bytes(Index n) { return ceil_div(n * Bits, 8); }
+  static constexpr Index packed_bytes(Index n) {
+    return ceil_div(n * Bits, 8);
+  }
 
   template <int Bits>
   static ANYBIT_INLINE void pack(std::span<const StoredCode<Bits>> codes, std::byte* out) {
@@ -37,7 +39,8 @@ struct BitStream {
   }
 };
 
-/// Five codes 0, 1, 2 in a byte: byte = ((((c0 * 3 + c1) * 3 + c2) * 3 + c3) * 3 + c4 (8/5 bits a code). A short last byte is filled with zeros.
+/// Five codes 0, 1, 2 in a byte: byte = ((((c0 * 3 + c1) * 3 + c2) * 3 + c3) * 3 + c4 (8/5 bits a code). A short last byte is
+/// filled with zeros.
 struct Base3 {
   static constexpr auto name = FixedString("base3");
   static constexpr Index granule = 5;

@@ -55,11 +55,12 @@ using TernaryGroup128 = Scheme<Ternary, PerGroup<128>, ScaleF16, Base3>;
 
 }  // namespace presets
 
-using Presets = TypeList<presets::ScaledSuperfloat<8>, presets::ScaledSuperfloat<7>, presets::ScaledSuperfloat<6>, presets::ScaledSuperfloat<5>,
-                         presets::ScaledSuperfloat<4>, presets::ScaledSuperfloat<3>, presets::Superfloat4Group32, presets::PublishedSuperfloat8,
-                         presets::Int<8>, presets::Int<4>, presets::Int<3>, presets::Int<2>, presets::Int8PerRow, presets::Int8Group32,
-                         presets::AsymmetricInt<4>, presets::AsymmetricInt<3>, presets::AsymmetricInt<2>, presets::AsymmetricInt4Group64,
-                         presets::AsymmetricInt4Group32, presets::Nf4DoubleQuant, presets::Nf4Plain, presets::Mxfp4, presets::BitNet,
-                         presets::TernaryGroup128>;
+using Presets =
+    TypeList<presets::ScaledSuperfloat<8>, presets::ScaledSuperfloat<7>, presets::ScaledSuperfloat<6>,
+             presets::ScaledSuperfloat<5>, presets::ScaledSuperfloat<4>, presets::ScaledSuperfloat<3>,
+             presets::Superfloat4Group32, presets::PublishedSuperfloat8, presets::Int<8>, presets::Int<4>, presets::Int<3>,
+             presets::Int<2>, presets::Int8PerRow, presets::Int8Group32, presets::AsymmetricInt<4>, presets::AsymmetricInt<3>,
+             presets::AsymmetricInt<2>, presets::AsymmetricInt4Group64, presets::AsymmetricInt4Group32, presets::Nf4DoubleQuant,
+             presets::Nf4Plain, presets::Mxfp4, presets::BitNet, presets::TernaryGroup128>;
 
 }  // namespace anybit::inline ANYBIT_ABI

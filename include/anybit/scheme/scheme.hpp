@@ -22,12 +22,19 @@ constexpr auto fixed_name() {
 
 template <class F, class G = PerGroup<128>, class S = ScaleF16, class L = BitStream>
 struct Scheme {
-  static_assert(Format<F>, "anybit: the first argument of Scheme must be a Format (see format/format.hpp): bits, name, encode, decode, fit");
+  static_assert(Format<F>,
+                "anybit: the first argument of Scheme must be a Format (see format/format.hpp): bits, name, encode, decode, fit");
   static_assert(Granularity<G>, "anybit: the second argument of Scheme must be a Granularity: PerTensor, PerRow or PerGroup<g>");
-  static_assert(ScaleStore<S>, "anybit: the third argument of Scheme must be a ScaleStore: NoScale, ScaleF32, ScaleF16, ScaleBF16, ScaleE8M0 or DoubleQuant<256>");
-  static_assert(PackLayout<L, F::bits>, "anybit: the fourth argument of Scheme must be a PackLayout for the format's bits: BitStream, or Base3 for Ternary");
-  static_assert(!std::is_same_v<L, Base3> || code_count_v<F> <= 3, "anybit: the Base3 layout holds three codes: use it with Ternary, and BitStream with other formats");
-  static_assert(!(has_zero_point_v<F> && std::is_same_v<S, NoScale>), "anybit: a format with a zero point needs a scale store: its zero is found together with the scale");
+  static_assert(
+      ScaleStore<S>,
+      "anybit: the third argument of Scheme must be a ScaleStore: NoScale, ScaleF32, ScaleF16, ScaleBF16, ScaleE8M0 or DoubleQuant<256>");
+  static_assert(
+      PackLayout<L, F::bits>,
+      "anybit: the fourth argument of Scheme must be a PackLayout for the format's bits: BitStream, or Base3 for Ternary");
+  static_assert(!std::is_same_v<L, Base3> || code_count_v<F> <= 3,
+                "anybit: the Base3 layout holds three codes: use it with Ternary, and BitStream with other formats");
+  static_assert(!(has_zero_point_v<F> && std::is_same_v<S, NoScale>),
+                "anybit: a format with a zero point needs a scale store: its zero is found together with the scale");
 
   using format = F;
   using granularity = G;
@@ -46,7 +53,9 @@ struct Scheme {
   static constexpr Index zeros_bytes(Extents e) { return has_zero_point ? BitStream::packed_bytes<bits>(G::count(e)) : 0; }
   /// Bits per weight, computed from the bytes.
   static constexpr double bits_per_weight(Extents e) {
-    return e.size() == 0 ? 0 : 8.0 * static_cast<double>(codes_bytes(e) + scales_bytes(e) + zeros_bytes(e)) / static_cast<double>(e.size());
+    return e.size() == 0
+               ? 0
+               : 8.0 * static_cast<double>(codes_bytes(e) + scales_bytes(e) + zeros_bytes(e)) / static_cast<double>(e.size());
   }
 };
 
@@ -59,9 +68,13 @@ concept AnyScheme = is_scheme_v<T>;
 
 /// Scheme<...> from either a scheme or the list of its parts: algorithms take both spellings.
 template <class First, class... Rest>
-struct scheme_of { using type = Scheme<First, Rest...>; };
+struct scheme_of {
+  using type = Scheme<First, Rest...>;
+};
 template <AnyScheme S>
-struct scheme_of<S> { using type = S; };
+struct scheme_of<S> {
+  using type = S;
+};
 template <class... Parts>
 using scheme_of_t = typename scheme_of<Parts...>::type;
 

@@ -23,7 +23,8 @@ void unpack_bits_generic(const std::byte* in, std::uint8_t* out, Index n) {
   Index i = 0;
   // The last lane's load ends 8 - Bits bytes after its codes.
   for (; i + step <= n && (i + step) / 8 * Bits + 8 - Bits <= bytes; i += step)
-    store_bytes(out + i, spread8<Bits>(detail::load_words<Bits>(in + i / 8 * Bits, std::make_index_sequence<static_cast<std::size_t>(width64)>())));
+    store_bytes(out + i, spread8<Bits>(detail::load_words<Bits>(in + i / 8 * Bits,
+                                                                std::make_index_sequence<static_cast<std::size_t>(width64)>())));
   unpack_bits_swar<Bits>(in + i / 8 * Bits, out + i, n - i);
 }
 

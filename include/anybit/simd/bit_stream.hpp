@@ -21,11 +21,14 @@ template <int Bits>
 void unpack_bits(const std::byte* in, std::uint8_t* out, Index n) {
   if constexpr (Bits == 8) copy_bytes(out, in, n);
 #if defined(ANYBIT_UNPACK_VBMI)
-  else x86::unpack_bits_vbmi<Bits>(in, out, n);
+  else
+    x86::unpack_bits_vbmi<Bits>(in, out, n);
 #elif defined(ANYBIT_UNPACK_AVX2)
-  else x86::unpack_bits_avx2<Bits>(in, out, n);
+  else
+    x86::unpack_bits_avx2<Bits>(in, out, n);
 #else
-  else unpack_bits_generic<Bits>(in, out, n);
+  else
+    unpack_bits_generic<Bits>(in, out, n);
 #endif
 }
 
@@ -60,8 +63,10 @@ void unpack_wide_bits(const std::byte* in, std::uint16_t* out, Index n) {
 /// n codes below 2^Bits, Bits <= 8. Writes ceil(n * Bits / 8) bytes; unused bits of the last are 0.
 template <int Bits>
 void pack_bits(const std::uint8_t* codes, std::byte* out, Index n) {
-  if constexpr (Bits == 8) copy_bytes(out, codes, n);
-  else pack_bits_generic<Bits>(codes, out, n);
+  if constexpr (Bits == 8)
+    copy_bytes(out, codes, n);
+  else
+    pack_bits_generic<Bits>(codes, out, n);
 }
 
 /// n codes 0, 1, 2 from bytes of five, the most significant digit first. Reads ceil(n / 5) bytes.
@@ -93,7 +98,8 @@ inline void pack_base3(const std::uint8_t* codes, std::byte* out, Index n) {
   const auto byte = [](std::uint64_t digits) { return static_cast<std::byte>((digits * powers) >> 32); };
   Index i = 0;
   for (; i + 8 <= n; i += 5) *out++ = byte(load_bytes(reinterpret_cast<const std::byte*>(codes + i), 8) & 0xFFFFFFFFFF);
-  for (; i < n; i += 5) *out++ = byte(load_bytes(reinterpret_cast<const std::byte*>(codes + i), static_cast<std::size_t>(n - i < 5 ? n - i : 5)));
+  for (; i < n; i += 5)
+    *out++ = byte(load_bytes(reinterpret_cast<const std::byte*>(codes + i), static_cast<std::size_t>(n - i < 5 ? n - i : 5)));
 }
 
 }  // namespace anybit::simd::inline ANYBIT_CODE

@@ -72,7 +72,8 @@ ANYBIT_INLINE void unpack_bits_swar(const std::byte* in, std::uint8_t* out, Inde
   }
   for (; i < n; i += 8) {  // the last words, which a load of 8 bytes would leave
     const Index rest = bytes - (i / 8) * Bits;
-    const std::uint64_t codes = spread8<Bits>(load_bytes(in + (i / 8) * Bits, static_cast<std::size_t>(rest < Bits ? rest : Bits)));
+    const std::uint64_t codes =
+        spread8<Bits>(load_bytes(in + (i / 8) * Bits, static_cast<std::size_t>(rest < Bits ? rest : Bits)));
     std::memcpy(out + i, &codes, static_cast<std::size_t>(n - i < 8 ? n - i : 8));
   }
 }

@@ -213,7 +213,9 @@ ANYBIT_INLINE i32 load_i32(const std::uint16_t* p) {
 }
 /// Any of the above element types, converted to float; exact.
 template <class T>
-ANYBIT_INLINE f32 load_f32(const T* p) { return to_f32(load_i32(p)); }
+ANYBIT_INLINE f32 load_f32(const T* p) {
+  return to_f32(load_i32(p));
+}
 /// The first n <= width elements only; the other lanes are 0.
 template <class T>
 ANYBIT_INLINE i32 load_i32_partial(const T* p, Index n) {
@@ -222,7 +224,9 @@ ANYBIT_INLINE i32 load_i32_partial(const T* p, Index n) {
   return load_i32(buffer);
 }
 template <class T>
-ANYBIT_INLINE f32 load_f32_partial(const T* p, Index n) { return to_f32(load_i32_partial(p, n)); }
+ANYBIT_INLINE f32 load_f32_partial(const T* p, Index n) {
+  return to_f32(load_i32_partial(p, n));
+}
 
 /// Writes `width` bytes; every lane is 0 to 255.
 ANYBIT_INLINE void store_u8(std::uint8_t* p, i32 v) {
@@ -281,9 +285,12 @@ class Table {
     if constexpr (N == 32) low_ = _mm512_loadu_ps(values), high_ = _mm512_loadu_ps(values + 16);
   }
   ANYBIT_INLINE f32 operator[](i32 index) const {
-    if constexpr (N <= 16) return f32(_mm512_permutexvar_ps(index, low_));
-    else if constexpr (N == 32) return f32(_mm512_permutex2var_ps(low_, index, high_));
-    else return gather(values_, index);
+    if constexpr (N <= 16)
+      return f32(_mm512_permutexvar_ps(index, low_));
+    else if constexpr (N == 32)
+      return f32(_mm512_permutex2var_ps(low_, index, high_));
+    else
+      return gather(values_, index);
   }
 
  private:
@@ -295,11 +302,13 @@ class Table {
     if constexpr (N == 16) low_ = _mm256_loadu_ps(values), high_ = _mm256_loadu_ps(values + 8);
   }
   ANYBIT_INLINE f32 operator[](i32 index) const {
-    if constexpr (N <= 8) return f32(_mm256_permutevar8x32_ps(low_, index));
+    if constexpr (N <= 8)
+      return f32(_mm256_permutevar8x32_ps(low_, index));
     else if constexpr (N == 16)
       return f32(_mm256_blendv_ps(_mm256_permutevar8x32_ps(low_, index), _mm256_permutevar8x32_ps(high_, index),
                                   _mm256_castsi256_ps(_mm256_slli_epi32(index, 28))));  // bit 3 of the index to the sign
-    else return gather(values_, index);
+    else
+      return gather(values_, index);
   }
 
  private:

@@ -15,7 +15,6 @@
 ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::encoders::inline ANYBIT_CODE {
 
-
 /// How a uniform format's code follows from the integer of its level.
 enum class CodeOrder { wrapped, sign_magnitude, other };
 
@@ -56,8 +55,10 @@ struct UsualRounding {
   static Code code(float x, float zero) {
     const float bounded = std::clamp(x == x ? x * per_step : 0.0f, -0x1p20f, 0x1p20f);
     const int k = std::clamp(static_cast<int>(std::nearbyint(bounded)) + static_cast<int>(zero), lowest, highest);
-    if constexpr (order == CodeOrder::wrapped) return static_cast<Code>((k + shift) & mask);
-    else return static_cast<Code>(k < 0 ? -k | sign : k);
+    if constexpr (order == CodeOrder::wrapped)
+      return static_cast<Code>((k + shift) & mask);
+    else
+      return static_cast<Code>(k < 0 ? -k | sign : k);
   }
 
   /// Whether F's encoder is this, tried on both sides of every place where the code may change.
@@ -87,7 +88,8 @@ struct UsualRounding {
   static ANYBIT_INLINE simd::i32 codes(simd::f32 x, simd::f32 zero) {
     simd::f32 y = simd::nan_to_zero(x);
     if constexpr (per_step != 1.0f) y = y * simd::broadcast(per_step);
-    if constexpr (has_zero_point_v<F>) y = simd::round(simd::min(simd::max(y, simd::broadcast(-0x1p20f)), simd::broadcast(0x1p20f))) + zero;
+    if constexpr (has_zero_point_v<F>)
+      y = simd::round(simd::min(simd::max(y, simd::broadcast(-0x1p20f)), simd::broadcast(0x1p20f))) + zero;
     y = simd::min(simd::max(y, simd::broadcast(static_cast<float>(lowest))), simd::broadcast(static_cast<float>(highest)));
     const simd::i32 k = simd::round_to_i32(y);
     if constexpr (order == CodeOrder::sign_magnitude) {
@@ -107,7 +109,7 @@ struct EncoderSteps {
   static constexpr int most = (1 << F::bits) - 1;
   bool usable = true, in_order = true;  // in_order: code[i] is i
   int count = 0;
-  std::array<float, 15> from{};           // step i: the smallest x that has code[i + 1]
+  std::array<float, 15> from{};  // step i: the smallest x that has code[i + 1]
   std::array<std::uint8_t, 16> code{};
 
   EncoderSteps() {
@@ -120,7 +122,10 @@ struct EncoderSteps {
         const std::int64_t middle = same + (changed - same) / 2;
         (F::encode(value(middle)) == code[static_cast<std::size_t>(count)] ? same : changed) = middle;
       }
-      if (count == most) { usable = false; return; }  // a code came back: not one stretch
+      if (count == most) {
+        usable = false;
+        return;
+      }  // a code came back: not one stretch
       from[static_cast<std::size_t>(count++)] = value(changed);
       code[static_cast<std::size_t>(count)] = static_cast<std::uint8_t>(F::encode(value(changed)));
       x = changed;
@@ -129,7 +134,8 @@ struct EncoderSteps {
     usable = F::encode(-0.0f) == F::encode(0.0f) && F::encode(std::numeric_limits<float>::quiet_NaN()) == F::encode(0.0f);
     for (unsigned c = 0; c < (1u << F::bits); ++c)
       for (const float factor : {-1.0f, 0.0f, 0.5f, 1.0f})
-        if (const float level = factor * F::decode(static_cast<Code>(c)); level == level) usable = usable && F::encode(level) == at(level);
+        if (const float level = factor * F::decode(static_cast<Code>(c)); level == level)
+          usable = usable && F::encode(level) == at(level);
   }
 
  private:
@@ -152,7 +158,8 @@ struct EncoderSteps {
 template <class F>
 ANYBIT_INLINE simd::f32 scaled(const float* w, float scale) {
   if constexpr (multiplies_by_reciprocal_v<F>) {
-    if (const float reciprocal = 1.0f / scale; reciprocal <= std::numeric_limits<float>::max()) return simd::load(w) * simd::broadcast(reciprocal);
+    if (const float reciprocal = 1.0f / scale; reciprocal <= std::numeric_limits<float>::max())
+      return simd::load(w) * simd::broadcast(reciprocal);
   }
   return simd::load(w) / simd::broadcast(scale);
 }

@@ -16,7 +16,8 @@ namespace anybit::inline ANYBIT_CODE {
 template <AnyScheme S>
 PackedTensor<S> pack(const QuantizedMatrix<S>& q) {
   ANYBIT_CHECK(static_cast<Index>(q.codes.size()) == q.extents.size(), "pack: the number of codes is not rows * cols");
-  ANYBIT_CHECK(static_cast<Index>(q.affines.size()) == S::granularity::count(q.extents), "pack: the number of affines does not fit the granularity");
+  ANYBIT_CHECK(static_cast<Index>(q.affines.size()) == S::granularity::count(q.extents),
+               "pack: the number of affines does not fit the granularity");
   auto t = PackedTensor<S>::allocate(q.extents, !q.column_order.empty(), q.provenance);
   PackedBytes& b = t.bytes();
   const auto codes = b.mutable_section(b.codes());
@@ -56,7 +57,8 @@ ANYBIT_INLINE void dequantize_values(const code_t<F>* codes, Affine a, float* ou
   if constexpr (F::bits <= 8) {
     const float* const levels = decode_table_v<F>.data();
     constexpr std::size_t mask = (std::size_t{1} << F::bits) - 1;
-    for (Index i = 0; i < n; ++i) out[i] = has_zero_point_v<F> ? a.scale * (levels[codes[i] & mask] - a.zero) : a.scale * levels[codes[i] & mask];
+    for (Index i = 0; i < n; ++i)
+      out[i] = has_zero_point_v<F> ? a.scale * (levels[codes[i] & mask] - a.zero) : a.scale * levels[codes[i] & mask];
   } else {
     for (Index i = 0; i < n; ++i) out[i] = dequantize_value<F>(codes[i], a);
   }
@@ -72,7 +74,8 @@ void dequantize(const QuantizedMatrix<S>& q, MutableMatrix out) {
   for (Index r = 0; r < q.extents.rows; ++r) {
     float* const to = stored.empty() ? out.row(r).data() : stored.data();
     for (Index g = 0; g < S::granularity::groups_per_row(cols); ++g)
-      packing::dequantize_values<typename S::format>(q.row(r).data() + g * group, q.affine(r, g), to + g * group, std::min(group, cols - g * group));
+      packing::dequantize_values<typename S::format>(q.row(r).data() + g * group, q.affine(r, g), to + g * group,
+                                                     std::min(group, cols - g * group));
     for (std::size_t j = 0; j < stored.size(); ++j) out(r, static_cast<Index>(q.column_order[j])) = stored[j];
   }
 }

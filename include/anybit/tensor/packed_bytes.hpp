@@ -37,7 +37,8 @@ class PackedBytes {
   PackedBytes() = default;
 
   /// Zeroed sections under a filled header.
-  static PackedBytes allocate(std::string_view scheme_name, std::string_view provenance, Extents e, Index codes, Index scales, Index zeros, Index order);
+  static PackedBytes allocate(std::string_view scheme_name, std::string_view provenance, Extents e, Index codes, Index scales,
+                              Index zeros, Index order);
 
   /// Takes bytes that somebody keeps alive (a mapped file). The error says which field contradicts which.
   static Result<PackedBytes> view(std::span<const std::byte> bytes);
@@ -86,7 +87,8 @@ class PackedBytes {
   std::span<const std::byte> viewed_;
 };
 
-inline PackedBytes PackedBytes::allocate(std::string_view scheme_name, std::string_view provenance, Extents e, Index codes, Index scales, Index zeros, Index order) {
+inline PackedBytes PackedBytes::allocate(std::string_view scheme_name, std::string_view provenance, Extents e, Index codes,
+                                         Index scales, Index zeros, Index order) {
   PackedBytes p;
   PackedHeader& h = p.header_;
   constexpr std::size_t longest = 0xFFFF;
@@ -94,7 +96,8 @@ inline PackedBytes PackedBytes::allocate(std::string_view scheme_name, std::stri
   provenance = provenance.substr(0, longest);
   h.name_bytes = static_cast<std::uint16_t>(scheme_name.size());
   h.provenance_bytes = static_cast<std::uint32_t>(provenance.size());
-  h.header_bytes = static_cast<std::uint32_t>(round_up(static_cast<Index>(sizeof(PackedHeader) + scheme_name.size() + provenance.size()), align));
+  h.header_bytes = static_cast<std::uint32_t>(
+      round_up(static_cast<Index>(sizeof(PackedHeader) + scheme_name.size() + provenance.size()), align));
   h.rows = static_cast<std::uint64_t>(e.rows);
   h.cols = static_cast<std::uint64_t>(e.cols);
   h.codes_bytes = static_cast<std::uint64_t>(codes);
@@ -116,14 +119,19 @@ inline Result<PackedHeader> PackedBytes::parse(std::span<const std::byte> bytes)
   std::memcpy(&h, bytes.data(), sizeof h);
   if (h.magic != PackedHeader::expected_magic) return bad("does not start with ANYB; this is not a packed tensor");
   if (h.version != PackedHeader::current_version)
-    return Error{ErrorCode::unsupported, "packed tensor: has layout version " + std::to_string(h.version) + "; this build reads version 1"};
+    return Error{ErrorCode::unsupported,
+                 "packed tensor: has layout version " + std::to_string(h.version) + "; this build reads version 1"};
   if (h.header_bytes % align != 0 || h.header_bytes < sizeof h + std::uint64_t{h.name_bytes} + h.provenance_bytes)
     return bad("header size " + std::to_string(h.header_bytes) + " does not hold its names");
-  const CheckedSize end = (((CheckedSize(h.header_bytes) + h.codes_bytes).rounded_up(align) + h.scales_bytes).rounded_up(align) + h.zeros_bytes).rounded_up(align) + h.order_bytes;
+  const CheckedSize end =
+      (((CheckedSize(h.header_bytes) + h.codes_bytes).rounded_up(align) + h.scales_bytes).rounded_up(align) + h.zeros_bytes)
+          .rounded_up(align) +
+      h.order_bytes;
   if (!CheckedSize(h.rows).get() || !CheckedSize(h.cols).get() || !(CheckedSize(h.rows) * h.cols).get() || !end.get())
     return bad("sizes overflow (" + std::to_string(h.rows) + " x " + std::to_string(h.cols) + ")");
   if (static_cast<std::uint64_t>(*end.get()) > bytes.size())
-    return bad("needs " + std::to_string(*end.get()) + " bytes but has " + std::to_string(bytes.size()) + "; the file is truncated");
+    return bad("needs " + std::to_string(*end.get()) + " bytes but has " + std::to_string(bytes.size()) +
+               "; the file is truncated");
   if (h.order_bytes != 0 && h.order_bytes != 4 * h.cols)
     return bad("column order has " + std::to_string(h.order_bytes) + " bytes for " + std::to_string(h.cols) + " columns");
   return h;

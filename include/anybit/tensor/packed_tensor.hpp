@@ -23,7 +23,8 @@ class PackedTensor {
   /// An all-zero-bytes tensor for pack() to fill.
   static ANYBIT_INLINE PackedTensor allocate(Extents e, bool with_column_order, std::string_view provenance) {
     PackedTensor t;
-    t.bytes_ = PackedBytes::allocate(S::name, provenance, e, S::codes_bytes(e), S::scales_bytes(e), S::zeros_bytes(e), with_column_order ? 4 * e.cols : 0);
+    t.bytes_ = PackedBytes::allocate(S::name, provenance, e, S::codes_bytes(e), S::scales_bytes(e), S::zeros_bytes(e),
+                                     with_column_order ? 4 * e.cols : 0);
     return t;
   }
 
@@ -31,13 +32,16 @@ class PackedTensor {
   /// column order or scale that cannot be. Codes and zero points need no check: every one of them decodes.
   static Result<PackedTensor> from(PackedBytes b) {
     if (b.scheme_name() != std::string_view(S::name))
-      return Error{ErrorCode::invalid_argument, "packed tensor: holds scheme '" + std::string(b.scheme_name()) + "', not '" + std::string(S::name.view()) + "'; open it with that scheme"};
+      return Error{ErrorCode::invalid_argument, "packed tensor: holds scheme '" + std::string(b.scheme_name()) + "', not '" +
+                                                    std::string(S::name.view()) + "'; open it with that scheme"};
     const Extents e = b.extents();
     // The section sizes below multiply by at most 16 bits, so bound the element count before computing them.
     if (!(CheckedSize(b.header().rows) * b.header().cols * 64).get())
-      return Error{ErrorCode::corrupt_data, "packed tensor: " + std::to_string(e.rows) + " x " + std::to_string(e.cols) + " weights are too many"};
+      return Error{ErrorCode::corrupt_data,
+                   "packed tensor: " + std::to_string(e.rows) + " x " + std::to_string(e.cols) + " weights are too many"};
     const auto wrong = [](const char* what, std::uint64_t has, Index needs) {
-      return Error{ErrorCode::corrupt_data, std::string("packed tensor: ") + what + " take " + std::to_string(has) + " bytes, the scheme needs " + std::to_string(needs)};
+      return Error{ErrorCode::corrupt_data, std::string("packed tensor: ") + what + " take " + std::to_string(has) +
+                                                " bytes, the scheme needs " + std::to_string(needs)};
     };
     const auto& h = b.header();
     if (static_cast<Index>(h.codes_bytes) != S::codes_bytes(e)) return wrong("codes", h.codes_bytes, S::codes_bytes(e));
@@ -97,7 +101,9 @@ class PackedTensor {
 
   /// Equal meaning: extents and the bytes of every section.
   friend bool operator==(const PackedTensor& a, const PackedTensor& b) {
-    const auto same = [](std::span<const std::byte> x, std::span<const std::byte> y) { return std::equal(x.begin(), x.end(), y.begin(), y.end()); };
+    const auto same = [](std::span<const std::byte> x, std::span<const std::byte> y) {
+      return std::equal(x.begin(), x.end(), y.begin(), y.end());
+    };
     return a.extents() == b.extents() && same(a.bytes_.codes(), b.bytes_.codes()) && same(a.bytes_.scales(), b.bytes_.scales()) &&
            same(a.bytes_.zeros(), b.bytes_.zeros()) && same(a.bytes_.order(), b.bytes_.order());
   }
@@ -108,7 +114,8 @@ class PackedTensor {
     for (Index j = 0; has_column_order() && j < cols(); ++j) {
       const Index original = original_column(j);
       const auto bad = [&](const char* how) {
-        return Error{ErrorCode::corrupt_data, "packed tensor: column order entry " + std::to_string(j) + " is " + std::to_string(original) + how};
+        return Error{ErrorCode::corrupt_data,
+                     "packed tensor: column order entry " + std::to_string(j) + " is " + std::to_string(original) + how};
       };
       if (original >= cols()) return bad((" of " + std::to_string(cols()) + " columns").c_str());
       if (seen[static_cast<std::size_t>(original)]) return bad(", which stands there twice");
@@ -124,7 +131,8 @@ class PackedTensor {
       load_scales(first, part);
       for (std::size_t i = 0; i < part.size(); ++i)
         if (!(part[i] >= 0 && part[i] <= std::numeric_limits<float>::max()))
-          return Error{ErrorCode::corrupt_data, "packed tensor: scale " + std::to_string(first + static_cast<Index>(i)) + " is " + std::to_string(part[i]) + "; scales are finite and not negative"};
+          return Error{ErrorCode::corrupt_data, "packed tensor: scale " + std::to_string(first + static_cast<Index>(i)) + " is " +
+                                                    std::to_string(part[i]) + "; scales are finite and not negative"};
     }
     return Ok{};
   }

@@ -34,25 +34,28 @@ void quantize_values(std::span<const float> w, Affine a, std::span<code_t<F>> ou
     if (usual) {
       done = true;
       const simd::f32 zero = simd::broadcast(a.zero);
-      for (; i + simd::width <= n; i += simd::width) simd::store_u8(to + i, Rounding::codes(encoders::scaled<F>(from + i, a.scale), zero));
+      for (; i + simd::width <= n; i += simd::width)
+        simd::store_u8(to + i, Rounding::codes(encoders::scaled<F>(from + i, a.scale), zero));
     }
   }
   if constexpr (few_codes) {
     static const encoders::EncoderSteps<F> steps;
     if (!done && steps.usable) {
-      const auto place = [&]<Index Vectors>(std::integral_constant<Index, Vectors>) {  // several sums that do not wait for each other
-        simd::f32 x[static_cast<std::size_t>(Vectors)], passed[static_cast<std::size_t>(Vectors)];
-        for (Index v = 0; v < Vectors; ++v) {
-          x[v] = simd::nan_to_zero(encoders::scaled<F>(from + i + v * simd::width, a.scale));
-          passed[v] = simd::zero();
-        }
-        for (int s = 0; s < steps.count; ++s) {  // one more for each step at or below x
-          const simd::f32 step = simd::broadcast(steps.from[static_cast<std::size_t>(s)]);
-          for (Index v = 0; v < Vectors; ++v) passed[v] = passed[v] + simd::select_greater(step, x[v], simd::zero(), simd::broadcast(1.0f));
-        }
-        for (Index v = 0; v < Vectors; ++v) simd::store_u8(to + i + v * simd::width, simd::round_to_i32(passed[v]));
-        i += Vectors * simd::width;
-      };
+      const auto place =
+          [&]<Index Vectors>(std::integral_constant<Index, Vectors>) {  // several sums that do not wait for each other
+            simd::f32 x[static_cast<std::size_t>(Vectors)], passed[static_cast<std::size_t>(Vectors)];
+            for (Index v = 0; v < Vectors; ++v) {
+              x[v] = simd::nan_to_zero(encoders::scaled<F>(from + i + v * simd::width, a.scale));
+              passed[v] = simd::zero();
+            }
+            for (int s = 0; s < steps.count; ++s) {  // one more for each step at or below x
+              const simd::f32 step = simd::broadcast(steps.from[static_cast<std::size_t>(s)]);
+              for (Index v = 0; v < Vectors; ++v)
+                passed[v] = passed[v] + simd::select_greater(step, x[v], simd::zero(), simd::broadcast(1.0f));
+            }
+            for (Index v = 0; v < Vectors; ++v) simd::store_u8(to + i + v * simd::width, simd::round_to_i32(passed[v]));
+            i += Vectors * simd::width;
+          };
       while (i + 4 * simd::width <= n) place(std::integral_constant<Index, 4>());
       while (i + simd::width <= n) place(std::integral_constant<Index, 1>());
       for (Index j = 0; j < i && !steps.in_order; ++j) to[j] = steps.code[to[j]];

@@ -20,16 +20,20 @@ struct QuantizedMatrix {
   /// Original column of each stored column; empty means the identity. Act-order with dynamic groups needs it: there a group
   /// is a run of stored columns, and whoever multiplies permutes the input vector once.
   std::vector<std::uint32_t> column_order;
-  std::string provenance;               ///< how the codes were chosen, for people
+  std::string provenance;  ///< how the codes were chosen, for people
 
   QuantizedMatrix() = default;
   explicit QuantizedMatrix(Extents e)
       : extents(e), codes(static_cast<std::size_t>(e.size())), affines(static_cast<std::size_t>(S::granularity::count(e))) {}
 
   Affine& affine(Index row, Index group) { return affines[static_cast<std::size_t>(S::granularity::index(extents, row, group))]; }
-  const Affine& affine(Index row, Index group) const { return affines[static_cast<std::size_t>(S::granularity::index(extents, row, group))]; }
+  const Affine& affine(Index row, Index group) const {
+    return affines[static_cast<std::size_t>(S::granularity::index(extents, row, group))];
+  }
   std::span<typename S::code> row(Index r) { return {codes.data() + r * extents.cols, static_cast<std::size_t>(extents.cols)}; }
-  std::span<const typename S::code> row(Index r) const { return {codes.data() + r * extents.cols, static_cast<std::size_t>(extents.cols)}; }
+  std::span<const typename S::code> row(Index r) const {
+    return {codes.data() + r * extents.cols, static_cast<std::size_t>(extents.cols)};
+  }
 
   /// Same meaning: extents, codes, affines and column order. Provenance is a remark and does not count.
   friend bool operator==(const QuantizedMatrix& a, const QuantizedMatrix& b) {

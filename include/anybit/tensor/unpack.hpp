@@ -14,19 +14,26 @@ namespace anybit::inline ANYBIT_CODE {
 template <class L, int Bits>
 ANYBIT_INLINE void unpack_row(const std::byte* row, Index cols, Index first, std::span<StoredCode<Bits>> out) {
   const auto n = static_cast<Index>(out.size());
-  if constexpr (std::is_same_v<L, BitStream> && Bits <= 8) simd::unpack_bits<Bits>(row + first / 8 * Bits, out.data(), n);
-  else if constexpr (std::is_same_v<L, BitStream>) simd::unpack_wide_bits<Bits>(row + first / 8 * Bits, out.data(), n);
-  else if constexpr (std::is_same_v<L, Base3>) simd::unpack_base3(row + first / 5, out.data(), n);
-  else L::template unpack<Bits>(row, cols, first, out);
+  if constexpr (std::is_same_v<L, BitStream> && Bits <= 8)
+    simd::unpack_bits<Bits>(row + first / 8 * Bits, out.data(), n);
+  else if constexpr (std::is_same_v<L, BitStream>)
+    simd::unpack_wide_bits<Bits>(row + first / 8 * Bits, out.data(), n);
+  else if constexpr (std::is_same_v<L, Base3>)
+    simd::unpack_base3(row + first / 5, out.data(), n);
+  else
+    L::template unpack<Bits>(row, cols, first, out);
 }
 
 /// What L::pack<Bits>(codes, row) does.
 template <class L, int Bits>
 ANYBIT_INLINE void pack_row(std::span<const StoredCode<Bits>> codes, std::byte* row) {
   const auto n = static_cast<Index>(codes.size());
-  if constexpr (std::is_same_v<L, BitStream> && Bits <= 8) simd::pack_bits<Bits>(codes.data(), row, n);
-  else if constexpr (std::is_same_v<L, Base3>) simd::pack_base3(codes.data(), row, n);
-  else L::template pack<Bits>(codes, row);
+  if constexpr (std::is_same_v<L, BitStream> && Bits <= 8)
+    simd::pack_bits<Bits>(codes.data(), row, n);
+  else if constexpr (std::is_same_v<L, Base3>)
+    simd::pack_base3(codes.data(), row, n);
+  else
+    L::template pack<Bits>(codes, row);
 }
 
 /// Codes first .. first + out.size() - 1 of a row; first is a multiple of S::layout::granule and first + out.size() <= cols.

@@ -16,12 +16,12 @@ struct FormatFacts {
   bool has_zero_point = false;
   Code (*encode)(float) = nullptr;
   float (*decode)(Code) = nullptr;
-  Code (*encode_around)(float, float) = nullptr;   ///< formats with a zero point
-  std::int32_t (*to_int)(Code) = nullptr;          ///< uniform formats
+  Code (*encode_around)(float, float) = nullptr;  ///< formats with a zero point
+  std::int32_t (*to_int)(Code) = nullptr;         ///< uniform formats
   float step = 0;
   Affine (*fit)(std::span<const float>) = nullptr;
   float (*there_and_back)(float, Affine) = nullptr;  ///< dequantize_value(quantize_value(w))
-  std::vector<float> levels;  ///< finite levels that encode() may choose, ascending; around zero point 0
+  std::vector<float> levels;                         ///< finite levels that encode() may choose, ascending; around zero point 0
 };
 
 template <Format F>
@@ -55,15 +55,17 @@ inline std::vector<float> probes(const FormatFacts& f) {
     const float infinity = std::numeric_limits<float>::infinity();
     for (const float probe : {v, std::nextafter(v, -infinity), std::nextafter(v, infinity)}) x.push_back(probe);
   };
-  for (std::size_t i = 0; i < levels.size(); i += levels.size() > 8192 ? 13u : 1u) {
+  for (std::size_t i = 0; i<levels.size(); i += levels.size()> 8192 ? 13u : 1u) {
     add(levels[i]);
     if (i > 0) add(levels[i - 1] / 2 + levels[i] / 2);
   }
   add(levels.back());
   Numbers numbers(1);
-  const double low = static_cast<double>(levels.front()), high = static_cast<double>(levels.back()), huge = static_cast<double>(std::numeric_limits<float>::max());
+  const double low = static_cast<double>(levels.front()), high = static_cast<double>(levels.back()),
+               huge = static_cast<double>(std::numeric_limits<float>::max());
   for (int i = 0; i < 4000; ++i)
-    x.push_back(static_cast<float>(std::clamp(low + (high - low) * static_cast<double>(numbers.uniform(-0.125f, 1.125f)), -huge, huge)));
+    x.push_back(
+        static_cast<float>(std::clamp(low + (high - low) * static_cast<double>(numbers.uniform(-0.125f, 1.125f)), -huge, huge)));
   for (int e = -140; e < 127; ++e) {
     const float v = std::ldexp(numbers.uniform(1, 2), e);
     x.push_back(v);
@@ -94,7 +96,8 @@ inline Violation check_codes(const FormatFacts& f) {
   if (f.to_int) {
     for (int c = 0; c < (1 << f.bits); ++c) {
       const float level = f.decode(static_cast<Code>(c)), product = static_cast<float>(f.to_int(static_cast<Code>(c))) * f.step;
-      if (level != product) return "code " + shown(c) + " decodes to " + shown(level) + ", but step * to_int is " + shown(product);
+      if (level != product)
+        return "code " + shown(c) + " decodes to " + shown(level) + ", but step * to_int is " + shown(product);
     }
   }
   return {};
@@ -106,7 +109,8 @@ inline Violation check_levels_are_fixed(const FormatFacts& f) {
     const float level = f.decode(static_cast<Code>(c));
     if (!std::isfinite(level)) continue;
     const float again = f.decode(f.encode(level));
-    if (again != level) return "code " + shown(c) + " has level " + shown(level) + ", which encodes and decodes to " + shown(again);
+    if (again != level)
+      return "code " + shown(c) + " has level " + shown(level) + ", which encodes and decodes to " + shown(again);
   }
   return {};
 }
@@ -116,7 +120,8 @@ inline Violation check_monotone(const FormatFacts& f) {
   float before = -std::numeric_limits<float>::infinity(), x_before = before;
   for (const float x : probes(f)) {
     const float level = f.decode(f.encode(x));
-    if (!(level >= before)) return shown(x_before) + " is encoded as " + shown(before) + ", but the larger " + shown(x) + " as " + shown(level);
+    if (!(level >= before))
+      return shown(x_before) + " is encoded as " + shown(before) + ", but the larger " + shown(x) + " as " + shown(level);
     before = level;
     x_before = x;
   }
@@ -133,7 +138,8 @@ inline Violation check_nearest(const FormatFacts& f) {
     const auto above = std::lower_bound(levels.begin(), levels.end(), x);
     float best = above == levels.end() ? levels.back() : *above;
     if (above != levels.begin() && distance(*(above - 1), x) < distance(best, x)) best = *(above - 1);
-    const double slack = std::max(0x1p-16 * distance(chosen, best), 0x1p-23 * std::max(std::abs(static_cast<double>(chosen)), std::abs(static_cast<double>(best))));
+    const double slack = std::max(0x1p-16 * distance(chosen, best),
+                                  0x1p-23 * std::max(std::abs(static_cast<double>(chosen)), std::abs(static_cast<double>(best))));
     if (!(distance(chosen, x) <= distance(best, x) + slack))
       return shown(x) + " is encoded as level " + shown(chosen) + ", but " + shown(best) + " is nearer";
   }
@@ -169,11 +175,13 @@ inline Violation check_zero_point(const FormatFacts& f) {
     const int tries = levels.size() > 4096 ? 100 : 2000;
     for (int i = 0; i < tries; ++i) {
       const float zero = static_cast<float>(numbers.below(std::size_t{1} << f.bits));
-      const float x = i == 0 ? std::numeric_limits<float>::quiet_NaN() : numbers.uniform(levels.front() - zero - 2, levels.back() - zero + 2);
+      const float x =
+          i == 0 ? std::numeric_limits<float>::quiet_NaN() : numbers.uniform(levels.front() - zero - 2, levels.back() - zero + 2);
       const float chosen = f.decode(f.encode_around(x, zero)) - zero, target = i == 0 ? 0.0f : x;
       for (const float level : levels)
         if (std::abs(level - zero - target) < std::abs(chosen - target))
-          return shown(x) + " around zero point " + shown(zero) + " is encoded as " + shown(chosen) + ", but " + shown(level - zero) + " is nearer";
+          return shown(x) + " around zero point " + shown(zero) + " is encoded as " + shown(chosen) + ", but " +
+                 shown(level - zero) + " is nearer";
     }
   }
   return {};
@@ -183,7 +191,8 @@ inline Violation check_zero_point(const FormatFacts& f) {
 inline Violation check_fit(const FormatFacts& f) {
   Numbers numbers(3);
   const float huge = std::numeric_limits<float>::max(), tiny = std::numeric_limits<float>::denorm_min();
-  std::vector<std::vector<float>> groups{{}, {0}, {0, 0, -0.0f}, {1}, {-1}, {huge, -huge}, {huge}, {-huge}, {tiny, -tiny}, {tiny}, {0, 1e-30f}, {0.5f, 0.5f, 0.5f}};
+  std::vector<std::vector<float>> groups{{},     {0},     {0, 0, -0.0f}, {1},    {-1},        {huge, -huge},
+                                         {huge}, {-huge}, {tiny, -tiny}, {tiny}, {0, 1e-30f}, {0.5f, 0.5f, 0.5f}};
   for (const std::size_t n : {2u, 31u, 128u, 129u})
     for (const float shift : {0.0f, 0.3f, -5.0f}) {
       std::vector<float> g(n);
@@ -192,9 +201,11 @@ inline Violation check_fit(const FormatFacts& f) {
     }
   for (const auto& g : groups) {
     const Affine a = f.fit(g);
-    const std::string group = "a group of " + shown(static_cast<double>(g.size())) + " weights" + (g.empty() ? "" : ", the first " + shown(g[0]) + ",");
+    const std::string group =
+        "a group of " + shown(static_cast<double>(g.size())) + " weights" + (g.empty() ? "" : ", the first " + shown(g[0]) + ",");
     if (!std::isfinite(a.scale) || a.scale < 0) return group + " gets the scale " + shown(a.scale);
-    if (f.has_zero_point ? !(a.zero >= 0 && a.zero < static_cast<float>(1 << f.bits) && a.zero == std::floor(a.zero)) : a.zero != 0)
+    if (f.has_zero_point ? !(a.zero >= 0 && a.zero < static_cast<float>(1 << f.bits) && a.zero == std::floor(a.zero))
+                         : a.zero != 0)
       return group + " gets the zero point " + shown(a.zero);
     const bool all_zero = std::all_of(g.begin(), g.end(), [](float v) { return v == 0; });
     for (const float w : g) {
@@ -209,7 +220,8 @@ inline Violation check_fit(const FormatFacts& f) {
 
 /// All of the above.
 inline Violation check_all(const FormatFacts& f) {
-  for (const auto law : {check_codes, check_levels_are_fixed, check_monotone, check_nearest, check_saturation, check_nan_and_negative_zero, check_zero_point, check_fit})
+  for (const auto law : {check_codes, check_levels_are_fixed, check_monotone, check_nearest, check_saturation,
+                         check_nan_and_negative_zero, check_zero_point, check_fit})
     if (Violation v = law(f); !v.empty()) return v;
   return {};
 }

@@ -12,7 +12,8 @@
 
 namespace anybit::testing::inline ANYBIT_CODE {
 
-/// Runs of scales of several lengths and kinds: ordinary, equal, spread over many magnitudes, with zeros, tiny, huge, one outlier.
+/// Runs of scales of several lengths and kinds: ordinary, equal, spread over many magnitudes, with zeros, tiny, huge, one
+/// outlier.
 inline std::vector<std::vector<float>> scale_examples() {
   std::vector<std::vector<float>> examples;
   Numbers numbers(11);
@@ -40,19 +41,23 @@ inline std::vector<std::vector<float>> scale_examples() {
 
 template <ScaleStore S>
 Violation check_scale_store(std::span<const float> scales) {
-  const std::string here = std::string(std::string_view(S::name)) + " of " + shown(static_cast<double>(scales.size())) + " scales: ";
+  const std::string here =
+      std::string(std::string_view(S::name)) + " of " + shown(static_cast<double>(scales.size())) + " scales: ";
   const auto n = static_cast<Index>(scales.size());
   std::vector<float> stored(scales.begin(), scales.end());
   S::round_trip(stored);
   for (std::size_t i = 0; i < stored.size(); ++i)
-    if (!std::isfinite(stored[i]) || stored[i] < 0) return here + shown(scales[i]) + " becomes " + shown(stored[i]) + ", which is no scale";
+    if (!std::isfinite(stored[i]) || stored[i] < 0)
+      return here + shown(scales[i]) + " becomes " + shown(stored[i]) + ", which is no scale";
 
   std::vector<float> twice = stored;
   S::round_trip(twice);
   for (std::size_t i = 0; i < stored.size(); ++i)
-    if (twice[i] != stored[i]) return here + "not idempotent: " + shown(scales[i]) + " becomes " + shown(stored[i]) + ", then " + shown(twice[i]);
+    if (twice[i] != stored[i])
+      return here + "not idempotent: " + shown(scales[i]) + " becomes " + shown(stored[i]) + ", then " + shown(twice[i]);
 
-  if (S::bytes(n) < 0 || (n == 0 && S::bytes(0) != 0)) return here + "takes " + shown(static_cast<double>(S::bytes(n))) + " bytes";
+  if (S::bytes(n) < 0 || (n == 0 && S::bytes(0) != 0))
+    return here + "takes " + shown(static_cast<double>(S::bytes(n))) + " bytes";
   const auto size = static_cast<std::size_t>(S::bytes(n));
   for (const std::span<const float> from : {scales, std::span<const float>(stored)}) {
     const auto bytes = std::make_unique<std::byte[]>(size);
@@ -65,7 +70,8 @@ Violation check_scale_store(std::span<const float> scales) {
       S::load(bytes.get(), n, static_cast<Index>(first), loaded);
       for (std::size_t i = 0; i < count; ++i)
         if (loaded[i] != stored[first + i])
-          return here + "scale " + shown(static_cast<double>(first + i)) + " is " + shown(stored[first + i]) + " after round_trip, but loads as " + shown(loaded[i]);
+          return here + "scale " + shown(static_cast<double>(first + i)) + " is " + shown(stored[first + i]) +
+                 " after round_trip, but loads as " + shown(loaded[i]);
     }
   }
 
@@ -95,22 +101,27 @@ Violation check_layout_laws(int code_count = 1 << Bits) {
   using Stored = StoredCode<Bits>;
   Numbers numbers(21);
   for (std::size_t n = 0; n <= 300; ++n) {
-    const std::string here = std::string(std::string_view(L::name)) + " of " + shown(static_cast<double>(n)) + " codes of " + shown(Bits) + " bits: ";
+    const std::string here =
+        std::string(std::string_view(L::name)) + " of " + shown(static_cast<double>(n)) + " codes of " + shown(Bits) + " bits: ";
     std::vector<Stored> codes(n);
-    for (auto& c : codes) c = n % 7 == 3 ? static_cast<Stored>(code_count - 1) : static_cast<Stored>(numbers.below(static_cast<std::size_t>(code_count)));
+    for (auto& c : codes)
+      c = n % 7 == 3 ? static_cast<Stored>(code_count - 1)
+                     : static_cast<Stored>(numbers.below(static_cast<std::size_t>(code_count)));
     const auto length = static_cast<Index>(n);
     const auto size = static_cast<std::size_t>(L::template packed_bytes<Bits>(length));
     const auto bytes = std::make_unique<std::byte[]>(size), dirty = std::make_unique<std::byte[]>(size);
     std::fill_n(dirty.get(), size, std::byte{0xFF});
     L::template pack<Bits>(codes, bytes.get());
     L::template pack<Bits>(codes, dirty.get());
-    if (!std::equal(bytes.get(), bytes.get() + size, dirty.get())) return here + "bits of the output that were set before stay set";
+    if (!std::equal(bytes.get(), bytes.get() + size, dirty.get()))
+      return here + "bits of the output that were set before stay set";
 
     std::vector<Stored> padded = codes;
     padded.resize(n + static_cast<std::size_t>(L::granule), 0);
     std::vector<std::byte> longer(static_cast<std::size_t>(L::template packed_bytes<Bits>(static_cast<Index>(padded.size()))));
     L::template pack<Bits>(padded, longer.data());
-    if (longer.size() < size || !std::equal(bytes.get(), bytes.get() + size, longer.begin())) return here + "unused bits of the last byte are not 0";
+    if (longer.size() < size || !std::equal(bytes.get(), bytes.get() + size, longer.begin()))
+      return here + "unused bits of the last byte are not 0";
 
     for (int part = 0; part < 8; ++part) {
       const std::size_t granule = static_cast<std::size_t>(L::granule);
@@ -120,8 +131,8 @@ Violation check_layout_laws(int code_count = 1 << Bits) {
       L::template unpack<Bits>(bytes.get(), length, static_cast<Index>(first), out);
       for (std::size_t i = 0; i < count; ++i)
         if (out[i] != codes[first + i])
-          return here + "code " + shown(static_cast<double>(first + i)) + " is " + shown(codes[first + i]) + ", but unpacks as " + shown(out[i]) + " from " +
-                 shown(static_cast<double>(first)) + " on";
+          return here + "code " + shown(static_cast<double>(first + i)) + " is " + shown(codes[first + i]) + ", but unpacks as " +
+                 shown(out[i]) + " from " + shown(static_cast<double>(first)) + " on";
     }
   }
   return {};

@@ -79,8 +79,9 @@ ScaleChoice search_scale(std::span<const float> mean_abs, int ratios, Loss&& los
 /// Mean squared error of all outputs side by side, through H = 2/n X^T X, if the siblings are rounded under scale s.
 /// Stops above `least`, with what it has by then.
 template <AnyScheme S, class Real>
-double linear_loss(std::span<const ConstMatrix> siblings, std::span<const float> s, const GridFit& fit, MatrixView<const Real> hessian,
-                   double least = std::numeric_limits<double>::infinity(), ExecutorRef executor = {}) {
+double linear_loss(std::span<const ConstMatrix> siblings, std::span<const float> s, const GridFit& fit,
+                   MatrixView<const Real> hessian, double least = std::numeric_limits<double>::infinity(),
+                   ExecutorRef executor = {}) {
   constexpr Index tile = 128;
   constexpr bool rows_are_independent = !std::is_same_v<typename S::granularity, PerTensor> && !S::scale_store::joint;
   Index outputs = 0;
@@ -97,9 +98,8 @@ double linear_loss(std::span<const ConstMatrix> siblings, std::span<const float>
       executor.parallel_for(end - first, tile, [&](Index from, Index to) {
         for (Index r = first + from; r < first + to; r += tile) {
           const ConstMatrix rows = w.row_range(r, std::min(r + tile, first + to));
-          const Matrix error = rows_are_independent
-                                   ? calibrate::difference(rows, rounded_under<S>(rows, s, fit).view())
-                                   : calibrate::difference(rows, all.view().row_range(r, r + rows.rows));
+          const Matrix error = rows_are_independent ? calibrate::difference(rows, rounded_under<S>(rows, s, fit).view())
+                                                    : calibrate::difference(rows, all.view().row_range(r, r + rows.rows));
           sums[static_cast<std::size_t>((r - first) / tile)] = calibrate::quadratic_trace<Real>(error.view(), hessian);
         }
       });
@@ -132,7 +132,9 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit&
         std::fill(least.begin(), least.end(), std::numeric_limits<double>::infinity());
         for (int i = 0; i < std::max(steps / 2, 1); ++i) {
           const float kept = static_cast<float>(1.0 - static_cast<double>(i) / steps);
-          const auto limit_of = [&](Index r) { return abs_max(w.row(r0 + r).subspan(static_cast<std::size_t>(first), n)) * kept; };
+          const auto limit_of = [&](Index r) {
+            return abs_max(w.row(r0 + r).subspan(static_cast<std::size_t>(first), n)) * kept;
+          };
           for (Index r = 0; r < rows; ++r) {
             const float* exact = w.row(r0 + r).data() + first;
             const float limit = limit_of(r);

@@ -12,7 +12,8 @@ namespace anybit::io::inline ANYBIT_CODE::detail {
 
 inline void append_text(std::string& to, std::string_view piece) { to += piece; }
 template <class Number>
-requires(std::integral<Number> || std::floating_point<Number>) void append_text(std::string& to, Number n) {
+  requires(std::integral<Number> || std::floating_point<Number>)
+void append_text(std::string& to, Number n) {
   to += std::to_string(n);
 }
 

@@ -19,7 +19,8 @@ namespace detail {
 ANYBIT_INLINE void sum_lanes(const __m256i (&v)[8], std::int32_t* out) {
   const __m256i a = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
   const __m256i b = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out),
+                      _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31)));
 }
 /// dot(a, b, x) adds 32 products to the lanes of a.
 template <class Dot>
@@ -37,9 +38,15 @@ ANYBIT_INLINE void segment_dots(const std::uint8_t* b, const std::int8_t* x, Ind
 }  // namespace detail
 
 struct Avx2 {
-  struct Ints { __m256i low, high; };
-  struct Floats { __m256 low, high; };
-  struct Bytes { __m256i low, high; };
+  struct Ints {
+    __m256i low, high;
+  };
+  struct Floats {
+    __m256 low, high;
+  };
+  struct Bytes {
+    __m256i low, high;
+  };
   static constexpr int tile_tokens = 4, row_tokens = 2;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
@@ -47,7 +54,8 @@ struct Avx2 {
     return {_mm256_mullo_epi32(m, load_ints(o)), _mm256_mullo_epi32(m, load_ints(o + 8))};
   }
   static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) {
-    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
   }
   template <int MaxByte>
   static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
@@ -67,7 +75,8 @@ struct Avx2 {
     return {_mm256_mul_ps(a.low, m), _mm256_mul_ps(a.high, m)};
   }
   static ANYBIT_INLINE Floats multiply_add(Ints a, Floats s, Floats c) {
-    return {_mm256_fmadd_ps(_mm256_cvtepi32_ps(a.low), s.low, c.low), _mm256_fmadd_ps(_mm256_cvtepi32_ps(a.high), s.high, c.high)};
+    return {_mm256_fmadd_ps(_mm256_cvtepi32_ps(a.low), s.low, c.low),
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(a.high), s.high, c.high)};
   }
   template <int MaxByte>
   static ANYBIT_INLINE void segment_dots(const std::uint8_t* b, const std::int8_t* x, Index n, Index count, std::int32_t* out) {
@@ -79,7 +88,9 @@ struct Avx2 {
   }
 
  private:
-  static ANYBIT_INLINE __m256i load_ints(const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  static ANYBIT_INLINE __m256i load_ints(const std::int32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
 
   template <int MaxByte>
   static ANYBIT_INLINE __m256i dot4(__m256i a, __m256i b, __m256i x) {

@@ -28,7 +28,11 @@ constexpr int lane_base(int lane) {
 /// Both lanes, reading exactly 4 * Bits bytes.
 template <int Bits>
 ANYBIT_INLINE __m256i load32codes(const std::byte* in) {
-  const auto word = [&](int at) { std::int64_t w; std::memcpy(&w, in + at, 8); return w; };
+  const auto word = [&](int at) {
+    std::int64_t w;
+    std::memcpy(&w, in + at, 8);
+    return w;
+  };
   if constexpr (Bits == 1) {
     std::int32_t w;
     std::memcpy(&w, in, 4);
@@ -127,7 +131,11 @@ inline constexpr Base3Windows base3_windows = [] {
 
 template <int Step>
 ANYBIT_INLINE __m256i unpack32_base3(const std::byte* in) {
-  const auto four = [&](int at) { std::int32_t w; std::memcpy(&w, in + at, 4); return _mm_cvtsi32_si128(w); };
+  const auto four = [&](int at) {
+    std::int32_t w;
+    std::memcpy(&w, in + at, 4);
+    return _mm_cvtsi32_si128(w);
+  };
   const auto constant = [](const auto* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); };
   const __m256i x = _mm256_set_m128i(four((32 * Step + 16) / 5), four(32 * Step / 5));
   const auto digits = [&](int part) {

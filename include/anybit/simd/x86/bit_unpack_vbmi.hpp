@@ -79,7 +79,8 @@ void unpack_bits_vbmi(const std::byte* in, std::uint8_t* out, Index n) {
   Index i = 0;
   for (; i + 64 <= n; i += 64) _mm512_storeu_si512(out + i, unpack64(in + i / 8 * Bits, detail::first_bytes(8 * Bits)));
   if (i < n)
-    _mm512_mask_storeu_epi8(out + i, detail::first_bytes(n - i), unpack64(in + i / 8 * Bits, detail::first_bytes(ceil_div((n - i) * Bits, 8))));
+    _mm512_mask_storeu_epi8(out + i, detail::first_bytes(n - i),
+                            unpack64(in + i / 8 * Bits, detail::first_bytes(ceil_div((n - i) * Bits, 8))));
 }
 
 /// Five ternary digits a byte, the most significant first. Reads ceil(n / 5) bytes, writes n codes.
