@@ -8,8 +8,8 @@ int main(int argc, char** argv) {
   EigenProduct eigen(rotate_bytes());
   add_eigen("matvec/eigen_f32", 1, eigen);
   for_each_type(Benched{}, [&]<class S>() {
-    for (const Compute compute : {Compute::f32, Compute::int8_per_token})
-      for (const Index threads : {1, 2}) add_product<S>("matvec", 1, compute, threads, eigen, rotate_bytes());
+    for (const Way way : ways)
+      for (const Index threads : {1, 2}) add_product<S>("matvec", 1, way, threads, eigen, rotate_bytes());
   });
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -17,7 +17,7 @@
 #include <anybit/core/eigen_view.hpp>
 #include <anybit/core/matrix.hpp>
 #include <anybit/exec/thread_pool.hpp>
-#include <anybit/kernel/matmul.hpp>
+#include <anybit/kernel/repack.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>
@@ -120,32 +120,60 @@ inline void report(benchmark::State& state, Index tokens, double bytes, double e
   if (!eigen.own.empty()) state.counters["x_eigen"] = median(eigen.own) / median(ours.own);
 }
 
+/// What is timed: packed bytes with either kind of activations, or the kernel layout made of them.
+enum class Way { f32, int8_per_token, int8_per_token_tiled };
+inline constexpr Way ways[] = {Way::f32, Way::int8_per_token, Way::int8_per_token_tiled};
+inline std::string name(Way way) {
+  return way == Way::f32 ? "f32" : way == Way::int8_per_token ? "int8_per_token" : "int8_per_token_tiled";
+}
+
+inline void multiply(const kernel::TiledWeights& w, Way, ConstMatrix x, MutableMatrix y, Workspace& workspace, ThreadPool& pool) {
+  kernel::matmul(w, x, y, workspace, pool);
+}
+template <AnyScheme S>
+void multiply(const PackedTensor<S>& w, Way way, ConstMatrix x, MutableMatrix y, Workspace& workspace, ThreadPool& pool) {
+  matmul(w, x, y, way == Way::f32 ? Compute::f32 : Compute::int8_per_token, workspace, pool);
+}
+
+/// Weights rotate over `rotate` bytes; ours and Eigen's product are timed in turns.
+template <class Weights>
+void run_product(benchmark::State& state, const Weights& first, std::size_t bytes, Way way, Index tokens, Index threads,
+                 EigenProduct& eigen, std::size_t rotate) {
+  std::vector<Weights> copies{first};
+  while (copies.size() * bytes < rotate) copies.push_back(first);
+  const Matrix x = normal(tokens, cols, 2, 1);
+  Matrix y(tokens, rows), eigen_y(tokens, rows);
+  Workspace workspace;
+  ThreadPool pool(threads);
+  Samples ours, theirs;
+  std::size_t next = 0;
+  for (auto _ : state) {
+    ours.time([&] { multiply(copies[next++ % copies.size()], way, x.view(), y.view(), workspace, pool); });
+    if (threads == 1 && next % 4 == 1) {
+      state.PauseTiming();
+      theirs.time([&] { eigen(x.view(), eigen_y.view()); });
+      state.ResumeTiming();
+    }
+  }
+  report(state, tokens, static_cast<double>(bytes), output_error(x.view(), y.view()), ours, theirs);
+}
+
 /// Registers one benchmark; `eigen` is shared by all of a program. Weights are quantized when the first of a scheme runs.
 template <AnyScheme S>
-void add_product(const std::string& kind, Index tokens, Compute compute, Index threads, EigenProduct& eigen, std::size_t rotate) {
-  std::string name = kind + "/" + std::string(S::name.view()) + "/" + std::string(anybit::name(compute));
-  if (kind == "matmul") name += "/N:" + std::to_string(tokens);
-  name += "/threads:" + std::to_string(threads);
-  benchmark::RegisterBenchmark(name.c_str(), [=, &eigen](benchmark::State& state) {
-    static const PackedTensor<S> first = pack(quantize_nearest<S>(weights().view()));
-    std::vector<PackedTensor<S>> copies{first};
-    const auto bytes = static_cast<std::size_t>(first.bytes().payload_bytes());
-    while (copies.size() * bytes < rotate) copies.push_back(first);
-    const Matrix x = normal(tokens, cols, 2, 1);
-    Matrix y(tokens, rows), eigen_y(tokens, rows);
-    Workspace workspace;
-    ThreadPool pool(threads);
-    Samples ours, theirs;
-    std::size_t next = 0;
-    for (auto _ : state) {
-      ours.time([&] { matmul(copies[next++ % copies.size()], x.view(), y.view(), compute, workspace, pool); });
-      if (threads == 1 && next % 4 == 1) {
-        state.PauseTiming();
-        theirs.time([&] { eigen(x.view(), eigen_y.view()); });
-        state.ResumeTiming();
-      }
+void add_product(const std::string& kind, Index tokens, Way way, Index threads, EigenProduct& eigen, std::size_t rotate) {
+  if (way == Way::int8_per_token_tiled && !has_integer_dot_v<typename S::format>) return;
+  std::string title = kind + "/" + std::string(S::name.view()) + "/" + name(way);
+  if (kind == "matmul") title += "/N:" + std::to_string(tokens);
+  title += "/threads:" + std::to_string(threads);
+  benchmark::RegisterBenchmark(title.c_str(), [=, &eigen](benchmark::State& state) {
+    static const PackedTensor<S> packed = pack(quantize_nearest<S>(weights().view()));
+    if (way != Way::int8_per_token_tiled)
+      return run_product(state, packed, static_cast<std::size_t>(packed.bytes().payload_bytes()), way, tokens, threads, eigen,
+                         rotate);
+    if constexpr (has_integer_dot_v<typename S::format>) {
+      static const kernel::TiledWeights tiled = kernel::tile_weights(packed);
+      run_product(state, tiled, tiled.memory.size(), way, tokens, threads, eigen, rotate);
     }
-    report(state, tokens, static_cast<double>(bytes), output_error(x.view(), y.view()), ours, theirs);
   })->Unit(benchmark::kMicrosecond);
 }
 

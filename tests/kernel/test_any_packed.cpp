@@ -49,6 +49,24 @@ TEST_CASE("a handle multiplies like the tensor it was made of, for every preset"
   });
 }
 
+TEST_CASE("a prepared handle gives the same bits, and its copies share what was prepared") {
+  for_each_type(Presets{}, []<class S>() {
+    CAPTURE(std::string(S::name.view()));
+    AnyPacked any(pack(some_weights<S>({37, 150})));
+    Matrix x(5, 150), plain(5, 37), prepared(5, 37);
+    for (Index i = 0; i < 750; ++i) x.data()[i] = static_cast<float>(i % 11) - 5;
+    Workspace workspace;
+    any.matmul(x.view(), plain.view(), Compute::int8_per_token, Serial{}, workspace);
+    ThreadPool pool(2);
+    any.prepare(Compute::f32);
+    any.prepare(Compute::int8_per_token, pool);
+    any.prepare(Compute::int8_per_token);
+    const AnyPacked copy = any;
+    copy.matmul(x.view(), prepared.view(), Compute::int8_per_token, pool, workspace);
+    REQUIRE(std::equal(plain.data(), plain.data() + 5 * 37, prepared.data()));
+  });
+}
+
 TEST_CASE("the handle undoes a column order") {
   using S = Scheme<UInt<4>, PerGroup<32>>;
   const Extents e{9, 70};
@@ -56,7 +74,8 @@ TEST_CASE("the handle undoes a column order") {
   std::vector<std::uint32_t> order(70);
   for (std::uint32_t j = 0; j < 70; ++j) order[j] = j * 13 % 70;
   q.column_order = order;
-  const AnyPacked any(pack(q));
+  AnyPacked any(pack(q));
+  any.prepare(Compute::int8_per_token);
   const Matrix w = dequantize(q);  // original order
   std::vector<float> row(70);
   any.dequantize_row(5, row);

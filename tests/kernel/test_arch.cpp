@@ -10,6 +10,8 @@
 #pragma GCC diagnostic ignored "-Wpsabi"
 #endif
 
+#include <anybit/kernel/repack.hpp>
+
 #include "kernel/products.hpp"
 
 #if defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
@@ -35,7 +37,7 @@ namespace {
 template <class Check>
 void for_each_arch(Check check) {
   check(std::type_identity<kernel::Generic>(), "generic");
-#if defined(__AVX2__) && defined(__FMA__)
+#if defined(ANYBIT_KERNEL_X86_AVX2)
   check(std::type_identity<kernel::Avx2>(), "avx2");
 #endif
 #if HAS_AVX512_VNNI
@@ -93,6 +95,35 @@ void check_segment_dots(std::mt19937& random) {
       }
 }
 
+template <class Arch, int Bits>
+void check_unpacker(std::mt19937& random) {
+  for (int trial = 0; trial < 20; ++trial) {
+    std::vector<std::byte> in(static_cast<std::size_t>(8 * Bits));  // an allocation of its own: nothing past it may be read
+    for (auto& v : in) v = static_cast<std::byte>(random() & 0xFF);
+    std::uint8_t expected[64];
+    simd::unpack_bits_swar<Bits>(in.data(), expected, 64);
+    const auto found = Arch::template unpacker<Bits>()(in.data());
+    REQUIRE(std::memcmp(&found, expected, 64) == 0);
+  }
+}
+
+template <class Arch>
+void check_conversions(std::mt19937& random) {
+  std::uint8_t bytes[16];
+  std::uint16_t halves[16];
+  for (auto& v : bytes) v = static_cast<std::uint8_t>(random());
+  for (auto& v : halves) v = static_cast<std::uint16_t>(random() & 0x7BFF);
+  alignas(64) float floats[16];
+  const Lanes<Arch> wide(Arch::widen(bytes)), negative(Arch::products(Arch::widen(bytes), 1000)), equal(Arch::equal(-77));
+  Arch::store(floats, Arch::load_f16(reinterpret_cast<const std::byte*>(halves)));
+  for (int i = 0; i < 16; ++i) {
+    CHECK(wide.v[i] == bytes[i]);
+    CHECK(negative.v[i] == -1000 * bytes[i]);
+    CHECK(equal.v[i] == -77);
+    CHECK(floats[i] == f16_to_f32(halves[i]));
+  }
+}
+
 template <class Arch>
 void check_interleave(std::mt19937& random) {
   for (const Index n : {16, 32, 128}) {
@@ -139,6 +170,10 @@ TEST_CASE("dot products of every vocabulary are exact") {
     check_segment_dots<Arch, 128>(random);
     check_segment_dots<Arch, 255>(random);
     check_interleave<Arch>(random);
+    check_conversions<Arch>(random);
+    [&]<int... Less>(std::integer_sequence<int, Less...>) {
+      (check_unpacker<Arch, Less + 1>(random), ...);
+    }(std::make_integer_sequence<int, 7>());
   });
 }
 

@@ -22,6 +22,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include <anybit/core/half.hpp>
+
 // What SIMDe 0.7.4 lacks. Masked-off bytes are not touched, as the processor does not.
 namespace simde_missing {
 inline simde__m512i maskz_loadu_epi8(std::uint64_t mask, const void* p) {
@@ -50,8 +52,26 @@ inline simde__m512 cvtepi32_ps(simde__m512i a) {
   for (int i = 0; i < 16; ++i) y[i] = static_cast<float>(x[i]);
   return simde_mm512_loadu_ps(y);
 }
+inline simde__m512i cvtepu8_epi32(simde__m128i a) {
+  std::uint8_t x[16];
+  std::int32_t y[16];
+  simde_mm_storeu_si128(x, a);
+  for (int i = 0; i < 16; ++i) y[i] = x[i];
+  return simde_mm512_loadu_si512(y);
+}
+inline simde__m512 cvtph_ps(simde__m256i a) {
+  std::uint16_t x[16];
+  float y[16];
+  simde_mm256_storeu_si256(x, a);
+  for (int i = 0; i < 16; ++i) y[i] = anybit::f16_to_f32(x[i]);
+  return simde_mm512_loadu_ps(y);
+}
 }  // namespace simde_missing
 #define __mmask64 std::uint64_t
+#undef _mm512_cvtepu8_epi32
+#define _mm512_cvtepu8_epi32(a) ::simde_missing::cvtepu8_epi32(a)
+#undef _mm512_cvtph_ps
+#define _mm512_cvtph_ps(a) ::simde_missing::cvtph_ps(a)
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps(a) ::simde_missing::cvtepi32_ps(a)
 #undef _mm512_mulhi_epu16

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include <anybit/kernel/matmul.hpp>
+#include <anybit/kernel/repack.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/tensor/pack.hpp>
 
@@ -15,7 +15,10 @@ namespace anybit::kernel::inline ANYBIT_ABI {
 /// What differs between schemes behind an AnyPacked.
 struct PackedTable {
   void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
-  void (*matmul)(const void* tensor, ConstMatrix x, MutableMatrix y, Compute, ExecutorRef, Workspace&);
+  /// `tiled` is null or what tile() made of the tensor.
+  void (*matmul)(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, Compute, ExecutorRef, Workspace&);
+  /// The kernel layout of the tensor, TiledWeights; null where the format does not multiply in integers.
+  std::shared_ptr<const void> (*tile)(const void* tensor, ExecutorRef);
 };
 
 }  // namespace anybit::kernel::inline ANYBIT_ABI
@@ -49,14 +52,23 @@ struct PackedTableOf {
       for (Index i = 0; i < n; ++i) out[static_cast<std::size_t>(t.original_column(first + i))] = block[i];
     }
   }
-  static void matmul(const void* tensor, ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor,
+  static void matmul(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor,
                      Workspace& workspace) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
     check_shapes(t.extents(), x, y);
     if (t.has_column_order()) x = permuted(t.bytes(), x, workspace);
-    kernel::matmul(row_source(t), x, y, compute, workspace, executor);
+    if (tiled && compute == Compute::int8_per_token)
+      kernel::matmul(*static_cast<const TiledWeights*>(tiled), x, y, workspace, executor);
+    else
+      kernel::matmul(row_source(t), x, y, compute, workspace, executor);
   }
-  static constexpr PackedTable table{&dequantize_row, &matmul};
+  static std::shared_ptr<const void> tile(const void* tensor, ExecutorRef executor) {
+    if constexpr (has_integer_dot_v<typename S::format>)
+      return std::make_shared<const TiledWeights>(tile_weights(*static_cast<const PackedTensor<S>*>(tensor), executor));
+    else
+      return nullptr;
+  }
+  static constexpr PackedTable table{&dequantize_row, &matmul, &tile};
 };
 
 }  // namespace anybit::kernel::inline ANYBIT_CODE
@@ -90,14 +102,20 @@ class AnyPacked {
     bytes();
     table_->dequantize_row(tensor_.get(), row, out);
   }
+  /// Makes the order of weights that products of this kind read fastest, if there is one (uniform formats of up to 8 bits and
+  /// Compute::int8_per_token). It takes about as much memory again, copies made later share it, and results keep their bits.
+  void prepare(Compute compute, ExecutorRef executor = {}) {
+    bytes();
+    if (compute == Compute::int8_per_token && !tiled_) tiled_ = table_->tile(tensor_.get(), executor);
+  }
   /// y = x W^T with x (tokens, cols) in original column order, y (tokens, rows).
   void matmul(ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor, Workspace& workspace) const {
     bytes();
-    table_->matmul(tensor_.get(), x, y, compute, executor, workspace);
+    table_->matmul(tensor_.get(), tiled_.get(), x, y, compute, executor, workspace);
   }
 
  private:
-  std::shared_ptr<const void> tensor_;
+  std::shared_ptr<const void> tensor_, tiled_;
   const PackedBytes* bytes_ = nullptr;
   const kernel::PackedTable* table_ = nullptr;
 };

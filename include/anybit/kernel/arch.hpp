@@ -2,8 +2,11 @@
 // Instruction sets of the integer kernels as types. Each gives the same small vocabulary over 16 rows:
 //
 //   Ints, Floats, Bytes       16 int32; 16 floats; 64 bytes: 4 consecutive columns of each of 16 rows
-//   products(o, s)            the 16 ints -o[i] * s
+//   equal(i), widen(p)        16 times i; 16 bytes as ints
+//   products(o, s)            the 16 ints -o[i] * s, o in memory or in a register
 //   load_bytes(p)             64 bytes
+//   unpacker<Bits>()(p)       64 codes of Bits bits, LSB first, from 8 * Bits bytes
+//   load_f16(p)               16 f16 as floats
 //   dot4<MaxByte>(a, b, x)    a[i] + sum over j < 4 of b[4 i + j] * x[j]; bytes unsigned and at most MaxByte, x signed,
 //                             -127 .. 127; exact for every such operand
 //   add(a, b)                 ints
@@ -15,19 +18,16 @@
 //   row_tokens                up to so many tokens, rows are multiplied one by one (0: never), with
 //   segment_dots<MaxByte>(b, x, n, count, out)   out[s] = sum over j < n of b[s * n + j] * x[s * n + j]; n a multiple of 32,
 //                             count at most 8; all 8 of out may be written
+//   direct_tokens, direct_sums          of tiled weights: up to how many tokens codes are unpacked in registers, and for how
+//                             many pairs of tile and token at once; blocked_tiles, blocked_tokens: at once with more tokens
 
 #include <cstdint>
 #include <cstring>
 
+#include <anybit/core/half.hpp>
 #include <anybit/core/types.hpp>
-
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__AVX512VNNI__)
-#define ANYBIT_KERNEL_X86_AVX512_VNNI 1
-#include <anybit/kernel/x86/dot4_avx512.hpp>
-#elif defined(__AVX2__) && defined(__FMA__)
-#define ANYBIT_KERNEL_X86_AVX2 1
-#include <anybit/kernel/x86/dot4_avx2.hpp>
-#endif
+#include <anybit/kernel/x86/dot4.hpp>
+#include <anybit/simd/bit_stream.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
@@ -40,16 +40,49 @@ struct Generic {
     float v[16];
   };
   struct Bytes {
-    const std::uint8_t* p;
+    std::uint8_t p[64];
   };
   static constexpr int tile_tokens = 2, row_tokens = 0;
+  static constexpr int direct_tokens = 1, direct_sums = 1, blocked_tiles = 1, blocked_tokens = 2;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     Ints r;
     for (int i = 0; i < 16; ++i) r.v[i] = -o[i] * s;
     return r;
   }
-  static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) { return {p}; }
+  static ANYBIT_INLINE Ints products(Ints o, std::int32_t s) { return products(o.v, s); }
+  static ANYBIT_INLINE Ints equal(std::int32_t i) {
+    Ints r;
+    for (auto& v : r.v) v = i;
+    return r;
+  }
+  static ANYBIT_INLINE Ints widen(const std::uint8_t* p) {
+    Ints r;
+    for (int i = 0; i < 16; ++i) r.v[i] = p[i];
+    return r;
+  }
+  template <int Bits>
+  static ANYBIT_INLINE auto unpacker() {
+    return [](const std::byte* p) {
+      Bytes b;
+      simd::unpack_bits<Bits>(p, b.p, 64);
+      return b;
+    };
+  }
+  static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
+    Floats r;
+    for (int i = 0; i < 16; ++i) {
+      std::uint16_t half;
+      std::memcpy(&half, p + 2 * i, 2);
+      r.v[i] = f16_to_f32(half);
+    }
+    return r;
+  }
+  static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) {
+    Bytes b;
+    std::memcpy(b.p, p, sizeof b.p);
+    return b;
+  }
   template <int MaxByte>
   static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
     for (int i = 0; i < 16; ++i)

@@ -41,8 +41,10 @@ class Linear {
  public:
   Linear() = default;
   explicit Linear(Matrix w) : dense_(std::make_shared<const Matrix>(std::move(w))) {}
-  /// `compute` says how activations enter the product.
-  explicit Linear(AnyPacked w, Compute compute = Compute::f32) : packed_(std::move(w)), compute_(compute) {}
+  /// `compute` says how activations enter the product; w is prepared for it.
+  explicit Linear(AnyPacked w, Compute compute = Compute::f32) : packed_(std::move(w)), compute_(compute) {
+    packed_.prepare(compute);
+  }
 
   Extents extents() const { return dense_ ? dense_->extents() : packed_.empty() ? Extents{} : packed_.extents(); }
   /// Null where the weights are packed.

@@ -10,6 +10,7 @@
 
 #include <anybit/core/types.hpp>
 #include <anybit/simd/vector_code.hpp>
+#include <anybit/simd/x86/bit_unpack_avx2.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::kernel::inline ANYBIT_CODE {
@@ -48,10 +49,35 @@ struct Avx2 {
     __m256i low, high;
   };
   static constexpr int tile_tokens = 4, row_tokens = 2;
+  static constexpr int direct_tokens = 2, direct_sums = 4, blocked_tiles = 1, blocked_tokens = 4;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     const __m256i m = _mm256_set1_epi32(-s);
     return {_mm256_mullo_epi32(m, load_ints(o)), _mm256_mullo_epi32(m, load_ints(o + 8))};
+  }
+  static ANYBIT_INLINE Ints products(Ints o, std::int32_t s) {
+    const __m256i m = _mm256_set1_epi32(-s);
+    return {_mm256_mullo_epi32(m, o.low), _mm256_mullo_epi32(m, o.high)};
+  }
+  static ANYBIT_INLINE Ints equal(std::int32_t i) { return {_mm256_set1_epi32(i), _mm256_set1_epi32(i)}; }
+  static ANYBIT_INLINE Ints widen(const std::uint8_t* p) {
+    const auto half = [](const std::uint8_t* q) {
+      return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(q)));
+    };
+    return {half(p), half(p + 8)};
+  }
+  template <int Bits>
+  static ANYBIT_INLINE auto unpacker() {
+    if constexpr (Bits == 8)
+      return [](const std::byte* p) { return load_bytes(reinterpret_cast<const std::uint8_t*>(p)); };
+    else
+      return [unpack32 = simd::x86::detail::Unpack32<Bits>()](const std::byte* p) {
+        return Bytes{unpack32(p), unpack32(p + 4 * Bits)};
+      };
+  }
+  static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
+    const auto half = [](const std::byte* q) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q))); };
+    return {half(p), half(p + 16)};
   }
   static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) {
     return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),

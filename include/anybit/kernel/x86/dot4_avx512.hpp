@@ -2,6 +2,9 @@
 // The vocabulary of kernel/arch.hpp in AVX-512 intrinsics with VNNI, whose dot products cannot saturate.
 
 #include <anybit/kernel/x86/dot4_avx2.hpp>
+#if defined(__AVX512VBMI__) || defined(ANYBIT_TEST_SIMDE)
+#include <anybit/simd/x86/bit_unpack_vbmi.hpp>
+#endif
 
 ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::kernel::inline ANYBIT_CODE {
@@ -11,9 +14,34 @@ struct Avx512Vnni {
   using Floats = __m512;
   using Bytes = __m512i;
   static constexpr int tile_tokens = 8, row_tokens = 2;
+  static constexpr int direct_tokens = 6, direct_sums = 8, blocked_tiles = 2, blocked_tokens = 8;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     return _mm512_mullo_epi32(_mm512_loadu_si512(o), _mm512_set1_epi32(-s));
+  }
+  static ANYBIT_INLINE Ints products(Ints o, std::int32_t s) { return _mm512_mullo_epi32(o, _mm512_set1_epi32(-s)); }
+  static ANYBIT_INLINE Ints equal(std::int32_t i) { return _mm512_set1_epi32(i); }
+  static ANYBIT_INLINE Ints widen(const std::uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  template <int Bits>
+  static ANYBIT_INLINE auto unpacker() {
+    if constexpr (Bits == 8) {
+      return [](const std::byte* p) { return load_bytes(reinterpret_cast<const std::uint8_t*>(p)); };
+    } else {
+#if defined(__AVX512VBMI__) || defined(ANYBIT_TEST_SIMDE)
+      return [unpack64 = simd::x86::detail::Unpack64<Bits>()](const std::byte* p) {
+        return unpack64(p, simd::x86::detail::first_bytes(8 * Bits));
+      };
+#else
+      return [unpack32 = simd::x86::detail::Unpack32<Bits>()](const std::byte* p) {
+        return _mm512_inserti64x4(_mm512_castsi256_si512(unpack32(p)), unpack32(p + 4 * Bits), 1);
+      };
+#endif
+    }
+  }
+  static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
   template <int MaxByte>
