@@ -22,6 +22,8 @@
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>
 
+#include "limits.hpp"
+
 namespace bench {
 
 using namespace anybit;
@@ -108,6 +110,18 @@ class EigenProduct {
   std::size_t next_ = 0;
 };
 
+/// The least time that the dot products of `tokens` tokens take in this run, in seconds of one thread.
+inline double seconds_at_peak(Index tokens, bool eight_bits) {
+  const auto measured = [](auto work) {
+    Samples samples;
+    double done = 0;
+    for (int i = 0; i < 15; ++i) samples.time([&] { done = work(100000); });
+    return done / median(samples.own);
+  };
+  static const double rates[] = {measured(dot_products<128>), measured(dot_products<255>)};
+  return static_cast<double>(rows * cols * tokens) / rates[eight_bits ? 1 : 0];
+}
+
 inline void report(benchmark::State& state, Index tokens, double bytes, double error, const Samples& ours, const Samples& eigen) {
   const double t = median(ours.wall), macs = static_cast<double>(rows * cols * tokens);
   state.counters["us"] = t * 1e6;
@@ -135,27 +149,33 @@ void multiply(const PackedTensor<S>& w, Way way, ConstMatrix x, MutableMatrix y,
   matmul(w, x, y, way == Way::f32 ? Compute::f32 : Compute::int8_per_token, workspace, pool);
 }
 
-/// Weights rotate over `rotate` bytes; ours and Eigen's product are timed in turns.
+/// Weights rotate over `rotate` bytes. Eigen's product is timed in turns with ours, and so is plain reading of as much memory
+/// where the weights come from there.
 template <class Weights>
-void run_product(benchmark::State& state, const Weights& first, std::size_t bytes, Way way, Index tokens, Index threads,
-                 EigenProduct& eigen, std::size_t rotate) {
+void run_product(benchmark::State& state, const Weights& first, std::size_t bytes, Way way, bool eight_bits, Index tokens,
+                 Index threads, EigenProduct& eigen, std::size_t rotate) {
   std::vector<Weights> copies{first};
   while (copies.size() * bytes < rotate) copies.push_back(first);
   const Matrix x = normal(tokens, cols, 2, 1);
   Matrix y(tokens, rows), eigen_y(tokens, rows);
   Workspace workspace;
   ThreadPool pool(threads);
-  Samples ours, theirs;
+  static const Reading memory(rotate);
+  Samples ours, theirs, reading;
   std::size_t next = 0;
   for (auto _ : state) {
     ours.time([&] { multiply(copies[next++ % copies.size()], way, x.view(), y.view(), workspace, pool); });
-    if (threads == 1 && next % 4 == 1) {
-      state.PauseTiming();
-      theirs.time([&] { eigen(x.view(), eigen_y.view()); });
-      state.ResumeTiming();
-    }
+    if (next % 4 != 1) continue;
+    state.PauseTiming();
+    if (threads == 1) theirs.time([&] { eigen(x.view(), eigen_y.view()); });
+    if (rotate > 0) reading.time([&] { memory(pool); });
+    state.ResumeTiming();
   }
   report(state, tokens, static_cast<double>(bytes), output_error(x.view(), y.view()), ours, theirs);
+  if (way != Way::f32 && threads == 1) state.counters["of_peak"] = seconds_at_peak(tokens, eight_bits) / median(ours.own);
+  if (rotate > 0)
+    state.counters["of_probe"] =
+        static_cast<double>(bytes) / median(ours.wall) / (static_cast<double>(memory.bytes()) / median(reading.wall));
 }
 
 /// Registers one benchmark; `eigen` is shared by all of a program. Weights are quantized when the first of a scheme runs.
@@ -168,11 +188,11 @@ void add_product(const std::string& kind, Index tokens, Way way, Index threads, 
   benchmark::RegisterBenchmark(title.c_str(), [=, &eigen](benchmark::State& state) {
     static const PackedTensor<S> packed = pack(quantize_nearest<S>(weights().view()));
     if (way != Way::int8_per_token_tiled)
-      return run_product(state, packed, static_cast<std::size_t>(packed.bytes().payload_bytes()), way, tokens, threads, eigen,
-                         rotate);
+      return run_product(state, packed, static_cast<std::size_t>(packed.bytes().payload_bytes()), way, S::bits == 8, tokens,
+                         threads, eigen, rotate);
     if constexpr (has_integer_dot_v<typename S::format>) {
       static const kernel::TiledWeights tiled = kernel::tile_weights(packed);
-      run_product(state, tiled, tiled.memory.size(), way, tokens, threads, eigen, rotate);
+      run_product(state, tiled, tiled.memory.size(), way, S::bits == 8, tokens, threads, eigen, rotate);
     }
   })->Unit(benchmark::kMicrosecond);
 }

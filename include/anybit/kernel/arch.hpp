@@ -10,7 +10,7 @@
 //   dot4<MaxByte>(a, b, x)    a[i] + sum over j < 4 of b[4 i + j] * x[j]; bytes unsigned and at most MaxByte, x signed,
 //                             -127 .. 127; exact for every such operand
 //   add(a, b)                 ints
-//   load, store, scaled       floats; scaled(a, s) = a * s
+//   zero, load, store, scaled floats; scaled(a, s) = a * s
 //   multiply_add(i, s, a)     float(i) * s + a, with one rounding where the hardware has it
 //   interleave(rows, stride, n, out)   dwords k = 0 .. n - 1 of 16 byte rows, out[k * 64 + 4 * row]; n a multiple of 16,
 //                             rows readable and out writable up to there
@@ -18,8 +18,10 @@
 //   row_tokens                up to so many tokens, rows are multiplied one by one (0: never), with
 //   segment_dots<MaxByte>(b, x, n, count, out)   out[s] = sum over j < n of b[s * n + j] * x[s * n + j]; n a multiple of 32,
 //                             count at most 8; all 8 of out may be written
-//   direct_tokens, direct_sums          of tiled weights: up to how many tokens codes are unpacked in registers, and for how
-//                             many pairs of tile and token at once; blocked_tiles, blocked_tokens: at once with more tokens
+//   token_group               of tiled weights: tokens that stand side by side, a power of two
+//   direct_tokens             up to so many tokens codes are unpacked in registers, for
+//   direct_sums, direct_tiles at most so many pairs of tile and token, and so many tiles, at once
+//   blocked_tiles             tiles at once with more tokens
 
 #include <cstdint>
 #include <cstring>
@@ -43,7 +45,7 @@ struct Generic {
     std::uint8_t p[64];
   };
   static constexpr int tile_tokens = 2, row_tokens = 0;
-  static constexpr int direct_tokens = 1, direct_sums = 1, blocked_tiles = 1, blocked_tokens = 2;
+  static constexpr int token_group = 2, direct_tokens = 1, direct_sums = 1, direct_tiles = 1, blocked_tiles = 1;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     Ints r;
@@ -93,6 +95,7 @@ struct Generic {
     for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
     return a;
   }
+  static ANYBIT_INLINE Floats zero() { return {}; }
   static ANYBIT_INLINE Floats load(const float* p) {
     Floats r;
     std::memcpy(r.v, p, sizeof r.v);

@@ -14,6 +14,7 @@ template <AnyScheme S, Executor E = Serial>
 TiledWeights tile_weights(const PackedTensor<S>& t, E&& executor = E{}) {
   using F = typename S::format;
   constexpr IntegerRange range = integer_range_v<F>;
+  static_assert(!S::has_zero_point || range.lowest == 0, "anybit: a format with a zero point has levels 0, 1, ..");
   constexpr int bits = std::max(1, static_cast<int>(std::bit_width(static_cast<unsigned>(range.highest - range.lowest))));
   const RowSource source = row_source(t);
   TiledWeights w;
@@ -74,8 +75,9 @@ void matmul(const TiledWeights& w, ConstMatrix x, MutableMatrix y, Workspace& wo
     for (Index t = 0; t < x.rows; ++t) std::fill(y.row(t).begin(), y.row(t).end(), 0.0f);
     return;
   }
-  const RoundedActivations rounded = round_activations(x, w.group, workspace, executor);
-  executor.parallel_for(w.extents.rows, 4 * tile_rows, [&](Index begin, Index end) { w.rows(w, rounded, y, begin, end); });
+  const TiledActivations tiled =
+      tile_activations<native_arch>(round_activations(x, w.group, workspace, executor), w.sum_factor(), workspace, executor);
+  executor.parallel_for(w.extents.rows, 4 * tile_rows, [&](Index begin, Index end) { w.rows(w, tiled, y, begin, end); });
 }
 
 }  // namespace anybit::kernel::inline ANYBIT_CODE

@@ -20,6 +20,8 @@ namespace anybit::kernel::inline ANYBIT_CODE {
 
 inline constexpr Index tile_rows = 16;
 
+struct TiledActivations;
+
 struct TiledWeights {
   Extents extents;
   Index group = 1;
@@ -33,8 +35,10 @@ struct TiledWeights {
   Index tile_bytes = 0;
   AlignedBuffer memory;
   /// The product for this width: rows begin .. end - 1 of y(token, row). Allocates nothing.
-  void (*rows)(const TiledWeights&, const RoundedActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
+  void (*rows)(const TiledWeights&, const TiledActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
 
+  /// What sums of activations are multiplied by before products with these weights.
+  std::int32_t sum_factor() const { return zero_points ? 1 : lowest; }
   Index tiles() const { return ceil_div(extents.rows, tile_rows); }
   Index step_bytes() const { return 8 * bits; }
   Index scale_bytes() const { return half_scales ? 2 * tile_rows : 4 * tile_rows; }

@@ -49,7 +49,7 @@ struct Avx2 {
     __m256i low, high;
   };
   static constexpr int tile_tokens = 4, row_tokens = 2;
-  static constexpr int direct_tokens = 2, direct_sums = 4, blocked_tiles = 1, blocked_tokens = 4;
+  static constexpr int token_group = 4, direct_tokens = 8, direct_sums = 4, direct_tiles = 4, blocked_tiles = 1;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     const __m256i m = _mm256_set1_epi32(-s);
@@ -91,6 +91,7 @@ struct Avx2 {
     return {dot4<MaxByte>(a.low, b.low, v), dot4<MaxByte>(a.high, b.high, v)};
   }
   static ANYBIT_INLINE Ints add(Ints a, Ints b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
+  static ANYBIT_INLINE Floats zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static ANYBIT_INLINE Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
   static ANYBIT_INLINE void store(float* p, Floats f) {
     _mm256_storeu_ps(p, f.low);

@@ -14,7 +14,7 @@ struct Avx512Vnni {
   using Floats = __m512;
   using Bytes = __m512i;
   static constexpr int tile_tokens = 8, row_tokens = 2;
-  static constexpr int direct_tokens = 6, direct_sums = 8, blocked_tiles = 2, blocked_tokens = 8;
+  static constexpr int token_group = 8, direct_tokens = 64, direct_sums = 16, direct_tiles = 8, blocked_tiles = 2;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     return _mm512_mullo_epi32(_mm512_loadu_si512(o), _mm512_set1_epi32(-s));
@@ -49,9 +49,17 @@ struct Avx512Vnni {
     static_assert(MaxByte <= 255);  // vpdpbusd does not saturate
     std::int32_t four;
     std::memcpy(&four, x, 4);
-    return _mm512_dpbusd_epi32(a, b, _mm512_set1_epi32(four));
+    const __m512i v = _mm512_set1_epi32(four);
+#if defined(__GNUC__) && !defined(ANYBIT_TEST_SIMDE)
+    // Through the intrinsic g++ 12 copies the sum before and after every dot product.
+    asm("vpdpbusd %2, %1, %0" : "+v"(a) : "v"(b), "v"(v));
+    return a;
+#else
+    return _mm512_dpbusd_epi32(a, b, v);
+#endif
   }
   static ANYBIT_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+  static ANYBIT_INLINE Floats zero() { return _mm512_setzero_ps(); }
   static ANYBIT_INLINE Floats load(const float* p) { return _mm512_loadu_ps(p); }
   static ANYBIT_INLINE void store(float* p, Floats f) { _mm512_storeu_ps(p, f); }
   static ANYBIT_INLINE Floats scaled(Floats a, float s) { return _mm512_mul_ps(a, _mm512_set1_ps(s)); }

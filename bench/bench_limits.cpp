@@ -1,0 +1,61 @@
+// What the machine allows: the figures that of_peak and of_probe of the other benchmarks are shares of.
+
+#include <benchmark/benchmark.h>
+
+#include "limits.hpp"
+
+namespace {
+
+using namespace bench;
+
+/// `work(steps)` on every thread; it returns what it has done.
+template <class Work>
+void peak(const char* name, Work work) {
+  for (const Index threads : {1, 2})
+    benchmark::RegisterBenchmark((name + ("/threads:" + std::to_string(threads))).c_str(),
+                                 [=](benchmark::State& state) {
+                                   ThreadPool pool(threads);
+                                   double done = 0;
+                                   for (auto _ : state) {
+                                     pool.parallel_for(threads, 1, [&](Index begin, Index end) {
+                                       for (Index t = begin; t < end; ++t) work(200000);
+                                     });
+                                     done +=
+                                         static_cast<double>(threads) * work(0) + static_cast<double>(threads) * work(1) * 200000;
+                                   }
+                                   state.counters["GMAC/s"] = benchmark::Counter(done * 1e-9, benchmark::Counter::kIsRate);
+                                 })
+        ->UseRealTime()
+        ->Unit(benchmark::kMillisecond);
+}
+
+void reading(const char* name, std::size_t bytes) {
+  for (const Index threads : {1, 2})
+    benchmark::RegisterBenchmark(
+        (std::string(name) + "/threads:" + std::to_string(threads)).c_str(),
+        [=](benchmark::State& state) {
+          ThreadPool pool(threads);
+          const Reading read(bytes * static_cast<std::size_t>(threads));
+          const Index repeats = std::max<Index>(static_cast<Index>((std::size_t{16} << 20) / read.bytes()), 1);
+          for (auto _ : state)
+            for (Index i = 0; i < repeats; ++i) read(pool);
+          state.counters["GB/s"] = benchmark::Counter(static_cast<double>(read.bytes()) * static_cast<double>(repeats) * 1e-9,
+                                                      benchmark::Counter::kIsIterationInvariantRate);
+        })
+        ->UseRealTime()
+        ->Unit(benchmark::kMillisecond);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  peak("dot/up_to_7_bits", [](Index steps) { return dot_products<128>(steps); });
+  peak("dot/8_bits", [](Index steps) { return dot_products<255>(steps); });
+  peak("multiply_add/f32", [](Index steps) { return multiply_adds(steps); });
+  reading("read/16KiB_a_thread", 16 << 10);
+  reading("read/256KiB_a_thread", 256 << 10);
+  reading("read/8MiB_a_thread", 8 << 20);
+  reading("read/320MB", 320000000 / 2);
+  benchmark::RunSpecifiedBenchmarks();
+}

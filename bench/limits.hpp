@@ -1,0 +1,88 @@
+#pragma once
+// What this machine can do at best, measured in the same run: dot products and multiply-adds from registers, and reading.
+
+#include <vector>
+
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/kernel/arch.hpp>
+#include <anybit/simd/xsimd_compat.hpp>
+
+namespace bench {
+
+using namespace anybit;
+
+/// Multiply-adds of bytes that `steps` rounds over independent sums make, each the dot-product sequence of the kernels.
+template <int MaxByte>
+inline double dot_products(Index steps) {
+  using Arch = kernel::native_arch;
+  constexpr std::size_t sums = Arch::token_group == 8 ? 12 : 6;  // what the registers hold
+  alignas(64) std::uint8_t bytes[64];
+  for (std::size_t i = 0; i < 64; ++i) bytes[i] = static_cast<std::uint8_t>(i);
+  const std::int8_t x[4] = {1, -1, 2, -2};
+  typename Arch::Ints sum[sums];
+#pragma GCC unroll 12
+  for (std::size_t i = 0; i < sums; ++i) sum[i] = Arch::equal(static_cast<std::int32_t>(i));  // equal sums would be one
+  auto b = Arch::load_bytes(bytes);
+  for (Index k = 0; k < steps; ++k) {
+#if defined(__GNUC__)
+    asm volatile("" ::: "memory");  // x is loaded again, as in the kernels
+#endif
+#pragma GCC unroll 12
+    for (std::size_t i = 0; i < sums; ++i) sum[i] = Arch::template dot4<MaxByte>(sum[i], b, x);
+  }
+#pragma GCC unroll 12
+  for (std::size_t i = 1; i < sums; ++i) sum[0] = Arch::add(sum[0], sum[i]);
+  alignas(64) volatile char sink[sizeof sum[0]];
+  std::memcpy(const_cast<char*>(sink), &sum[0], sizeof sum[0]);
+  return 64.0 * static_cast<double>(sums) * static_cast<double>(steps);
+}
+
+/// The same for f32 multiply-adds.
+inline double multiply_adds(Index steps) {
+  constexpr std::size_t sums = 12;
+  simd::f32 sum[sums], a = simd::broadcast(0.5f), b = simd::broadcast(0.25f);
+#pragma GCC unroll 12
+  for (std::size_t i = 0; i < sums; ++i) sum[i] = simd::broadcast(static_cast<float>(i));
+  for (Index k = 0; k < steps; ++k) {
+#pragma GCC unroll 12
+    for (std::size_t i = 0; i < sums; ++i) sum[i] = simd::fma(sum[i], a, b);
+  }
+#pragma GCC unroll 12
+  for (std::size_t i = 1; i < sums; ++i) sum[0] = sum[0] + sum[i];
+  volatile float sink = simd::reduce_add(sum[0]);
+  static_cast<void>(sink);
+  return static_cast<double>(simd::width) * static_cast<double>(sums) * static_cast<double>(steps);
+}
+
+/// Memory to read, written once so that every page is its own.
+class Reading {
+ public:
+  explicit Reading(std::size_t bytes) : data_(std::max<std::size_t>(bytes / sizeof(float) / 256 * 256, 256), 1.0f) {}
+  std::size_t bytes() const { return data_.size() * sizeof(float); }
+  /// Reads all of it once, each thread its share, four streams at a time.
+  void operator()(ThreadPool& pool) const {
+    const Index blocks = static_cast<Index>(data_.size()) / 256, share = ceil_div(blocks, pool.concurrency());
+    pool.parallel_for(blocks, share, [&](Index begin, Index end) {
+      const Index quarter = (end - begin) / 4 * 256;
+      const float* p = data_.data() + begin * 256;
+      simd::f32 sum[8];
+      for (auto& s : sum) s = simd::zero();
+      for (Index i = 0; i + 2 * simd::width <= quarter; i += 2 * simd::width)
+#pragma GCC unroll 4
+        for (Index s = 0; s < 4; ++s)
+#pragma GCC unroll 2
+          for (Index h = 0; h < 2; ++h) {
+            auto& to = sum[static_cast<std::size_t>(2 * s + h)];
+            to = to + simd::load(p + s * quarter + i + h * simd::width);
+          }
+      for (std::size_t s = 1; s < 8; ++s) sum[0] = sum[0] + sum[s];
+      volatile float sink = simd::reduce_add(sum[0]);
+      static_cast<void>(sink);
+    });
+  }
+
+ private:
+  std::vector<float> data_;
+};
+
+}  // namespace bench
