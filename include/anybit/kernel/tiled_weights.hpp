@@ -29,8 +29,7 @@ struct TiledWeights {
   bool half_scales = false;  ///< f16, else f32
   bool zero_points = false;
   float factor = 1;                 ///< multiplies the stored scales: the format's step
-  std::int32_t lowest = 0;          ///< level = u + lowest
-  int max_byte = 255;               ///< the largest u
+  std::int32_t lowest = 0;          ///< level = u + lowest; 0 with zero points
   std::vector<std::int32_t> steps;  ///< of each segment of a row: its columns / 4, rounded up
   Index tile_bytes = 0;
   AlignedBuffer memory;

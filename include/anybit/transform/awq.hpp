@@ -49,7 +49,7 @@ Matrix rounded_under(ConstMatrix w, std::span<const float> s, const GridFit& fit
 struct ScaleChoice {
   std::vector<float> scale;  ///< of the best ratio
   float ratio = 0;
-  std::vector<double> losses;  ///< of ratio 0, 1 / n, .., (n - 1) / n
+  std::vector<double> losses;  ///< of ratio 0, 1 / n, .., (n - 1) / n; of those that stopped early, what they had by then
 };
 
 /// Tries n ratios k / n. `loss(scale, least)` returns the error of whatever output counts; where that is above `least`, the

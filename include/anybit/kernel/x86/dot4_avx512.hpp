@@ -52,7 +52,7 @@ struct Avx512Vnni {
     const __m512i v = _mm512_set1_epi32(four);
 #if defined(__GNUC__) && !defined(ANYBIT_TEST_SIMDE)
     // Through the intrinsic g++ 12 copies the sum before and after every dot product.
-    asm("vpdpbusd %2, %1, %0" : "+v"(a) : "v"(b), "v"(v));
+    asm("vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+v"(a) : "v"(b), "v"(v));
     return a;
 #else
     return _mm512_dpbusd_epi32(a, b, v);
