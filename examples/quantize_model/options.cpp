@@ -32,6 +32,8 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
   app.add_flag("--strict", o.strict, "A recipe that cannot be carried out exactly as asked is an error");
   app.add_flag("--quick", o.quick, "Fewer tokens, the same recipes");
+  app.add_flag("--int8-activations", o.int8_activations,
+               "Run every recipe with activations rounded to 8 bits, one scale a token: faster, a little less exact");
   app.add_option("--save", o.save, "Write the quantized model here; with several recipes a folder, one NAME.safetensors each")
       ->type_name("OUT");
   app.add_option("--json", o.json, "Write the report here")->type_name("FILE");

@@ -15,7 +15,7 @@ struct Options {
   std::string calibrate, evaluate;                          ///< empty: the project's documentation
   std::optional<anybit::Index> tokens, calibration_tokens;  ///< as asked for
   anybit::Index threads = 0;                                ///< 0: as many as the machine runs at once
-  bool strict = false, quick = false, list = false, verbose = false;
+  bool strict = false, quick = false, list = false, verbose = false, int8_activations = false;
   std::string save, json, svg, out;
 
   anybit::Index tokens_wanted() const { return tokens.value_or(quick ? 1024 : 2048); }

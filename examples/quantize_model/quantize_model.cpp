@@ -71,7 +71,8 @@ Status write_outputs(const Options& o, const evaluate::EvaluationReport& report)
   return Ok{};
 }
 
-int run(const RecipeBook& book, const Options& options) {
+int run(RecipeBook book, const Options& options) {
+  if (options.int8_activations) book.round_activations();
   auto recipes = chosen(book, options.recipes);
   if (!recipes) return fail(usage, recipes.error());
   if (auto writable = check_outputs(options, *recipes); !writable) return fail(cannot_write, writable.error());
@@ -89,6 +90,7 @@ int run(const RecipeBook& book, const Options& options) {
   report.calibration_tokens = bench.calibration_tokens();
   report.evaluation_tokens = bench.evaluation_tokens();
   report.notes = bench.notes();
+  if (options.int8_activations) report.notes.push_back("Every recipe ran with activations rounded to 8 bits, one scale a token.");
   auto reference = bench.reference_row();
   if (!reference) return fail(internal, reference.error());
   report.rows.push_back(*std::move(reference));

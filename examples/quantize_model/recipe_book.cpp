@@ -16,6 +16,10 @@ void RecipeBook::add(model::ModelRecipe recipe) {
   recipes_.push_back(std::move(recipe));
 }
 
+void RecipeBook::round_activations() {
+  for (model::ModelRecipe& r : recipes_) r.compute = Compute::int8_per_token;
+}
+
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), std::size_t{0});

@@ -15,6 +15,8 @@ class RecipeBook {
  public:
   /// A recipe of a name that is there already takes its place.
   void add(anybit::model::ModelRecipe recipe);
+  /// Every recipe multiplies with activations rounded to 8 bits from now on.
+  void round_activations();
 
   const std::vector<anybit::model::ModelRecipe>& all() const { return recipes_; }
   /// The error lists the names that come nearest.

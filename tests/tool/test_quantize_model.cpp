@@ -117,6 +117,22 @@ TEST_CASE("every recipe of the table runs, and two runs differ in times alone") 
   CHECK(kl("nearest-sf8-g128") < kl("published-superfloat8"));
 }
 
+TEST_CASE("with int8 activations a recipe is a little less exact, and the report says so") {
+  const Run run;
+  double kl[2];
+  for (const int rounded : {0, 1}) {
+    const Outcome o = run.on_text(std::string("--recipe nearest-int8-g128 --recipe naive-w8a8 --json ") + run.path("r.json") +
+                                  (rounded ? " --int8-activations" : ""));
+    INFO(o.err);
+    REQUIRE(o.exit_code == 0);
+    CHECK(contains(o.out, "activations rounded to 8 bits") == (rounded == 1));
+    const auto report = nlohmann::json::parse(content(run.path("r.json")));
+    kl[rounded] = report.at("rows")[1].at("kl_mean").get<double>();
+    CHECK(report.at("rows")[2].at("kl_mean").get<double>() > kl[0]);  // rounds them in any case
+  }
+  CHECK(kl[1] > kl[0]);
+}
+
 TEST_CASE("--list and --help need no model") {
   const Run run;
   const Outcome list = run.tool("--list");
