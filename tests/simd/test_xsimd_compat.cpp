@@ -3,6 +3,7 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
+#include <random>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -51,6 +52,19 @@ TEST_CASE("simd: arithmetic works lane by lane") {
   CHECK(sv::reduce_max(vb) == b.front());
   CHECK(sv::reduce_add(sv::broadcast(std::int32_t{7})) == 7 * static_cast<int>(lanes));
   CHECK(sv::reduce_add(sv::zero()) == 0);
+}
+
+TEST_CASE("simd: division is correctly rounded") {
+  std::mt19937 random(1);
+  for (int trial = 0; trial < 2000; ++trial) {
+    std::vector<float> a(lanes), b(lanes);
+    for (std::size_t i = 0; i < lanes; ++i) {
+      a[i] = std::ldexp(static_cast<float>(random() % 65536) - 32768, static_cast<int>(random() % 200) - 100);
+      b[i] = std::ldexp(static_cast<float>(random() % 65535 + 1), static_cast<int>(random() % 200) - 100);
+    }
+    const auto quotient = values(sv::divide(sv::load(a.data()), sv::load(b.data())));
+    for (std::size_t i = 0; i < lanes; ++i) REQUIRE(quotient[i] == a[i] / b[i]);
+  }
 }
 
 TEST_CASE("simd: rounding goes to the nearest integer, ties to even") {

@@ -63,7 +63,7 @@ inline float round_token(const float* x, Index n, std::int8_t* codes) {
   for (Index i = 0; i < n; i += simd::width) {
     const Index count = std::min(simd::width, n - i);
     // A subnormal scale is rounded coarsely: clamp.
-    const simd::f32 v = simd::load_partial(x + i, count) / divisor;
+    const simd::f32 v = simd::divide(simd::load_partial(x + i, count), divisor);
     simd::store(lanes, simd::round_to_i32(simd::min(simd::max(v, bottom), top)));
     for (Index j = 0; j < count; ++j) codes[i + j] = static_cast<std::int8_t>(lanes[j]);
   }

@@ -63,6 +63,20 @@ ANYBIT_INLINE f32 zero() { return f32(0.0f); }
 
 /// a * b + c, rounded once where the hardware can, twice elsewhere.
 ANYBIT_INLINE f32 fma(f32 a, f32 b, f32 c) { return xsimd::fma(a, b, c); }
+/// a / b, rounded as the scalar division is. (On NEON xsimd's own operator, up to version 8 at least, estimates.)
+ANYBIT_INLINE f32 divide(f32 a, f32 b) {
+#if defined(__aarch64__)
+  return f32(vdivq_f32(a, b));
+#elif defined(__arm__)
+  float x[static_cast<std::size_t>(width)], y[static_cast<std::size_t>(width)];
+  a.store_unaligned(x);
+  b.store_unaligned(y);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(width); ++i) x[i] /= y[i];
+  return f32::load_unaligned(x);
+#else
+  return a / b;
+#endif
+}
 ANYBIT_INLINE f32 max(f32 a, f32 b) { return xsimd::max(a, b); }
 ANYBIT_INLINE f32 min(f32 a, f32 b) { return xsimd::min(a, b); }
 ANYBIT_INLINE i32 max(i32 a, i32 b) { return xsimd::max(a, b); }

@@ -161,7 +161,7 @@ ANYBIT_INLINE simd::f32 scaled(const float* w, float scale) {
     if (const float reciprocal = 1.0f / scale; reciprocal <= std::numeric_limits<float>::max())
       return simd::load(w) * simd::broadcast(reciprocal);
   }
-  return simd::load(w) / simd::broadcast(scale);
+  return simd::divide(simd::load(w), simd::broadcast(scale));
 }
 
 }  // namespace anybit::encoders::inline ANYBIT_CODE
