@@ -156,6 +156,20 @@ void check_products(Extents e, unsigned seed) {
         REQUIRE(
             static_cast<double>(y.view()(t, r)) ==
             Approx(expected[static_cast<std::size_t>(t * e.rows + r)]).epsilon(1e-5).margin(1e-6 * static_cast<double>(e.cols)));
+    // The kernel layout gives the same bits, unpacked in registers or in blocks.
+    constexpr int bits = level_bits_v<typename S::format>, max_byte = bits <= 7 ? 128 : 255;
+    const kernel::TiledWeights tiled = kernel::tile_weights(w);
+    const auto grouped = kernel::tile_activations<Arch>(rounded, tiled.sum_factor(), workspace, Serial{});
+    Guarded direct(tokens, e.rows, 0), blocked(tokens, e.rows, 1);
+    kernel::detail::tiled_rows_direct<Arch, max_byte, bits>(tiled, grouped, direct.view(), 0, e.rows);
+    kernel::detail::tiled_rows_blocked<Arch, max_byte, bits>(tiled, grouped, blocked.view(), 0, e.rows);
+    REQUIRE(direct.intact());
+    REQUIRE(blocked.intact());
+    for (Index t = 0; t < tokens; ++t)
+      for (Index r = 0; r < e.rows; ++r) {
+        REQUIRE(direct.view()(t, r) == y.view()(t, r));
+        REQUIRE(blocked.view()(t, r) == y.view()(t, r));
+      }
   }
 }
 

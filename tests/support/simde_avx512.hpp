@@ -19,6 +19,7 @@
 #endif
 #define ANYBIT_TEST_HAS_AVX512 1
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -66,8 +67,19 @@ inline simde__m512 cvtph_ps(simde__m256i a) {
   for (int i = 0; i < 16; ++i) y[i] = anybit::f16_to_f32(x[i]);
   return simde_mm512_loadu_ps(y);
 }
+/// SIMDe has one that rounds twice where the flags have no FMA; the processor rounds once.
+inline simde__m512 fmadd_ps(simde__m512 a, simde__m512 b, simde__m512 c) {
+  float x[16], y[16], z[16];
+  simde_mm512_storeu_ps(x, a);
+  simde_mm512_storeu_ps(y, b);
+  simde_mm512_storeu_ps(z, c);
+  for (int i = 0; i < 16; ++i) z[i] = std::fma(x[i], y[i], z[i]);
+  return simde_mm512_loadu_ps(z);
+}
 }  // namespace simde_missing
 #define __mmask64 std::uint64_t
+#undef _mm512_fmadd_ps
+#define _mm512_fmadd_ps(a, b, c) ::simde_missing::fmadd_ps(a, b, c)
 #undef _mm512_cvtepu8_epi32
 #define _mm512_cvtepu8_epi32(a) ::simde_missing::cvtepu8_epi32(a)
 #undef _mm512_cvtph_ps

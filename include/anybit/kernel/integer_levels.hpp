@@ -1,6 +1,9 @@
 #pragma once
 // Which formats multiply in integers, and how their codes become the unsigned bytes that integer dot products want.
 
+#include <algorithm>
+#include <bit>
+
 #include <anybit/format/format.hpp>
 
 namespace anybit::inline ANYBIT_ABI {
@@ -30,6 +33,11 @@ template <UniformFormat F>
   requires(F::bits <= 8)
 constexpr bool has_integer_dot_v<F> =
     integer_range_v<F>.highest - integer_range_v<F>.lowest <= 255 && (!has_zero_point_v<F> || F::step == 1.0f);
+
+/// Bits that the byte u = to_int(c) - lowest takes: at times one more than the code, where levels leave integers out.
+template <UniformFormat F>
+inline constexpr int level_bits_v =
+    std::max(1, static_cast<int>(std::bit_width(static_cast<unsigned>(integer_range_v<F>.highest - integer_range_v<F>.lowest))));
 
 /// How a code c maps to the byte u = to_int(c) - lowest, found from the format's own levels.
 enum class LevelMap {

@@ -1,8 +1,6 @@
 #pragma once
 // From packed bytes to the kernel layout, once at load, and products from it.
 
-#include <bit>
-
 #include <anybit/kernel/matmul.hpp>
 #include <anybit/kernel/tiled_products.hpp>
 
@@ -13,9 +11,8 @@ template <AnyScheme S, Executor E = Serial>
   requires(has_integer_dot_v<typename S::format>)
 TiledWeights tile_weights(const PackedTensor<S>& t, E&& executor = E{}) {
   using F = typename S::format;
-  constexpr IntegerRange range = integer_range_v<F>;
-  static_assert(!S::has_zero_point || range.lowest == 0, "anybit: a format with a zero point has levels 0, 1, ..");
-  constexpr int bits = std::max(1, static_cast<int>(std::bit_width(static_cast<unsigned>(range.highest - range.lowest))));
+  constexpr int bits = level_bits_v<F>, lowest = integer_range_v<F>.lowest;
+  static_assert(!S::has_zero_point || lowest == 0, "anybit: a format with a zero point has levels 0, 1, ..");
   const RowSource source = row_source(t);
   TiledWeights w;
   w.extents = t.extents();
@@ -24,7 +21,7 @@ TiledWeights tile_weights(const PackedTensor<S>& t, E&& executor = E{}) {
   w.half_scales = std::is_same_v<typename S::scale_store, ScaleF16>;
   w.zero_points = S::has_zero_point;
   w.factor = F::step;
-  w.lowest = range.lowest;
+  w.lowest = lowest;
   w.rows = &tiled_rows<bits>;
   for (Segment s(t.cols(), w.group); !s.done(); s.next()) {
     w.steps.push_back(static_cast<std::int32_t>(ceil_div(s.length, 4)));

@@ -158,22 +158,16 @@ inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x,
   });
 }
 
-/// Rows begin .. end - 1, as int8_rows.
-template <class Arch, int Bits>
-inline void tiled_rows(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
-  constexpr int max_byte = Bits <= 7 ? 128 : 255;
-  if (x.tokens <= Arch::direct_tokens)
-    tiled_rows_direct<Arch, max_byte, Bits>(w, x, y, begin, end);
-  else
-    tiled_rows_blocked<Arch, max_byte, Bits>(w, x, y, begin, end);
-}
-
 }  // namespace detail
 
 /// Rows begin .. end - 1 of weights with at least one column: y(token, row). Allocates nothing. Bits must be w.bits.
 template <int Bits, class Arch = native_arch>
 void tiled_rows(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
-  detail::tiled_rows<Arch, Bits>(w, x, y, begin, end);
+  constexpr int max_byte = Bits <= 7 ? 128 : 255;
+  if (x.tokens <= Arch::direct_tokens)
+    detail::tiled_rows_direct<Arch, max_byte, Bits>(w, x, y, begin, end);
+  else
+    detail::tiled_rows_blocked<Arch, max_byte, Bits>(w, x, y, begin, end);
 }
 
 }  // namespace anybit::kernel::inline ANYBIT_CODE
