@@ -12,18 +12,17 @@ using namespace bench;
 template <class Work>
 void peak(const char* name, Work work) {
   for (const Index threads : {1, 2})
-    benchmark::RegisterBenchmark((name + ("/threads:" + std::to_string(threads))).c_str(),
+    benchmark::RegisterBenchmark((std::string(name) + "/threads:" + std::to_string(threads)).c_str(),
                                  [=](benchmark::State& state) {
+                                   constexpr Index steps = 200000;
                                    ThreadPool pool(threads);
-                                   double done = 0;
-                                   for (auto _ : state) {
+                                   for (auto _ : state)
                                      pool.parallel_for(threads, 1, [&](Index begin, Index end) {
-                                       for (Index t = begin; t < end; ++t) work(200000);
+                                       for (Index t = begin; t < end; ++t) work(steps);
                                      });
-                                     done +=
-                                         static_cast<double>(threads) * work(0) + static_cast<double>(threads) * work(1) * 200000;
-                                   }
-                                   state.counters["GMAC/s"] = benchmark::Counter(done * 1e-9, benchmark::Counter::kIsRate);
+                                   state.counters["GMAC/s"] =
+                                       benchmark::Counter(static_cast<double>(threads * steps) * work(1) * 1e-9,
+                                                          benchmark::Counter::kIsIterationInvariantRate);
                                  })
         ->UseRealTime()
         ->Unit(benchmark::kMillisecond);
