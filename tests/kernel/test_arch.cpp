@@ -96,15 +96,16 @@ void check_segment_dots(std::mt19937& random) {
 }
 
 template <class Arch, int Bits>
-void check_unpacker(std::mt19937& random) {
-  for (int trial = 0; trial < 20; ++trial) {
-    std::vector<std::byte> in(static_cast<std::size_t>(8 * Bits));  // an allocation of its own: nothing past it may be read
-    for (auto& v : in) v = static_cast<std::byte>(random() & 0xFF);
-    std::uint8_t expected[64];
-    simd::unpack_bits_swar<Bits>(in.data(), expected, 64);
-    const auto found = Arch::template unpacker<Bits>()(in.data());
-    REQUIRE(std::memcmp(&found, expected, 64) == 0);
+void check_code_lines(std::mt19937& random) {
+  using Lines = kernel::CodeLines<Bits>;
+  std::uint8_t codes[8][64], found[8 * 64];
+  std::vector<std::byte> unit(static_cast<std::size_t>(Lines::bytes));  // an allocation of its own: nothing past it may be read
+  for (int s = 0; s < Lines::steps; ++s) {
+    for (auto& v : codes[s]) v = static_cast<std::uint8_t>(random() % (1 << Bits));
+    Lines::write(s, codes[s], unit.data());
   }
+  Lines::template read_unit<Arch>(unit.data(), reinterpret_cast<std::byte*>(found));
+  REQUIRE(std::memcmp(found, codes, static_cast<std::size_t>(64 * Lines::steps)) == 0);
 }
 
 template <class Arch>
@@ -157,12 +158,12 @@ void check_products(Extents e, unsigned seed) {
             static_cast<double>(y.view()(t, r)) ==
             Approx(expected[static_cast<std::size_t>(t * e.rows + r)]).epsilon(1e-5).margin(1e-6 * static_cast<double>(e.cols)));
     // The kernel layout gives the same bits, unpacked in registers or in blocks.
-    constexpr int bits = level_bits_v<typename S::format>, max_byte = bits <= 7 ? 128 : 255;
+    constexpr int bits = level_bits_v<typename S::format>;
     const kernel::TiledWeights tiled = kernel::tile_weights(w);
-    const auto grouped = kernel::tile_activations<Arch>(rounded, tiled.sum_factor(), workspace, Serial{});
+    const auto grouped = kernel::tile_activations<Arch>(rounded, tiled, workspace, Serial{});
     Guarded direct(tokens, e.rows, 0), blocked(tokens, e.rows, 1);
-    kernel::detail::tiled_rows_direct<Arch, max_byte, bits>(tiled, grouped, direct.view(), 0, e.rows);
-    kernel::detail::tiled_rows_blocked<Arch, max_byte, bits>(tiled, grouped, blocked.view(), 0, e.rows);
+    kernel::detail::tiled_rows_direct<Arch, bits>(tiled, grouped, direct.view(), 0, e.rows);
+    kernel::detail::tiled_rows_blocked<Arch, bits>(tiled, grouped, blocked.view(), 0, e.rows);
     REQUIRE(direct.intact());
     REQUIRE(blocked.intact());
     for (Index t = 0; t < tokens; ++t)
@@ -186,8 +187,8 @@ TEST_CASE("dot products of every vocabulary are exact") {
     check_interleave<Arch>(random);
     check_conversions<Arch>(random);
     [&]<int... Less>(std::integer_sequence<int, Less...>) {
-      (check_unpacker<Arch, Less + 1>(random), ...);
-    }(std::make_integer_sequence<int, 7>());
+      (check_code_lines<Arch, Less + 1>(random), ...);
+    }(std::make_integer_sequence<int, 8>());
   });
 }
 

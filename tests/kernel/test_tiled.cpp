@@ -25,7 +25,7 @@ void check(Extents e, Index tokens, unsigned seed) {
     for (Index r = 0; r < e.rows; ++r) REQUIRE(y.view()(t, r) == expected(t, r));
   // Any slicing of rows, also inside a tile.
   const auto rounded = kernel::tile_activations<kernel::native_arch>(
-      kernel::round_activations(x.view, tiled.group, workspace, Serial{}), tiled.sum_factor(), workspace, Serial{});
+      kernel::round_activations(x.view, tiled.group, workspace, Serial{}), tiled, workspace, Serial{});
   Guarded sliced(tokens, e.rows, 1);
   for (Index begin = 0, length = 1; begin < e.rows; begin += length, length = length % 7 + 2)
     tiled.rows(tiled, rounded, sliced.view(), begin, std::min(e.rows, begin + length));

@@ -1,6 +1,8 @@
 #pragma once
 // Activations rounded to 8 bits, laid out for the integer kernels.
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -44,28 +46,39 @@ struct RoundedActivations {
   const std::int32_t* sums = nullptr;  ///< tokens x segments: the sum of a segment's codes
 };
 
-/// Rounds one token: scale = largest magnitude / 127, code = x / scale, ties to even. Returns the scale.
+/// Rounds one token: scale = largest magnitude / 127, code = x / scale, ties to even. Returns the scale. Writes nothing past n.
 inline float round_token(const float* x, Index n, std::int8_t* codes) {
-  float largest = 0;
-  bool finite = true;
-  for (Index i = 0; i < n; ++i) {
-    const float a = std::fabs(x[i]);
-    finite = finite && a <= std::numeric_limits<float>::max();
-    largest = a > largest ? a : largest;
-  }
+  constexpr Index w = simd::width;
+  const Index whole = n / w * w;
+  // As integers, magnitudes are in the same order, and infinity and NaN are above all others.
+  const simd::u32 magnitude = simd::broadcast(std::uint32_t{0x7FFFFFFF});
+  simd::i32 most[4] = {simd::broadcast(0), simd::broadcast(0), simd::broadcast(0), simd::broadcast(0)};
+  const auto see = [&](Index chain, simd::f32 v) __attribute__((always_inline)) {
+    most[chain] = simd::max(most[chain], simd::as_i32(simd::as_u32(v) & magnitude));
+  };
+  Index i = 0;
+  for (; i + 4 * w <= n; i += 4 * w)
+#pragma GCC unroll 4
+    for (Index c = 0; c < 4; ++c) see(c, simd::load(x + i + c * w));
+  for (; i < n; i += w) see(0, simd::load_partial(x + i, std::min(w, n - i)));
+  std::int32_t lanes[static_cast<std::size_t>(w)];
+  simd::store(lanes, simd::max(simd::max(most[0], most[1]), simd::max(most[2], most[3])));
+  const float largest = std::bit_cast<float>(*std::max_element(lanes, lanes + w));
+  const bool finite = largest <= std::numeric_limits<float>::max();
   const float scale = largest / 127.0f;
   if (!finite || scale == 0) {
     std::fill(codes, codes + n, std::int8_t{0});
     return finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
   }
   const simd::f32 divisor = simd::broadcast(scale), top = simd::broadcast(127.0f), bottom = simd::broadcast(-127.0f);
-  std::int32_t lanes[static_cast<std::size_t>(simd::width)];
-  for (Index i = 0; i < n; i += simd::width) {
-    const Index count = std::min(simd::width, n - i);
-    // A subnormal scale is rounded coarsely: clamp.
-    const simd::f32 v = simd::divide(simd::load_partial(x + i, count), divisor);
-    simd::store(lanes, simd::round_to_i32(simd::min(simd::max(v, bottom), top)));
-    for (Index j = 0; j < count; ++j) codes[i + j] = static_cast<std::int8_t>(lanes[j]);
+  // A subnormal scale is rounded coarsely: clamp.
+  const auto rounded = [&](simd::f32 v) __attribute__((always_inline)) {
+    return simd::round_to_i32(simd::min(simd::max(simd::divide(v, divisor), bottom), top));
+  };
+  for (i = 0; i < whole; i += w) simd::store_i8(codes + i, rounded(simd::load(x + i)));
+  if (whole < n) {
+    simd::store(lanes, rounded(simd::load_partial(x + whole, n - whole)));
+    for (i = whole; i < n; ++i) codes[i] = static_cast<std::int8_t>(lanes[i - whole]);
   }
   return scale;
 }

@@ -4,11 +4,15 @@
 //   Ints, Floats, Bytes       16 int32; 16 floats; 64 bytes: 4 consecutive columns of each of 16 rows
 //   equal(i), widen(p)        16 times i; 16 bytes as ints
 //   products(o, s)            the 16 ints -o[i] * s, o in memory or in a register
-//   load_bytes(p)             64 bytes
-//   unpacker<Bits>()(p)       64 codes of Bits bits, LSB first, from 8 * Bits bytes
+//   load_bytes(p), store_bytes(p, b)   64 bytes
+//   field<Shift, Mask>(b)     b >> Shift & Mask, or b << -Shift & Mask, byte by byte; Mask has no bits that come from a neighbour
+//   add_field<Shift, Mask>(a, b)       the same, or-ed into a
 //   load_f16(p)               16 f16 as floats
 //   dot4<MaxByte>(a, b, x)    a[i] + sum over j < 4 of b[4 i + j] * x[j]; bytes unsigned and at most MaxByte, x signed,
 //                             -127 .. 127; exact for every such operand
+//   tile_dot4<MaxByte>(a, b, x)        the same with b - bias(MaxByte) for b, in tiled weights
+//   short_sums(MaxByte)       so many of them fit sums of 16 bits; 0 where there are no such sums. Else also:
+//   Shorts, no_shorts(), tile_dot4<MaxByte>(shorts, b, x), add(ints, shorts)
 //   add(a, b)                 ints
 //   zero, load, store, scaled floats; scaled(a, s) = a * s
 //   multiply_add(i, s, a)     float(i) * s + a, with one rounding where the hardware has it
@@ -19,17 +23,18 @@
 //   segment_dots<MaxByte>(b, x, n, count, out)   out[s] = sum over j < n of b[s * n + j] * x[s * n + j]; n a multiple of 32,
 //                             count at most 8; all 8 of out may be written
 //   token_group               of tiled weights: tokens that stand side by side, a power of two
-//   direct_tokens             up to so many tokens codes are unpacked in registers, for
+//   direct_tokens             up to so many tokens (0: always) codes are decoded in registers, for
 //   direct_sums, direct_tiles at most so many pairs of tile and token, and so many tiles, at once
 //   blocked_tiles             tiles at once with more tokens
+//   ahead                     bytes that memory is asked for ahead of time, 0: not
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
 #include <anybit/core/half.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/kernel/x86/dot4.hpp>
-#include <anybit/simd/bit_stream.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
@@ -46,6 +51,7 @@ struct Generic {
   };
   static constexpr int tile_tokens = 2, row_tokens = 0;
   static constexpr int token_group = 2, direct_tokens = 1, direct_sums = 1, direct_tiles = 1, blocked_tiles = 1;
+  static constexpr Index ahead = 0;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     Ints r;
@@ -63,13 +69,16 @@ struct Generic {
     for (int i = 0; i < 16; ++i) r.v[i] = p[i];
     return r;
   }
-  template <int Bits>
-  static ANYBIT_INLINE auto unpacker() {
-    return [](const std::byte* p) {
-      Bytes b;
-      simd::unpack_bits<Bits>(p, b.p, 64);
-      return b;
-    };
+  template <int Shift, int Mask>
+  static ANYBIT_INLINE Bytes field(Bytes b) {
+    for (auto& v : b.p) v = static_cast<std::uint8_t>((Shift >= 0 ? v >> std::max(Shift, 0) : v << std::max(-Shift, 0)) & Mask);
+    return b;
+  }
+  template <int Shift, int Mask>
+  static ANYBIT_INLINE Bytes add_field(Bytes a, Bytes b) {
+    b = field<Shift, Mask>(b);
+    for (int i = 0; i < 64; ++i) a.p[i] = static_cast<std::uint8_t>(a.p[i] | b.p[i]);
+    return a;
   }
   static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
     Floats r;
@@ -90,6 +99,13 @@ struct Generic {
     for (int i = 0; i < 16; ++i)
       for (int j = 0; j < 4; ++j) a.v[i] += b.p[4 * i + j] * x[j];
     return a;
+  }
+  static ANYBIT_INLINE void store_bytes(std::uint8_t* p, Bytes b) { std::memcpy(p, b.p, sizeof b.p); }
+  static constexpr std::int32_t bias(int) { return 0; }
+  static constexpr int short_sums(int) { return 0; }
+  template <int MaxByte>
+  static ANYBIT_INLINE Ints tile_dot4(Ints a, Bytes b, const std::int8_t* x) {
+    return dot4<MaxByte>(a, b, x);
   }
   static ANYBIT_INLINE Ints add(Ints a, Ints b) {
     for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];

@@ -21,7 +21,7 @@ constexpr std::string_view name(Compute c) { return c == Compute::f32 ? "f32" : 
 /// thread that calls; the threads of an executor share the caller's.
 class Workspace {
  public:
-  enum Slot { permuted, codes, scales, sums, rounded, tiled_codes, tiled_sums, slot_count };
+  enum Slot { permuted, codes, scales, sums, rounded, tiled_codes, tiled_starts, slot_count };
 
   /// At least n elements of T, contents undefined. Valid until the same slot is asked for again.
   template <class T>

@@ -24,38 +24,39 @@ TiledWeights tile_weights(const PackedTensor<S>& t, E&& executor = E{}) {
   w.lowest = lowest;
   w.rows = &tiled_rows<bits>;
   for (Segment s(t.cols(), w.group); !s.done(); s.next()) {
-    w.steps.push_back(static_cast<std::int32_t>(ceil_div(s.length, 4)));
-    w.tile_bytes += w.steps.back() * w.step_bytes() + w.tail_bytes();
+    w.steps.push_back(static_cast<std::int32_t>(round_up(ceil_div(s.length, 4), unit_steps(bits))));
+    w.all_steps += w.steps.back();
   }
-  w.tile_bytes = round_up(w.tile_bytes, 64);
-  w.memory = AlignedBuffer(static_cast<std::size_t>(w.tiles() * w.tile_bytes));
+  w.memory = AlignedBuffer(static_cast<std::size_t>(w.tiles() * w.tile_bytes()));
   executor.parallel_for(w.tiles(), 1, [&](Index begin, Index end) {
     detail::BytePanel panel;
     for (Index tile = begin; tile < end; ++tile) {
       const Index first = tile * tile_rows, rows = std::min(tile_rows, t.rows() - first);
-      std::byte* out = w.memory.data() + tile * w.tile_bytes;
+      std::byte* start = w.memory.data() + tile * w.tile_bytes();
+      std::byte *unit = start, *scales = start + w.scales_at(), *zeros = start + w.zeros_at();
+      std::size_t segment = 0;
       for (Segment s(t.cols(), w.group); !s.done();) {
-        Segment start = s;
+        Segment here = s;
         detail::fill_panel<native_arch>(source, first, rows, s, panel);
-        Index step = 0;
-        for (Index i = 0; i < panel.segments; ++i, start.next()) {
-          simd::pack_bits<bits>(panel.bytes.data() + 64 * step, out, 64 * panel.dwords[static_cast<std::size_t>(i)]);
-          step += panel.dwords[static_cast<std::size_t>(i)];
-          out += panel.dwords[static_cast<std::size_t>(i)] * w.step_bytes();
+        const std::uint8_t* codes = panel.bytes.data();
+        for (Index i = 0; i < panel.segments; ++i, here.next(), ++segment) {
+          for (Index k = 0; k < panel.dwords[static_cast<std::size_t>(i)]; ++k, codes += line_bytes)
+            CodeLines<bits>::write(static_cast<int>(k % unit_steps(bits)), codes,
+                                   unit + k / unit_steps(bits) * CodeLines<bits>::bytes);
+          unit += w.steps[segment] * w.step_bytes();
           for (Index r = 0; r < rows; ++r) {
-            const Index index = S::granularity::index(t.extents(), first + r, start.group);
+            const Index index = S::granularity::index(t.extents(), first + r, here.group);
             float scale;
             t.load_scales(index, {&scale, 1});
             if (w.half_scales) {
               const std::uint16_t half = f32_to_f16(scale);  // exact: it was stored so
-              std::memcpy(out + 2 * r, &half, 2);
+              std::memcpy(scales + 2 * r, &half, 2);
             } else {
-              std::memcpy(out + 4 * r, &scale, 4);
+              std::memcpy(scales + 4 * r, &scale, 4);
             }
-            if constexpr (S::has_zero_point)
-              out[w.scale_bytes() + r] = static_cast<std::byte>(static_cast<std::uint8_t>(t.zero(index)));
+            if constexpr (S::has_zero_point) zeros[r] = static_cast<std::byte>(static_cast<std::uint8_t>(t.zero(index)));
           }
-          out += w.tail_bytes();
+          scales += w.scale_bytes(), zeros += tile_rows;
         }
       }
     }
@@ -73,7 +74,7 @@ void matmul(const TiledWeights& w, ConstMatrix x, MutableMatrix y, Workspace& wo
     return;
   }
   const TiledActivations tiled =
-      tile_activations<native_arch>(round_activations(x, w.group, workspace, executor), w.sum_factor(), workspace, executor);
+      tile_activations<native_arch>(round_activations(x, w.group, workspace, executor), w, workspace, executor);
   executor.parallel_for(w.extents.rows, 4 * tile_rows, [&](Index begin, Index end) { w.rows(w, tiled, y, begin, end); });
 }
 

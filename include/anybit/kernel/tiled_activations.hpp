@@ -6,6 +6,7 @@
 
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/arch.hpp>
+#include <anybit/kernel/tiled_weights.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
@@ -23,34 +24,45 @@ inline void in_powers(Index n, Use use) {
 
 /// Tokens stand in groups of Arch::token_group, the last ones in groups of half as many, and so on. A group of n tokens that
 /// starts at token t has its codes at codes + t * stride: 4 codes of its first token, of its second, .., then the next 4 of
-/// each; and its sums, times what the weights want (TiledWeights::sum_factor), at sums + t * segments: those of segment 0, then
-/// those of segment 1, ..
+/// each, and zeros where the weights' segments have more steps; and what its dot products start from at starts + t * segments:
+/// those of segment 0, then those of segment 1, ..
 struct TiledActivations {
   Index tokens = 0, stride = 0, segments = 0;
-  const std::int8_t* codes = nullptr;
-  const std::int32_t* sums = nullptr;
+  const std::int8_t* codes = nullptr;  ///< tokens x stride
+  /// The sum of a segment's codes; without zero points times the level that a code of Arch::bias() stands for.
+  const std::int32_t* starts = nullptr;
   const float* scales = nullptr;
 };
 
 template <class Arch, Executor E>
-TiledActivations tile_activations(const RoundedActivations& x, std::int32_t sum_factor, Workspace& workspace, E&& executor) {
-  TiledActivations r{x.tokens, x.stride, x.segments, x.codes, nullptr, x.scales};
-  auto* sums = workspace.get<std::int32_t>(Workspace::tiled_sums, x.tokens * x.segments);
-  auto* codes = x.tokens > 1 ? workspace.get<std::int8_t>(Workspace::tiled_codes, x.tokens * x.stride) : nullptr;
+TiledActivations tile_activations(const RoundedActivations& x, const TiledWeights& w, Workspace& workspace, E&& executor) {
+  TiledActivations r{x.tokens, 4 * w.all_steps, x.segments, x.codes, nullptr, x.scales};
+  const std::int32_t factor = w.zero_points ? 1 : w.lowest + Arch::bias((1 << w.bits) - 1);
+  auto* starts = workspace.get<std::int32_t>(Workspace::tiled_starts, x.tokens * x.segments);
+  const bool as_it_is = x.tokens == 1 && x.stride == r.stride;
+  auto* codes = as_it_is ? nullptr : workspace.get<std::int8_t>(Workspace::tiled_codes, x.tokens * r.stride);
   executor.parallel_for(x.tokens, Arch::token_group, [&](Index begin, Index end) {
     detail::in_powers<Arch::token_group>(end - begin, [&](auto group, Index at) {
       constexpr Index n = group();
       const Index first = begin + at;
-      const std::int8_t* from = x.codes + first * x.stride;
-      std::int8_t* to = codes + first * x.stride;
-      for (Index k = 0; k < x.stride && codes; k += 4, to += 4 * n)
-        for (Index t = 0; t < n; ++t) std::memcpy(to + 4 * t, from + t * x.stride + k, 4);
       for (Index s = 0; s < x.segments; ++s)
-        for (Index t = 0; t < n; ++t) sums[first * x.segments + s * n + t] = sum_factor * x.sums[(first + t) * x.segments + s];
+        for (Index t = 0; t < n; ++t) starts[first * x.segments + s * n + t] = factor * x.sums[(first + t) * x.segments + s];
+      if (as_it_is) return;
+      const std::int8_t* from = x.codes + first * x.stride;
+      std::int8_t* to = codes + first * r.stride;
+      Segment segment(x.cols, x.group);
+      for (const Index steps : w.steps) {
+        const Index dwords = ceil_div(segment.length, 4);
+        for (Index k = 0; k < dwords; ++k, from += 4, to += 4 * n)
+          for (Index t = 0; t < n; ++t) std::memcpy(to + 4 * t, from + t * x.stride, 4);
+        std::fill(to, to + 4 * n * (steps - dwords), std::int8_t{0});
+        to += 4 * n * (steps - dwords);
+        segment.next();
+      }
     });
   });
   if (codes) r.codes = codes;
-  r.sums = sums;
+  r.starts = starts;
   return r;
 }
 

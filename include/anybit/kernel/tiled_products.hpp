@@ -1,11 +1,10 @@
 #pragma once
-// y = x W^T with rounded activations and tiled weights. Few tokens: codes are unpacked in registers, several tiles at a time,
-// so that memory is read as fast as it comes. Many tokens: blocks of two tiles are unpacked into the first-level cache once
-// and multiplied with every token. Either way a value has the bits that int8_rows gives it.
+// y = x W^T with rounded activations and tiled weights. Few tokens: codes are decoded in registers, several tiles at a time,
+// so that memory is read as fast as it comes. Many tokens: blocks of a few tiles are decoded into a panel once and multiplied
+// with every token. Either way a value has the bits that int8_rows gives it.
 
 #include <anybit/kernel/tiled_activations.hpp>
 #include <anybit/kernel/tiled_weights.hpp>
-#include <anybit/simd/bit_stream.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
@@ -14,75 +13,106 @@ namespace detail {
 /// Segments first .. last - 1 of some neighbouring tiles and a group of tokens.
 struct TileTask {
   Index first, last;
-  const std::byte* const* streams;      ///< where segment `first` of each tile starts
-  const std::uint8_t* const* unpacked;  ///< null: codes come from the stream; else their bytes, unpacked before
-  const std::int8_t* x;                 ///< the group's activations, from segment `first` on
-  const std::int32_t* x_sums;
+  const std::byte* const* tiles;
+  const std::byte* const* codes;  ///< of each tile, from segment `first` on: lines of the tile, or decoded bytes
+  const std::int8_t* x;           ///< the group's activations, from segment `first` on
+  const std::int32_t* x_starts;
   const float* x_scales;  ///< of the group's tokens
   bool done;              ///< the last segments of a row: sums get the tokens' scales
 };
 
-/// y(token, row) for 16 rows a tile: 0 if the task has the first segments of a row, else what is there, plus the products.
-template <class Arch, int MaxByte, int Bits, int Tiles, int Tokens>
+/// y(token, row) for 16 rows a tile: 0 if the task has the first segments of a row, else what is there, plus the products of
+/// codes of `Bits` bits that are at most MaxByte. 0 < Ahead asks for lines so many bytes ahead.
+template <class Arch, int MaxByte, int Bits, Index Ahead, int Tiles, int Tokens>
 inline void tile_products(const TiledWeights& w, const TileTask& task, float* y, Index y_stride) {
+  using Lines = CodeLines<Bits>;
   constexpr auto M = static_cast<std::size_t>(Tiles), N = static_cast<std::size_t>(Tokens);
-  constexpr Index step_bytes = 8 * Bits, ahead = 1024;
-  const auto unpack = Arch::template unpacker<Bits>();
+  constexpr int bias = Arch::bias(MaxByte), deep = Arch::short_sums(MaxByte);
   const auto at = [&](std::size_t m, std::size_t t) {
     return y + static_cast<Index>(t) * y_stride + static_cast<Index>(m) * tile_rows;
   };
-  const bool packed = task.unpacked == nullptr;
   const std::int8_t* x = task.x;
-  const std::int32_t* x_sums = task.x_sums;
-  const std::byte *stream[M], *codes[M], *tail[M];
+  const std::int32_t* x_starts = task.x_starts;
+  const std::byte* codes[M];
   typename Arch::Floats total[M][N];
 #pragma GCC unroll 8
   for (std::size_t m = 0; m < M; ++m) {
-    stream[m] = task.streams[m];
-    codes[m] = packed ? stream[m] : reinterpret_cast<const std::byte*>(task.unpacked[m]);
+    codes[m] = task.codes[m];
 #pragma GCC unroll 8
     for (std::size_t t = 0; t < N; ++t) total[m][t] = task.first == 0 ? Arch::zero() : Arch::load(at(m, t));
   }
+  // Step `Step` of the unit that starts at step k. Tokens outside, tiles inside: an activation then stays in a register only
+  // as long as it is used.
+  const auto add_step = [&]<int Step>(std::integral_constant<int, Step>, Index k, auto& sum) __attribute__((always_inline)) {
+    typename Arch::Bytes b[M];
+#pragma GCC unroll 8
+    for (std::size_t m = 0; m < M; ++m) {
+      const std::byte* unit = codes[m] + k * (8 * Bits);
+      b[m] = Lines::template read<Arch, Step>(unit);
+      if constexpr (Ahead > 0 && Step < Lines::lines) __builtin_prefetch(unit + Ahead + Step * line_bytes);
+    }
+#pragma GCC unroll 8
+    for (std::size_t t = 0; t < N; ++t)
+#pragma GCC unroll 8
+      for (std::size_t m = 0; m < M; ++m)
+        sum[m][t] = Arch::template tile_dot4<MaxByte>(sum[m][t], b[m], x + 4 * (static_cast<std::size_t>(k + Step) * N + t));
+  };
   for (Index s = task.first; s < task.last; ++s) {
     const Index steps = w.steps[static_cast<std::size_t>(s)];
     typename Arch::Ints dot[M][N];
 #pragma GCC unroll 8
     for (std::size_t m = 0; m < M; ++m) {
-      tail[m] = stream[m] + steps * w.step_bytes();
       if (w.zero_points) {
-        const auto zeros = Arch::widen(reinterpret_cast<const std::uint8_t*>(tail[m] + w.scale_bytes()));
+        const std::byte* stored = task.tiles[m] + w.zeros_at() + s * tile_rows;
+        auto zeros = Arch::widen(reinterpret_cast<const std::uint8_t*>(stored));
+        if constexpr (bias != 0) zeros = Arch::add(zeros, Arch::equal(-bias));
 #pragma GCC unroll 8
-        for (std::size_t t = 0; t < N; ++t) dot[m][t] = Arch::products(zeros, x_sums[t]);
+        for (std::size_t t = 0; t < N; ++t) dot[m][t] = Arch::products(zeros, x_starts[t]);
       } else {
 #pragma GCC unroll 8
-        for (std::size_t t = 0; t < N; ++t) dot[m][t] = Arch::equal(x_sums[t]);
+        for (std::size_t t = 0; t < N; ++t) dot[m][t] = Arch::equal(x_starts[t]);
       }
     }
-    // Tokens outside, tiles inside: an activation then stays in a register only as long as it is used.
-    for (Index k = 0; k < steps; ++k) {
-      typename Arch::Bytes b[M];
-#pragma GCC unroll 8
-      for (std::size_t m = 0; m < M; ++m) {
-        b[m] = unpack(codes[m] + k * step_bytes);
-        if constexpr (Bits < 8) __builtin_prefetch(codes[m] + k * step_bytes + ahead);
-      }
-#pragma GCC unroll 8
-      for (std::size_t t = 0; t < N; ++t)
+    if constexpr (deep == 0) {
+      for (Index k = 0; k < steps; k += Lines::steps)
+        [&]<int... Step>(std::integer_sequence<int, Step...>) __attribute__((always_inline)) {
+          (add_step(std::integral_constant<int, Step>(), k, dot), ...);
+        }
+      (std::make_integer_sequence<int, Lines::steps>());
+    } else {
+      // Sums of 16 bits, as long as they cannot overflow.
+      typename Arch::Shorts part[M][N];
+      const auto restart = [&](bool add) __attribute__((always_inline)) {
 #pragma GCC unroll 8
         for (std::size_t m = 0; m < M; ++m)
-          dot[m][t] = Arch::template dot4<MaxByte>(dot[m][t], b[m], x + 4 * (static_cast<std::size_t>(k) * N + t));
+#pragma GCC unroll 8
+          for (std::size_t t = 0; t < N; ++t) {
+            if (add) dot[m][t] = Arch::add(dot[m][t], part[m][t]);
+            part[m][t] = Arch::no_shorts();
+          }
+      };
+      for (Index k = 0; k < steps;) {
+        restart(false);
+        const Index stop = std::min<Index>(steps, k + std::max(deep / Lines::steps, 1) * Lines::steps);
+        for (; k < stop; k += Lines::steps) [&]<int... Step>(std::integer_sequence<int, Step...>) __attribute__((always_inline)) {
+            ((Step > 0 && Step % deep == 0 ? restart(true) : void(), add_step(std::integral_constant<int, Step>(), k, part)),
+             ...);
+          }
+        (std::make_integer_sequence<int, Lines::steps>());
+        restart(true);
+      }
     }
 #pragma GCC unroll 8
     for (std::size_t m = 0; m < M; ++m) {
-      const auto stored = w.half_scales ? Arch::load_f16(tail[m]) : Arch::load(reinterpret_cast<const float*>(tail[m]));
-      const auto scale = Arch::scaled(stored, w.factor);
+      const std::byte* stored = task.tiles[m] + w.scales_at() + s * w.scale_bytes();
+      const auto scale =
+          Arch::scaled(w.half_scales ? Arch::load_f16(stored) : Arch::load(reinterpret_cast<const float*>(stored)), w.factor);
 #pragma GCC unroll 8
       for (std::size_t t = 0; t < N; ++t) total[m][t] = Arch::multiply_add(dot[m][t], scale, total[m][t]);
-      stream[m] = tail[m] + w.tail_bytes();
-      codes[m] = packed ? stream[m] : codes[m] + steps * step_bytes;
+      codes[m] += steps * (8 * Bits);
     }
     x += 4 * steps * Tokens;
-    x_sums += Tokens;
+    x_starts += Tokens;
   }
 #pragma GCC unroll 8
   for (std::size_t m = 0; m < M; ++m)
@@ -92,66 +122,67 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
 }
 
 /// Rows begin .. end - 1 of tiles tile .. tile + Tiles - 1, tokens token .. token + Tokens - 1 of y.
-template <class Arch, int MaxByte, int Bits, int Tiles, int Tokens>
+template <class Arch, int MaxByte, int Bits, Index Ahead, int Tiles, int Tokens>
 inline void tiles_to_y(const TiledWeights& w, const TileTask& task, MutableMatrix y, Index tile, Index token, Index begin,
                        Index end) {
   const Index row = tile * tile_rows, from = std::max(begin, row), to = std::min(end, row + Tiles * tile_rows);
   if (from == row && to == row + Tiles * tile_rows)
-    return tile_products<Arch, MaxByte, Bits, Tiles, Tokens>(w, task, y.data + token * y.stride + row, y.stride);
+    return tile_products<Arch, MaxByte, Bits, Ahead, Tiles, Tokens>(w, task, y.data + token * y.stride + row, y.stride);
   alignas(64) float some[static_cast<std::size_t>(Tokens)][static_cast<std::size_t>(Tiles * tile_rows)];
   const auto bytes = static_cast<std::size_t>(to - from) * sizeof(float);
   const auto in_y = [&](Index t) { return y.data + (token + t) * y.stride + from; };
   for (Index t = 0; t < Tokens && task.first > 0; ++t) std::memcpy(some[t] + (from - row), in_y(t), bytes);
-  tile_products<Arch, MaxByte, Bits, Tiles, Tokens>(w, task, some[0], Tiles * tile_rows);
+  tile_products<Arch, MaxByte, Bits, Ahead, Tiles, Tokens>(w, task, some[0], Tiles * tile_rows);
   for (Index t = 0; t < Tokens; ++t) std::memcpy(in_y(t), some[t] + (from - row), bytes);
 }
 
-/// Few tokens: straight from the stream, whole rows at once.
-template <class Arch, int MaxByte, int Bits>
+/// Few tokens: straight from the lines, whole rows at once.
+template <class Arch, int Bits>
 inline void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
-  const Index tile_begin = begin / tile_rows, tile_end = ceil_div(end, tile_rows), segments = static_cast<Index>(w.steps.size());
+  constexpr int max_byte = (1 << Bits) - 1;
+  const Index tile_begin = begin / tile_rows, tile_end = ceil_div(end, tile_rows);
   in_powers<Arch::token_group>(x.tokens, [&](auto tokens, Index token) {
     in_powers<std::clamp(Arch::direct_sums / tokens(), 1, Arch::direct_tiles)>(tile_end - tile_begin, [&](auto tiles, Index i) {
-      const std::byte* streams[static_cast<std::size_t>(tiles())];
-      for (Index m = 0; m < tiles(); ++m) streams[m] = w.tile(tile_begin + i + m);
+      const std::byte* starts[static_cast<std::size_t>(tiles())];
+      for (Index m = 0; m < tiles(); ++m) starts[m] = w.tile(tile_begin + i + m);
       const TileTask task{
-          0, segments, streams, nullptr, x.codes + token * x.stride, x.sums + token * x.segments, x.scales + token, true};
-      tiles_to_y<Arch, MaxByte, Bits, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
+          0, w.segments(), starts, starts, x.codes + token * x.stride, x.starts + token * x.segments, x.scales + token, true};
+      tiles_to_y<Arch, max_byte, Bits, Arch::ahead, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
     });
   });
 }
 
-/// Many tokens: block by block of segments, unpacked once.
-template <class Arch, int MaxByte, int Bits>
+/// Many tokens: a panel of segments, decoded once.
+template <class Arch, int Bits>
 inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
-  constexpr Index block_steps = max_segment / 4;
-  const Index tile_begin = begin / tile_rows, tile_end = ceil_div(end, tile_rows), segments = static_cast<Index>(w.steps.size());
+  // Two panels leave room in a second-level cache. Fewer, longer ones would read and write y less often.
+  constexpr Index most_steps = 512;
+  constexpr int max_byte = (1 << Bits) - 1;
+  static_assert(most_steps >= max_segment / 4 + 8);
+  const Index tile_begin = begin / tile_rows, tile_end = ceil_div(end, tile_rows), segments = w.segments();
   in_powers<Arch::blocked_tiles>(tile_end - tile_begin, [&](auto tiles, Index i) {
-    alignas(64) std::uint8_t bytes[static_cast<std::size_t>(tiles())][static_cast<std::size_t>(64 * block_steps)];
-    const std::byte *streams[static_cast<std::size_t>(tiles())], *next[static_cast<std::size_t>(tiles())];
-    const std::uint8_t* unpacked[static_cast<std::size_t>(tiles())];
-    for (Index m = 0; m < tiles(); ++m) next[m] = w.tile(tile_begin + i + m), unpacked[m] = bytes[m];
-    for (Index first = 0, last = 0, step = 0; first < segments; first = last) {
+    constexpr auto M = static_cast<std::size_t>(tiles());
+    alignas(64) std::byte bytes[M][static_cast<std::size_t>(line_bytes * most_steps)];
+    const std::byte *starts[M], *panels[M];
+    for (std::size_t m = 0; m < M; ++m) starts[m] = w.tile(tile_begin + i + static_cast<Index>(m)), panels[m] = bytes[m];
+    Index step = 0;
+    for (Index first = 0, last = 0; first < segments; first = last) {
       Index steps = 0;
-      for (Index m = 0; m < tiles(); ++m) streams[m] = next[m];
-      for (last = first; last < segments && steps + w.steps[static_cast<std::size_t>(last)] <= block_steps; ++last) {
-        const Index here = w.steps[static_cast<std::size_t>(last)];
-        for (Index m = 0; m < tiles(); ++m) {
-          simd::unpack_bits<Bits>(next[m], bytes[m] + 64 * steps, 64 * here);
-          next[m] += here * w.step_bytes() + w.tail_bytes();
-        }
-        steps += here;
-      }
+      for (; last < segments && steps + w.steps[static_cast<std::size_t>(last)] <= most_steps; ++last)
+        steps += w.steps[static_cast<std::size_t>(last)];
+      for (std::size_t m = 0; m < M; ++m)
+        for (Index k = 0; k < steps; k += CodeLines<Bits>::steps)
+          CodeLines<Bits>::template read_unit<Arch>(starts[m] + (step + k) * (8 * Bits), bytes[m] + k * line_bytes);
       in_powers<Arch::token_group>(x.tokens, [&](auto tokens, Index token) {
         const TileTask task{first,
                             last,
-                            streams,
-                            unpacked,
+                            starts,
+                            panels,
                             x.codes + token * x.stride + 4 * tokens() * step,
-                            x.sums + token * x.segments + tokens() * first,
+                            x.starts + token * x.segments + tokens() * first,
                             x.scales + token,
                             last == segments};
-        tiles_to_y<Arch, MaxByte, 8, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
+        tiles_to_y<Arch, max_byte, 8, 0, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
       });
       step += steps;
     }
@@ -163,11 +194,9 @@ inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x,
 /// Rows begin .. end - 1 of weights with at least one column: y(token, row). Allocates nothing. Bits must be w.bits.
 template <int Bits, class Arch = native_arch>
 void tiled_rows(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
-  constexpr int max_byte = Bits <= 7 ? 128 : 255;
-  if (x.tokens <= Arch::direct_tokens)
-    detail::tiled_rows_direct<Arch, max_byte, Bits>(w, x, y, begin, end);
-  else
-    detail::tiled_rows_blocked<Arch, max_byte, Bits>(w, x, y, begin, end);
+  if constexpr (Arch::direct_tokens > 0)
+    if (x.tokens > Arch::direct_tokens) return detail::tiled_rows_blocked<Arch, Bits>(w, x, y, begin, end);
+  detail::tiled_rows_direct<Arch, Bits>(w, x, y, begin, end);
 }
 
 }  // namespace anybit::kernel::inline ANYBIT_CODE

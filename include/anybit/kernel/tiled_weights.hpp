@@ -1,13 +1,13 @@
 #pragma once
 // The kernel layout of weights that multiply in integers: made from packed bytes at load, never written to a file.
 //
-// Rows stand in tiles of 16. A tile is one stretch of memory: segment after segment (activations.hpp), each as
-//   codes    of 4 consecutive columns of row 0, of row 1, .. row 15; then of the next 4 columns. A code is the byte
-//            u = level - lowest in the fewest bits, LSB first, so that 64 codes fill a vector whatever their width.
-//            A segment of n columns has ceil(n / 4) such steps; columns past its end have u = 0, as do rows past the last.
-//   scales   of the 16 rows, as f16 where the scheme stores them so, else as f32
-//   zeros    of the 16 rows, one byte each, only in formats with a zero point
-// One vector of codes thus serves 16 rows, and a tile is read from its begin to its end.
+// Rows stand in tiles of 16. A tile is one stretch of memory:
+//   codes    segment after segment (activations.hpp), each in whole units of lines (code_lines.hpp). A code is the byte
+//            u = level - lowest in the fewest bits; a step holds 4 consecutive columns of row 0, of row 1, .. of row 15.
+//            Columns past the end of a segment have u = 0, as do rows past the last.
+//   scales   of segment 0 for the 16 rows, of segment 1, .. as f16 where the scheme stores them so, else as f32
+//   zeros    likewise, one byte each, only in formats with a zero point
+// One vector of codes thus serves 16 rows, and codes start at multiples of 64 bytes.
 
 #include <vector>
 
@@ -15,6 +15,7 @@
 #include <anybit/core/types.hpp>
 #include <anybit/core/view.hpp>
 #include <anybit/kernel/activations.hpp>
+#include <anybit/kernel/code_lines.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
@@ -30,19 +31,21 @@ struct TiledWeights {
   bool zero_points = false;
   float factor = 1;                 ///< multiplies the stored scales: the format's step
   std::int32_t lowest = 0;          ///< level = u + lowest; 0 with zero points
-  std::vector<std::int32_t> steps;  ///< of each segment of a row: its columns / 4, rounded up
-  Index tile_bytes = 0;
+  std::vector<std::int32_t> steps;  ///< of each segment of a row: its columns / 4, rounded up to units
+  Index all_steps = 0;
   AlignedBuffer memory;
   /// The product for this width: rows begin .. end - 1 of y(token, row). Allocates nothing.
   void (*rows)(const TiledWeights&, const TiledActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
 
-  /// What sums of activations are multiplied by before products with these weights.
-  std::int32_t sum_factor() const { return zero_points ? 1 : lowest; }
+  Index segments() const { return static_cast<Index>(steps.size()); }
   Index tiles() const { return ceil_div(extents.rows, tile_rows); }
   Index step_bytes() const { return 8 * bits; }
   Index scale_bytes() const { return half_scales ? 2 * tile_rows : 4 * tile_rows; }
-  Index tail_bytes() const { return scale_bytes() + (zero_points ? tile_rows : 0); }
-  const std::byte* tile(Index i) const { return memory.data() + i * tile_bytes; }
+  /// From the start of a tile.
+  Index scales_at() const { return all_steps * step_bytes(); }
+  Index zeros_at() const { return scales_at() + segments() * scale_bytes(); }
+  Index tile_bytes() const { return round_up(zeros_at() + (zero_points ? segments() * tile_rows : 0), line_bytes); }
+  const std::byte* tile(Index i) const { return memory.data() + i * tile_bytes(); }
 };
 
 }  // namespace anybit::kernel::inline ANYBIT_CODE

@@ -10,7 +10,6 @@
 
 #include <anybit/core/types.hpp>
 #include <anybit/simd/vector_code.hpp>
-#include <anybit/simd/x86/bit_unpack_avx2.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::kernel::inline ANYBIT_CODE {
@@ -48,8 +47,12 @@ struct Avx2 {
   struct Bytes {
     __m256i low, high;
   };
+  struct Shorts {
+    __m256i low, high;
+  };
   static constexpr int tile_tokens = 4, row_tokens = 2;
   static constexpr int token_group = 4, direct_tokens = 8, direct_sums = 4, direct_tiles = 4, blocked_tiles = 1;
+  static constexpr Index ahead = 1024;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     const __m256i m = _mm256_set1_epi32(-s);
@@ -66,14 +69,16 @@ struct Avx2 {
     };
     return {half(p), half(p + 8)};
   }
-  template <int Bits>
-  static ANYBIT_INLINE auto unpacker() {
-    if constexpr (Bits == 8)
-      return [](const std::byte* p) { return load_bytes(reinterpret_cast<const std::uint8_t*>(p)); };
-    else
-      return [unpack32 = simd::x86::detail::Unpack32<Bits>()](const std::byte* p) {
-        return Bytes{unpack32(p), unpack32(p + 4 * Bits)};
-      };
+  template <int Shift, int Mask>
+  static ANYBIT_INLINE Bytes field(Bytes b) {
+    if constexpr (Mask == 255) return b;
+    const __m256i mask = _mm256_set1_epi8(static_cast<char>(Mask));
+    return {_mm256_and_si256(shifted<Shift>(b.low), mask), _mm256_and_si256(shifted<Shift>(b.high), mask)};
+  }
+  template <int Shift, int Mask>
+  static ANYBIT_INLINE Bytes add_field(Bytes a, Bytes b) {
+    b = field<Shift, Mask>(b);
+    return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
   }
   static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
     const auto half = [](const std::byte* q) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q))); };
@@ -85,10 +90,47 @@ struct Avx2 {
   }
   template <int MaxByte>
   static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
-    std::int32_t four;
-    std::memcpy(&four, x, 4);
-    const __m256i v = _mm256_set1_epi32(four);
+    const __m256i v = four_columns(x);
     return {dot4<MaxByte>(a.low, b.low, v), dot4<MaxByte>(a.high, b.high, v)};
+  }
+  static ANYBIT_INLINE void store_bytes(std::uint8_t* p, Bytes b) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), b.low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), b.high);
+  }
+  /// Bytes above 128 would saturate vpmaddubsw: there it multiplies |b - 128| by x with the sign of b - 128.
+  static constexpr std::int32_t bias(int max_byte) { return max_byte > 128 ? 128 : 0; }
+  static constexpr int short_sums(int max_byte) {
+    const int sums = 32767 / (2 * 127 * max_byte);
+    return sums > 1 ? sums : 0;
+  }
+  template <int MaxByte>
+  static ANYBIT_INLINE Ints tile_dot4(Ints a, Bytes b, const std::int8_t* x) {
+    if constexpr (bias(MaxByte) == 0) return dot4<MaxByte>(a, b, x);
+    const __m256i v = four_columns(x), ones = _mm256_set1_epi16(1);
+    const auto half = [&](__m256i sum, __m256i u) __attribute__((always_inline)) {
+      static_assert(2 * 127 * 128 <= 32767);
+      const __m256i centred = _mm256_xor_si256(u, _mm256_set1_epi8(-128));
+      const __m256i two = _mm256_maddubs_epi16(_mm256_abs_epi8(centred), _mm256_sign_epi8(v, centred));
+      return _mm256_add_epi32(sum, _mm256_madd_epi16(two, ones));
+    };
+    return {half(a.low, b.low), half(a.high, b.high)};
+  }
+  template <int MaxByte>
+  static ANYBIT_INLINE Shorts tile_dot4(Shorts a, Bytes b, const std::int8_t* x) {
+    static_assert(short_sums(MaxByte) > 1);
+    const __m256i v = four_columns(x);
+    a.low = _mm256_add_epi16(a.low, _mm256_maddubs_epi16(b.low, v));
+    a.high = _mm256_add_epi16(a.high, _mm256_maddubs_epi16(b.high, v));
+#if defined(__GNUC__)
+    // Else g++ gathers the additions of several steps at their end and spills the products until then.
+    asm("" : "+x"(a.low), "+x"(a.high));
+#endif
+    return a;
+  }
+  static ANYBIT_INLINE Shorts no_shorts() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static ANYBIT_INLINE Ints add(Ints a, Shorts b) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    return {_mm256_add_epi32(a.low, _mm256_madd_epi16(b.low, ones)), _mm256_add_epi32(a.high, _mm256_madd_epi16(b.high, ones))};
   }
   static ANYBIT_INLINE Ints add(Ints a, Ints b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
   static ANYBIT_INLINE Floats zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -115,6 +157,21 @@ struct Avx2 {
   }
 
  private:
+  static ANYBIT_INLINE __m256i four_columns(const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, 4);
+    return _mm256_set1_epi32(four);
+  }
+  /// Of 16-bit lanes: what comes over from a neighbouring byte is for a mask to remove.
+  template <int Shift>
+  static ANYBIT_INLINE __m256i shifted(__m256i b) {
+    if constexpr (Shift > 0)
+      return _mm256_srli_epi16(b, Shift);
+    else if constexpr (Shift < 0)
+      return _mm256_slli_epi16(b, -Shift);
+    else
+      return b;
+  }
   static ANYBIT_INLINE __m256i load_ints(const std::int32_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }

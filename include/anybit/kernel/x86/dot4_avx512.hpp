@@ -2,9 +2,6 @@
 // The vocabulary of kernel/arch.hpp in AVX-512 intrinsics with VNNI, whose dot products cannot saturate.
 
 #include <anybit/kernel/x86/dot4_avx2.hpp>
-#if defined(__AVX512VBMI__) || defined(ANYBIT_TEST_SIMDE)
-#include <anybit/simd/x86/bit_unpack_vbmi.hpp>
-#endif
 
 ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::kernel::inline ANYBIT_CODE {
@@ -15,6 +12,7 @@ struct Avx512Vnni {
   using Bytes = __m512i;
   static constexpr int tile_tokens = 8, row_tokens = 2;
   static constexpr int token_group = 8, direct_tokens = 64, direct_sums = 16, direct_tiles = 8, blocked_tiles = 2;
+  static constexpr Index ahead = 1024;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     return _mm512_mullo_epi32(_mm512_loadu_si512(o), _mm512_set1_epi32(-s));
@@ -24,26 +22,20 @@ struct Avx512Vnni {
   static ANYBIT_INLINE Ints widen(const std::uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
-  template <int Bits>
-  static ANYBIT_INLINE auto unpacker() {
-    if constexpr (Bits == 8) {
-      return [](const std::byte* p) { return load_bytes(reinterpret_cast<const std::uint8_t*>(p)); };
-    } else {
-#if defined(__AVX512VBMI__) || defined(ANYBIT_TEST_SIMDE)
-      return [unpack64 = simd::x86::detail::Unpack64<Bits>()](const std::byte* p) {
-        return unpack64(p, simd::x86::detail::first_bytes(8 * Bits));
-      };
-#else
-      return [unpack32 = simd::x86::detail::Unpack32<Bits>()](const std::byte* p) {
-        return _mm512_inserti64x4(_mm512_castsi256_si512(unpack32(p)), unpack32(p + 4 * Bits), 1);
-      };
-#endif
-    }
+  template <int Shift, int Mask>
+  static ANYBIT_INLINE Bytes field(Bytes b) {
+    return Mask == 255 ? b : _mm512_and_si512(shifted<Shift>(b), _mm512_set1_epi8(static_cast<char>(Mask)));
+  }
+  template <int Shift, int Mask>
+  static ANYBIT_INLINE Bytes add_field(Bytes a, Bytes b) {
+    constexpr int a_or_b_and_c = 0xF8;
+    return _mm512_ternarylogic_epi32(a, shifted<Shift>(b), _mm512_set1_epi8(static_cast<char>(Mask)), a_or_b_and_c);
   }
   static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
   static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) { return _mm512_loadu_si512(p); }
+  static ANYBIT_INLINE void store_bytes(std::uint8_t* p, Bytes b) { _mm512_storeu_si512(p, b); }
   template <int MaxByte>
   static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
     static_assert(MaxByte <= 255);  // vpdpbusd does not saturate
@@ -57,6 +49,12 @@ struct Avx512Vnni {
 #else
     return _mm512_dpbusd_epi32(a, b, v);
 #endif
+  }
+  static constexpr std::int32_t bias(int) { return 0; }
+  static constexpr int short_sums(int) { return 0; }
+  template <int MaxByte>
+  static ANYBIT_INLINE Ints tile_dot4(Ints a, Bytes b, const std::int8_t* x) {
+    return dot4<MaxByte>(a, b, x);
   }
   static ANYBIT_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   static ANYBIT_INLINE Floats zero() { return _mm512_setzero_ps(); }
@@ -73,6 +71,17 @@ struct Avx512Vnni {
   }
 
  private:
+  /// Of 16-bit lanes: what comes over from a neighbouring byte is for a mask to remove.
+  template <int Shift>
+  static ANYBIT_INLINE Bytes shifted(Bytes b) {
+    if constexpr (Shift > 0)
+      return _mm512_srli_epi16(b, Shift);
+    else if constexpr (Shift < 0)
+      return _mm512_slli_epi16(b, -Shift);
+    else
+      return b;
+  }
+
   /// 16 rows of 16 dwords to 16 columns, 64 bytes apart.
   static ANYBIT_INLINE void transpose16(const std::uint8_t* in, Index stride, std::uint8_t* out) {
     __m512i r[16], s[16];
