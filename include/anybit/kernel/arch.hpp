@@ -23,7 +23,8 @@
 //   segment_dots<MaxByte>(b, x, n, count, out)   out[s] = sum over j < n of b[s * n + j] * x[s * n + j]; n a multiple of 32,
 //                             count at most 8; all 8 of out may be written
 //   token_group               of tiled weights: tokens that stand side by side, a power of two
-//   direct_tokens             up to so many tokens (0: always) codes are decoded in registers, for
+//   direct_bits               codes of up to so many bits are decoded in registers, wider ones for up to
+//   direct_tokens             tokens; then with
 //   direct_sums, direct_tiles at most so many pairs of tile and token, and so many tiles, at once
 //   blocked_tiles             tiles at once with more tokens
 //   ahead                     bytes that memory is asked for ahead of time, 0: not
@@ -50,7 +51,7 @@ struct Generic {
     std::uint8_t p[64];
   };
   static constexpr int tile_tokens = 2, row_tokens = 0;
-  static constexpr int token_group = 2, direct_tokens = 1, direct_sums = 1, direct_tiles = 1, blocked_tiles = 1;
+  static constexpr int token_group = 2, direct_tokens = 1, direct_bits = 0, direct_sums = 1, direct_tiles = 1, blocked_tiles = 1;
   static constexpr Index ahead = 0;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {

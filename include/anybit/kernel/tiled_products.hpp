@@ -1,7 +1,7 @@
 #pragma once
-// y = x W^T with rounded activations and tiled weights. Few tokens: codes are decoded in registers, several tiles at a time,
-// so that memory is read as fast as it comes. Many tokens: blocks of a few tiles are decoded into a panel once and multiplied
-// with every token. Either way a value has the bits that int8_rows gives it.
+// y = x W^T with rounded activations and tiled weights. Few tokens, or few bits: codes are decoded in registers, several tiles
+// at a time, so that memory is read as fast as it comes. Many tokens and bits: blocks of a few tiles are decoded into a panel
+// once and multiplied with every token. Either way a value has the bits that int8_rows gives it.
 
 #include <anybit/kernel/tiled_activations.hpp>
 #include <anybit/kernel/tiled_weights.hpp>
@@ -20,6 +20,14 @@ struct TileTask {
   const float* x_scales;  ///< of the group's tokens
   bool done;              ///< the last segments of a row: sums get the tokens' scales
 };
+
+template <int Steps, class Use>
+ANYBIT_INLINE void each_step(Use use) {
+  [&]<int... Step>(std::integer_sequence<int, Step...>) __attribute__((always_inline)) {
+    (use(std::integral_constant<int, Step>()), ...);
+  }
+  (std::make_integer_sequence<int, Steps>());
+}
 
 /// y(token, row) for 16 rows a tile: 0 if the task has the first segments of a row, else what is there, plus the products of
 /// codes of `Bits` bits that are at most MaxByte. 0 < Ahead asks for lines so many bytes ahead.
@@ -41,15 +49,24 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
 #pragma GCC unroll 8
     for (std::size_t t = 0; t < N; ++t) total[m][t] = task.first == 0 ? Arch::zero() : Arch::load(at(m, t));
   }
-  // Step `Step` of the unit that starts at step k. Tokens outside, tiles inside: an activation then stays in a register only
-  // as long as it is used.
+  // What will be read `Ahead` bytes later: of the same tiles or, past their end, of as many tiles behind them. Hardware does not
+  // foresee where tiles end.
+  const Index tile_bytes = w.tile_bytes(), scales_at = w.scales_at(), zeros_at = w.zeros_at();
+  const auto ahead = [&](Index at_byte, Index begin, Index end) __attribute__((always_inline)) {
+    return at_byte + Ahead < end ? at_byte + Ahead : at_byte + Ahead - end + begin + Tiles * tile_bytes;
+  };
+  Index code_at = 0, wanted = 0;  // bytes from the start of the tiles
+  const auto start_unit = [&]() __attribute__((always_inline)) {
+    if constexpr (Ahead > 0) wanted = ahead(code_at, 0, scales_at), code_at += Lines::bytes;
+  };
+  // One step of the unit that starts at step k. Tokens outside, tiles inside: an activation then stays in a register only as
+  // long as it is used.
   const auto add_step = [&]<int Step>(std::integral_constant<int, Step>, Index k, auto& sum) __attribute__((always_inline)) {
     typename Arch::Bytes b[M];
 #pragma GCC unroll 8
     for (std::size_t m = 0; m < M; ++m) {
-      const std::byte* unit = codes[m] + k * (8 * Bits);
-      b[m] = Lines::template read<Arch, Step>(unit);
-      if constexpr (Ahead > 0 && Step < Lines::lines) __builtin_prefetch(unit + Ahead + Step * line_bytes);
+      b[m] = Lines::template read<Arch, Step>(codes[m] + k * (8 * Bits));
+      if constexpr (Ahead > 0 && Step < Lines::lines) __builtin_prefetch(task.tiles[m] + wanted + Step * line_bytes);
     }
 #pragma GCC unroll 8
     for (std::size_t t = 0; t < N; ++t)
@@ -59,11 +76,16 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
   };
   for (Index s = task.first; s < task.last; ++s) {
     const Index steps = w.steps[static_cast<std::size_t>(s)];
+    if constexpr (Ahead > 0) {
+      const Index scales_wanted = ahead(scales_at + s * w.scale_bytes(), scales_at, zeros_at);
+#pragma GCC unroll 8
+      for (std::size_t m = 0; m < M; ++m) __builtin_prefetch(task.tiles[m] + scales_wanted);
+    }
     typename Arch::Ints dot[M][N];
 #pragma GCC unroll 8
     for (std::size_t m = 0; m < M; ++m) {
       if (w.zero_points) {
-        const std::byte* stored = task.tiles[m] + w.zeros_at() + s * tile_rows;
+        const std::byte* stored = task.tiles[m] + zeros_at + s * tile_rows;
         auto zeros = Arch::widen(reinterpret_cast<const std::uint8_t*>(stored));
         if constexpr (bias != 0) zeros = Arch::add(zeros, Arch::equal(-bias));
 #pragma GCC unroll 8
@@ -74,11 +96,10 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
       }
     }
     if constexpr (deep == 0) {
-      for (Index k = 0; k < steps; k += Lines::steps)
-        [&]<int... Step>(std::integer_sequence<int, Step...>) __attribute__((always_inline)) {
-          (add_step(std::integral_constant<int, Step>(), k, dot), ...);
-        }
-      (std::make_integer_sequence<int, Lines::steps>());
+      for (Index k = 0; k < steps; k += Lines::steps) {
+        start_unit();
+        each_step<Lines::steps>([&](auto step) __attribute__((always_inline)) { add_step(step, k, dot); });
+      }
     } else {
       // Sums of 16 bits, as long as they cannot overflow.
       typename Arch::Shorts part[M][N];
@@ -94,17 +115,19 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
       for (Index k = 0; k < steps;) {
         restart(false);
         const Index stop = std::min<Index>(steps, k + std::max(deep / Lines::steps, 1) * Lines::steps);
-        for (; k < stop; k += Lines::steps) [&]<int... Step>(std::integer_sequence<int, Step...>) __attribute__((always_inline)) {
-            ((Step > 0 && Step % deep == 0 ? restart(true) : void(), add_step(std::integral_constant<int, Step>(), k, part)),
-             ...);
-          }
-        (std::make_integer_sequence<int, Lines::steps>());
+        for (; k < stop; k += Lines::steps) {
+          start_unit();
+          each_step<Lines::steps>([&](auto step) __attribute__((always_inline)) {
+            if constexpr (step() > 0 && step() % deep == 0) restart(true);
+            add_step(step, k, part);
+          });
+        }
         restart(true);
       }
     }
 #pragma GCC unroll 8
     for (std::size_t m = 0; m < M; ++m) {
-      const std::byte* stored = task.tiles[m] + w.scales_at() + s * w.scale_bytes();
+      const std::byte* stored = task.tiles[m] + scales_at + s * w.scale_bytes();
       const auto scale =
           Arch::scaled(w.half_scales ? Arch::load_f16(stored) : Arch::load(reinterpret_cast<const float*>(stored)), w.factor);
 #pragma GCC unroll 8
@@ -136,7 +159,7 @@ inline void tiles_to_y(const TiledWeights& w, const TileTask& task, MutableMatri
   for (Index t = 0; t < Tokens; ++t) std::memcpy(in_y(t), some[t] + (from - row), bytes);
 }
 
-/// Few tokens: straight from the lines, whole rows at once.
+/// Straight from the lines, whole rows at once.
 template <class Arch, int Bits>
 inline void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
   constexpr int max_byte = (1 << Bits) - 1;
@@ -152,7 +175,7 @@ inline void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, 
   });
 }
 
-/// Many tokens: a panel of segments, decoded once.
+/// By way of a panel of segments, decoded once.
 template <class Arch, int Bits>
 inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
   // Two panels leave room in a second-level cache. Fewer, longer ones would read and write y less often.
@@ -194,7 +217,7 @@ inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x,
 /// Rows begin .. end - 1 of weights with at least one column: y(token, row). Allocates nothing. Bits must be w.bits.
 template <int Bits, class Arch = native_arch>
 void tiled_rows(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
-  if constexpr (Arch::direct_tokens > 0)
+  if constexpr (Bits > Arch::direct_bits)
     if (x.tokens > Arch::direct_tokens) return detail::tiled_rows_blocked<Arch, Bits>(w, x, y, begin, end);
   detail::tiled_rows_direct<Arch, Bits>(w, x, y, begin, end);
 }

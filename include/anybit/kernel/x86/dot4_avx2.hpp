@@ -51,8 +51,8 @@ struct Avx2 {
     __m256i low, high;
   };
   static constexpr int tile_tokens = 4, row_tokens = 2;
-  static constexpr int token_group = 4, direct_tokens = 8, direct_sums = 4, direct_tiles = 4, blocked_tiles = 1;
-  static constexpr Index ahead = 1024;
+  static constexpr int token_group = 4, direct_tokens = 8, direct_bits = 4, direct_sums = 4, direct_tiles = 4, blocked_tiles = 1;
+  static constexpr Index ahead = 384;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     const __m256i m = _mm256_set1_epi32(-s);

@@ -11,8 +11,9 @@ struct Avx512Vnni {
   using Floats = __m512;
   using Bytes = __m512i;
   static constexpr int tile_tokens = 8, row_tokens = 2;
-  static constexpr int token_group = 8, direct_tokens = 64, direct_sums = 16, direct_tiles = 8, blocked_tiles = 2;
-  static constexpr Index ahead = 1024;
+  static constexpr int token_group = 8, direct_tokens = 64, direct_bits = 4, direct_sums = 16, direct_tiles = 4,
+                       blocked_tiles = 2;
+  static constexpr Index ahead = 384;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     return _mm512_mullo_epi32(_mm512_loadu_si512(o), _mm512_set1_epi32(-s));
