@@ -10,7 +10,7 @@ configure_package_config_file(cmake/anybitConfig.cmake.in anybitConfig.cmake
 # While the major version is 0, a minor version may break its users.
 write_basic_package_version_file(anybitConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/anybitConfig.cmake" "${CMAKE_CURRENT_BINARY_DIR}/anybitConfigVersion.cmake"
-  cmake/AnybitDependencies.cmake DESTINATION "${anybit_package_directory}")
+  cmake/AnybitDependencies.cmake cmake/AnybitKernels.cmake cmake/AnybitIsolate.cmake DESTINATION "${anybit_package_directory}")
 
 configure_file(cmake/anybit.pc.in anybit.pc @ONLY)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/anybit.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")

@@ -22,6 +22,7 @@
 #include <anybit/io/safetensors.hpp>
 #include <anybit/io/safetensors_writer.hpp>
 #include <anybit/kernel/any_packed.hpp>
+#include <anybit/kernel/isa.hpp>
 #include <anybit/kernel/matmul.hpp>
 #include <anybit/kernel/matvec.hpp>
 #include <anybit/scheme/double_quant.hpp>

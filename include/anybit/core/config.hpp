@@ -19,8 +19,12 @@
 
 #if defined(__AVX512VNNI__) && defined(__AVX512VBMI__) && defined(__AVX512BW__)
 #define ANYBIT_ISA avx512_vnni_vbmi
+#elif defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define ANYBIT_ISA avx512_vnni
 #elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define ANYBIT_ISA avx512
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && defined(__AVXVNNI__)
+#define ANYBIT_ISA avx2_vnni
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define ANYBIT_ISA avx2_fma
 #elif defined(__AVX2__)
@@ -31,6 +35,10 @@
 #define ANYBIT_ISA sse4
 #elif defined(__x86_64__) || defined(_M_X64)
 #define ANYBIT_ISA sse2
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_MATMUL_INT8)
+#define ANYBIT_ISA neon64_i8mm
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+#define ANYBIT_ISA neon64_dotprod
 #elif defined(__aarch64__)
 #define ANYBIT_ISA neon64
 #else

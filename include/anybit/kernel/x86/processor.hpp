@@ -1,0 +1,96 @@
+#pragma once
+// Which of the architectures that code may be compiled for this x86 processor can run, and which this file is compiled for.
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+#include <cstdint>
+#include <initializer_list>
+
+#include <anybit/core/config.hpp>
+
+#if defined(__x86_64__)
+namespace anybit::kernel::inline ANYBIT_CODE {
+
+namespace detail {
+
+enum Feature : std::uint32_t { v2 = 1, v3 = 2, v4 = 4, avx_vnni = 8, avx512_vnni = 16, avx512_vbmi = 32 };
+
+/// From the plainest to the best.
+struct Architecture {
+  const char* name;
+  std::uint32_t needs;
+};
+inline constexpr Architecture architectures[] = {
+    {"x86-64", 0},
+    {"x86-64-v2", v2},
+    {"x86-64-v3", v2 | v3},
+    {"x86-64-v4", v2 | v3 | v4},
+    {"avx-vnni", v2 | v3 | avx_vnni},
+    {"avx512-vnni", v2 | v3 | v4 | avx512_vnni},
+    {"avx512-vbmi", v2 | v3 | v4 | avx512_vnni | avx512_vbmi},
+};
+
+/// What this file's flags allow. Whole levels: half of one is none.
+constexpr ANYBIT_INLINE std::uint32_t compiled_features() {
+  std::uint32_t f = 0;
+#if defined(__SSE4_2__) && defined(__POPCNT__)
+  f |= v2;
+#endif
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && defined(__BMI2__)
+  f |= v3;
+#endif
+#if defined(__AVXVNNI__)
+  f |= avx_vnni;
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+  f |= v4;
+#endif
+#if defined(__AVX512VNNI__)
+  f |= avx512_vnni;
+#endif
+#if defined(__AVX512VBMI__)
+  f |= avx512_vbmi;
+#endif
+  return f;
+}
+
+/// What the processor has and the operating system saves (CPUID, XGETBV).
+inline std::uint32_t processor_features() {
+  std::uint32_t a, b, c, d, leaf1_c;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  leaf1_c = c;
+  const auto all = [](std::uint32_t word, std::initializer_list<int> bits) {
+    for (const int bit : bits)
+      if ((word >> bit & 1) == 0) return false;
+    return true;
+  };
+  std::uint32_t f = 0;
+  // SSE3, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, POPCNT
+  if (!all(leaf1_c, {0, 9, 13, 19, 20, 23})) return f;
+  f |= v2;
+  // FMA, MOVBE, OSXSAVE, AVX, F16C
+  if (!all(leaf1_c, {12, 22, 27, 28, 29})) return f;
+  std::uint32_t saved, saved_high;
+  asm("xgetbv" : "=a"(saved), "=d"(saved_high) : "c"(0));
+  if (!all(saved, {1, 2})) return f;  // xmm, ymm
+  std::uint32_t extended_c = 0;
+  if (__get_cpuid(0x80000001, &a, &b, &c, &d)) extended_c = c;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return f;
+  // BMI1, AVX2, BMI2; LZCNT
+  if (!all(b, {3, 5, 8}) || !all(extended_c, {5})) return f;
+  f |= v3;
+  // AVX-512 F, DQ, CD, BW, VL; opmask, upper halves of zmm 0-15, zmm 16-31
+  if (all(b, {16, 17, 28, 30, 31}) && all(saved, {5, 6, 7})) {
+    f |= v4;
+    if (all(c, {11})) f |= avx512_vnni;
+    if (all(c, {1})) f |= avx512_vbmi;
+  }
+  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && all(a, {4})) f |= avx_vnni;
+  return f;
+}
+
+}  // namespace detail
+}  // namespace anybit::kernel::inline ANYBIT_CODE
+#endif
