@@ -17,6 +17,8 @@ function(run output)
 endfunction()
 
 set(prefix "anybit_kernels_")
+get_filename_component(folder "${OUT}" DIRECTORY)
+file(MAKE_DIRECTORY "${folder}")
 
 if(DEFINED OBJECTS)
   string(REPLACE "|" ";" OBJECTS "${OBJECTS}")

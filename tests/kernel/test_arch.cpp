@@ -1,32 +1,8 @@
 // Every vocabulary of kernel/arch.hpp that this compiler can produce, the AVX-512 one emulated where the flags lack it: its
 // dot products against plain integers, and whole products in its tiles against the scalar reference.
 
-// Emulated vectors are passed by value, and loops over them need not become vectors; both are said where the kernels inline
-// them, so it is silenced before they are included.
-#if defined(__clang__)
-#pragma clang diagnostic ignored "-Wpsabi"
-#pragma clang diagnostic ignored "-Wpass-failed"
-#elif defined(__GNUC__)
-#pragma GCC diagnostic ignored "-Wpsabi"
-#endif
-
-#include <anybit/kernel/repack.hpp>
-
+#include "kernel/every_arch.hpp"
 #include "kernel/products.hpp"
-
-#if defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
-#define HAS_AVX512_VNNI 1
-#elif defined(__x86_64__)
-#include <immintrin.h>  // before the emulation, which renames what it declares
-
-#include "support/simde_avx512.hpp"
-#define HAS_AVX512_VNNI ANYBIT_TEST_HAS_AVX512
-#if ANYBIT_TEST_HAS_AVX512
-#include <anybit/kernel/x86/dot4_avx512.hpp>
-#endif
-#else
-#define HAS_AVX512_VNNI 0
-#endif
 
 using namespace anybit;
 using namespace products;
@@ -36,15 +12,8 @@ namespace {
 /// All vocabularies at hand.
 template <class Check>
 void for_each_arch(Check check) {
-  check(std::type_identity<kernel::Generic>(), "generic");
-#if defined(ANYBIT_KERNEL_X86_AVX2)
-  check(std::type_identity<kernel::Avx2>(), "avx2");
-#endif
-#if HAS_AVX512_VNNI
-  check(std::type_identity<kernel::Avx512Vnni>(), "avx512 vnni");
-#else
-  WARN("skipped: no AVX-512 here and no SIMDe to emulate it (Debian: libsimde-dev)");
-#endif
+  every_arch::for_each(check);
+  if (*every_arch::left_out() != '\0') WARN("skipped: " << every_arch::left_out());
 }
 
 template <class Arch>

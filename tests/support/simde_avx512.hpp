@@ -67,7 +67,22 @@ inline simde__m512 cvtph_ps(simde__m256i a) {
   for (int i = 0; i < 16; ++i) y[i] = anybit::f16_to_f32(x[i]);
   return simde_mm512_loadu_ps(y);
 }
+inline simde__m256 cvtph_ps_8(simde__m128i a) {
+  std::uint16_t x[8];
+  float y[8];
+  simde_mm_storeu_si128(x, a);
+  for (int i = 0; i < 8; ++i) y[i] = anybit::f16_to_f32(x[i]);
+  return simde_mm256_loadu_ps(y);
+}
 /// SIMDe has one that rounds twice where the flags have no FMA; the processor rounds once.
+inline simde__m256 fmadd_ps_8(simde__m256 a, simde__m256 b, simde__m256 c) {
+  float x[8], y[8], z[8];
+  simde_mm256_storeu_ps(x, a);
+  simde_mm256_storeu_ps(y, b);
+  simde_mm256_storeu_ps(z, c);
+  for (int i = 0; i < 8; ++i) z[i] = std::fma(x[i], y[i], z[i]);
+  return simde_mm256_loadu_ps(z);
+}
 inline simde__m512 fmadd_ps(simde__m512 a, simde__m512 b, simde__m512 c) {
   float x[16], y[16], z[16];
   simde_mm512_storeu_ps(x, a);
@@ -78,6 +93,12 @@ inline simde__m512 fmadd_ps(simde__m512 a, simde__m512 b, simde__m512 c) {
 }
 }  // namespace simde_missing
 #define __mmask64 std::uint64_t
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
+#undef _mm256_cvtph_ps
+#define _mm256_cvtph_ps(a) ::simde_missing::cvtph_ps_8(a)
+#undef _mm256_fmadd_ps
+#define _mm256_fmadd_ps(a, b, c) ::simde_missing::fmadd_ps_8(a, b, c)
+#endif
 #undef _mm512_fmadd_ps
 #define _mm512_fmadd_ps(a, b, c) ::simde_missing::fmadd_ps(a, b, c)
 #undef _mm512_cvtepu8_epi32

@@ -135,6 +135,8 @@ struct Generic {
 
 #if defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
 using native_arch = Avx512Vnni;
+#elif defined(ANYBIT_KERNEL_X86_AVX_VNNI)
+using native_arch = AvxVnni;
 #elif defined(ANYBIT_KERNEL_X86_AVX2)
 using native_arch = Avx2;
 #else
