@@ -61,6 +61,9 @@ void for_each(Check check) {
   check(std::type_identity<anybit::kernel::Avx2>(), "avx2");
   check(std::type_identity<anybit::kernel::AvxVnni>(), "avx vnni");
 #endif
+#if defined(ANYBIT_KERNEL_ARM_NEON)
+  check(std::type_identity<anybit::kernel::Neon>(), "neon");
+#endif
 #if defined(EVERY_ARCH_HAS_AVX512)
   check(std::type_identity<anybit::kernel::Avx512Vnni>(), "avx512 vnni");
   check(std::type_identity<anybit::kernel::Avx512Vbmi>(), "avx512 vnni vbmi");

@@ -35,6 +35,7 @@
 
 #include <anybit/core/half.hpp>
 #include <anybit/core/types.hpp>
+#include <anybit/kernel/arm/dot4.hpp>
 #include <anybit/kernel/x86/dot4.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
@@ -139,6 +140,8 @@ using native_arch = Avx512Vnni;
 using native_arch = AvxVnni;
 #elif defined(ANYBIT_KERNEL_X86_AVX2)
 using native_arch = Avx2;
+#elif defined(ANYBIT_KERNEL_ARM_NEON)
+using native_arch = Neon;
 #else
 using native_arch = Generic;
 #endif

@@ -10,6 +10,9 @@
 #elif defined(__AVX2__)
 #define ANYBIT_UNPACK_AVX2
 #include <anybit/simd/x86/bit_unpack_avx2.hpp>
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#define ANYBIT_UNPACK_NEON
+#include <anybit/simd/arm/bit_unpack_neon.hpp>
 #endif
 #include <anybit/simd/bit_generic.hpp>
 
@@ -26,6 +29,11 @@ void unpack_bits(const std::byte* in, std::uint8_t* out, Index n) {
 #elif defined(ANYBIT_UNPACK_AVX2)
   else
     x86::unpack_bits_avx2<Bits>(in, out, n);
+#elif defined(ANYBIT_UNPACK_NEON)
+  else {
+    const Index done = arm::unpack_bits_neon<Bits>(in, out, n);
+    unpack_bits_generic<Bits>(in + done / 8 * Bits, out + done, n - done);
+  }
 #else
   else
     unpack_bits_generic<Bits>(in, out, n);

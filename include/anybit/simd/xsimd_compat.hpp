@@ -274,15 +274,17 @@ ANYBIT_INLINE void store_i8(std::int8_t* p, i32 v) {
 #endif
 }
 
-/// `width` binary16 patterns as floats, exact.
-ANYBIT_INLINE f32 load_f16(const std::uint16_t* p) {
+/// `width` binary16 patterns, at any address, as floats, exact.
+ANYBIT_INLINE f32 load_f16(const void* p) {
 #if defined(__AVX512F__)
-  return f32(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+  return f32(_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p))));
 #elif defined(__AVX2__) && defined(__F16C__)
-  return f32(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  return f32(_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))));
 #else
+  std::uint16_t halves[static_cast<std::size_t>(width)];
   float lanes[static_cast<std::size_t>(width)];
-  for (Index i = 0; i < width; ++i) lanes[i] = f16_to_f32(p[i]);
+  std::memcpy(halves, p, sizeof halves);
+  for (Index i = 0; i < width; ++i) lanes[i] = f16_to_f32(halves[i]);
   return load(lanes);
 #endif
 }

@@ -1,0 +1,7 @@
+#pragma once
+// The vocabulary of kernel/arch.hpp that this translation unit's flags allow on Arm.
+
+#if defined(__aarch64__) && defined(__ARM_NEON)
+#define ANYBIT_KERNEL_ARM_NEON 1
+#include <anybit/kernel/arm/dot4_neon.hpp>
+#endif
