@@ -17,13 +17,13 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>  // before the emulation, which renames what it declares
-#if !defined(ANYBIT_KERNEL_X86_AVX512_VBMI)
+#if !defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
 #include "support/simde_avx512.hpp"
 #if ANYBIT_TEST_HAS_AVX512
 #include <anybit/kernel/x86/dot4_avx512.hpp>
 #endif
 #endif
-#if defined(ANYBIT_KERNEL_X86_AVX512_VBMI) || ANYBIT_TEST_HAS_AVX512
+#if defined(ANYBIT_KERNEL_X86_AVX512_VNNI) || ANYBIT_TEST_HAS_AVX512
 #define EVERY_ARCH_HAS_AVX512 1
 #endif
 #if !defined(ANYBIT_KERNEL_X86_AVX_VNNI) && (defined(ANYBIT_KERNEL_X86_AVX2) || defined(EVERY_ARCH_HAS_AVX512))
@@ -66,13 +66,17 @@ void for_each(Check check) {
 #endif
 #if defined(EVERY_ARCH_HAS_AVX512)
   check(std::type_identity<anybit::kernel::Avx512Vnni>(), "avx512 vnni");
+#if defined(ANYBIT_KERNEL_X86_AVX512_VBMI) || !defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
   check(std::type_identity<anybit::kernel::Avx512Vbmi>(), "avx512 vnni vbmi");
+#endif
 #endif
 }
 
 /// What is left out, and why; empty if nothing is.
 inline const char* left_out() {
-#if defined(__x86_64__) && !defined(EVERY_ARCH_HAS_AVX512)
+#if defined(__x86_64__) && defined(ANYBIT_KERNEL_X86_AVX512_VNNI) && !defined(ANYBIT_KERNEL_X86_AVX512_VBMI)
+  return "AVX-512 VBMI, which these flags leave out";
+#elif defined(__x86_64__) && !defined(EVERY_ARCH_HAS_AVX512)
   return "no AVX-512 here and no SIMDe to emulate it (Debian: libsimde-dev)";
 #else
   return "";
