@@ -184,14 +184,14 @@ void integer_paths(const Case& c, const PackedTensor<S>& w, ConstMatrix x) {
       multiply(y.view());
       compare(c, path, y, expected, bits);
     };
-    constexpr int width = level_bits_v<F>, max_byte = width <= 7 ? 128 : 255;
+    constexpr int width = level_bits_v<F>;
     check("packed", [&](MutableMatrix y) { kernel::int8_rows<Arch>(source, rounded, y, c.begin, c.end); });
-    const auto grouped = kernel::tile_activations<Arch>(rounded, tiled.sum_factor(), workspace, Serial{});
+    const auto grouped = kernel::tile_activations<Arch>(rounded, tiled, workspace, Serial{});
     check("tiled", [&](MutableMatrix y) { kernel::tiled_rows<width, Arch>(tiled, grouped, y, c.begin, c.end); });
     check("tiled, direct",
-          [&](MutableMatrix y) { kernel::detail::tiled_rows_direct<Arch, max_byte, width>(tiled, grouped, y, c.begin, c.end); });
+          [&](MutableMatrix y) { kernel::detail::tiled_rows_direct<Arch, width>(tiled, grouped, y, c.begin, c.end); });
     check("tiled, blocked",
-          [&](MutableMatrix y) { kernel::detail::tiled_rows_blocked<Arch, max_byte, width>(tiled, grouped, y, c.begin, c.end); });
+          [&](MutableMatrix y) { kernel::detail::tiled_rows_blocked<Arch, width>(tiled, grouped, y, c.begin, c.end); });
   });
 }
 

@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include <anybit/core/types.hpp>
-#include <anybit/simd/arm/bit_unpack_neon.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
@@ -23,7 +22,8 @@ struct Neon {
     uint8x16_t v[4];
   };
   static constexpr int tile_tokens = 4, row_tokens = 2;
-  static constexpr int token_group = 4, direct_tokens = 8, direct_sums = 4, direct_tiles = 4, blocked_tiles = 1;
+  static constexpr int token_group = 4, direct_tokens = 8, direct_bits = 4, direct_sums = 4, direct_tiles = 4, blocked_tiles = 1;
+  static constexpr Index ahead = 384;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     return products(Ints{{vld1q_s32(o), vld1q_s32(o + 4), vld1q_s32(o + 8), vld1q_s32(o + 12)}}, s);
@@ -43,15 +43,18 @@ struct Neon {
     return {{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_high_u16(low)),
              vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_high_u16(high))}};
   }
-  template <int Bits>
-  static ANYBIT_INLINE auto unpacker() {
-    if constexpr (Bits == 8)
-      return [](const std::byte* p) { return load_bytes(reinterpret_cast<const std::uint8_t*>(p)); };
-    else
-      return [](const std::byte* p) {
-        const uint8x16x4_t codes = simd::arm::detail::Unpack64<Bits>()(p);
-        return Bytes{{codes.val[0], codes.val[1], codes.val[2], codes.val[3]}};
-      };
+  template <int Shift, int Mask>
+  static ANYBIT_INLINE Bytes field(Bytes b) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) b.v[i] = vandq_u8(shifted<Shift>(b.v[i]), vdupq_n_u8(Mask));
+    return b;
+  }
+  template <int Shift, int Mask>
+  static ANYBIT_INLINE Bytes add_field(Bytes a, Bytes b) {
+    b = field<Shift, Mask>(b);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) a.v[i] = vorrq_u8(a.v[i], b.v[i]);
+    return a;
   }
   static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
     Floats f;
@@ -63,11 +66,22 @@ struct Neon {
   static ANYBIT_INLINE Bytes load_bytes(const std::uint8_t* p) {
     return {{vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)}};
   }
+  static ANYBIT_INLINE void store_bytes(std::uint8_t* p, Bytes b) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) vst1q_u8(p + 16 * i, b.v[i]);
+  }
+  static constexpr std::int32_t bias(int max_byte) { return is_signed(max_byte) ? 0 : 128; }
+  static constexpr int short_sums(int) { return 0; }
+  template <int MaxByte>
+  static ANYBIT_INLINE Ints tile_dot4(Ints a, Bytes b, const std::int8_t* x) {
+    const int8x16_t v = four_columns(x);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) a.v[i] = uncorrected<MaxByte>(a.v[i], b.v[i], v);
+    return a;
+  }
   template <int MaxByte>
   static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
-    std::int32_t four;
-    std::memcpy(&four, x, 4);
-    const int8x16_t v = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    const int8x16_t v = four_columns(x);
     const int32x4_t c = correction<MaxByte>(v);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) a.v[i] = uncorrected<MaxByte>(corrected<MaxByte>(a.v[i], c), b.v[i], v);
@@ -118,19 +132,32 @@ struct Neon {
   }
 
  private:
+  static ANYBIT_INLINE int8x16_t four_columns(const std::int8_t* x) {
+    std::int32_t four;
+    std::memcpy(&four, x, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(four));
+  }
+  template <int Shift>
+  static ANYBIT_INLINE uint8x16_t shifted(uint8x16_t b) {
+    if constexpr (Shift > 0)
+      return vshrq_n_u8(b, Shift);
+    else if constexpr (Shift < 0)
+      return vshlq_n_u8(b, -Shift);
+    else
+      return b;
+  }
+
   // A byte b as a signed one: itself up to 127, else b - 128, and 128 times the sum of the activations is added.
 #if defined(__ARM_FEATURE_MATMUL_INT8)
-  template <int MaxByte>
-  static constexpr bool is_signed = true;  // usdot takes b as it is
+  static constexpr bool is_signed(int) { return true; }  // usdot takes b as it is
 #else
-  template <int MaxByte>
-  static constexpr bool is_signed = MaxByte <= 127;
+  static constexpr bool is_signed(int max_byte) { return max_byte <= 127; }
 #endif
 
   /// 128 times the sums of four neighbours of x.
   template <int MaxByte>
   static ANYBIT_INLINE int32x4_t correction([[maybe_unused]] int8x16_t x) {
-    if constexpr (is_signed<MaxByte>) {
+    if constexpr (is_signed(MaxByte)) {
       return vdupq_n_s32(0);
     } else {
 #if defined(__ARM_FEATURE_DOTPROD)
@@ -142,7 +169,7 @@ struct Neon {
   }
   template <int MaxByte>
   static ANYBIT_INLINE int32x4_t corrected(int32x4_t a, [[maybe_unused]] int32x4_t c) {
-    if constexpr (is_signed<MaxByte>)
+    if constexpr (is_signed(MaxByte))
       return a;
     else
       return vaddq_s32(a, c);
@@ -154,7 +181,7 @@ struct Neon {
     return vusdotq_s32(a, b, x);
 #else
     int8x16_t s = vreinterpretq_s8_u8(b);
-    if constexpr (!is_signed<MaxByte>) s = veorq_s8(s, vdupq_n_s8(-128));
+    if constexpr (!is_signed(MaxByte)) s = veorq_s8(s, vdupq_n_s8(-128));
 #if defined(__ARM_FEATURE_DOTPROD)
     return vdotq_s32(a, s, x);
 #else
