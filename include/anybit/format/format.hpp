@@ -2,6 +2,7 @@
 // What one code means. A format is an empty struct with static members, all constexpr: see docs/custom_format.md.
 
 #include <array>
+#include <bit>
 #include <cmath>
 #include <concepts>
 #include <cstdint>
@@ -91,8 +92,33 @@ constexpr float max_level() {
   return m;
 }
 
-/// max |v|; 0 for an empty span.
+namespace detail {
+/// Lanes of the reductions below. Their inner loops have this constant length, so that compilers turn them into vectors.
+inline constexpr std::size_t fit_lanes = 16;
+
+/// The largest of |v| as bits, in which order all floats but NaN compare as they do as numbers; NaN is above infinity.
+constexpr ANYBIT_INLINE std::uint32_t abs_max_bits(std::span<const float> values) {
+  std::uint32_t lanes[2 * fit_lanes] = {}, m = 0;
+  std::size_t i = 0;
+  for (; i + 2 * fit_lanes <= values.size(); i += 2 * fit_lanes)
+    for (std::size_t j = 0; j < 2 * fit_lanes; ++j) {
+      const std::uint32_t a = std::bit_cast<std::uint32_t>(values[i + j]) & 0x7FFFFFFF;
+      lanes[j] = a > lanes[j] ? a : lanes[j];
+    }
+  for (; i < values.size(); ++i) {
+    const std::uint32_t a = std::bit_cast<std::uint32_t>(values[i]) & 0x7FFFFFFF;
+    m = a > m ? a : m;
+  }
+  for (std::size_t half = fit_lanes; half > 0; half /= 2)
+    for (std::size_t j = 0; j < half; ++j) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
+  return lanes[0] > m ? lanes[0] : m;
+}
+}  // namespace detail
+
+/// max |v|; 0 for an empty span. NaN does not count.
 constexpr ANYBIT_INLINE float abs_max(std::span<const float> values) {
+  const std::uint32_t bits = detail::abs_max_bits(values);
+  if (bits <= 0x7F800000) return std::bit_cast<float>(bits);
   float m = 0;
   for (const float v : values) {
     const float a = v < 0 ? -v : v;
@@ -101,14 +127,54 @@ constexpr ANYBIT_INLINE float abs_max(std::span<const float> values) {
   return m;
 }
 
-/// mean |v|, summed in double; 0 for an empty span.
-constexpr ANYBIT_INLINE float abs_mean(std::span<const float> values) {
-  double sum = 0;
-  for (const float v : values) {
-    const float a = v < 0 ? -v : v;  // in float: no branch on the sign
-    sum += static_cast<double>(a);
+/// min(0, v..) and max(0, v..). NaN does not count.
+struct LowHigh {
+  float low = 0, high = 0;
+};
+constexpr ANYBIT_INLINE LowHigh low_high(std::span<const float> values) {
+  // Bits of floats: as signed numbers positive ones are in order and above all others; as unsigned ones negative floats are
+  // above all others, the lowest at the top.
+  std::int32_t high[detail::fit_lanes] = {}, top = 0;
+  std::uint32_t low[detail::fit_lanes] = {}, bottom = 0;
+  std::size_t i = 0;
+  for (; i + detail::fit_lanes <= values.size(); i += detail::fit_lanes)
+    for (std::size_t j = 0; j < detail::fit_lanes; ++j) {
+      const auto s = std::bit_cast<std::int32_t>(values[i + j]);
+      const auto u = static_cast<std::uint32_t>(s);
+      high[j] = s > high[j] ? s : high[j];
+      low[j] = u > low[j] ? u : low[j];
+    }
+  for (; i < values.size(); ++i) {
+    const auto s = std::bit_cast<std::int32_t>(values[i]);
+    const auto u = static_cast<std::uint32_t>(s);
+    top = s > top ? s : top;
+    bottom = u > bottom ? u : bottom;
   }
-  return values.empty() ? 0.0f : static_cast<float>(sum / static_cast<double>(values.size()));
+  for (std::size_t j = 0; j < detail::fit_lanes; ++j) {
+    top = high[j] > top ? high[j] : top;
+    bottom = low[j] > bottom ? low[j] : bottom;
+  }
+  if (top <= 0x7F800000 && bottom <= 0xFF800000)
+    return {bottom > 0x80000000 ? std::bit_cast<float>(bottom) : 0.0f, std::bit_cast<float>(top)};
+  LowHigh range;
+  for (const float v : values) {
+    if (v < range.low) range.low = v;
+    if (v > range.high) range.high = v;
+  }
+  return range;
+}
+
+/// mean |v|, summed in double in 16 interleaved sums, which are added by halves; 0 for an empty span.
+constexpr ANYBIT_INLINE float abs_mean(std::span<const float> values) {
+  double sums[detail::fit_lanes] = {};
+  std::size_t i = 0;
+  const auto magnitude = [](float v) { return static_cast<double>(std::bit_cast<float>(std::bit_cast<std::uint32_t>(v) & 0x7FFFFFFF)); };
+  for (; i + detail::fit_lanes <= values.size(); i += detail::fit_lanes)
+    for (std::size_t j = 0; j < detail::fit_lanes; ++j) sums[j] += magnitude(values[i + j]);
+  for (std::size_t j = 0; i + j < values.size(); ++j) sums[j] += magnitude(values[i + j]);
+  for (std::size_t half = detail::fit_lanes / 2; half > 0; half /= 2)
+    for (std::size_t j = 0; j < half; ++j) sums[j] += sums[j + half];
+  return values.empty() ? 0.0f : static_cast<float>(sums[0] / static_cast<double>(values.size()));
 }
 
 /// The usual fit of a format without zero point: the largest weight lands on the level `largest` > 0, by default the largest

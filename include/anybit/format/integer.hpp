@@ -75,11 +75,7 @@ struct UInt {
   static constexpr ANYBIT_INLINE std::int32_t to_int(Code c) { return c & max_int; }
   static constexpr ANYBIT_INLINE float decode(Code c) { return static_cast<float>(to_int(c)); }
   static constexpr ANYBIT_INLINE Affine fit(std::span<const float> values) {
-    float low = 0, high = 0;
-    for (const float v : values) {
-      if (v < low) low = v;
-      if (v > high) high = v;
-    }
+    const auto [low, high] = low_high(values);
     const float range = high - low;
     float scale = range / static_cast<float>(max_int);
     if (!(scale <= std::numeric_limits<float>::max())) {  // the range alone overflows

@@ -4,15 +4,13 @@
 
 #include <array>
 
-#include <anybit/kernel/decode.hpp>
-#include <anybit/tensor/unpack.hpp>
+#include <anybit/tensor/dequantize.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
 /// Columns that are decoded at once. Sums of floats are formed per block, so this is part of what results mean.
-inline constexpr Index block_cols = 512;
-/// Elements past the end of a decoded stretch that a decoder may overwrite.
-inline constexpr Index decode_slack = 64;
+using decoding::block_cols;
+using decoding::decode_slack;
 inline constexpr Index dot_rows = 4;
 
 struct RowSource {
@@ -44,80 +42,16 @@ struct RowSource {
 
 namespace detail {
 
+using decoding::Codes, decoding::Levels, decoding::read_scales, decoding::with_levels;
+
 template <AnyScheme S>
 ANYBIT_INLINE const PackedTensor<S>& tensor_of(const void* p) {
   return *static_cast<const PackedTensor<S>*>(p);
 }
 
-/// Codes first .. first + n - 1 in a buffer of its own, followed by zeros; `first` need not suit the layout.
-template <AnyScheme S>
-class Codes {
- public:
-  ANYBIT_INLINE void read(const PackedTensor<S>& t, Index row, Index first, Index n) {
-    lead_ = first % S::layout::granule;
-    unpack_codes(t, row, first - lead_, std::span(buffer_).first(static_cast<std::size_t>(n + lead_)));
-    std::memset(buffer_.data() + lead_ + n, 0, static_cast<std::size_t>(decode_slack) * sizeof(typename S::code));
-  }
-  ANYBIT_INLINE typename S::code* data() { return buffer_.data() + lead_; }
-
- private:
-  alignas(64) std::array<typename S::code, static_cast<std::size_t>(block_cols + S::layout::granule + decode_slack)> buffer_;
-  Index lead_ = 0;
-};
-
-/// Scales first .. first + n - 1. May write up to decode_slack floats past them.
-template <AnyScheme S>
-ANYBIT_INLINE void read_scales(const PackedTensor<S>& t, Index first, Index n, float* out) {
-  if constexpr (std::is_same_v<typename S::scale_store, ScaleF16>) {
-    const std::byte* p = t.bytes().scales().data() + 2 * first;  // at any address: viewed bytes may start anywhere
-    // Whole vectors, as long as the section goes on.
-    const Index readable = S::granularity::count(t.extents()) - first;
-    Index i = 0;
-    for (; i < n && i + simd::width <= readable; i += simd::width) simd::store(out + i, simd::load_f16(p + 2 * i));
-    for (; i < n; ++i) {
-      std::uint16_t half;
-      std::memcpy(&half, p + 2 * i, 2);
-      out[i] = f16_to_f32(half);
-    }
-  } else {
-    t.load_scales(first, {out, static_cast<std::size_t>(n)});
-  }
-}
-
-/// Calls use(levels) with the cheaper decoder if no special value was seen.
-template <Format F, class Use>
-ANYBIT_INLINE void with_levels(bool special, Use use) {
-  if constexpr (Levels<F>::has_specials)
-    if (special) return use(Levels<F, true>());
-  use(Levels<F, false>());
-}
-
 template <AnyScheme S>
 inline void decode_weights(const void* tensor, Index row, Index first, Index n, float* out) {
-  const PackedTensor<S>& t = tensor_of<S>(tensor);
-  Codes<S> codes;
-  codes.read(t, row, first, n);
-  const bool special = Levels<typename S::format>::prepare(codes.data(), n);
-  const Index group = S::granularity::group_cols(t.cols()), first_group = first / group,
-              groups = (first + n - 1) / group - first_group + 1;
-  float scales[static_cast<std::size_t>(block_cols + decode_slack)];
-  const Index index = S::granularity::index(t.extents(), row, first_group);
-  read_scales(t, index, groups, scales);
-  with_levels<typename S::format>(special, [&](const auto& levels) {
-    Index i = 0;
-    for (Index g = 0; g < groups; ++g) {
-      const simd::f32 scale = simd::broadcast(scales[g] * levels.factor);
-      const Index end = std::min(n, (first_group + g + 1) * group - first);
-      // The last vector of a group may spill into the next group, which then writes over it.
-      if constexpr (S::has_zero_point) {
-        const simd::f32 zero = simd::broadcast(t.zero(index + g));
-        for (Index j = i; j < end; j += simd::width) simd::store(out + j, scale * (levels(codes.data() + j) - zero));
-      } else {
-        for (Index j = i; j < end; j += simd::width) simd::store(out + j, scale * levels(codes.data() + j));
-      }
-      i = end;
-    }
-  });
+  decoding::dequantize_columns(tensor_of<S>(tensor), row, first, n, out);
 }
 
 /// The same weights times x without storing them: the sums of rows row .. row + Rows - 1 over columns first .. first + n - 1,

@@ -6,9 +6,8 @@
 #include <vector>
 
 #include <anybit/core/matrix.hpp>
-#include <anybit/tensor/packed_tensor.hpp>
+#include <anybit/tensor/dequantize.hpp>
 #include <anybit/tensor/quantized_matrix.hpp>
-#include <anybit/tensor/unpack.hpp>
 
 namespace anybit::inline ANYBIT_CODE {
 
@@ -90,19 +89,7 @@ Matrix dequantize(const QuantizedMatrix<S>& q) {
 template <AnyScheme S>
 void dequantize_row(const PackedTensor<S>& t, Index row, std::span<float> out) {
   ANYBIT_CHECK(static_cast<Index>(out.size()) == t.cols(), "dequantize_row: the output has another length than a row");
-  constexpr Index chunk = round_up(512, S::layout::granule);
-  std::array<typename S::code, static_cast<std::size_t>(chunk)> codes;
-  const Index group = S::granularity::group_cols(t.cols());
-  for (Index first = 0; first < t.cols(); first += chunk) {
-    const Index end = std::min(first + chunk, t.cols());
-    unpack_codes(t, row, first, std::span(codes).first(static_cast<std::size_t>(end - first)));
-    for (Index at = first; at < end;) {
-      const Index g = at / group;
-      const Index stop = std::min((g + 1) * group, end);
-      packing::dequantize_values<typename S::format>(codes.data() + (at - first), t.affine(row, g), out.data() + at, stop - at);
-      at = stop;
-    }
-  }
+  decoding::dequantize_columns(t, row, 0, t.cols(), out.data());
 }
 
 /// All weights, in original column order.

@@ -2,14 +2,15 @@
 // Codes to levels, a vector at a time. The policy follows from the format's own properties, so that a format which
 // nobody wrote a kernel for gets a vectorized one.
 
+#include <array>
 #include <bit>
 #include <limits>
 
 #include <anybit/format/format.hpp>
-#include <anybit/kernel/integer_levels.hpp>
+#include <anybit/tensor/integer_levels.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::decoding::inline ANYBIT_CODE {
 
 /// Formats whose codes are a sign bit over bits that shift into a float's exponent and mantissa: level =
 /// +-float_from_bits(magnitude << shift) * scale. Every minifloat is of this kind; its codes for infinity and NaN, if any,
@@ -53,6 +54,40 @@ constexpr FloatShift float_shift() {
     return {};
   }
 }
+
+/// Levels as tables of bytes, for whoever has no other place for a format's meaning than a table.
+template <Format F>
+  requires(F::bits <= 8)
+struct ByteTables {
+  static constexpr std::size_t codes = std::size_t{1} << F::bits;
+  /// Whether every level is a bfloat16 number, and of 8 bits the upper half of the codes the negative of the lower.
+  bool bf16 = true;
+  std::array<std::uint8_t, codes> high{}, low{};
+  constexpr ByteTables() {
+    for (std::size_t c = 0; c < codes; ++c) {
+      const auto bits = std::bit_cast<std::uint32_t>(F::decode(static_cast<Code>(c)));
+      high[c] = static_cast<std::uint8_t>(bits >> 24);
+      low[c] = static_cast<std::uint8_t>(bits >> 16 & 0xFF);
+      const bool nan = (bits & 0x7FFFFFFF) > 0x7F800000;
+      bf16 = bf16 && (bits & 0xFFFF) == 0;
+      if (F::bits == 8 && c >= 128) {
+        const bool nan_too = (high[c - 128] & 0x7F) == 0x7F && low[c - 128] > 0x80;
+        bf16 = bf16 && (nan ? nan_too : (high[c] == (high[c - 128] | 0x80) && high[c - 128] < 0x80 && low[c] == low[c - 128]));
+      }
+    }
+  }
+};
+template <Format F>
+inline constexpr ByteTables<F> byte_tables_v{};
+
+/// level_byte of every code.
+template <UniformFormat F>
+  requires(has_integer_dot_v<F>)
+inline constexpr std::array<std::uint8_t, (std::size_t{1} << F::bits)> level_bytes_v = [] {
+  std::array<std::uint8_t, (std::size_t{1} << F::bits)> bytes{};
+  for (std::size_t c = 0; c < bytes.size(); ++c) bytes[c] = level_byte<F>(static_cast<std::uint8_t>(c));
+  return bytes;
+}();
 
 /// Levels of `simd::width` codes at once, over a common factor, equal to F::decode but for the sign of zero. First prepare() the
 /// codes: some formats have a step that is cheaper on bytes. Where that finds no infinity or NaN, Specials = false is enough.
@@ -165,4 +200,4 @@ class Levels {
   std::conditional_t<how == How::table, simd::Table<(how == How::table ? 1 << bits : 2)>, Nothing> table_{table_values()};
 };
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace anybit::decoding::inline ANYBIT_CODE

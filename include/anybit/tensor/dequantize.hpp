@@ -1,0 +1,168 @@
+#pragma once
+// Packed codes of one row to weights: what dequantize() and the kernels have in common.
+
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include <anybit/tensor/levels.hpp>
+#include <anybit/tensor/unpack.hpp>
+
+#if defined(ANYBIT_UNPACK_VBMI)
+#include <anybit/simd/x86/dequantize_vbmi.hpp>
+#endif
+
+namespace anybit::decoding::inline ANYBIT_CODE {
+
+/// Columns that are decoded at once.
+inline constexpr Index block_cols = 512;
+/// Elements past the end of a decoded stretch that some functions here may overwrite.
+inline constexpr Index decode_slack = 64;
+
+/// Codes first .. first + n - 1 in a buffer of its own, followed by zeros; `first` need not suit the layout.
+template <AnyScheme S>
+class Codes {
+ public:
+  ANYBIT_INLINE void read(const PackedTensor<S>& t, Index row, Index first, Index n) {
+    lead_ = first % S::layout::granule;
+    unpack_codes(t, row, first - lead_, std::span(buffer_).first(static_cast<std::size_t>(n + lead_)));
+    std::memset(buffer_.data() + lead_ + n, 0, static_cast<std::size_t>(decode_slack) * sizeof(typename S::code));
+  }
+  ANYBIT_INLINE typename S::code* data() { return buffer_.data() + lead_; }
+
+ private:
+  alignas(64) std::array<typename S::code, static_cast<std::size_t>(block_cols + S::layout::granule + decode_slack)> buffer_;
+  Index lead_ = 0;
+};
+
+/// Scales first .. first + n - 1. May write up to decode_slack floats past them.
+template <AnyScheme S>
+ANYBIT_INLINE void read_scales(const PackedTensor<S>& t, Index first, Index n, float* out) {
+  if constexpr (std::is_same_v<typename S::scale_store, ScaleF16>) {
+    const auto* p = reinterpret_cast<const std::uint16_t*>(t.bytes().scales().data()) + first;
+    // Whole vectors, as long as the section goes on.
+    const Index readable = S::granularity::count(t.extents()) - first;
+    Index i = 0;
+    for (; i < n && i + simd::width <= readable; i += simd::width) simd::store(out + i, simd::load_f16(p + i));
+    for (; i < n; ++i) out[i] = f16_to_f32(p[i]);
+  } else {
+    t.load_scales(first, {out, static_cast<std::size_t>(n)});
+  }
+}
+
+/// Calls use(levels) with the cheaper decoder if no special value was seen.
+template <Format F, class Use>
+ANYBIT_INLINE void with_levels(bool special, Use use) {
+  if constexpr (Levels<F>::has_specials)
+    if (special) return use(Levels<F, true>());
+  use(Levels<F, false>());
+}
+
+/// Zero points first .. first + n - 1 of all.
+template <AnyScheme S>
+ANYBIT_INLINE void read_zeros(const PackedTensor<S>& t, Index first, Index n, float* out) {
+  for (Index i = 0; i < n; ++i) out[i] = t.zero(first + i);
+}
+
+namespace detail {
+
+/// Columns of the fast bodies at once: few enough that the scales of groups of 16 are a small buffer.
+inline constexpr Index long_block = 4096;
+
+#if defined(ANYBIT_UNPACK_VBMI)
+/// How the VBMI bodies read a scheme.
+enum class Body { none, lookup, steps, bf16 };
+template <AnyScheme S>
+constexpr Body body() {
+  using F = typename S::format;
+  if (!std::is_same_v<typename S::layout, BitStream> || S::bits > 8) return Body::none;
+  if constexpr (S::bits <= 4) return Body::lookup;
+  if constexpr (has_integer_dot_v<F>) {
+    constexpr float step = F::step;
+    const bool sums_exact = (std::bit_cast<std::uint32_t>(step) & 0x7FFFFF) == 0 && step >= 0x1p-60f && step <= 0x1p60f &&
+                            (!has_zero_point_v<F> || step == 1);
+    if (sums_exact && (S::bits < 8 || level_map<F>() != LevelMap::table)) return Body::steps;
+  }
+  if constexpr (S::bits >= 5 && S::bits <= 8)
+    if (!has_zero_point_v<F> && byte_tables_v<F>.bf16) return Body::bf16;
+  return Body::none;
+}
+
+template <AnyScheme S>
+ANYBIT_INLINE void run_body(const std::byte* in, Index n, const simd::x86::Groups& groups, float* out) {
+  using F = typename S::format;
+  constexpr Body how = body<S>();
+  if constexpr (how == Body::lookup) {
+    simd::x86::dequantize_lookup_vbmi<S::bits>(in, n, decode_table_v<F>.data(), groups, out);
+  } else if constexpr (how == Body::steps) {
+    constexpr LevelMap map = level_map<F>();
+    simd::x86::dequantize_steps_vbmi<S::bits, S::bits == 8 && map == LevelMap::sign_magnitude>(
+        in, n, level_bytes_v<F>.data(), map == LevelMap::flip_sign_bit ? 128 : 0, integer_range_v<F>.lowest, F::step, groups, out);
+  } else if constexpr (how == Body::bf16) {
+    simd::x86::dequantize_bf16_vbmi<S::bits>(in, n, byte_tables_v<F>.high.data(), byte_tables_v<F>.low.data(), groups, out);
+  }
+}
+#endif
+
+/// Columns first .. first + n - 1, 1 <= n <= block_cols, for every scheme.
+template <AnyScheme S>
+inline void dequantize_block(const PackedTensor<S>& t, Index row, Index first, Index n, float* out) {
+  Codes<S> codes;
+  codes.read(t, row, first, n);
+  const bool special = Levels<typename S::format>::prepare(codes.data(), n);
+  const Index group = S::granularity::group_cols(t.cols()), first_group = first / group,
+              groups = (first + n - 1) / group - first_group + 1;
+  float scales[static_cast<std::size_t>(block_cols + decode_slack)];
+  const Index index = S::granularity::index(t.extents(), row, first_group);
+  read_scales(t, index, groups, scales);
+  with_levels<typename S::format>(special, [&](const auto& levels) {
+    Index i = 0;
+    for (Index g = 0; g < groups; ++g) {
+      const simd::f32 scale = simd::broadcast(scales[g] * levels.factor);
+      simd::f32 zero = simd::zero();
+      if constexpr (S::has_zero_point) zero = simd::broadcast(t.zero(index + g));
+      const auto weights = [&](Index j) {
+        if constexpr (S::has_zero_point)
+          return scale * (levels(codes.data() + j) - zero);
+        else
+          return scale * levels(codes.data() + j);
+      };
+      // The last vector of a group may spill into the next group, which then writes over it.
+      const Index end = std::min(n, (first_group + g + 1) * group - first), whole = std::min(end, n - simd::width + 1);
+      Index j = i;
+      for (; j < whole; j += simd::width) simd::store(out + j, weights(j));
+      for (; j < end; j += simd::width) simd::store_partial(out + j, weights(j), std::min(simd::width, n - j));
+      i = end;
+    }
+  });
+}
+
+}  // namespace detail
+
+/// Weights of columns first .. first + n - 1 of a row, in stored order. Writes nothing past them.
+template <AnyScheme S>
+inline void dequantize_columns(const PackedTensor<S>& t, Index row, Index first, Index n, float* out) {
+  const Index group = S::granularity::group_cols(t.cols());
+#if defined(ANYBIT_UNPACK_VBMI)
+  if constexpr (detail::body<S>() != detail::Body::none) {
+    if (first % 16 == 0 && (group % 16 == 0 || group >= t.cols())) {
+      for (Index done = 0; done < n; done += detail::long_block) {
+        const Index from = first + done, count = std::min(detail::long_block, n - done), g = from / group;
+        const Index groups = (from + count - 1) / group - g + 1, index = S::granularity::index(t.extents(), row, g);
+        float scales[static_cast<std::size_t>(detail::long_block / 16 + decode_slack)],
+            zeros[static_cast<std::size_t>(S::has_zero_point ? detail::long_block / 16 + 1 : 1)];
+        read_scales(t, index, groups, scales);
+        if constexpr (S::has_zero_point) read_zeros(t, index, groups, zeros);
+        detail::run_body<S>(t.row_codes(row) + from / 8 * S::bits, count,
+                            {scales, S::has_zero_point ? zeros : nullptr, (g + 1) * group - from, group}, out + done);
+      }
+      return;
+    }
+  }
+#endif
+  static_cast<void>(group);
+  for (Index done = 0; done < n; done += block_cols)
+    detail::dequantize_block(t, row, first + done, std::min(block_cols, n - done), out + done);
+}
+
+}  // namespace anybit::decoding::inline ANYBIT_CODE
