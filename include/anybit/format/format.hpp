@@ -168,7 +168,9 @@ constexpr ANYBIT_INLINE LowHigh low_high(std::span<const float> values) {
 constexpr ANYBIT_INLINE float abs_mean(std::span<const float> values) {
   double sums[detail::fit_lanes] = {};
   std::size_t i = 0;
-  const auto magnitude = [](float v) { return static_cast<double>(std::bit_cast<float>(std::bit_cast<std::uint32_t>(v) & 0x7FFFFFFF)); };
+  const auto magnitude = [](float v) {
+    return static_cast<double>(std::bit_cast<float>(std::bit_cast<std::uint32_t>(v) & 0x7FFFFFFF));
+  };
   for (; i + detail::fit_lanes <= values.size(); i += detail::fit_lanes)
     for (std::size_t j = 0; j < detail::fit_lanes; ++j) sums[j] += magnitude(values[i + j]);
   for (std::size_t j = 0; i + j < values.size(); ++j) sums[j] += magnitude(values[i + j]);

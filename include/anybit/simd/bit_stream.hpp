@@ -14,6 +14,9 @@
 #define ANYBIT_UNPACK_NEON
 #include <anybit/simd/arm/bit_unpack_neon.hpp>
 #endif
+#if defined(__AVX2__)
+#include <anybit/simd/x86/bit_pack.hpp>
+#endif
 #include <anybit/simd/bit_generic.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -74,7 +77,37 @@ void pack_bits(const std::uint8_t* codes, std::byte* out, Index n) {
   if constexpr (Bits == 8)
     copy_bytes(out, codes, n);
   else
+#if defined(__AVX2__)
+    x86::pack_bits_x86<Bits>(codes, out, n);
+#else
     pack_bits_generic<Bits>(codes, out, n);
+#endif
+}
+
+/// n codes below 2^Bits, 9 to 16 bits. Writes ceil(n * Bits / 8) bytes; unused bits of the last are 0.
+template <int Bits>
+void pack_wide_bits(const std::uint16_t* codes, std::byte* out, Index n) {
+  static_assert(Bits >= 9 && Bits <= 16);
+  if constexpr (Bits == 16) {
+    copy_bytes(out, codes, 2 * n);
+  } else {
+    const auto eight = [](const std::uint16_t* c, std::byte* to, std::size_t bytes) {
+      const auto four = [](const std::uint16_t* p) {
+        return std::uint64_t{p[0]} | std::uint64_t{p[1]} << Bits | std::uint64_t{p[2]} << (2 * Bits) |
+               std::uint64_t{p[3]} << (3 * Bits);
+      };
+      const std::uint64_t low = four(c), high = four(c + 4);
+      const std::uint64_t words[2] = {low | high << (4 * Bits), high >> (64 - 4 * Bits)};
+      std::memcpy(to, words, bytes);
+    };
+    Index i = 0;
+    for (; i + 8 <= n; i += 8) eight(codes + i, out + i / 8 * Bits, static_cast<std::size_t>(Bits));
+    if (i < n) {
+      std::uint16_t last[8] = {};
+      std::memcpy(last, codes + i, static_cast<std::size_t>(2 * (n - i)));
+      eight(last, out + i / 8 * Bits, static_cast<std::size_t>(ceil_div((n - i) * Bits, 8)));
+    }
+  }
 }
 
 /// n codes 0, 1, 2 from bytes of five, the most significant digit first. Reads ceil(n / 5) bytes.

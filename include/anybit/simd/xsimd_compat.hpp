@@ -289,6 +289,19 @@ ANYBIT_INLINE f32 load_f16(const void* p) {
 #endif
 }
 
+/// `width` floats as binary16 patterns, nearest, ties to even.
+ANYBIT_INLINE void store_f16(std::uint16_t* p, f32 v) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__AVX2__) && defined(__F16C__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+  float lanes[static_cast<std::size_t>(width)];
+  store(lanes, v);
+  for (Index i = 0; i < width; ++i) p[i] = f32_to_f16(lanes[i]);
+#endif
+}
+
 /// table[index] for every lane; every index must be inside the table.
 ANYBIT_INLINE f32 gather(const float* table, i32 index) {
 #if defined(__AVX512F__)

@@ -89,7 +89,7 @@ constexpr Body body() {
 }
 
 template <AnyScheme S>
-ANYBIT_INLINE void run_body(const std::byte* in, Index n, const simd::x86::Groups& groups, float* out) {
+ANYBIT_INLINE void run_body(const std::byte* in, Index n, const simd::Groups& groups, float* out) {
   using F = typename S::format;
   constexpr Body how = body<S>();
   if constexpr (how == Body::lookup) {
@@ -97,7 +97,8 @@ ANYBIT_INLINE void run_body(const std::byte* in, Index n, const simd::x86::Group
   } else if constexpr (how == Body::steps) {
     constexpr LevelMap map = level_map<F>();
     simd::x86::dequantize_steps_vbmi<S::bits, S::bits == 8 && map == LevelMap::sign_magnitude>(
-        in, n, level_bytes_v<F>.data(), map == LevelMap::flip_sign_bit ? 128 : 0, integer_range_v<F>.lowest, F::step, groups, out);
+        in, n, level_bytes_v<F>.data(), map == LevelMap::flip_sign_bit ? 128 : 0, integer_range_v<F>.lowest, F::step, groups,
+        out);
   } else if constexpr (how == Body::bf16) {
     simd::x86::dequantize_bf16_vbmi<S::bits>(in, n, byte_tables_v<F>.high.data(), byte_tables_v<F>.low.data(), groups, out);
   }

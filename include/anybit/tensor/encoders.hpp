@@ -10,6 +10,7 @@
 #include <limits>
 
 #include <anybit/format/format.hpp>
+#include <anybit/simd/round_bytes.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -83,6 +84,23 @@ struct UsualRounding {
     }
     return true;
   }
+
+  /// The rule of simd::round_groups, whose scales are per_step over ours.
+  static constexpr int magnitude_bits = F::bits - (has_zero_point_v<F> ? 0 : 1);  // |x| <= 2^magnitude_bits where it matters
+  static constexpr int fraction = magnitude_bits <= 6 ? 16 : magnitude_bits == 7 ? 15 : 14;
+  static constexpr int centre =
+      fraction == 16 ? (has_zero_point_v<F> ? 32 : 64) : (has_zero_point_v<F> && F::bits == 7 ? 64 : 128);
+  static constexpr std::array<std::uint8_t, 128> codes_by_place = [] {
+    std::array<std::uint8_t, 128> codes{};
+    for (int i = 0; i < 128; ++i) {
+      const int k = std::clamp(i - centre, lowest, highest);
+      codes[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(order == CodeOrder::wrapped ? (k + shift) & mask
+                                                                     : k < 0                     ? -k | sign
+                                                                                                 : k);
+    }
+    return codes;
+  }();
+  static constexpr simd::RoundRule rule() { return {lowest, highest, centre, shift, mask, sign, codes_by_place.data()}; }
 
   /// Codes of simd::width values x = weight / scale.
   static ANYBIT_INLINE simd::i32 codes(simd::f32 x, simd::f32 zero) {

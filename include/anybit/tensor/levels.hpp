@@ -7,8 +7,8 @@
 #include <limits>
 
 #include <anybit/format/format.hpp>
-#include <anybit/tensor/integer_levels.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
+#include <anybit/tensor/integer_levels.hpp>
 
 namespace anybit::decoding::inline ANYBIT_CODE {
 

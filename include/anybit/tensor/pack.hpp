@@ -11,6 +11,28 @@
 
 namespace anybit::inline ANYBIT_CODE {
 
+/// Scales, as stored, and zero points (of formats that have them) of all groups into their sections.
+template <AnyScheme S>
+void store_affines(std::span<const float> scales, std::span<const float> zeros, PackedBytes& b) {
+  using Store = typename S::scale_store;
+  std::byte* const to = b.mutable_section(b.scales()).data();
+  std::size_t i = 0;
+  if constexpr (std::is_same_v<Store, ScaleF16>) {
+    constexpr auto step = static_cast<std::size_t>(simd::width);
+    for (; i + step <= scales.size(); i += step) {
+      std::uint16_t patterns[step];
+      simd::store_f16(patterns, simd::min(simd::load(scales.data() + i), simd::broadcast(65504.0f)));
+      std::memcpy(to + 2 * i, patterns, sizeof patterns);
+    }
+  }
+  Store::store(scales.subspan(i), to + 2 * i);
+  if constexpr (S::has_zero_point) {
+    std::vector<typename S::code> codes(zeros.size());
+    for (std::size_t z = 0; z < zeros.size(); ++z) codes[z] = static_cast<typename S::code>(zeros[z]);
+    pack_row<BitStream, S::bits>(codes, b.mutable_section(b.zeros()).data());
+  }
+}
+
 /// The bytes of q. Cannot fail: whoever made q kept its codes below 2^bits and its affines as stored.
 template <AnyScheme S>
 PackedTensor<S> pack(const QuantizedMatrix<S>& q) {
@@ -22,14 +44,12 @@ PackedTensor<S> pack(const QuantizedMatrix<S>& q) {
   const auto codes = b.mutable_section(b.codes());
   for (Index r = 0; r < q.extents.rows; ++r)
     pack_row<typename S::layout, S::bits>(q.row(r), codes.data() + r * S::row_bytes(q.extents.cols));
-  std::vector<float> scales(q.affines.size());
-  for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
-  S::scale_store::store(scales, b.mutable_section(b.scales()).data());
-  if constexpr (S::has_zero_point) {
-    std::vector<typename S::code> zeros(q.affines.size());
-    for (std::size_t i = 0; i < zeros.size(); ++i) zeros[i] = static_cast<typename S::code>(q.affines[i].zero);
-    BitStream::pack<S::bits>(zeros, b.mutable_section(b.zeros()).data());
+  std::vector<float> scales(q.affines.size()), zeros(S::has_zero_point ? scales.size() : 0);
+  for (std::size_t i = 0; i < scales.size(); ++i) {
+    scales[i] = q.affines[i].scale;
+    if constexpr (S::has_zero_point) zeros[i] = q.affines[i].zero;
   }
+  store_affines<S>(scales, zeros, b);
   if (!q.column_order.empty()) std::memcpy(b.mutable_section(b.order()).data(), q.column_order.data(), b.order().size());
   return t;
 }

@@ -12,40 +12,35 @@
 #include <anybit/tensor/quantized_matrix.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit::encoders::inline ANYBIT_CODE {
 
-/// quantize_value<F> of every weight of a group.
+/// quantize_value<F> of n weights of one group, with quotients as the definition has them.
 template <Format F>
-void quantize_values(std::span<const float> w, Affine a, std::span<code_t<F>> out) {
-  ANYBIT_CHECK(w.size() == out.size(), "quantize_values: the numbers of weights and codes differ");
-  const auto n = static_cast<Index>(w.size());
-  const float* const from = w.data();
-  code_t<F>* const to = out.data();
+void quantize_by_quotients(const float* from, Index n, Affine a, code_t<F>* to) {
   Index i = 0;
   if (a.scale == 0) {
-    std::fill(out.begin(), out.end(), static_cast<code_t<F>>(quantize_value<F>(0, a)));
+    std::fill(to, to + n, static_cast<code_t<F>>(quantize_value<F>(0, a)));
     return;
   }
   constexpr bool few_codes = F::bits <= 4 && !has_zero_point_v<F>;
   bool done = false;
   if constexpr (UniformFormat<F> && F::bits <= 8) {
-    using Rounding = encoders::UsualRounding<F>;
+    using Rounding = UsualRounding<F>;
     static const bool usual = Rounding::is_encoder();
     if (usual) {
       done = true;
       const simd::f32 zero = simd::broadcast(a.zero);
-      for (; i + simd::width <= n; i += simd::width)
-        simd::store_u8(to + i, Rounding::codes(encoders::scaled<F>(from + i, a.scale), zero));
+      for (; i + simd::width <= n; i += simd::width) simd::store_u8(to + i, Rounding::codes(scaled<F>(from + i, a.scale), zero));
     }
   }
   if constexpr (few_codes) {
-    static const encoders::EncoderSteps<F> steps;
+    static const EncoderSteps<F> steps;
     if (!done && steps.usable) {
       const auto place =
           [&]<Index Vectors>(std::integral_constant<Index, Vectors>) {  // several sums that do not wait for each other
             simd::f32 x[static_cast<std::size_t>(Vectors)], passed[static_cast<std::size_t>(Vectors)];
             for (Index v = 0; v < Vectors; ++v) {
-              x[v] = simd::nan_to_zero(encoders::scaled<F>(from + i + v * simd::width, a.scale));
+              x[v] = simd::nan_to_zero(scaled<F>(from + i + v * simd::width, a.scale));
               passed[v] = simd::zero();
             }
             for (int s = 0; s < steps.count; ++s) {  // one more for each step at or below x
@@ -64,38 +59,142 @@ void quantize_values(std::span<const float> w, Affine a, std::span<code_t<F>> ou
   for (; i < n; ++i) to[i] = static_cast<code_t<F>>(quantize_value<F>(from[i], a));
 }
 
+#if defined(ANYBIT_ROUND_BYTES)
+/// The same for whole groups where no quotients are needed; false where they are. At most 512 weights.
+template <Format F>
+bool quantize_by_products(const float* w, Index n, const simd::Groups& groups, std::uint8_t* out) {
+  using Rounding = UsualRounding<F>;
+  const Index count = n <= groups.first ? 1 : 1 + ceil_div(n - groups.first, groups.size);
+  float factors[512 / 16 + 2 + 16];
+  const float lowest = std::min(1.0f, Rounding::per_step) * 0x1p-100f, highest = 0x1p100f;
+  bool usual = true;
+  for (Index g = 0; g < count; ++g) {
+    const float scale = groups.scales[g];
+    usual = usual && (scale == 0 || (scale >= lowest && scale <= highest));
+    factors[g] = scale == 0 ? 0.0f : 1.0f / scale * Rounding::per_step;
+  }
+  if (!usual) return false;
+  const simd::Groups scaled{factors, groups.zeros, groups.first, groups.size};
+  constexpr bool sign_magnitude = Rounding::order == CodeOrder::sign_magnitude;
+  // With a zero point weights at the ends of the range often round to a code beyond it.
+  if constexpr (Rounding::fraction == 16 || !has_zero_point_v<F>)
+    if (simd::round_groups<Rounding::fraction, false, sign_magnitude>(w, n, scaled, Rounding::rule(), out)) return true;
+  return simd::round_groups<Rounding::fraction, true, sign_magnitude>(w, n, scaled, Rounding::rule(), out);
+}
+#endif
+
+}  // namespace anybit::encoders::inline ANYBIT_CODE
+
+namespace anybit::inline ANYBIT_CODE {
+
+/// quantize_value<F> of n weights with the affines of their groups.
+template <Format F>
+void quantize_groups(const float* w, Index n, const simd::Groups& groups, code_t<F>* out) {
+  const auto affine = [&](Index g) { return Affine{groups.scales[g], groups.zeros ? groups.zeros[g] : 0.0f}; };
+  [[maybe_unused]] bool products = false;
+#if defined(ANYBIT_ROUND_BYTES)
+  if constexpr (UniformFormat<F> && F::bits <= 8) {
+    static const bool usual = encoders::UsualRounding<F>::is_encoder();
+    products = usual;
+  }
+#endif
+  // Whole vectors of 16 weights have one scale, or a call has.
+  const bool aligned = groups.first % 16 == 0 && groups.size % 16 == 0;
+  constexpr Index block = 512;
+  Index g = 0, left = groups.first;
+  for (Index i = 0; i < n;) {
+    const Index count = std::min(products && aligned ? block : products ? std::min(block, left) : left, n - i);
+    bool done = false;
+#if defined(ANYBIT_ROUND_BYTES)
+    if constexpr (UniformFormat<F> && F::bits <= 8)
+      if (products)
+        done = encoders::quantize_by_products<F>(
+            w + i, count, {groups.scales + g, groups.zeros ? groups.zeros + g : nullptr, left, groups.size}, out + i);
+#endif
+    for (const Index end = i + count; i < end;) {
+      const Index some = std::min(left, end - i);
+      if (!done) encoders::quantize_by_quotients<F>(w + i, some, affine(g), out + i);
+      i += some;
+      left -= some;
+      if (left == 0) ++g, left = groups.size;
+    }
+  }
+}
+
+/// quantize_value<F> of every weight of a group.
+template <Format F>
+void quantize_values(std::span<const float> w, Affine a, std::span<code_t<F>> out) {
+  ANYBIT_CHECK(w.size() == out.size(), "quantize_values: the numbers of weights and codes differ");
+  const auto n = static_cast<Index>(w.size());
+  quantize_groups<F>(w.data(), n, {&a.scale, &a.zero, n, n}, out.data());
+}
+
+/// What the store makes of scales: Store::round_trip, in vectors where that is known to be the same.
+template <ScaleStore Store>
+void round_trip_scales(std::span<float> scales) {
+  std::size_t i = 0;
+  if constexpr (std::is_same_v<Store, ScaleF16>) {
+    constexpr auto step = static_cast<std::size_t>(simd::width);
+    for (; i + step <= scales.size(); i += step) {
+      std::uint16_t patterns[step];
+      simd::store_f16(patterns, simd::min(simd::load(scales.data() + i), simd::broadcast(65504.0f)));
+      simd::store(scales.data() + i, simd::load_f16(patterns));
+    }
+  }
+  Store::round_trip(scales.subspan(i));
+}
+
+/// The affines of the groups of one row, before the store.
+template <AnyScheme S>
+void fit_row(std::span<const float> row, float* scales, float* zeros) {
+  const auto cols = static_cast<Index>(row.size()), width = S::granularity::group_cols(cols);
+  for (Index g = 0; g < S::granularity::groups_per_row(cols); ++g) {
+    const Affine a = S::format::fit(
+        row.subspan(static_cast<std::size_t>(g * width), static_cast<std::size_t>(std::min(width, cols - g * width))));
+    scales[g] = a.scale;
+    if constexpr (S::has_zero_point) zeros[g] = a.zero;
+  }
+}
+
+/// Plain rounding of a whole matrix. take(r, scales, zeros) gets the affines of row r, as stored, in order of rows: `scales` are
+/// those of all groups in granularity::index order, `zeros` too (empty for formats without).
+template <AnyScheme S, class Take>
+void round_rows(ConstMatrix w, std::span<float> scales, std::span<float> zeros, Take take) {
+  using G = typename S::granularity;
+  const auto at = [](std::span<float> v, Index i) { return v.empty() ? nullptr : v.data() + i; };
+  constexpr bool by_rows = !S::scale_store::joint && !std::is_same_v<G, PerTensor>;
+  const Index groups = G::groups_per_row(w.cols);
+  if constexpr (std::is_same_v<G, PerTensor>) {
+    const Matrix copy = w.contiguous() ? Matrix() : Matrix(w);
+    if (!scales.empty())
+      fit_row<S>({w.contiguous() ? w.data : copy.data(), static_cast<std::size_t>(w.extents().size())}, scales.data(),
+                 at(zeros, 0));
+  } else if constexpr (!by_rows) {
+    for (Index r = 0; r < w.rows; ++r)
+      fit_row<S>(w.row(r), scales.data() + G::index(w.extents(), r, 0), at(zeros, G::index(w.extents(), r, 0)));
+  }
+  if constexpr (!by_rows) round_trip_scales<typename S::scale_store>(scales);
+  if (groups == 0) return;
+  for (Index r = 0; r < w.rows; ++r) {
+    const Index index = G::index(w.extents(), r, 0);
+    if constexpr (by_rows) {
+      fit_row<S>(w.row(r), scales.data() + index, at(zeros, index));
+      round_trip_scales<typename S::scale_store>(
+          scales.subspan(static_cast<std::size_t>(index), static_cast<std::size_t>(groups)));
+    }
+    take(r, simd::Groups{scales.data() + index, at(zeros, index), G::group_cols(w.cols), G::group_cols(w.cols)});
+  }
+}
+
 /// Every group fitted by F::fit, its scale as the store keeps it, every weight rounded to nearest. Weights must be finite.
 template <AnyScheme S>
 QuantizedMatrix<S> quantize_nearest(ConstMatrix w) {
-  using F = typename S::format;
-  using G = typename S::granularity;
   QuantizedMatrix<S> q(w.extents());
-  const Index width = G::group_cols(w.cols), groups = G::groups_per_row(w.cols);
-  const auto group_of = [&](Index r, Index g) {
-    return w.row(r).subspan(static_cast<std::size_t>(g * width), static_cast<std::size_t>(std::min(width, w.cols - g * width)));
-  };
-  if constexpr (std::is_same_v<G, PerTensor>) {
-    if (w.contiguous()) {
-      if (!q.affines.empty()) q.affines[0] = F::fit(std::span(w.data, static_cast<std::size_t>(w.extents().size())));
-    } else if (!q.affines.empty()) {
-      const Matrix all(w);
-      q.affines[0] = F::fit(std::span(all.data(), static_cast<std::size_t>(w.extents().size())));
-    }
-  } else {
-    for (Index r = 0; r < w.rows; ++r)
-      for (Index g = 0; g < groups; ++g) q.affine(r, g) = F::fit(group_of(r, g));
-  }
-
-  std::vector<float> scales(q.affines.size());
-  for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
-  S::scale_store::round_trip(scales);
-  for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
-
-  for (Index r = 0; r < w.rows; ++r)
-    for (Index g = 0; g < groups; ++g) {
-      const auto from = group_of(r, g);
-      quantize_values<F>(from, q.affine(r, g), q.row(r).subspan(static_cast<std::size_t>(g * width), from.size()));
-    }
+  std::vector<float> scales(q.affines.size()), zeros(S::has_zero_point ? scales.size() : 0);
+  round_rows<S>(w, scales, zeros, [&](Index r, const simd::Groups& groups) {
+    quantize_groups<typename S::format>(w.row(r).data(), w.cols, groups, q.row(r).data());
+  });
+  for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i] = {scales[i], S::has_zero_point ? zeros[i] : 0.0f};
   q.provenance = "nearest";
   return q;
 }

@@ -30,6 +30,8 @@ ANYBIT_INLINE void pack_row(std::span<const StoredCode<Bits>> codes, std::byte* 
   const auto n = static_cast<Index>(codes.size());
   if constexpr (std::is_same_v<L, BitStream> && Bits <= 8)
     simd::pack_bits<Bits>(codes.data(), row, n);
+  else if constexpr (std::is_same_v<L, BitStream>)
+    simd::pack_wide_bits<Bits>(codes.data(), row, n);
   else if constexpr (std::is_same_v<L, Base3>)
     simd::pack_base3(codes.data(), row, n);
   else

@@ -1,0 +1,14 @@
+#pragma once
+
+#include <anybit/core/types.hpp>
+
+namespace anybit::simd::inline ANYBIT_ABI {
+
+/// Runs of weights that share a scale: `first` of them, then `size`, `size` .. up to the end.
+struct Groups {
+  const float* scales;
+  const float* zeros;  ///< null: all 0
+  Index first, size;
+};
+
+}  // namespace anybit::simd::inline ANYBIT_ABI
