@@ -92,33 +92,65 @@ constexpr float max_level() {
   return m;
 }
 
+// Fits read every weight, so they must run in vectors, and formats know no simd/: the compilers' own vectors, of 64 bytes for any
+// instruction set, do. Elsewhere and at compile time there are plain loops.
 namespace detail {
-/// Lanes of the reductions below. Their inner loops have this constant length, so that compilers turn them into vectors.
-inline constexpr std::size_t fit_lanes = 16;
 
-/// The largest of |v| as bits, in which order all floats but NaN compare as they do as numbers; NaN is above infinity.
-constexpr ANYBIT_INLINE std::uint32_t abs_max_bits(std::span<const float> values) {
-  std::uint32_t lanes[2 * fit_lanes] = {}, m = 0;
+/// The largest of bits & mask ^ flip as signed numbers, at least `start`.
+constexpr ANYBIT_INLINE std::int32_t max_of_bits(std::span<const float> values, std::int32_t mask, std::int32_t flip,
+                                                 std::int32_t start) {
+  std::int32_t m = start;
   std::size_t i = 0;
-  for (; i + 2 * fit_lanes <= values.size(); i += 2 * fit_lanes)
-    for (std::size_t j = 0; j < 2 * fit_lanes; ++j) {
-      const std::uint32_t a = std::bit_cast<std::uint32_t>(values[i + j]) & 0x7FFFFFFF;
-      lanes[j] = a > lanes[j] ? a : lanes[j];
+#if defined(__GNUC__)
+  if (!std::is_constant_evaluated()) {
+    typedef std::int32_t V16 __attribute__((vector_size(64)));
+    typedef std::int32_t V8 __attribute__((vector_size(32)));
+    typedef std::int32_t V4 __attribute__((vector_size(16)));
+    if (values.size() >= 16) {
+      V16 x = V16{} + start, y = x;
+      for (; i + 32 <= values.size(); i += 32) {
+        V16 a, c;
+        __builtin_memcpy(&a, values.data() + i, 64);
+        __builtin_memcpy(&c, values.data() + i + 16, 64);
+        a = (a & mask) ^ flip;
+        c = (c & mask) ^ flip;
+        x = a > x ? a : x;
+        y = c > y ? c : y;
+      }
+      x = x > y ? x : y;
+      if (i + 16 <= values.size()) {
+        __builtin_memcpy(&y, values.data() + i, 64);
+        y = (y & mask) ^ flip;
+        x = x > y ? x : y;
+        i += 16;
+      }
+      const V8 h = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7),
+               k = __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
+      const V8 eight = h > k ? h : k;
+      const V4 q = __builtin_shufflevector(eight, eight, 0, 1, 2, 3), r = __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+      V4 four = q > r ? q : r;
+      const V4 two = __builtin_shufflevector(four, four, 2, 3, 0, 1);
+      four = four > two ? four : two;
+      m = four[0] > four[1] ? four[0] : four[1];
     }
-  for (; i < values.size(); ++i) {
-    const std::uint32_t a = std::bit_cast<std::uint32_t>(values[i]) & 0x7FFFFFFF;
-    m = a > m ? a : m;
   }
-  for (std::size_t half = fit_lanes; half > 0; half /= 2)
-    for (std::size_t j = 0; j < half; ++j) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
-  return lanes[0] > m ? lanes[0] : m;
+#endif
+  for (; i < values.size(); ++i) {
+    const std::int32_t v = (std::bit_cast<std::int32_t>(values[i]) & mask) ^ flip;
+    m = v > m ? v : m;
+  }
+  return m;
 }
+
+inline constexpr std::int32_t sign_bit = std::numeric_limits<std::int32_t>::min(), magnitude_bits = 0x7FFFFFFF,
+                              infinity_bits = 0x7F800000;
 }  // namespace detail
 
 /// max |v|; 0 for an empty span. NaN does not count.
 constexpr ANYBIT_INLINE float abs_max(std::span<const float> values) {
-  const std::uint32_t bits = detail::abs_max_bits(values);
-  if (bits <= 0x7F800000) return std::bit_cast<float>(bits);
+  // Bits of floats without a sign are in the order of the floats; NaN is above infinity.
+  const std::int32_t bits = detail::max_of_bits(values, detail::magnitude_bits, 0, 0);
+  if (bits <= detail::infinity_bits) return std::bit_cast<float>(bits);
   float m = 0;
   for (const float v : values) {
     const float a = v < 0 ? -v : v;
@@ -132,30 +164,12 @@ struct LowHigh {
   float low = 0, high = 0;
 };
 constexpr ANYBIT_INLINE LowHigh low_high(std::span<const float> values) {
-  // Bits of floats: as signed numbers positive ones are in order and above all others; as unsigned ones negative floats are
-  // above all others, the lowest at the top.
-  std::int32_t high[detail::fit_lanes] = {}, top = 0;
-  std::uint32_t low[detail::fit_lanes] = {}, bottom = 0;
-  std::size_t i = 0;
-  for (; i + detail::fit_lanes <= values.size(); i += detail::fit_lanes)
-    for (std::size_t j = 0; j < detail::fit_lanes; ++j) {
-      const auto s = std::bit_cast<std::int32_t>(values[i + j]);
-      const auto u = static_cast<std::uint32_t>(s);
-      high[j] = s > high[j] ? s : high[j];
-      low[j] = u > low[j] ? u : low[j];
-    }
-  for (; i < values.size(); ++i) {
-    const auto s = std::bit_cast<std::int32_t>(values[i]);
-    const auto u = static_cast<std::uint32_t>(s);
-    top = s > top ? s : top;
-    bottom = u > bottom ? u : bottom;
-  }
-  for (std::size_t j = 0; j < detail::fit_lanes; ++j) {
-    top = high[j] > top ? high[j] : top;
-    bottom = low[j] > bottom ? low[j] : bottom;
-  }
-  if (top <= 0x7F800000 && bottom <= 0xFF800000)
-    return {bottom > 0x80000000 ? std::bit_cast<float>(bottom) : 0.0f, std::bit_cast<float>(top)};
+  // As signed numbers the bits of positive floats are in order and above all others; with the sign bit flipped those of negative
+  // floats are, the lowest float at the top.
+  const std::int32_t high = detail::max_of_bits(values, -1, 0, 0),
+                     low = detail::max_of_bits(values, -1, detail::sign_bit, 0) ^ detail::sign_bit;
+  if (high <= detail::infinity_bits && (low & detail::magnitude_bits) <= detail::infinity_bits)
+    return {(low & detail::magnitude_bits) != 0 ? std::bit_cast<float>(low) : 0.0f, std::bit_cast<float>(high)};
   LowHigh range;
   for (const float v : values) {
     if (v < range.low) range.low = v;
@@ -166,15 +180,30 @@ constexpr ANYBIT_INLINE LowHigh low_high(std::span<const float> values) {
 
 /// mean |v|, summed in double in 16 interleaved sums, which are added by halves; 0 for an empty span.
 constexpr ANYBIT_INLINE float abs_mean(std::span<const float> values) {
-  double sums[detail::fit_lanes] = {};
+  double sums[16] = {};
+  const auto magnitude = [](float v) { return static_cast<double>(v < 0 ? -v : v); };
   std::size_t i = 0;
-  const auto magnitude = [](float v) {
-    return static_cast<double>(std::bit_cast<float>(std::bit_cast<std::uint32_t>(v) & 0x7FFFFFFF));
-  };
-  for (; i + detail::fit_lanes <= values.size(); i += detail::fit_lanes)
-    for (std::size_t j = 0; j < detail::fit_lanes; ++j) sums[j] += magnitude(values[i + j]);
+#if defined(__GNUC__)
+  if (!std::is_constant_evaluated()) {
+    typedef std::int32_t Bits8 __attribute__((vector_size(32)));
+    typedef float Floats8 __attribute__((vector_size(32)));
+    typedef double Doubles8 __attribute__((vector_size(64)));
+    Doubles8 low = {}, high = {};
+    for (; i + 16 <= values.size(); i += 16) {
+      Bits8 a, b;
+      __builtin_memcpy(&a, values.data() + i, 32);
+      __builtin_memcpy(&b, values.data() + i + 8, 32);
+      low += __builtin_convertvector(reinterpret_cast<Floats8>(a & detail::magnitude_bits), Doubles8);
+      high += __builtin_convertvector(reinterpret_cast<Floats8>(b & detail::magnitude_bits), Doubles8);
+    }
+    __builtin_memcpy(sums, &low, 64);
+    __builtin_memcpy(sums + 8, &high, 64);
+  }
+#endif
+  for (; i + 16 <= values.size(); i += 16)
+    for (std::size_t j = 0; j < 16; ++j) sums[j] += magnitude(values[i + j]);
   for (std::size_t j = 0; i + j < values.size(); ++j) sums[j] += magnitude(values[i + j]);
-  for (std::size_t half = detail::fit_lanes / 2; half > 0; half /= 2)
+  for (std::size_t half = 8; half > 0; half /= 2)
     for (std::size_t j = 0; j < half; ++j) sums[j] += sums[j + half];
   return values.empty() ? 0.0f : static_cast<float>(sums[0] / static_cast<double>(values.size()));
 }

@@ -58,10 +58,14 @@ ANYBIT_INLINE void with_levels(bool special, Use use) {
   use(Levels<F, false>());
 }
 
-/// Zero points first .. first + n - 1 of all.
+/// Zero points first .. first + n - 1 of all, at most 512.
 template <AnyScheme S>
 ANYBIT_INLINE void read_zeros(const PackedTensor<S>& t, Index first, Index n, float* out) {
-  for (Index i = 0; i < n; ++i) out[i] = t.zero(first + i);
+  const Index lead = first % BitStream::granule;
+  std::array<typename S::code, 512 + BitStream::granule> codes;
+  unpack_row<BitStream, S::bits>(t.bytes().zeros().data(), 0, first - lead,
+                                 std::span(codes).first(static_cast<std::size_t>(lead + n)));
+  for (Index i = 0; i < n; ++i) out[i] = static_cast<float>(codes[static_cast<std::size_t>(lead + i)]);
 }
 
 namespace detail {

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include <anybit/format/format.hpp>
+#include <anybit/simd/count_steps.hpp>
 #include <anybit/simd/round_bytes.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
@@ -126,8 +127,10 @@ template <Format F>
 struct EncoderSteps {
   static constexpr int most = (1 << F::bits) - 1;
   bool usable = true, in_order = true;  // in_order: code[i] is i
+  /// Steps are 0 or far from under- and overflow, so that each can be told for weights instead of quotients.
+  bool of_weights = true;
   int count = 0;
-  std::array<float, 15> from{};  // step i: the smallest x that has code[i + 1]
+  std::array<float, 16> from{};  // step i: the smallest x that has code[i + 1]; NaN from `count` on
   std::array<std::uint8_t, 16> code{};
 
   EncoderSteps() {
@@ -147,6 +150,12 @@ struct EncoderSteps {
       from[static_cast<std::size_t>(count++)] = value(changed);
       code[static_cast<std::size_t>(count)] = static_cast<std::uint8_t>(F::encode(value(changed)));
       x = changed;
+    }
+    for (int i = 0; i < 16; ++i) {
+      float& step = from[static_cast<std::size_t>(i)];
+      if (i >= count) step = std::numeric_limits<float>::quiet_NaN();
+      const float size = step < 0 ? -step : step;
+      if (i < count) of_weights = of_weights && (size == 0 || (size >= 0x1p-20f && size <= 0x1p20f));
     }
     for (int i = 0; i <= count; ++i) in_order = in_order && code[static_cast<std::size_t>(i)] == i;
     usable = F::encode(-0.0f) == F::encode(0.0f) && F::encode(std::numeric_limits<float>::quiet_NaN()) == F::encode(0.0f);
@@ -174,12 +183,42 @@ struct EncoderSteps {
 
 /// simd::width divisions at once, as quantize_value does them.
 template <class F>
-ANYBIT_INLINE simd::f32 scaled(const float* w, float scale) {
+ANYBIT_INLINE simd::f32 scaled(simd::f32 w, float scale) {
   if constexpr (multiplies_by_reciprocal_v<F>) {
     if (const float reciprocal = 1.0f / scale; reciprocal <= std::numeric_limits<float>::max())
-      return simd::load(w) * simd::broadcast(reciprocal);
+      return w * simd::broadcast(reciprocal);
   }
-  return simd::divide(simd::load(w), simd::broadcast(scale));
+  return simd::divide(w, simd::broadcast(scale));
+}
+
+/// For each of 16 steps the smallest weight whose quotient reaches it; NaN stays NaN. Steps as EncoderSteps::of_weights says.
+/// False for scales for which it cannot tell.
+template <class F>
+bool steps_of_weights(const float* steps, float scale, float* out) {
+  if (!(scale >= 0x1p-100f && scale <= 1.0f)) return false;  // above 1 a weight may underflow to 0
+  // Rounding errors leave the product at most two places from the weight that is looked for. Halving finds it among eight; a
+  // power of two makes no errors.
+  const bool exact = (std::bit_cast<std::uint32_t>(scale) & 0x7FFFFF) == 0;
+  const simd::f32 zero = simd::zero();
+  for (Index v = 0; v < 16; v += simd::width) {
+    const simd::f32 step = simd::load(steps + v), near = step * simd::broadcast(scale);
+    if (exact) {
+      simd::store(out + v, near);
+      continue;
+    }
+    const simd::i32 bits = simd::as_i32(simd::as_u32(near)),
+                    up = simd::round_to_i32(simd::select_greater(zero, step, simd::broadcast(-1.0f), simd::broadcast(1.0f)));
+    const auto moved = [&](simd::f32 places) { return simd::as_f32(simd::as_u32(bits + up * simd::round_to_i32(places))); };
+    simd::f32 high = simd::broadcast(4.0f);
+    for (const float half : {4.0f, 2.0f, 1.0f}) {
+      const simd::f32 lower = high - simd::broadcast(half);
+      high = simd::select_greater(step, scaled<F>(moved(lower), scale), high, lower);
+    }
+    // Neither above nor below 0: then the step is 0 itself.
+    const simd::f32 found = moved(high);
+    simd::store(out + v, simd::select_greater(step, zero, found, simd::select_greater(zero, step, found, near)));
+  }
+  return true;
 }
 
 }  // namespace anybit::encoders::inline ANYBIT_CODE

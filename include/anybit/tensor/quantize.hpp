@@ -30,17 +30,23 @@ void quantize_by_quotients(const float* from, Index n, Affine a, code_t<F>* to) 
     if (usual) {
       done = true;
       const simd::f32 zero = simd::broadcast(a.zero);
-      for (; i + simd::width <= n; i += simd::width) simd::store_u8(to + i, Rounding::codes(scaled<F>(from + i, a.scale), zero));
+      for (; i + simd::width <= n; i += simd::width)
+        simd::store_u8(to + i, Rounding::codes(scaled<F>(simd::load(from + i), a.scale), zero));
     }
   }
   if constexpr (few_codes) {
     static const EncoderSteps<F> steps;
+#if defined(ANYBIT_COUNT_STEPS)
+    float of_weights[16];
+    if (!done && steps.usable && steps.of_weights && steps_of_weights<F>(steps.from.data(), a.scale, of_weights))
+      if (simd::count_steps(from, n, of_weights, steps.count, steps.code.data(), to)) return;
+#endif
     if (!done && steps.usable) {
       const auto place =
           [&]<Index Vectors>(std::integral_constant<Index, Vectors>) {  // several sums that do not wait for each other
             simd::f32 x[static_cast<std::size_t>(Vectors)], passed[static_cast<std::size_t>(Vectors)];
             for (Index v = 0; v < Vectors; ++v) {
-              x[v] = simd::nan_to_zero(scaled<F>(from + i + v * simd::width, a.scale));
+              x[v] = simd::nan_to_zero(scaled<F>(simd::load(from + i + v * simd::width), a.scale));
               passed[v] = simd::zero();
             }
             for (int s = 0; s < steps.count; ++s) {  // one more for each step at or below x

@@ -1,0 +1,32 @@
+#pragma once
+// Weights to the codes of a format that cuts the number line into at most 16 stretches: the choice between the bodies.
+
+#include <anybit/simd/vector_code.hpp>
+
+#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#define ANYBIT_COUNT_STEPS
+#include <anybit/simd/x86/count_steps_vbmi.hpp>
+#elif defined(__AVX2__)
+#define ANYBIT_COUNT_STEPS
+#include <anybit/simd/x86/count_steps_avx2.hpp>
+#endif
+
+#if defined(ANYBIT_COUNT_STEPS)
+ANYBIT_VECTOR_CODE_BEGIN
+namespace anybit::simd::inline ANYBIT_CODE {
+
+/// out[i] = codes[how many of the steps are at or below w[i]]. `steps` are 16 floats in rising order, of which `count` are steps
+/// and the others NaN; `codes` are 16. False if a weight is NaN: then `out` holds nothing.
+inline bool count_steps(const float* w, Index n, const float* steps, int count, const std::uint8_t* codes, std::uint8_t* out) {
+#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+  return count <= 3 ? x86::count_steps_vbmi<true>(w, n, steps, count, codes, out)
+                    : x86::count_steps_vbmi<false>(w, n, steps, count, codes, out);
+#else
+  return count <= 3 ? x86::count_steps_avx2<true>(w, n, steps, count, codes, out)
+                    : x86::count_steps_avx2<false>(w, n, steps, count, codes, out);
+#endif
+}
+
+}  // namespace anybit::simd::inline ANYBIT_CODE
+ANYBIT_VECTOR_CODE_END
+#endif
