@@ -264,3 +264,51 @@ TEST_CASE("packed tensor: an owned copy outlives the bytes it was made from") {
   const PackedTensor<S> again = kept;
   CHECK(again == kept);
 }
+
+namespace {
+
+/// Every code under many scales, and stretches that begin and end anywhere, in blocks of the exact size.
+template <AnyScheme S>
+void check_dequantize() {
+  using F = typename S::format;
+  for (const Index cols : {Index{1}, Index{16}, Index{31}, Index{64}, Index{300}, Index{1030}}) {
+    QuantizedMatrix<S> q(Extents{3, cols});
+    std::uint32_t state = 1;
+    const auto random = [&state] { return (state = state * 1664525u + 1013904223u) >> 8; };
+    for (auto& c : q.codes) c = static_cast<typename S::code>(random() % static_cast<unsigned>(code_count_v<F>));
+    const float scales[] = {1.0f, 0.01f, 0x1p-120f, 0x1p-130f, 0x1p-149f, 0.0f, 0x1p14f};
+    for (auto& a : q.affines)
+      a = {scales[random() % 7], has_zero_point_v<F> ? static_cast<float>(random() % (1u << F::bits)) : 0.0f};
+    std::vector<float> stored(q.affines.size());
+    for (std::size_t i = 0; i < stored.size(); ++i) stored[i] = q.affines[i].scale;
+    S::scale_store::round_trip(stored);
+    for (std::size_t i = 0; i < stored.size(); ++i) q.affines[i].scale = stored[i];
+    const Matrix expected = defined_weights(q);
+    const PackedTensor<S> t = pack(q);
+    const auto equal = [](float a, float b) { return a == b || (a != a && b != b); };
+    const Matrix whole = dequantize(t), plain = dequantize(q);
+    for (Index i = 0; i < expected.extents().size(); ++i) {
+      INFO(S::name.view() << ", " << cols << " columns, at " << i << ", code " << q.codes[static_cast<std::size_t>(i)]);
+      REQUIRE(equal(whole.data()[i], expected.data()[i]));
+      REQUIRE(equal(plain.data()[i], expected.data()[i]));
+    }
+    for (const Index first : {Index{0}, Index{5}, Index{16}, Index{48}, Index{512}})
+      for (const Index n : {Index{1}, Index{15}, Index{64}, Index{100}, Index{519}}) {
+        if (first + n > cols) continue;
+        const std::unique_ptr<float[]> out(new float[static_cast<std::size_t>(n)]);
+        decoding::dequantize_columns(t, 1, first, n, out.get());
+        for (Index i = 0; i < n; ++i) REQUIRE(equal(out[static_cast<std::size_t>(i)], expected(1, first + i)));
+      }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("dequantize: every body gives the weights of dequantize_value, tiny scales and stretches of rows too") {
+  for_each_type(examples::Schemes{}, []<class S>() { check_dequantize<S>(); });
+  for_each_type(
+      TypeList<Scheme<Superfloat<8>, PerGroup<32>, ScaleF32>, Scheme<UInt<7>, PerGroup<16>>, Scheme<SInt<7>, PerGroup<48>>,
+               Scheme<SInt<5>, PerRow, ScaleBF16>, Scheme<SInt<8>, PerGroup<16>, ScaleF32>, Scheme<Nf4, PerRow, ScaleF32>,
+               Scheme<Minifloat<2, 3>, PerGroup<32>>, Scheme<Minifloat<3, 3>, PerGroup<32>>>(),
+      []<class S>() { check_dequantize<S>(); });
+}

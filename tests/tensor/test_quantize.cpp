@@ -1,6 +1,6 @@
 // Codes of whole groups against quantize_value, one weight at a time, and quantize_nearest against its definition.
 
-#include <anybit/tensor/pack.hpp>
+#include <anybit/tensor/pack_nearest.hpp>
 #include <anybit/tensor/quantize.hpp>
 
 #include <cmath>
@@ -126,6 +126,62 @@ TEST_CASE("quantize_values: formats of other kinds give the codes of quantize_va
   check_values<SignOfZero>();
   check_values<Periodic>();
 }
+TEST_CASE("quantize_values: widths that no example scheme has") {
+  check_values<SInt<5>>();
+  check_values<SInt<6>>();
+  check_values<SInt<7>>();
+  check_values<UInt<6>>();
+  check_values<UInt<7>>();
+}
+
+namespace {
+/// Weights on the borders between codes, or next to them, of many scales: the products of the vector paths are in doubt there.
+template <Format F>
+void check_borders() {
+  std::mt19937 engine(9);
+  for (int trial = 0; trial < 300; ++trial) {
+    const float scale = std::uniform_real_distribution<float>(0x1p-12f, 1)(engine) * (trial % 3 == 0 ? 0.001f : 1);
+    const float zero = has_zero_point_v<F> ? static_cast<float>(engine() % (1u << F::bits)) : 0;
+    const Affine a{scale, zero};
+    std::vector<float> w;
+    for (unsigned c = 0; c + 1 < (1u << F::bits); ++c) {
+      const float x = 0.5f * F::decode(static_cast<Code>(c)) + 0.5f * F::decode(static_cast<Code>(c + 1)) - zero;
+      float v = x * scale;
+      for (int k = 0; k < 3; ++k) v = std::nextafter(v, -1e30f);
+      for (int k = 0; k < 7; ++k, v = std::nextafter(v, 1e30f)) w.push_back(v);
+    }
+    w.resize(std::min<std::size_t>(w.size(), 1000));
+    std::vector<code_t<F>> codes(w.size());
+    // One border at a time among ordinary weights, so that a wrong certainty is not hidden by its neighbours' doubt.
+    quantize_values<F>(w, a, codes);
+    for (std::size_t i = 0; i < w.size(); ++i) REQUIRE(codes[i] == quantize_value<F>(w[i], a));
+    for (std::size_t i = 0; i < w.size(); i += 1 + w.size() / 100) {
+      code_t<F> code;
+      quantize_values<F>(std::span(w).subspan(i, 1), a, std::span(&code, 1));
+      INFO(std::string_view(F::name) << ": weight " << w[i] << ", scale " << scale << ", zero " << zero);
+      REQUIRE(code == quantize_value<F>(w[i], a));
+    }
+  }
+}
+}  // namespace
+
+TEST_CASE("quantize_values: borders between codes fall as quantize_value says") {
+  check_borders<Superfloat<1>>();
+  check_borders<Superfloat<4>>();
+  check_borders<Superfloat<7>>();
+  check_borders<Superfloat<8>>();
+  check_borders<SInt<3>>();
+  check_borders<SInt<8>>();
+  check_borders<UInt<4>>();
+  check_borders<UInt<6>>();
+  check_borders<UInt<7>>();
+  check_borders<UInt<8>>();
+  check_borders<Nf4>();
+  check_borders<Fp4>();
+  check_borders<Minifloat<2, 1>>();
+  check_borders<Ternary>();
+  check_borders<Shuffled>();
+}
 TEST_CASE("quantize_values: the usual formats take the vector path") {
   CHECK(encoders::UsualRounding<Superfloat<5>>::is_encoder());
   CHECK(encoders::UsualRounding<SInt<8>>::is_encoder());
@@ -181,6 +237,13 @@ void check_nearest() {
     CHECK(quantize_nearest<S>(ConstMatrix(wide.data(), e.rows, e.cols, e.cols + 3)) == expected);
     // What the algorithm keeps survives packing: its scales are as stored.
     CHECK(unpack(pack(expected)) == expected);
+    // Straight to bytes, from either matrix and over what stood there before.
+    auto packed = pack_nearest<S>(w.view());
+    CHECK(packed == pack(expected));
+    CHECK(packed.provenance() == "nearest");
+    for (auto& b : packed.bytes().mutable_section(packed.bytes().codes())) b = std::byte{0xFF};
+    pack_nearest(ConstMatrix(wide.data(), e.rows, e.cols, e.cols + 3), packed);
+    CHECK(packed == pack(expected));
   }
 }
 

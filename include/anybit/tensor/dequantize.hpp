@@ -109,40 +109,66 @@ ANYBIT_INLINE void run_body(const std::byte* in, Index n, const simd::Groups& gr
 }
 #endif
 
+/// scale * (level - zero) of prepared codes, in whole vectors where `room` floats may be written, to the end where fewer.
+template <Format F, class L>
+ANYBIT_INLINE void write_group(const L& levels, const code_t<F>* codes, Affine a, Index n, Index room, float* out) {
+  const auto run = [&](auto weights) __attribute__((always_inline)) {
+    const Index whole = std::min(n, room - simd::width + 1);
+    Index j = 0;
+    for (; j < whole; j += simd::width) simd::store(out + j, weights(levels(codes + j)));
+    for (; j < n; j += simd::width) simd::store_partial(out + j, weights(levels(codes + j)), std::min(simd::width, room - j));
+  };
+  const float with_factor = a.scale * L::factor;
+  const simd::f32 scale = simd::broadcast(with_factor);
+  if constexpr (has_zero_point_v<F>) {
+    const simd::f32 zero = simd::broadcast(a.zero);
+    run([&](simd::f32 level) { return scale * (level - zero); });
+  } else if (L::factor == 1.0f || with_factor >= std::numeric_limits<float>::min()) {
+    run([&](simd::f32 level) { return scale * level; });
+  } else {  // a subnormal scale would lose places to the factor
+    const simd::f32 alone = simd::broadcast(a.scale), factor = simd::broadcast(L::factor);
+    run([&](simd::f32 level) { return alone * (factor * level); });
+  }
+}
+
 /// Columns first .. first + n - 1, 1 <= n <= block_cols, for every scheme.
 template <AnyScheme S>
 inline void dequantize_block(const PackedTensor<S>& t, Index row, Index first, Index n, float* out) {
+  using F = typename S::format;
   Codes<S> codes;
   codes.read(t, row, first, n);
-  const bool special = Levels<typename S::format>::prepare(codes.data(), n);
+  const bool special = Levels<F>::prepare(codes.data(), n);
   const Index group = S::granularity::group_cols(t.cols()), first_group = first / group,
               groups = (first + n - 1) / group - first_group + 1;
   float scales[static_cast<std::size_t>(block_cols + decode_slack)];
   const Index index = S::granularity::index(t.extents(), row, first_group);
   read_scales(t, index, groups, scales);
-  with_levels<typename S::format>(special, [&](const auto& levels) {
+  with_levels<F>(special, [&](const auto& levels) {
     Index i = 0;
     for (Index g = 0; g < groups; ++g) {
-      const simd::f32 scale = simd::broadcast(scales[g] * levels.factor);
-      simd::f32 zero = simd::zero();
-      if constexpr (S::has_zero_point) zero = simd::broadcast(t.zero(index + g));
-      const auto weights = [&](Index j) {
-        if constexpr (S::has_zero_point)
-          return scale * (levels(codes.data() + j) - zero);
-        else
-          return scale * levels(codes.data() + j);
-      };
       // The last vector of a group may spill into the next group, which then writes over it.
-      const Index end = std::min(n, (first_group + g + 1) * group - first), whole = std::min(end, n - simd::width + 1);
-      Index j = i;
-      for (; j < whole; j += simd::width) simd::store(out + j, weights(j));
-      for (; j < end; j += simd::width) simd::store_partial(out + j, weights(j), std::min(simd::width, n - j));
+      const Index end = std::min(n, (first_group + g + 1) * group - first);
+      write_group<F>(levels, codes.data() + i, {scales[g], t.zero(index + g)}, end - i, n - i, out + i);
       i = end;
     }
   });
 }
 
 }  // namespace detail
+
+/// dequantize_value<F> of n codes that share an affine.
+template <Format F>
+inline void dequantize_codes(const code_t<F>* codes, Affine a, Index n, float* out) {
+  alignas(64) std::array<code_t<F>, static_cast<std::size_t>(block_cols + decode_slack)> some;
+  for (Index done = 0; done < n; done += block_cols) {
+    const Index count = std::min(block_cols, n - done);
+    std::memcpy(some.data(), codes + done, static_cast<std::size_t>(count) * sizeof(code_t<F>));
+    std::memset(some.data() + count, 0, static_cast<std::size_t>(decode_slack) * sizeof(code_t<F>));
+    const bool special = Levels<F>::prepare(some.data(), count);
+    with_levels<F>(special,
+                   [&](const auto& levels) { detail::write_group<F>(levels, some.data(), a, count, count, out + done); });
+  }
+}
 
 /// Weights of columns first .. first + n - 1 of a row, in stored order. Writes nothing past them.
 template <AnyScheme S>

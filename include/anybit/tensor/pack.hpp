@@ -69,21 +69,6 @@ QuantizedMatrix<S> unpack(const PackedTensor<S>& t) {
   return q;
 }
 
-namespace packing {
-/// dequantize_value of codes that share an Affine.
-template <Format F>
-ANYBIT_INLINE void dequantize_values(const code_t<F>* codes, Affine a, float* out, Index n) {
-  if constexpr (F::bits <= 8) {
-    const float* const levels = decode_table_v<F>.data();
-    constexpr std::size_t mask = (std::size_t{1} << F::bits) - 1;
-    for (Index i = 0; i < n; ++i)
-      out[i] = has_zero_point_v<F> ? a.scale * (levels[codes[i] & mask] - a.zero) : a.scale * levels[codes[i] & mask];
-  } else {
-    for (Index i = 0; i < n; ++i) out[i] = dequantize_value<F>(codes[i], a);
-  }
-}
-}  // namespace packing
-
 /// The weights that q stands for, in original column order; `out` has q's extents.
 template <AnyScheme S>
 void dequantize(const QuantizedMatrix<S>& q, MutableMatrix out) {
@@ -93,8 +78,8 @@ void dequantize(const QuantizedMatrix<S>& q, MutableMatrix out) {
   for (Index r = 0; r < q.extents.rows; ++r) {
     float* const to = stored.empty() ? out.row(r).data() : stored.data();
     for (Index g = 0; g < S::granularity::groups_per_row(cols); ++g)
-      packing::dequantize_values<typename S::format>(q.row(r).data() + g * group, q.affine(r, g), to + g * group,
-                                                     std::min(group, cols - g * group));
+      decoding::dequantize_codes<typename S::format>(q.row(r).data() + g * group, q.affine(r, g),
+                                                     std::min(group, cols - g * group), to + g * group);
     for (std::size_t j = 0; j < stored.size(); ++j) out(r, static_cast<Index>(q.column_order[j])) = stored[j];
   }
 }

@@ -141,7 +141,7 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit&
             for (std::size_t j = 0; j < n; ++j) cut[j] = calibrate::clipped(exact[j], limit);
             const Affine a = stored<S>(fit.plain<F>(std::span(cut).first(n)));
             quantize_values<F>(std::span(cut).first(n), a, std::span(codes).first(n));
-            packing::dequantize_values<F>(codes.data(), a, cut.data(), count);
+            decoding::dequantize_codes<F>(codes.data(), a, count, cut.data());
             for (std::size_t j = 0; j < n; ++j) error.row(r)[j] = cut[j] - exact[j];
           }
           std::fill_n(products.begin(), rows * count, Real{0});
