@@ -20,7 +20,7 @@ void pack_nearest(ConstMatrix w, PackedTensor<S>& out) {
   std::vector<float> scales(count), zeros(S::has_zero_point ? count : 0);
   // Codes that wait to be packed: a part of a row, or all of it for a layout that is not known to be cut.
   constexpr bool cuts = std::is_same_v<L, BitStream> || std::is_same_v<L, Base3>;
-  constexpr Index part = std::is_same_v<L, Base3> ? 640 : 512;
+  constexpr Index part = std::is_same_v<L, Base3> ? 960 : 1024;
   std::array<typename S::code, static_cast<std::size_t>(part)> some;
   std::vector<typename S::code> all(cuts ? 0 : static_cast<std::size_t>(w.cols));
   round_rows<S>(w, scales, zeros, [&](Index r, simd::Groups groups) {

@@ -66,20 +66,27 @@ void quantize_by_quotients(const float* from, Index n, Affine a, code_t<F>* to) 
 }
 
 #if defined(ANYBIT_ROUND_BYTES)
-/// The same for whole groups where no quotients are needed; false where they are. At most 512 weights.
+/// Weights at once; they are done again together if one is in doubt.
+inline constexpr Index most_products = 1024;
+
+/// The same for whole groups where no quotients are needed; false where they are. At most most_products weights.
 template <Format F>
 bool quantize_by_products(const float* w, Index n, const simd::Groups& groups, std::uint8_t* out) {
   using Rounding = UsualRounding<F>;
   const Index count = n <= groups.first ? 1 : 1 + ceil_div(n - groups.first, groups.size);
-  float factors[512 / 16 + 2 + 16];
+  float factors[most_products / 16 + 2 + 16];
   const float lowest = std::min(1.0f, Rounding::per_step) * 0x1p-100f, highest = 0x1p100f;
-  bool usual = true;
+  float least = highest, most = lowest;
   for (Index g = 0; g < count; ++g) {
     const float scale = groups.scales[g];
-    usual = usual && (scale == 0 || (scale >= lowest && scale <= highest));
-    factors[g] = scale == 0 ? 0.0f : 1.0f / scale * Rounding::per_step;
+    least = std::min(least, scale);
+    most = std::max(most, scale);
   }
-  if (!usual) return false;
+  if (!(least >= lowest && most <= highest)) return false;
+  for (Index g = 0; g < count; g += simd::width) {
+    const simd::f32 scales = simd::load_partial(groups.scales + g, std::min(simd::width, count - g));
+    simd::store(factors + g, simd::divide(simd::broadcast(1.0f), scales) * simd::broadcast(Rounding::per_step));
+  }
   const simd::Groups scaled{factors, groups.zeros, groups.first, groups.size};
   constexpr bool sign_magnitude = Rounding::order == CodeOrder::sign_magnitude;
   // With a zero point weights at the ends of the range often round to a code beyond it.
@@ -106,7 +113,7 @@ void quantize_groups(const float* w, Index n, const simd::Groups& groups, code_t
 #endif
   // Whole vectors of 16 weights have one scale, or a call has.
   const bool aligned = groups.first % 16 == 0 && groups.size % 16 == 0;
-  constexpr Index block = 512;
+  constexpr Index block = 1024;
   Index g = 0, left = groups.first;
   for (Index i = 0; i < n;) {
     const Index count = std::min(products && aligned ? block : products ? std::min(block, left) : left, n - i);
@@ -138,16 +145,18 @@ void quantize_values(std::span<const float> w, Affine a, std::span<code_t<F>> ou
 /// What the store makes of scales: Store::round_trip, in vectors where that is known to be the same.
 template <ScaleStore Store>
 void round_trip_scales(std::span<float> scales) {
-  std::size_t i = 0;
   if constexpr (std::is_same_v<Store, ScaleF16>) {
-    constexpr auto step = static_cast<std::size_t>(simd::width);
-    for (; i + step <= scales.size(); i += step) {
-      std::uint16_t patterns[step];
-      simd::store_f16(patterns, simd::min(simd::load(scales.data() + i), simd::broadcast(65504.0f)));
-      simd::store(scales.data() + i, simd::load_f16(patterns));
+    const auto n = static_cast<Index>(scales.size());
+    for (Index i = 0; i < n; i += simd::width) {
+      float* const p = scales.data() + i;
+      const Index count = std::min(simd::width, n - i);
+      std::uint16_t patterns[static_cast<std::size_t>(simd::width)];
+      simd::store_f16(patterns, simd::min(simd::load_partial(p, count), simd::broadcast(65504.0f)));
+      simd::store_partial(p, simd::load_f16(patterns), count);
     }
+  } else {
+    Store::round_trip(scales);
   }
-  Store::round_trip(scales.subspan(i));
 }
 
 /// The affines of the groups of one row, before the store.
