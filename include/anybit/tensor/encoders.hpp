@@ -196,8 +196,7 @@ ANYBIT_INLINE simd::f32 scaled(simd::f32 w, float scale) {
 template <class F>
 bool steps_of_weights(const float* steps, float scale, float* out) {
   if (!(scale >= 0x1p-100f && scale <= 1.0f)) return false;  // above 1 a weight may underflow to 0
-  // Rounding errors leave the product at most two places from the weight that is looked for. Halving finds it among eight; a
-  // power of two makes no errors.
+  // Rounding errors leave the product at most three places from the weight that is looked for; a power of two makes none.
   const bool exact = (std::bit_cast<std::uint32_t>(scale) & 0x7FFFFF) == 0;
   const simd::f32 zero = simd::zero();
   for (Index v = 0; v < 16; v += simd::width) {
@@ -206,16 +205,15 @@ bool steps_of_weights(const float* steps, float scale, float* out) {
       simd::store(out + v, near);
       continue;
     }
-    const simd::i32 bits = simd::as_i32(simd::as_u32(near)),
-                    up = simd::round_to_i32(simd::select_greater(zero, step, simd::broadcast(-1.0f), simd::broadcast(1.0f)));
-    const auto moved = [&](simd::f32 places) { return simd::as_f32(simd::as_u32(bits + up * simd::round_to_i32(places))); };
-    simd::f32 high = simd::broadcast(4.0f);
-    for (const float half : {4.0f, 2.0f, 1.0f}) {
-      const simd::f32 lower = high - simd::broadcast(half);
-      high = simd::select_greater(step, scaled<F>(moved(lower), scale), high, lower);
+    const simd::i32 up = simd::round_to_i32(simd::select_greater(zero, step, simd::broadcast(-1.0f), simd::broadcast(1.0f)));
+    simd::i32 bits = simd::as_i32(simd::as_u32(near)) - up - up - up;
+    simd::f32 found = simd::as_f32(simd::as_u32(bits));
+    for (int place = -3; place < 3; ++place) {  // the next one up as long as this one does not reach the step
+      const simd::f32 here = simd::as_f32(simd::as_u32(bits));
+      bits = bits + up;
+      found = simd::select_greater(step, scaled<F>(here, scale), simd::as_f32(simd::as_u32(bits)), found);
     }
     // Neither above nor below 0: then the step is 0 itself.
-    const simd::f32 found = moved(high);
     simd::store(out + v, simd::select_greater(step, zero, found, simd::select_greater(zero, step, found, near)));
   }
   return true;
