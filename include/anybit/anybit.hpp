@@ -29,6 +29,7 @@
 #include <anybit/scheme/presets.hpp>
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/tensor/pack.hpp>
+#include <anybit/tensor/pack_nearest.hpp>
 #include <anybit/tensor/quantize.hpp>
 #include <anybit/tensor/requantize.hpp>
 #include <anybit/transform/awq.hpp>
