@@ -39,12 +39,16 @@ class Codes {
 template <AnyScheme S>
 ANYBIT_INLINE void read_scales(const PackedTensor<S>& t, Index first, Index n, float* out) {
   if constexpr (std::is_same_v<typename S::scale_store, ScaleF16>) {
-    const auto* p = reinterpret_cast<const std::uint16_t*>(t.bytes().scales().data()) + first;
+    const std::byte* p = t.bytes().scales().data() + 2 * first;  // at any address: viewed bytes may start anywhere
     // Whole vectors, as long as the section goes on.
     const Index readable = S::granularity::count(t.extents()) - first;
     Index i = 0;
-    for (; i < n && i + simd::width <= readable; i += simd::width) simd::store(out + i, simd::load_f16(p + i));
-    for (; i < n; ++i) out[i] = f16_to_f32(p[i]);
+    for (; i < n && i + simd::width <= readable; i += simd::width) simd::store(out + i, simd::load_f16(p + 2 * i));
+    for (; i < n; ++i) {
+      std::uint16_t half;
+      std::memcpy(&half, p + 2 * i, 2);
+      out[i] = f16_to_f32(half);
+    }
   } else {
     t.load_scales(first, {out, static_cast<std::size_t>(n)});
   }
