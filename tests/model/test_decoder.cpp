@@ -129,6 +129,40 @@ TEST_CASE("tokens one by one, in pieces or all at once give the same logits") {
   for (Index j = 0; j < 61; ++j) CHECK(std::abs((*again)(0, j) - (*whole)(74, j)) < 1e-4f);
 }
 
+TEST_CASE("a decoder with a quantized KV cache: close to floats, the same bits in any pieces") {
+  Decoder d = random_decoder(shape(61, 32, 48, 3, 4, 2, 8), true, 3);
+  for_each_linear(d, [](const std::string&, Linear& l) {  // packed: their products do not depend on how many tokens come at once
+    l = Linear(pack(quantize_nearest<Scheme<SInt<8>, PerGroup<16>, ScaleF32>>(l.dense()->view())));
+  });
+  const auto ids = some_ids(150, 61);
+  KvCache floats(d.config, 150);
+  const auto exact = forward(d, ids, floats);
+  REQUIRE(exact);
+  double before = 0;
+  for (const int bits : {8, 4, 2}) {
+    CAPTURE(bits);
+    KvCache cache(d.config, 150, {bits, 32, bits == 4});
+    const auto whole = forward(d, ids, cache);
+    REQUIRE(whole);
+    double difference = 0, size = 0;
+    for (Index i = 0; i < whole->extents().size(); ++i) {
+      difference += std::pow(static_cast<double>(whole->data()[i]) - static_cast<double>(exact->data()[i]), 2);
+      size += std::pow(static_cast<double>(exact->data()[i]), 2);
+    }
+    const double error = std::sqrt(difference / size);
+    CHECK(error > before);
+    if (bits == 8) CHECK(error < 0.02);
+    before = error;
+    cache.clear();
+    for (const Index piece : {40, 1, 33, 76}) {
+      const auto some =
+          forward(d, std::span(ids).subspan(static_cast<std::size_t>(cache.length()), static_cast<std::size_t>(piece)), cache);
+      REQUIRE(some);
+      CHECK(same_bits(*some, Matrix(whole->view().row_range(cache.length() - piece, cache.length()))));
+    }
+  }
+}
+
 TEST_CASE("the same bits for any number of threads") {
   const Decoder d = random_decoder(shape(301, 96, 164, 2, 6, 3, 16), false, 5);
   const auto ids = some_ids(300, 301);

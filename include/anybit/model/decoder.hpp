@@ -152,11 +152,11 @@ inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> i
   const DecoderConfig& c = d.config;
   const ExecutorRef executor = options.executor;
   const auto tokens = static_cast<Index>(ids.size());
-  const Index first = cache.length();
-  const RopeTable rope(c, first, tokens);
+  const RopeTable rope(c, cache.length(), tokens);
   Workspace workspace;
   Matrix x(tokens, c.dim), normed(tokens, c.dim), delta(tokens, c.dim);
-  Matrix q(tokens, c.query_width()), mixed(tokens, c.query_width()), gate(tokens, c.hidden), up(tokens, c.hidden);
+  Matrix q(tokens, c.query_width()), k(tokens, c.kv_width()), v(tokens, c.kv_width()), mixed(tokens, c.query_width());
+  Matrix gate(tokens, c.hidden), up(tokens, c.hidden);
   const auto capture = [&](Index block, Site site, const Matrix& input) {
     if (options.capture) options.capture(block, site, input.view());
   };
@@ -166,17 +166,17 @@ inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> i
 
   for (Index i = 0; i < c.blocks; ++i) {
     const Block& b = d.blocks[static_cast<std::size_t>(i)];
-    const MutableMatrix keys = cache.keys(i), values = cache.values(i);
-    const MutableMatrix new_keys = keys.row_range(first, first + tokens), new_values = values.row_range(first, first + tokens);
 
     rms_norm(x.view(), b.attn_norm, c.norm_epsilon, normed.view(), executor);
     capture(i, Site::attn_qkv, normed);
     b.q.apply(normed.view(), q.view(), executor, workspace);
-    b.k.apply(normed.view(), new_keys, executor, workspace);
-    b.v.apply(normed.view(), new_values, executor, workspace);
+    b.k.apply(normed.view(), k.view(), executor, workspace);
+    b.v.apply(normed.view(), v.view(), executor, workspace);
     rope.apply(q.view(), c.head_dim, executor);
-    rope.apply(new_keys, c.head_dim, executor);
-    attention(c, q.view(), keys, values, first, mixed.view(), executor);
+    rope.apply(k.view(), c.head_dim, executor);
+    cache.append(i, k.view(), v.view(), executor);
+    attention(c, q.view(), cache, i, mixed.view(), executor);
+    cache.settle(i, tokens);
     capture(i, Site::attn_output, mixed);
     b.o.apply(mixed.view(), delta.view(), executor, workspace);
     detail::add(delta.view(), x.view(), executor);

@@ -111,6 +111,9 @@ ANYBIT_INLINE float reduce_max(f32 v) {
   return m;
 }
 
+/// e^x with a relative error below 1e-7 where it is a normal number; 0 far below, infinity far above, NaN for NaN.
+ANYBIT_INLINE f32 exp(f32 x) { return xsimd::exp(x); }
+
 /// Exact for |v| <= 2^24.
 ANYBIT_INLINE f32 to_f32(i32 v) { return xsimd::to_float(v); }
 /// Nearest integer, ties to even, for |v| < 2^31.

@@ -1,0 +1,330 @@
+// The KV cache and attention from it, against attention written plainly over keys and values that were rounded plainly.
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/model/attention.hpp>
+#include <anybit/model/kv_cache.hpp>
+
+#include "support/catch.hpp"
+
+using namespace anybit;
+using namespace anybit::model;
+
+namespace {
+
+DecoderConfig shape(Index heads, Index kv_heads, Index head_dim) {
+  DecoderConfig c;
+  c.heads = heads, c.kv_heads = kv_heads, c.head_dim = c.rotary_dim = head_dim, c.blocks = 2;
+  return c;
+}
+
+Matrix random_matrix(unsigned seed, Index rows, Index cols) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal(0, 1);
+  Matrix m(rows, cols);
+  // Channels differ in size and lie off zero, as keys do.
+  for (Index r = 0; r < rows; ++r)
+    for (Index c = 0; c < cols; ++c) m(r, c) = normal(rng) * (c % 7 == 3 ? 4.0f : 1.0f) + static_cast<float>(c % 5) - 2;
+  return m;
+}
+
+struct Sequence {
+  DecoderConfig c;
+  Matrix q, k, v;
+  Sequence(DecoderConfig config, Index tokens)
+      : c(config),
+        q(random_matrix(1, tokens, c.query_width())),
+        k(random_matrix(2, tokens, c.kv_width())),
+        v(random_matrix(3, tokens, c.kv_width())) {}
+};
+
+/// Tokens from .. to - 1 into every layer, the attention of layer 1.
+Matrix run_piece(KvCache& cache, const Sequence& s, Index from, Index to, ExecutorRef executor = {}) {
+  Matrix out(to - from, s.c.query_width());
+  for (Index layer = 0; layer < 2; ++layer) {
+    Matrix k(s.k.view().row_range(from, to)), v(s.v.view().row_range(from, to));
+    cache.append(layer, k.view(), v.view(), executor);
+    attention(s.c, s.q.view().row_range(from, to), cache, layer, out.view(), executor);
+    cache.settle(layer, to - from);
+  }
+  cache.advance(to - from);
+  return out;
+}
+
+/// The same in pieces of the given lengths, repeated.
+Matrix run(KvCache& cache, const Sequence& s, const std::vector<Index>& pieces, ExecutorRef executor = {}) {
+  Matrix out(s.q.rows(), s.q.cols());
+  for (Index at = 0, i = 0; at < s.q.rows(); ++i) {
+    const Index end = std::min(at + pieces[static_cast<std::size_t>(i) % pieces.size()], s.q.rows());
+    const Matrix some = run_piece(cache, s, at, end, executor);
+    std::memcpy(out.data() + at * out.cols(), some.data(), static_cast<std::size_t>(some.extents().size()) * sizeof(float));
+    at = end;
+  }
+  return out;
+}
+
+float rounded_to_half(float x) { return f16_to_f32(f32_to_f16(x)); }
+
+/// What a group of values is after rounding to `bits`, step by step in float as documented.
+void round_group(const std::vector<double*>& group, int bits) {
+  std::vector<float> x;
+  for (const double* v : group) x.push_back(static_cast<float>(*v));
+  const float offset = rounded_to_half(*std::min_element(x.begin(), x.end())), top = static_cast<float>((1 << bits) - 1);
+  const float scale = rounded_to_half((*std::max_element(x.begin(), x.end()) - offset) / top);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    *group[i] = static_cast<double>(offset) +
+                static_cast<double>(scale) * static_cast<double>(std::clamp(std::nearbyint((x[i] - offset) / scale), 0.0f, top));
+}
+
+std::vector<std::vector<double>> doubles(const Matrix& m) {
+  std::vector<std::vector<double>> out;
+  for (Index r = 0; r < m.rows(); ++r) out.emplace_back(m.view().row(r).begin(), m.view().row(r).end());
+  return out;
+}
+
+void rotate_heads(std::vector<std::vector<double>>& m, std::size_t d) {
+  for (auto& row : m)
+    for (std::size_t head = 0; head < row.size(); head += d) {
+      std::vector<double> sums(d);
+      for (std::size_t i = 0; i < d; ++i)
+        for (std::size_t j = 0; j < d; ++j) sums[i] += (std::popcount(i & j) % 2 ? -1 : 1) * row[head + j];
+      for (std::size_t i = 0; i < d; ++i) row[head + i] = sums[i] / std::sqrt(static_cast<double>(d));
+    }
+}
+
+std::vector<std::vector<double>> naive_attention(const Sequence& s, const KvCacheConfig& kv) {
+  const auto tokens = static_cast<std::size_t>(s.q.rows()), d = static_cast<std::size_t>(s.c.head_dim),
+             width = static_cast<std::size_t>(s.c.kv_width()), group = static_cast<std::size_t>(s.c.heads / s.c.kv_heads);
+  auto q = doubles(s.q), k = doubles(s.k), v = doubles(s.v);
+  if (kv.hadamard) rotate_heads(q, d), rotate_heads(k, d), rotate_heads(v, d);
+  auto rounded_k = k, rounded_v = v;
+  for (std::size_t block = 0; kv.bits < 32 && block + 32 <= tokens; block += 32) {
+    for (std::size_t j = 0; j < width; ++j) {
+      std::vector<double*> keys;
+      for (std::size_t p = block; p < block + 32; ++p) keys.push_back(&rounded_k[p][j]);
+      round_group(keys, kv.bits);
+    }
+    for (std::size_t p = block; p < block + 32; ++p)
+      for (std::size_t head = 0; head < width; head += d)
+        for (std::size_t j = 0; j < d; j += 32) {
+          std::vector<double*> values;
+          for (std::size_t i = j; i < std::min(j + 32, d); ++i) values.push_back(&rounded_v[p][head + i]);
+          round_group(values, kv.bits);
+        }
+  }
+  std::vector<std::vector<double>> out(tokens, std::vector<double>(q[0].size()));
+  for (std::size_t p = 0; p < tokens; ++p) {
+    const std::size_t seen_as_floats = p / 32 * 32, residual = static_cast<std::size_t>(kv.residual);
+    const std::size_t floats_from = kv.bits == 32 || seen_as_floats < residual ? 0 : seen_as_floats - residual;
+    for (std::size_t h = 0; h < static_cast<std::size_t>(s.c.heads); ++h) {
+      const std::size_t shared = h / group * d;
+      std::vector<double> weight;
+      double top = -1e300, sum = 0;
+      for (std::size_t t = 0; t <= p; ++t) {
+        double score = 0;
+        for (std::size_t j = 0; j < d; ++j) score += q[p][h * d + j] * (t < floats_from ? rounded_k : k)[t][shared + j];
+        weight.push_back(score / std::sqrt(static_cast<double>(d)));
+        top = std::max(top, weight.back());
+      }
+      for (double& w : weight) sum += w = std::exp(w - top);
+      for (std::size_t t = 0; t <= p; ++t)
+        for (std::size_t j = 0; j < d; ++j)
+          out[p][h * d + j] += weight[t] / sum * (t < floats_from ? rounded_v : v)[t][shared + j];
+    }
+  }
+  if (kv.hadamard) rotate_heads(out, d);
+  return out;
+}
+
+double worst_difference(const Matrix& is, const std::vector<std::vector<double>>& should) {
+  double worst = 0;
+  for (Index r = 0; r < is.rows(); ++r)
+    for (Index c = 0; c < is.cols(); ++c)
+      worst = std::max(
+          worst, std::abs(static_cast<double>(is(r, c)) - should[static_cast<std::size_t>(r)][static_cast<std::size_t>(c)]));
+  return worst;
+}
+
+double relative_error(const Matrix& a, const Matrix& b) {
+  double error = 0, size = 0;
+  for (Index i = 0; i < a.extents().size(); ++i) {
+    const double x = static_cast<double>(a.data()[i]), y = static_cast<double>(b.data()[i]);
+    error += (x - y) * (x - y), size += y * y;
+  }
+  return std::sqrt(error / size);
+}
+
+bool same_bits(const Matrix& a, const Matrix& b) {
+  return a.extents() == b.extents() &&
+         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.extents().size()) * sizeof(float)) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("attention from floats and from codes agrees with a naive one, in any pieces") {
+  struct Case {
+    Index heads, kv_heads, head_dim, tokens;
+  };
+  for (const auto& [heads, kv_heads, head_dim, tokens] : {Case{6, 2, 64, 150}, Case{3, 3, 10, 97}, Case{4, 1, 34, 129},
+                                                          Case{2, 2, 2, 64}, Case{3, 1, 16, 300}, Case{1, 1, 128, 70}})
+    for (const int bits : {32, 8, 4, 3, 2})
+      for (const Index residual : {0, 32, 96})
+        for (const bool rotated : {false, true}) {
+          if (rotated && !std::has_single_bit(static_cast<std::size_t>(head_dim))) continue;
+          CAPTURE(heads, kv_heads, head_dim, tokens, bits, residual, rotated);
+          const Sequence s(shape(heads, kv_heads, head_dim), tokens);
+          const KvCacheConfig kv{bits, residual, rotated};
+          REQUIRE(check(kv, s.c));
+          KvCache cache(s.c, tokens, kv);
+          const Matrix whole = run(cache, s, {tokens});
+          CHECK(cache.length() == tokens);
+          // Rotated in float, a value in the middle between two codes may go the other way.
+          const double rounding = bits < 32 && rotated ? 0.02 : 0;
+          CHECK(worst_difference(whole, naive_attention(s, kv)) < 5e-5 * (1 + std::sqrt(head_dim)) + rounding);
+          for (const std::vector<Index>& pieces : {std::vector<Index>{1}, {33, 1, 7}, {32}, {64, 5}, {31, 66}, {tokens - 1, 1}}) {
+            CAPTURE(pieces);
+            KvCache again(s.c, tokens + 40, kv);
+            CHECK(same_bits(run(again, s, pieces), whole));
+          }
+        }
+}
+
+TEST_CASE("more bits are closer to floats") {
+  const Sequence s(shape(6, 2, 64), 400);
+  KvCache floats(s.c, 400);
+  const Matrix exact = run(floats, s, {400});
+  double before = 0.008;
+  for (const int bits : {8, 4, 3, 2}) {
+    CAPTURE(bits);
+    KvCache cache(s.c, 400, {bits, 32, false});
+    const double error = relative_error(run(cache, s, {400}), exact);
+    if (bits == 8)
+      CHECK(error < before);
+    else
+      CHECK(error > before);
+    CHECK(error < 0.5);
+    before = error;
+  }
+}
+
+TEST_CASE("the same bits for any number of threads, prompt and single tokens") {
+  for (const KvCacheConfig& kv : {KvCacheConfig{}, KvCacheConfig{4, 32, true}, KvCacheConfig{3, 0, false}}) {
+    const Sequence s(shape(9, 3, 16), 330);
+    KvCache cache(s.c, 330, kv);
+    const Matrix serial = run(cache, s, {320, 1});
+    for (const Index threads : {2, 3, 8}) {
+      CAPTURE(kv.bits, threads);
+      ThreadPool pool(threads);
+      cache.clear();
+      CHECK(same_bits(run(cache, s, {320, 1}, pool), serial));
+    }
+  }
+}
+
+TEST_CASE("a cache goes back to any length and on from there") {
+  const Index tokens = 230;
+  const Sequence s(shape(4, 2, 32), tokens);
+  for (const KvCacheConfig& kv :
+       {KvCacheConfig{}, KvCacheConfig{8, 64, false}, KvCacheConfig{4, 32, true}, KvCacheConfig{8, 0, true}}) {
+    KvCache fresh(s.c, tokens, kv);
+    const Matrix whole = run(fresh, s, {tokens});
+    for (Index length = 0; length <= tokens; length += 3) {
+      CAPTURE(kv.bits, kv.residual, length);
+      KvCache cache(s.c, tokens, kv);
+      run(cache, s, {tokens});
+      cache.truncate(length);
+      CHECK(cache.length() == length);
+      if (length == tokens) continue;
+      Matrix rest = run_piece(cache, s, length, std::min(length + 5, tokens));
+      Matrix expected(whole.view().row_range(length, length + rest.rows()));
+      // What was still there as floats when the cache went back is exact; what came back from codes is off by their rounding.
+      const bool exact = kv.bits == 32 || length == 0 || length / 32 - kv.residual / 32 >= (tokens - 1) / 32 - kv.residual / 32;
+      if (exact)
+        CHECK(same_bits(rest, expected));
+      else
+        CHECK(relative_error(rest, expected) < (kv.bits == 8 ? 0.02 : 0.2));
+      if (cache.length() == tokens) continue;
+      rest = run_piece(cache, s, cache.length(), tokens);
+      CHECK(relative_error(rest, Matrix(whole.view().row_range(tokens - rest.rows(), tokens))) < (kv.bits == 8 ? 0.02 : 0.2));
+    }
+  }
+}
+
+TEST_CASE("going back and forth many times loses no more than the codes do") {
+  const Sequence s(shape(4, 2, 32), 200);
+  for (const Index residual : {0, 32}) {
+    KvCache cache(s.c, 200, {8, residual, false});
+    const Matrix whole = run(cache, s, {200});
+    std::mt19937 rng(5);
+    Matrix last;
+    for (int i = 0; i < 60; ++i) {
+      cache.truncate(static_cast<Index>(rng() % 199));
+      while (cache.length() < 200)
+        last = run_piece(cache, s, cache.length(), std::min<Index>(cache.length() + 1 + static_cast<Index>(rng() % 90), 200));
+    }
+    CHECK(relative_error(last, Matrix(whole.view().row_range(200 - last.rows(), 200))) < 0.02);
+  }
+}
+
+TEST_CASE("sizes are what the layout says") {
+  const DecoderConfig c = shape(9, 3, 64);
+  // Of 32 positions x 64 channels: codes, and 16 + 16 bits for each 32 values.
+  CHECK(KvCache(c, 512, {8, 32, false}).bits_per_value() == 9.0);
+  CHECK(KvCache(c, 512, {4, 32, true}).bits_per_value() == 5.0);
+  CHECK(KvCache(c, 512, {3, 32, false}).bits_per_value() == 4.0);
+  CHECK(KvCache(c, 512, {2, 32, false}).bits_per_value() == 3.0);
+  CHECK(KvCache(c, 512).bits_per_value() == 32.0);
+  const Index floats = KvCache(c, 4096).bytes();
+  CHECK(floats == Index{2} * 4096 * 3 * 2 * 64 * 4);
+  // 2 blocks of floats and 126 of codes.
+  CHECK(KvCache(c, 4096, {4, 32, false}).bytes() < floats * 5 / 32 * 126 / 128 + floats / 64 + 128);
+}
+
+TEST_CASE("values that are not finite spoil the sums that they are in and no others") {
+  Sequence s(shape(2, 2, 32), 130);
+  s.v(3, 40) = std::numeric_limits<float>::quiet_NaN();  // the second head's group
+  s.k(5, 7) = std::numeric_limits<float>::infinity();    // the first head's
+  KvCache cache(s.c, 130, {4, 0, false});
+  const Matrix out = run(cache, s, {130});
+  CHECK(std::isnan(out(129, 0)));
+  CHECK(std::isnan(out(129, 40)));
+  Sequence clean(shape(2, 2, 32), 130);
+  clean.v(3, 40) = 1e30f;  // beyond binary16: not silently cut off
+  KvCache other(clean.c, 130, {4, 0, false});
+  CHECK(!std::isfinite(run(other, clean, {130})(129, 40)));
+}
+
+TEST_CASE("what a KV cache cannot be is an error that says what to do") {
+  const DecoderConfig c = shape(6, 2, 48);
+  const auto message = [&](KvCacheConfig kv) {
+    const auto status = check(kv, c);
+    return status ? std::string() : status.error().message;
+  };
+  CHECK(message({}).empty());
+  CHECK(message({5, 32, false}) == "KV cache: 5 bits are not offered: choose 8, 4, 3 or 2, or 32 for floats");
+  CHECK(message({0, 32, false}).find("0 bits") != std::string::npos);
+  CHECK(message({4, 33, false}).find("a residual of 33 positions: it must be a multiple of 32") != std::string::npos);
+  CHECK(message({4, -32, false}).find("residual of -32") != std::string::npos);
+  CHECK(message({4, 32, true}).find("heads of length 48 have no Hadamard rotation") != std::string::npos);
+}
+
+TEST_CASE("the Hadamard transform is the matrix and its own inverse") {
+  for (std::size_t n = 1; n <= 256; n *= 2) {
+    CAPTURE(n);
+    std::vector<float> v(n);
+    for (std::size_t i = 0; i < n; ++i) v[i] = static_cast<float>(i * i % 13) - 5;
+    std::vector<std::vector<double>> truth{std::vector<double>(v.begin(), v.end())};
+    std::vector<float> twice = v;
+    rotate_heads(truth, n);
+    hadamard(twice);
+    for (std::size_t i = 0; i < n; ++i) CHECK(std::abs(static_cast<double>(twice[i]) - truth[0][i]) < 1e-4);
+    hadamard(twice);
+    for (std::size_t i = 0; i < n; ++i) CHECK(std::abs(twice[i] - v[i]) < 1e-4f);
+  }
+}
