@@ -117,6 +117,38 @@ TEST_CASE("smoothing leaves o and down alone") {
   }
 }
 
+TEST_CASE("the output head runs as the other linears do, and may have a recipe of its own") {
+  using Coarse = Scheme<SInt<4>, PerGroup<16>, ScaleF16>;
+  for (const bool own_head : {false, true}) {
+    const Decoder d = random_decoder(2, own_head);
+    const ModelStats stats = calibrated(d, Needs::none);
+    const ModelRecipe recipe = model_recipe("w8a8", Nearest<presets::Int8PerRow>{}, Compute::int8_per_token);
+    Decoder q = quantize_model(d, stats, recipe, pack_embedding(d).value()).value().decoder;
+    CHECK(q.head.has_value() == own_head);
+    CHECK(q.output_head().compute() == Compute::int8_per_token);
+    QuantizeModelOptions options;
+    options.head_compute = Compute::f32;
+    CHECK(quantize_model(d, stats, recipe, pack_embedding(d).value(), options).value().decoder.output_head().compute() ==
+          Compute::f32);
+
+    const ModelRecipe coarse = model_recipe("int4", Nearest<Coarse>{});
+    q = quantize_model(d, stats, recipe, pack_embedding(d, coarse).value()).value().decoder;
+    REQUIRE(q.head);
+    CHECK(q.head->packed()->scheme_name() == Coarse::name.view());
+    CHECK(q.head->compute() == Compute::int8_per_token);
+    CHECK(q.token_embedding.packed()->scheme_name() == EmbeddingScheme::name.view());
+    CHECK(check(q).ok());
+    const Matrix w = dequantize(pack(quantize_nearest<Coarse>(d.output_head().dense()->view())));
+    std::vector<float> row(static_cast<std::size_t>(w.cols()));
+    q.head->read_row(3, row);
+    CHECK(std::equal(row.begin(), row.end(), w.view().row(3).begin()));
+  }
+  const Decoder d = random_decoder(2);
+  const auto calibrated_head = pack_embedding(d, model_recipe("my-gptq", Gptq<SInt<4>>{}));
+  REQUIRE_FALSE(calibrated_head.ok());
+  CHECK(calibrated_head.error().message.find("recipe my-gptq, which learns from calibration") != std::string::npos);
+}
+
 TEST_CASE("the quantized model is the same for any number of threads") {
   const Decoder d = random_decoder(2, true);
   const ModelStats stats = calibrated(d, Needs::hessian);

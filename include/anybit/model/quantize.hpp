@@ -1,6 +1,7 @@
 #pragma once
 // Quantizes a whole decoder by one recipe: every linear of its blocks, the scaling of inputs folded into the norms and
-// linears before them. The embedding (and the head, tied or not) goes to 8 bits, whatever the recipe.
+// linears before them. The embedding goes to 8 bits, whatever the recipe, and so does the head unless it gets a recipe of its
+// own.
 
 #include <algorithm>
 #include <array>
@@ -103,16 +104,19 @@ struct QuantizedModel {
 
 struct QuantizeModelOptions {
   bool strict = false;
+  /// How activations enter the output head; empty: as the recipe says for the other linears.
+  std::optional<Compute> head_compute{};
   ExecutorRef executor{};
   /// Told after each group of siblings, from any thread, one at a time.
   std::function<void(Index done, Index total)> progress{};
 };
 
-/// The embedding, and a head of its own, as every quantized model stores them: recipes share them.
+/// The embedding, and the head where it is not the same tensor, as every quantized model stores them: recipes share them.
 struct PackedEmbedding {
   AnyPacked embedding;
   std::optional<AnyPacked> head;
 };
+/// Both in 8 bits.
 inline Result<PackedEmbedding> pack_embedding(const Decoder& d) {
   const auto packed = [](const Linear& linear) -> Result<AnyPacked> {
     ANYBIT_CHECK(linear.dense() != nullptr, "pack_embedding: it is packed already");
@@ -125,6 +129,18 @@ inline Result<PackedEmbedding> pack_embedding(const Decoder& d) {
     ANYBIT_TRY(out.head, packed(*d.head));
   }
   return out;
+}
+
+/// The embedding in 8 bits, the head by a recipe of its own, also where the two were tied. The recipe may need no statistics.
+inline Result<PackedEmbedding> pack_embedding(const Decoder& d, const ModelRecipe& head) {
+  ANYBIT_TRY(const auto q, Nearest<EmbeddingScheme>{}.quantize(d.token_embedding.dense()->view()));
+  if (head.needs != Needs::none)
+    return {ErrorCode::unsupported, "the output head cannot take recipe " + head.name +
+                                        ", which learns from calibration: give one that rounds to nearest"};
+  const ConstMatrix weights[] = {d.output_head().dense()->view()};
+  auto done = head.quantize(Upstream::nothing, weights, Stats(d.config.dim, Needs::none), {});
+  if (!done) return in_context(done.error(), "output head, recipe " + head.name);
+  return PackedEmbedding{AnyPacked(pack(q.matrix)), std::move(done->packed.front())};
 }
 
 namespace detail {
@@ -187,8 +203,10 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
   ANYBIT_CHECK(stats.blocks() == source.config.blocks, "quantize_model: statistics of another model");
   QuantizedModel out;
   out.decoder = source;
-  out.decoder.token_embedding = Linear(embedding.embedding, Compute::f32);
-  if (source.head) out.decoder.head = Linear(*embedding.head, Compute::f32);
+  ANYBIT_CHECK(embedding.head || !source.head, "quantize_model: the model has a head of its own, the packed embedding none");
+  const Compute head_compute = options.head_compute.value_or(recipe.compute);
+  out.decoder.token_embedding = Linear(embedding.embedding, embedding.head ? Compute::f32 : head_compute);
+  if (embedding.head) out.decoder.head = Linear(*embedding.head, head_compute);
 
   std::vector<SiblingGroup> groups = sibling_groups(out.decoder);
   const Index halves = static_cast<Index>(groups.size()) / 2;
