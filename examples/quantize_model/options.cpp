@@ -34,6 +34,10 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_flag("--quick", o.quick, "Fewer tokens, the same recipes");
   app.add_flag("--int8-activations", o.int8_activations,
                "Run every recipe with activations rounded to 8 bits, one scale a token: faster, a little less exact");
+  app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
+      ->type_name("NAME");
+  app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 8, 4, 3 or 2; default: floats")->type_name("N");
+  app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
   app.add_option("--save", o.save, "Write the quantized model here; with several recipes a folder, one NAME.safetensors each")
       ->type_name("OUT");
   app.add_option("--json", o.json, "Write the report here")->type_name("FILE");
@@ -61,6 +65,10 @@ Parsed parse(int argc, const char* const* argv) {
     return wrong("--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64");
   if (o.threads < 0 || o.threads > 1024)
     return wrong("--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
+  anybit::model::DecoderConfig any_model;
+  any_model.head_dim = 1;
+  if (const auto possible = check(o.kv, any_model); !possible) return wrong("--kv-bits: " + possible.error().message);
+  if (o.kv.hadamard && !o.kv.quantized()) return wrong("--kv-hadamard is for a quantized cache: give --kv-bits too");
   if (!o.out.empty()) {
     if (o.json.empty()) o.json = o.out + "/report.json";
     if (o.svg.empty()) o.svg = o.out + "/report.svg";

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <anybit/core/types.hpp>
+#include <anybit/model/kv_cache.hpp>
 
 namespace tool {
 
@@ -15,7 +16,9 @@ struct Options {
   std::string calibrate, evaluate;                          ///< empty: the project's documentation
   std::optional<anybit::Index> tokens, calibration_tokens;  ///< as asked for
   anybit::Index threads = 0;                                ///< 0: as many as the machine runs at once
+  anybit::model::KvCacheConfig kv{};                        ///< of every recipe; the reference has floats
   bool strict = false, quick = false, list = false, verbose = false, int8_activations = false;
+  std::string head;  ///< recipe of the output head; empty: 8 bits in groups of 32
   std::string save, json, svg, out;
 
   anybit::Index tokens_wanted() const { return tokens.value_or(quick ? 1024 : 2048); }

@@ -75,10 +75,19 @@ int run(RecipeBook book, const Options& options) {
   if (options.int8_activations) book.round_activations();
   auto recipes = chosen(book, options.recipes);
   if (!recipes) return fail(usage, recipes.error());
+  const ModelRecipe* head = nullptr;
+  if (!options.head.empty()) {
+    auto found = book.find(options.head);
+    if (!found) return fail(usage, found.error());
+    head = *found;
+    if (head->needs != Needs::none)
+      return fail(usage,
+                  {ErrorCode::invalid_argument, "--head " + head->name + " learns from calibration; give a nearest recipe"});
+  }
   if (auto writable = check_outputs(options, *recipes); !writable) return fail(cannot_write, writable.error());
 
   Progress progress;
-  auto prepared = Workbench::prepare(options, *recipes, progress);
+  auto prepared = Workbench::prepare(options, *recipes, head, progress);
   if (!prepared) {
     progress.clear();
     return fail(bad_input, prepared.error());
@@ -94,6 +103,12 @@ int run(RecipeBook book, const Options& options) {
   auto reference = bench.reference_row();
   if (!reference) return fail(internal, reference.error());
   report.rows.push_back(*std::move(reference));
+
+  if (options.kv.quantized()) {
+    auto row = bench.cache_row();
+    if (!row) return fail(internal, row.error());
+    report.rows.push_back(*std::move(row));
+  }
 
   bool failed = false;
   for (const ModelRecipe* recipe : *recipes) {

@@ -36,7 +36,7 @@ Index window_length(const model::DecoderConfig& c, Index tokens) {
 Index Workbench::machine_threads() { return std::max<Index>(1, static_cast<Index>(std::thread::hardware_concurrency())); }
 
 Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, const std::vector<const ModelRecipe*>& recipes,
-                                                      Progress& progress) {
+                                                      const ModelRecipe* head, Progress& progress) {
   std::unique_ptr<Workbench> bench(new Workbench(options, progress));
   bench->count_work(recipes);
   progress.begin("loading " + options.model, 300, bench->work_);
@@ -48,6 +48,7 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
         return Error{ErrorCode::unsupported,
                      options.model + ": holds a model that is quantized already; give the file that it was made from"};
   ANYBIT_TRY(model::Model loaded, model::load_model(options.model, load));
+  ANYBIT_TRY_STATUS(check(options.kv, loaded.decoder.config));
   bench->model_ = std::make_unique<model::Model>(std::move(loaded));
   progress.end();
 
@@ -57,6 +58,7 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
   for (const ModelRecipe* r : recipes) needs = needs | r->needs;
   ANYBIT_TRY_STATUS(bench->calibrate(calibration, needs));
   ANYBIT_TRY_STATUS(bench->run_reference());
+  ANYBIT_TRY_STATUS(bench->pack_embedding(head));
   if (options.quick) bench->speed_ = {64, 8, 2};
   return bench;
 }
@@ -65,6 +67,7 @@ void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
   const double evaluation = static_cast<double>(options_.tokens_wanted()),
                calibration = static_cast<double>(options_.calibration_tokens_wanted());
   work_ = 300 + 2 * calibration + evaluation + 700;
+  if (options_.kv.quantized()) work_ += evaluation + 1000;
   for (const ModelRecipe* r : recipes) work_ += evaluation + 1000 + quantization_share(*r);
 }
 
@@ -142,8 +145,14 @@ Status Workbench::run_reference() {
           ErrorCode::not_finite,
           options_.model + ": the float model's predictions are not finite; the file is damaged or of another architecture"};
   progress_.end();
+  return Ok{};
+}
+
+Status Workbench::pack_embedding(const ModelRecipe* head) {
+  const model::Decoder& d = model_->decoder;
   progress_.begin("quantizing the embedding", 700, work_);
-  ANYBIT_TRY(embedding_, model::pack_embedding(d));
+  ANYBIT_TRY(embedding_, head ? model::pack_embedding(d, *head) : model::pack_embedding(d));
+  if (head) head_ = head->name + " (" + head->scheme + ")";
   RelativeError e;
   std::vector<float> row(static_cast<std::size_t>(d.config.dim));
   for (Index r = 0; r < d.config.vocabulary; ++r) {
@@ -184,6 +193,35 @@ Result<evaluate::ReportRow> Workbench::reference_row() {
   ANYBIT_TRY(const evaluate::Speed speed, evaluate::measure_speed(model_->decoder, executor_, speed_));
   row.prompt_tokens_per_s = speed.prompt_tokens_per_s;
   row.decode_tokens_per_s = speed.decode_tokens_per_s;
+  return row;
+}
+
+/// How far `d`, with the KV cache that was asked for, is from the reference, and how fast it is.
+Status Workbench::compare(const model::Decoder& d, evaluate::ReportRow& row) {
+  const auto update = [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); };
+  ANYBIT_TRY(const auto tokens, evaluate::compare(reference_, d, windows_, executor_, update, options_.kv));
+  const evaluate::KlStatistics statistics = evaluate::kl_statistics(tokens);
+  row.perplexity = statistics.perplexity;
+  row.perplexity_ratio = statistics.perplexity_ratio.value;
+  row.kl_mean = statistics.kl.value;
+  row.kl_plus_minus = statistics.kl.plus_minus;
+  row.same_top_percent = statistics.same_top_percent.value;
+  if (options_.verbose) row.remarks.push_back("KL statistics\n" + evaluate::to_text(statistics));
+  evaluate::SpeedOptions speed_options = speed_;
+  speed_options.kv = options_.kv;
+  ANYBIT_TRY(const evaluate::Speed speed, evaluate::measure_speed(d, executor_, speed_options));
+  row.prompt_tokens_per_s = speed.prompt_tokens_per_s;
+  row.decode_tokens_per_s = speed.decode_tokens_per_s;
+  return Ok{};
+}
+
+Result<evaluate::ReportRow> Workbench::cache_row() {
+  evaluate::ReportRow row;
+  row.recipe = "reference, kv" + std::to_string(options_.kv.bits) + (options_.kv.hadamard ? " rotated" : "");
+  measure_size(model_->decoder, row);
+  progress_.begin(row.recipe + ": evaluating", static_cast<double>(evaluation_tokens()) + 1000, work_);
+  ANYBIT_TRY_STATUS(compare(model_->decoder, row));
+  progress_.end();
   return row;
 }
 
@@ -228,17 +266,7 @@ Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std:
   if (row.layer_error_worst_name.ends_with(".weight"))
     row.layer_error_worst_name.resize(row.layer_error_worst_name.size() - std::string_view(".weight").size());
 
-  ANYBIT_TRY(const auto tokens, evaluate::compare(reference_, quantized->decoder, windows_, executor_, update));
-  const evaluate::KlStatistics statistics = evaluate::kl_statistics(tokens);
-  row.perplexity = statistics.perplexity;
-  row.perplexity_ratio = statistics.perplexity_ratio.value;
-  row.kl_mean = statistics.kl.value;
-  row.kl_plus_minus = statistics.kl.plus_minus;
-  row.same_top_percent = statistics.same_top_percent.value;
-  if (options_.verbose) row.remarks.push_back("KL statistics\n" + evaluate::to_text(statistics));
-  ANYBIT_TRY(const evaluate::Speed speed, evaluate::measure_speed(quantized->decoder, executor_, speed_));
-  row.prompt_tokens_per_s = speed.prompt_tokens_per_s;
-  row.decode_tokens_per_s = speed.decode_tokens_per_s;
+  ANYBIT_TRY_STATUS(compare(quantized->decoder, row));
   if (!save.empty()) {
     const Uninterrupted guard;
     const model::Model saved{model_->name, quantized->decoder, model_->tokenizer};
@@ -254,8 +282,12 @@ std::vector<std::string> Workbench::notes() const {
   char embedding[160];
   std::snprintf(embedding, sizeof embedding,
                 "Embedding%s of every quantized row: 8 bits in groups of 32 (8.5 bits; weight error %.2e).",
-                model_->decoder.head ? " and output head" : " and the head tied to it", embedding_error_);
-  notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included. " + std::string(embedding));
+                !head_.empty()         ? ""
+                : model_->decoder.head ? " and output head"
+                                       : " and the head tied to it",
+                embedding_error_);
+  notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included. " + std::string(embedding) +
+                  (head_.empty() ? "" : " Output head: " + head_ + "."));
   notes.push_back("layer err: ||(W - Q) X|| / ||W X|| on inputs from the evaluation text, mean over layers, and the worst.");
   notes.push_back("perplexity, KL (nats), same top: " + std::to_string(scored) + " predictions, the second halves of " +
                   std::to_string(windows_.count()) + " windows of " + std::to_string(windows_.length) +
@@ -263,6 +295,19 @@ std::vector<std::string> Workbench::notes() const {
   notes.push_back("t/s: " + std::to_string(speed_.prompt_tokens) + "-token random prompt; " +
                   std::to_string(speed_.decode_tokens) + " random tokens one by one; median of " +
                   std::to_string(speed_.repetitions) + " (llama-bench uses 512, 128, mean of 5).");
+  if (const auto& kv = options_.kv; kv.quantized()) {
+    const auto& c = model_->decoder.config;
+    const model::KvCache cache(c, windows_.length, kv), floats(c, windows_.length);
+    char text[320];
+    std::snprintf(text, sizeof text,
+                  "KV cache of every row but the reference: %d bits, %.3g a value with scales and offsets, the last %lld to %lld "
+                  "positions as floats%s; %.2f MB for %lld positions (floats: %.2f MB).",
+                  kv.bits, cache.bits_per_value(), static_cast<long long>(kv.residual + 1),
+                  static_cast<long long>(kv.residual + model::kv_block), kv.hadamard ? ", rotated" : "",
+                  static_cast<double>(cache.bytes()) * 1e-6, static_cast<long long>(windows_.length),
+                  static_cast<double>(floats.bytes()) * 1e-6);
+    notes.emplace_back(text);
+  }
   return notes;
 }
 

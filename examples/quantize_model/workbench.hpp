@@ -18,12 +18,15 @@ namespace tool {
 
 class Workbench {
  public:
-  /// Loads the model, checks the texts, calibrates and runs the float model. `needs` is the union over the recipes.
+  /// Loads the model, checks the texts, calibrates and runs the float model. ``head` is the recipe of the output head, null for
+  /// the usual.
   static anybit::Result<std::unique_ptr<Workbench>> prepare(const Options& options,
                                                             const std::vector<const anybit::model::ModelRecipe*>& recipes,
-                                                            Progress& progress);
+                                                            const anybit::model::ModelRecipe* head, Progress& progress);
 
   anybit::Result<anybit::evaluate::ReportRow> reference_row();
+  /// The float model with the quantized KV cache that was asked for.
+  anybit::Result<anybit::evaluate::ReportRow> cache_row();
   /// Quantizes, evaluates, and writes the model to `save` unless that is empty.
   anybit::Result<anybit::evaluate::ReportRow> row(const anybit::model::ModelRecipe& recipe, const std::string& save);
 
@@ -49,6 +52,8 @@ class Workbench {
                                                                 anybit::Index wanted, bool asked_for, const char* option);
   anybit::Status calibrate(const std::vector<anybit::model::TokenId>& tokens, anybit::Needs needs);
   anybit::Status run_reference();
+  anybit::Status pack_embedding(const anybit::model::ModelRecipe* head);
+  anybit::Status compare(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row);
   void measure_size(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row) const;
   void count_work(const std::vector<const anybit::model::ModelRecipe*>& recipes);
 
@@ -63,7 +68,8 @@ class Workbench {
   anybit::model::PackedEmbedding embedding_;
   anybit::evaluate::SpeedOptions speed_;
   double embedding_error_ = 0;
-  double work_ = 1;  ///< all shares of the progress
+  std::string head_;  ///< what a head of its own recipe is, for the notes
+  double work_ = 1;   ///< all shares of the progress
   std::vector<std::string> remarks_;
 };
 

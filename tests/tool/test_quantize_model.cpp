@@ -117,6 +117,25 @@ TEST_CASE("every recipe of the table runs, and two runs differ in times alone") 
   CHECK(kl("nearest-sf8-g128") < kl("published-superfloat8"));
 }
 
+TEST_CASE("with a quantized KV cache the report has a row for what the cache alone costs") {
+  const Run run;
+  double kl[2];
+  for (const int i : {0, 1}) {
+    const Outcome o = run.tool(run.model() + " --calibrate " + run.path("text.txt") + " --evaluate " + run.path("text.txt") +
+                               " --tokens 512 --calibration-tokens 64 --recipe nearest-int8-g128 --json " + run.path("r.json") +
+                               (i ? " --kv-bits 2" : " --kv-bits 8"));
+    INFO(o.err);
+    REQUIRE(o.exit_code == 0);
+    CHECK(contains(o.out, i ? "KV cache of every row but the reference: 2 bits, 3 a value" : "8 bits, 9 a value"));
+    const auto rows = nlohmann::json::parse(content(run.path("r.json"))).at("rows");
+    REQUIRE(rows.size() == 3);
+    CHECK(rows[1].at("recipe") == (i ? "reference, kv2" : "reference, kv8"));
+    kl[i] = rows[1].at("kl_mean").get<double>();
+  }
+  CHECK(kl[0] > 0);
+  CHECK(kl[0] < kl[1]);
+}
+
 TEST_CASE("with int8 activations a recipe is a little less exact, and the report says so") {
   const Run run;
   double kl[2];
@@ -179,6 +198,10 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
       {run.model() + " --tokens 0", 2, "at least 64"},
       {run.model() + " --tokens -5", 2, "at least 64"},
       {run.model() + " --threads 100000", 2, "--threads"},
+      {run.model() + " --kv-bits 5", 2, "choose 8, 4, 3 or 2"},
+      {run.model() + " --kv-hadamard", 2, "give --kv-bits too"},
+      {run.model() + " --head gptq-int4-g128", 2, "learns from calibration"},
+      {run.model() + " --kv-bits 4 --kv-hadamard", 3, "heads of length 24 have no Hadamard rotation"},
       {run.path("absent.gguf"), 3, "absent.gguf"},
       {run.path("noise.gguf"), 3, "noise.gguf"},
       {run.path("text.txt"), 3, "text.txt"},

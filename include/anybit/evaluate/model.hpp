@@ -60,12 +60,13 @@ inline Result<ReferenceLogits> reference_logits(const model::Decoder& d, const W
   return reference;
 }
 
-/// A model against the remembered reference, position by position.
+/// A model, with a cache of the kind `kv`, against the remembered reference, position by position.
 inline Result<std::vector<TokenComparison>> compare(const ReferenceLogits& reference, const model::Decoder& d,
-                                                    const Windows& windows, ExecutorRef executor,
-                                                    const OnProgress& progress = {}) {
+                                                    const Windows& windows, ExecutorRef executor, const OnProgress& progress = {},
+                                                    const model::KvCacheConfig& kv = {}) {
+  ANYBIT_TRY_STATUS(check(kv, d.config));
   std::vector<TokenComparison> tokens(static_cast<std::size_t>(windows.scored()));
-  model::KvCache cache(d.config, windows.length);
+  model::KvCache cache(d.config, windows.length, kv);
   for (Index i = 0; i < windows.count(); ++i) {
     cache.clear();
     model::ForwardOptions options;
@@ -112,6 +113,7 @@ inline std::vector<double> layer_errors(const model::Decoder& source, const mode
 
 struct SpeedOptions {
   Index prompt_tokens = 128, decode_tokens = 16, repetitions = 3;
+  model::KvCacheConfig kv{};
 };
 struct Speed {
   double prompt_tokens_per_s = 0, decode_tokens_per_s = 0;
@@ -120,10 +122,11 @@ struct Speed {
 /// As llama-bench measures it, with smaller sizes: a prompt of random tokens in one pass of which only the last logits are
 /// made, and single random tokens decoded from an empty context. The median of the repetitions, after one to warm up.
 inline Result<Speed> measure_speed(const model::Decoder& d, ExecutorRef executor, const SpeedOptions& options = {}) {
+  ANYBIT_TRY_STATUS(check(options.kv, d.config));
   std::mt19937 random(1);
   std::vector<model::TokenId> ids(static_cast<std::size_t>(std::max(options.prompt_tokens, options.decode_tokens)));
   for (auto& id : ids) id = static_cast<model::TokenId>(random() % static_cast<unsigned long>(d.config.vocabulary));
-  model::KvCache cache(d.config, static_cast<Index>(ids.size()));
+  model::KvCache cache(d.config, static_cast<Index>(ids.size()), options.kv);
   model::ForwardOptions forward_options;
   forward_options.executor = executor;
   forward_options.last_only = true;
