@@ -58,13 +58,22 @@ Decoder random_decoder(const MakeLinear& make) {
 struct Variant {
   std::string scheme, compute;
   MakeLinear make;
+  KvCacheConfig kv{};
 };
 template <AnyScheme S>
 Variant packed(Compute compute) {
-  return {std::string(S::name.view()), std::string(name(compute)), [compute](Matrix w, bool outside_blocks) {
+  return {std::string(S::name.view()),
+          std::string(name(compute)),
+          [compute](Matrix w, bool outside_blocks) {
             if (outside_blocks) return Linear(AnyPacked(pack(quantize_nearest<EmbeddingScheme>(w.view()))), compute);
             return Linear(AnyPacked(pack(quantize_nearest<S>(w.view()))), compute);
-          }};
+          },
+          {}};
+}
+/// The same with a quantized KV cache.
+Variant with_cache(Variant v, int bits) {
+  v.kv.bits = bits;
+  return v;
 }
 
 /// The decoder of a variant; the one before goes, because each takes some hundred megabytes.
@@ -102,7 +111,7 @@ class LinearsAlone {
 void run(benchmark::State& state, const Variant& v, bool decode, Index threads) {
   const Decoder& d = decoder_of(v);
   ThreadPool pool(threads);
-  KvCache cache(d.config, prompt_tokens + decode_tokens);
+  KvCache cache(d.config, prompt_tokens + decode_tokens, v.kv);
   std::vector<TokenId> ids;
   for (Index i = 0; i < prompt_tokens + decode_tokens; ++i) ids.push_back(static_cast<TokenId>(i * 7919 % d.config.vocabulary));
   ForwardOptions options;
@@ -137,6 +146,7 @@ void run(benchmark::State& state, const Variant& v, bool decode, Index threads) 
   state.counters["tokens/s"] = tokens / t;
   state.counters["linears"] = median(products.wall) / t;
   state.counters["bits"] = bits / weights;
+  state.counters["kv_bits"] = cache.bits_per_value();
 }
 
 }  // namespace
@@ -144,17 +154,22 @@ void run(benchmark::State& state, const Variant& v, bool decode, Index threads) 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   const Variant variants[] = {
-      {"float", "f32", [](Matrix w, bool) { return Linear(std::move(w)); }},
+      {"float", "f32", [](Matrix w, bool) { return Linear(std::move(w)); }, {}},
       packed<presets::ScaledSuperfloat<4>>(Compute::f32),
       packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token),
+      with_cache(packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token), 8),
+      with_cache(packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token), 4),
+      with_cache(packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token), 3),
+      with_cache(packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token), 2),
       packed<presets::ScaledSuperfloat<8>>(Compute::int8_per_token),
       packed<presets::Int8PerRow>(Compute::int8_per_token),
   };
   for (const Variant& v : variants)
     for (const bool decode : {false, true})
       for (const Index threads : {1, 2}) {
-        const std::string title =
-            std::string(decode ? "decode" : "prompt") + "/" + v.scheme + "/" + v.compute + "/threads:" + std::to_string(threads);
+        const std::string title = std::string(decode ? "decode" : "prompt") + "/" + v.scheme + "/" + v.compute +
+                                  (v.kv.quantized() ? "/kv:" + std::to_string(v.kv.bits) : "") +
+                                  "/threads:" + std::to_string(threads);
         benchmark::RegisterBenchmark(title.c_str(), [=, &v](benchmark::State& state) { run(state, v, decode, threads); })
             ->Unit(benchmark::kMillisecond)
             ->UseRealTime();
