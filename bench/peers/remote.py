@@ -17,7 +17,11 @@ class Remote:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, bufsize=0,
                                         env={**os.environ, **(environment or {})})
         self.rest = b""
-        self.expect("ready")
+        try:
+            self.expect("ready")
+        except Refused:
+            self.close()
+            raise
 
     def line(self):
         while b"\n" not in self.rest:
@@ -50,6 +54,7 @@ class Remote:
         status = self.process.wait()
         self.log.seek(0)
         last = self.log.read().decode(errors="replace").strip().splitlines()[-1:]
+        self.close()
         return f"its program {how} (status {status})" + (f": {last[0][:200]}" if last else "")
 
     def close(self):
@@ -58,4 +63,6 @@ class Remote:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
         self.process.stdout.close()
+        self.log.close()

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The tables of a peers.json.
 
-    table.py peers.json                       prints them
-    table.py peers.json --write PAGE.md       puts them into the page, between <!-- peers: begin --> and <!-- peers: end -->
+    table.py peers.json                              prints them
+    table.py peers.json --write PAGE.md --name KIND  puts them into the page, between <!-- peers KIND: begin --> and
+                                                     <!-- peers KIND: end -->, and the picture into images/ beside it
 """
 
 import argparse
@@ -10,7 +11,6 @@ import json
 import pathlib
 import sys
 
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 OURS = "anybit"
 
 
@@ -141,36 +141,60 @@ def text(document):
     return "\n\n".join(parts) + "\n"
 
 
-def page(document):
-    parts = [f"Measured on: {document['machine']}."]
-    for title, note, heads, lines in sections(document):
+def leaders(document):
+    """Of the rows, ours and those peers that are the fastest of their whole bits somewhere."""
+    fast = {(OURS, row["format"]) for row in document["rows"] if row["library"] == OURS}
+    for threads in axis(document, "threads"):
+        for _, entries in grouped(document, threads):
+            for n in axis(document, "n"):
+                peer, _ = best(entries, n, False)
+                if peer:
+                    fast.add((peer["library"], peer["format"]))
+    return {**document, "rows": [row for row in document["rows"] if (row["library"], row["format"]) in fast]}
+
+
+def page(document, picture):
+    parts = [f"Measured on: {document['machine']}. Of the peers, those that are the fastest of their whole bits somewhere."]
+    if document["rows"]:
+        parts.append(f"![Speed over tokens at a time: the fastest of anybit and of the peers, at each number of bits]({picture})")
+    for title, note, heads, lines in sections(leaders(document)):
         parts += [f"**{title}**" + (f" ({note.rstrip('.')})" if note else ""), markdown(heads, lines)]
     if document["not_run"]:
         parts.append("Not run:\n\n" + "\n".join("- " + line for line in not_run(document)))
     return "\n\n".join(parts)
 
 
-def write_into(old, document):
+def write_into(old, document, name):
     """The page with what stands between the markers replaced; ValueError where they are missing."""
-    head, begin, rest = old.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"no {BEGIN} and {END} in it")
-    return f"{head}{BEGIN}\n\n{page(document)}\n\n{END}{tail}"
+    begin, end = f"<!-- peers {name}: begin -->", f"<!-- peers {name}: end -->"
+    head, found_begin, rest = old.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"no {begin} and {end} in it")
+    return f"{head}{begin}\n\n{page(document, f'images/peers_{name}.svg')}\n\n{end}{tail}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file")
     parser.add_argument("--write", metavar="PAGE")
+    parser.add_argument("--name", help="of the kind of machine, as in the page's markers")
     options = parser.parse_args()
     document = json.loads(pathlib.Path(options.file).read_text(encoding="utf-8"))
     if not options.write:
         print(text(document), end="")
         return 0
+    if not options.name:
+        parser.error("--write needs --name")
+    import picture
+
     target = pathlib.Path(options.write)
     try:
-        target.write_text(write_into(target.read_text(encoding="utf-8"), document), encoding="utf-8")
+        target.write_text(write_into(target.read_text(encoding="utf-8"), document, options.name), encoding="utf-8")
+        if document["rows"]:
+            image = target.parent / "images" / f"peers_{options.name}.svg"
+            image.parent.mkdir(exist_ok=True)
+            image.write_text(picture.draw(document), encoding="utf-8")
     except ValueError as problem:
         print(f"{target}: {problem}", file=sys.stderr)
         return 1

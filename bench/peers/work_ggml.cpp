@@ -94,12 +94,19 @@ struct Ggml {
     return place(format, 1) ? "" : "the library has no repacked product of this type on this processor";
   }
   std::string weights(const std::string& format, peers::Floats& out) {
-    const std::string name = type_name(format);
-    const ggml_type type = type_of(name);
-    if (type == GGML_TYPE_F32) {
+    std::string name = type_name(format);
+    if (type_of(name) == GGML_TYPE_F32) {
       out = data.weights;
       return "";
     }
+    if (!to_float(type_of(name)) && interleaved_rows(name) > 1) {
+      // Such a type has the values of the one without interleaved rows.
+      long bytes = 0;
+      name = name.substr(0, name.rfind("_r"));
+      const std::string problem = open(name, bytes);
+      if (!problem.empty()) return problem;
+    }
+    const ggml_type type = type_of(name);
     if (!to_float(type)) return "this type does not decode";
     const long step = interleaved_rows(name);
     const std::size_t row_bytes = ggml_row_size(type, peers::cols);
