@@ -126,11 +126,13 @@ class Contest:
                 self.refuse(library.name, "*", problem)
                 continue
             self.remotes[library.name] = remote
+            begin = time.monotonic()
             for name in chosen[library]:
                 try:
                     self.open(library.name, name)
                 except (Refused, OSError) as problem:
                     self.refuse(library.name, name, problem)
+            print(f"   {library.name}: {time.monotonic() - begin:.0f} s", flush=True)
 
     def open(self, library, name):
         byte_count = int(self.remotes[library].ask("open", name)[0])

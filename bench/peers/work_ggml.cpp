@@ -76,7 +76,10 @@ ggml_backend_buffer_type_t buffer_type(bool repacked) {
 }
 
 struct Ggml {
-  explicit Ggml(peers::Data d) : data(std::move(d)), backend(ggml_backend_cpu_init()) {}
+  explicit Ggml(peers::Data d) : data(std::move(d)) {
+    make_context(1);  // fills the tables that decoding reads
+    backend = ggml_backend_cpu_init();
+  }
 
   std::string open(const std::string& format, long& bytes) {
     const std::string name = type_name(format);
@@ -99,12 +102,15 @@ struct Ggml {
       out = data.weights;
       return "";
     }
-    if (!to_float(type_of(name)) && interleaved_rows(name) > 1) {
-      // Such a type has the values of the one without interleaved rows.
+    // What the library decodes only from another type of the same values: ternary types with their scale, rows in order.
+    std::string other;
+    if (name == "iq1_bn" || name == "iq2_bn") other = "iq2_bn_r4";
+    if (!to_float(type_of(name)) && interleaved_rows(name) > 1) other = name.substr(0, name.rfind("_r"));
+    if (!other.empty()) {
       long bytes = 0;
-      name = name.substr(0, name.rfind("_r"));
-      const std::string problem = open(name, bytes);
+      const std::string problem = open(other, bytes);
       if (!problem.empty()) return problem;
+      name = other;
     }
     const ggml_type type = type_of(name);
     if (!to_float(type)) return "this type does not decode";
@@ -166,7 +172,7 @@ struct Ggml {
   }
 
   peers::Data data;
-  ggml_backend_t backend;
+  ggml_backend_t backend = nullptr;
   std::map<std::string, std::vector<char>> quantized;
   Context weight_context;
   Buffer weight_buffer;
