@@ -46,6 +46,7 @@ def arguments(argv):
     parser.add_argument("--rotate-up-to", type=int, default=1, metavar="N", help="the same for products of up to N tokens")
     parser.add_argument("--parts", default="products,model", help="products, model, or both (the default)")
     parser.add_argument("--model", metavar="FILE.gguf", help="the whole model; unless given, the one that scripts/demo fetches")
+    parser.add_argument("--model-rounds", type=int, default=3)
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the model's prompt")
     parser.add_argument("--decode", type=int, default=128, help="tokens that the model decodes")
     parser.add_argument("--out", default=str(root / "out" / "peers"), metavar="DIR")
@@ -278,7 +279,7 @@ class ModelContest:
                     break
                 self.samples.setdefault((*key, threads), []).append(tuple(map(float, answer)))
         self.turns.give()
-        print(f"   round {number + 1} of {self.options.rounds}: whole model", flush=True)
+        print(f"   round {number + 1} of {self.options.model_rounds}: whole model", flush=True)
 
     def rows(self):
         return [{"library": library, "format": name, "bits_per_weight": self.bits[library, name], "threads": threads,
@@ -290,6 +291,12 @@ class ModelContest:
         self.turns.give()
         for remote in self.remotes.values():
             remote.close()
+
+
+def suspicious(rows):
+    """Sentences on rows that cannot be what they claim."""
+    return [f"{r['library']} {r['format']}, {r['n']} tokens, {r['threads']} threads reads its weights {r['of_probe']:.2f} times as fast as "
+            "memory does: they stay in a cache, or equal ones are stored once" for r in rows if r["of_probe"] and r["of_probe"] > 1.15]
 
 
 def model_file(options):
@@ -313,46 +320,63 @@ def show_list(chosen):
         print(f"{library.name} ({origin})\n   {' '.join(formats)}")
 
 
-def rounds(options, contest):
+def rounds(count, contest):
     try:
-        for number in range(options.rounds):
+        for number in range(count):
             contest.round(number)
     except KeyboardInterrupt:
         print("   stopped: what there is goes into the table", flush=True)
 
 
+def save(options, document):
+    """Writes what there is, and gives it back as a reader of the file would find it."""
+    out = pathlib.Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(document, indent=1)
+    (out / "peers.json").write_text(text + "\n", encoding="utf-8")
+    document = json.loads(text)
+    if document["rows"]:
+        (out / "peers.svg").write_text(picture.draw(document), encoding="utf-8")
+    return document
+
+
 def compare(options, chosen):
-    """What becomes peers.json."""
+    """What becomes peers.json; saved after each part too, because both take long."""
     place = install.Place(options.work, options.jobs)
     contest = Contest(options, place)
     document = {"machine": machine(), "rows_and_columns": ROWS, "rotated_mb": options.rotate, "prompt": options.prompt,
-                "decode": options.decode, "limits": {}, "rows": [], "model": [], "not_run": contest.not_run}
+                "decode": options.decode, "limits": {}, "rows": [], "model": [], "notes": [], "not_run": contest.not_run}
     try:
         ready = contest.install(chosen)
         contest.start(ready if "products" in options.parts else [], chosen)
         document["limits"] = contest.peaks()
         if contest.formats:
             print(f"== Timing {len(contest.formats)} products in turns", flush=True)
-            rounds(options, contest)
+            rounds(options.rounds, contest)
             document["rows"] = contest.rows(document["limits"])
+            document["notes"] = suspicious(document["rows"])
     finally:
         contest.close()
-    if "model" not in options.parts:
-        return document
-    models = ModelContest(options, place, contest.turns, contest.not_run)
+    save(options, document)
+    if "model" in options.parts:
+        models = ModelContest(options, place, contest.turns, contest.not_run)
+        document["model"] = compare_models(options, models, {library.name for library in ready})
+    return save(options, document)
+
+
+def compare_models(options, models, libraries):
     file, problem = model_file(options)
     if not file:
         models.refuse("*", "*", problem)
-        return document
+        return []
     try:
         print(f"== Converting {file.name} for every library", flush=True)
-        models.start(file, {library.name for library in ready})
+        models.start(file, libraries)
         print(f"== Timing {len(models.bits)} models in turns", flush=True)
-        rounds(options, models)
-        document["model"] = models.rows()
+        rounds(options.model_rounds, models)
+        return models.rows()
     finally:
         models.close()
-    return document
 
 
 def main(argv=None):
@@ -370,14 +394,9 @@ def main(argv=None):
     except (install.Failed, Refused) as problem:
         print(f"scripts/peers: {problem}", file=sys.stderr)
         return 1
-    out = pathlib.Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "peers.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    document = json.loads((out / "peers.json").read_text(encoding="utf-8"))
-    if document["rows"]:
-        (out / "peers.svg").write_text(picture.draw(document), encoding="utf-8")
     print(table.text(document))
-    print(f"{out / 'peers.json'}\n{out / 'peers.svg'}")
+    for name in ("peers.json", "peers.svg") if document["rows"] else ("peers.json",):
+        print(pathlib.Path(options.out) / name)
     return 0
 
 

@@ -136,6 +136,7 @@ def text(document):
     parts = [document["machine"]]
     for title, note, heads, lines in sections(document):
         parts.append("\n".join(filter(None, [title, note, aligned(heads, lines)])))
+    parts += [f"Doubtful: {note}" for note in document["notes"]]
     if document["not_run"]:
         parts.append("Not run:\n" + "\n".join("  " + line for line in not_run(document)))
     return "\n\n".join(parts) + "\n"
@@ -159,6 +160,7 @@ def page(document, picture):
         parts.append(f"![Speed over tokens at a time: the fastest of anybit and of the peers, at each number of bits]({picture})")
     for title, note, heads, lines in sections(leaders(document)):
         parts += [f"**{title}**" + (f" ({note.rstrip('.')})" if note else ""), markdown(heads, lines)]
+    parts += [f"Doubtful: {note}." for note in document["notes"]]
     if document["not_run"]:
         parts.append("Not run:\n\n" + "\n".join("- " + line for line in not_run(document)))
     return "\n\n".join(parts)

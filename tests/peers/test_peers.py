@@ -37,7 +37,7 @@ DOCUMENT = {
              row("other", "q4", 4.5, 1, 1, 20, 0.5), row("other", "q4", 4.5, 512, 1, 60),
              row("third", "k4", 4.25, 512, 1, 90), row("third", "f32", 32, 512, 1, 45)],
     "model": [model_row("anybit", "sf4", 5.05, 400, 100), model_row("other", "q4", 5.35, 500, 80), model_row("other", "q2", 5.0, 200, 90)],
-    "not_run": [{"library": "other", "format": "q9", "reason": "no such type"}],
+    "notes": [], "not_run": [{"library": "other", "format": "q9", "reason": "no such type"}],
 }
 
 
@@ -78,6 +78,12 @@ class Tables(unittest.TestCase):
 
     def test_nothing_measured_still_gives_a_text(self):
         self.assertIn("a <machine>", table.text({**DOCUMENT, "rows": [], "model": [], "not_run": []}))
+
+
+    def test_weights_that_come_faster_than_memory_are_told(self):
+        notes = run.suspicious([row("a", "f", 4, 1, 1, 40, 1.0), row("b", "f", 4, 1, 1, 90, 2.0), row("c", "f", 4, 2, 1, 99)])
+        self.assertEqual([note.split()[0] for note in notes], ["b"])
+        self.assertIn("Doubtful: b f", table.text({**DOCUMENT, "notes": notes}))
 
 
 class Picture(unittest.TestCase):
