@@ -1,6 +1,7 @@
 """Which libraries are compared, where they come from, and which of their products are timed."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 # Versions are pinned so that figures can be made again; raise them here.
 TOOLS = ("numpy==2.4.6",)
@@ -71,8 +72,6 @@ MODELS = (
 
 def select(only):
     """The libraries and formats that `only` names: "library", "library:format", with * for any text in either."""
-    from fnmatch import fnmatchcase
-
     if not only:
         return {library: library.formats for library in LIBRARIES}
     chosen = {}

@@ -381,7 +381,8 @@ def compare_models(options, models, libraries):
 
 def main(argv=None):
     options = arguments(argv)
-    chosen = catalog.select(options.only and [*options.only, *([] if any(o.startswith("anybit") for o in options.only) else ["anybit"])])
+    ours = [] if not options.only or any(o.startswith("anybit") for o in options.only) else ["anybit"]
+    chosen = catalog.select(options.only + ours)
     if options.list:
         show_list(chosen)
         return 0
@@ -394,6 +395,8 @@ def main(argv=None):
     except (install.Failed, Refused) as problem:
         print(f"scripts/peers: {problem}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(table.text(document))
     for name in ("peers.json", "peers.svg") if document["rows"] else ("peers.json",):
         print(pathlib.Path(options.out) / name)
