@@ -31,24 +31,91 @@ class Library:
 LIBRARIES = (
     Library(
         "anybit",
-        ("int8_g128", "int8_g32", "sf7_g128", "sf6_g128", "sf5_g128", "sf4_g128", "uint4_g128", "sf4_g32", "sf3_g128", "sf2_g128"),
+        (
+            "int8_g128",
+            "int8_g32",
+            "sf7_g128",
+            "sf6_g128",
+            "sf5_g128",
+            "sf4_g128",
+            "uint4_g128",
+            "sf4_g32",
+            "sf3_g128",
+            "sf2_g128",
+        ),
         program="work_anybit",
     ),
     Library(
         "llama.cpp",
-        ("bf16", "q8_0", "q8_0+repack", "q6_K", "q6_K+repack", "q5_K", "q5_K+repack", "q4_0", "q4_0+repack", "q4_1", "q4_K", "q4_K+repack",
-         "iq4_nl+repack", "iq4_xs", "mxfp4", "mxfp4+repack", "q3_K", "q3_K+repack", "q2_K", "q2_K+repack", "tq2_0", "tq1_0"),
+        (
+            "bf16",
+            "q8_0",
+            "q8_0+repack",
+            "q6_K",
+            "q6_K+repack",
+            "q5_K",
+            "q5_K+repack",
+            "q4_0",
+            "q4_0+repack",
+            "q4_1",
+            "q4_K",
+            "q4_K+repack",
+            "iq4_nl+repack",
+            "iq4_xs",
+            "mxfp4",
+            "mxfp4+repack",
+            "q3_K",
+            "q3_K+repack",
+            "q2_K",
+            "q2_K+repack",
+            "tq2_0",
+            "tq1_0",
+        ),
         program="work_llama_cpp",
-        source=Source("llama-cpp-python==0.3.36", "vendor/llama.cpp", ("llama",),
-                      ("-DLLAMA_BUILD_COMMON=OFF", "-DLLAMA_BUILD_TOOLS=OFF")),
+        source=Source(
+            "llama-cpp-python==0.3.36",
+            "vendor/llama.cpp",
+            ("llama",),
+            ("-DLLAMA_BUILD_COMMON=OFF", "-DLLAMA_BUILD_TOOLS=OFF"),
+        ),
     ),
     Library(
         "ik_llama.cpp",
-        ("bf16_r16", "q8_0", "q8_0_r8", "q8_k_r8", "q8_k_r16", "q8_KV_r8", "q6_K", "q6_k_r4", "q5_K", "q5_k_r4", "q4_0", "q4_0_r8", "q4_K",
-         "q4_k_r4", "iq4_xs", "iq4_xs_r8", "iq4_ks", "iq4_ks_r4", "mxfp4", "q3_K", "q3_k_r4", "iq3_k", "q2_K", "q2_k_r4", "iq2_ks",
-         "iq2_k_r4", "iq2_bn", "iq2_bn_r4", "iq1_bn"),
+        (
+            "bf16_r16",
+            "q8_0",
+            "q8_0_r8",
+            "q8_k_r8",
+            "q8_k_r16",
+            "q8_KV_r8",
+            "q6_K",
+            "q6_k_r4",
+            "q5_K",
+            "q5_k_r4",
+            "q4_0",
+            "q4_0_r8",
+            "q4_K",
+            "q4_k_r4",
+            "iq4_xs",
+            "iq4_xs_r8",
+            "iq4_ks",
+            "iq4_ks_r4",
+            "mxfp4",
+            "q3_K",
+            "q3_k_r4",
+            "iq3_k",
+            "q2_K",
+            "q2_k_r4",
+            "iq2_ks",
+            "iq2_k_r4",
+            "iq2_bn",
+            "iq2_bn_r4",
+            "iq1_bn",
+        ),
         program="work_ik_llama_cpp",
-        source=Source("ik-llama-cpp-python==0.1.5", "vendor/ik_llama.cpp", ("llama",), ("-DGGML_IQK_FA_ALL_QUANTS=OFF",)),
+        source=Source(
+            "ik-llama-cpp-python==0.1.5", "vendor/ik_llama.cpp", ("llama",), ("-DGGML_IQK_FA_ALL_QUANTS=OFF",)
+        ),
     ),
     Library(
         "onnxruntime",
@@ -56,7 +123,12 @@ LIBRARIES = (
         script="work_onnxruntime.py",
         packages=("onnxruntime==1.31.1", "onnx==1.23.2"),
     ),
-    Library("torch", ("f32", "bf16", "s8_onednn", "s8_fbgemm", "b4_g128", "b4_g32"), script="work_torch.py", packages=("torch==2.15.0",)),
+    Library(
+        "torch",
+        ("f32", "bf16", "s8_onednn", "s8_fbgemm", "b4_g128", "b4_g32"),
+        script="work_torch.py",
+        packages=("torch==2.15.0",),
+    ),
     Library("OpenBLAS", ("f32",), script="work_openblas.py", packages=("scipy-openblas32==0.3.34.481.3",)),
     Library("Eigen", ("f32",), program="work_eigen"),
 )
@@ -65,8 +137,11 @@ LIBRARIES = (
 MODELS = (
     ("anybit", "model_anybit", ("int8_g32", "sf6_g128", "sf5_g128", "sf4_g32", "sf4_g128", "sf3_g128", "sf2_g128")),
     ("llama.cpp", "model_llama_cpp", ("q8_0", "q6_K", "q4_K_M", "q4_1", "q4_0", "iq4_nl", "iq4_xs", "q3_K_M", "q2_K")),
-    ("ik_llama.cpp", "model_ik_llama_cpp", ("q8_0", "q8_0+repack", "q4_K_M", "q4_K_M+repack", "q4_1", "q4_0", "q4_0+repack", "q2_K",
-                                            "q2_K+repack")),
+    (
+        "ik_llama.cpp",
+        "model_ik_llama_cpp",
+        ("q8_0", "q8_0+repack", "q4_K_M", "q4_K_M+repack", "q4_1", "q4_0", "q4_0+repack", "q2_K", "q2_K+repack"),
+    ),
 )
 
 
@@ -76,8 +151,14 @@ def select(only):
         return {library: library.formats for library in LIBRARIES}
     chosen = {}
     for library in LIBRARIES:
-        formats = tuple(f for f in library.formats
-                        if any(fnmatchcase(library.name, p.partition(":")[0]) and fnmatchcase(f, p.partition(":")[2] or "*") for p in only))
+        formats = tuple(
+            f
+            for f in library.formats
+            if any(
+                fnmatchcase(library.name, p.partition(":")[0]) and fnmatchcase(f, p.partition(":")[2] or "*")
+                for p in only
+            )
+        )
         if formats:
             chosen[library] = formats
     return chosen

@@ -19,8 +19,9 @@ def step(label, log, *command, environment=None):
     """Runs a command with its output in `log` and tells every 15 seconds that it still runs."""
     begin = told = time.monotonic()
     with open(log, "ab") as sink:
-        process = subprocess.Popen([str(c) for c in command], stdout=sink, stderr=subprocess.STDOUT,
-                                   env={**os.environ, **(environment or {})})
+        process = subprocess.Popen(
+            [str(c) for c in command], stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
+        )
         try:
             while process.poll() is None:
                 time.sleep(0.2)
@@ -51,10 +52,20 @@ class Place:
         """Installs Python packages, name==version each, unless they are there."""
         if not self.python.exists():
             step("a Python environment", self.logs / "venv.log", sys.executable, "-m", "venv", self.venv)
-        ask = "import sys, importlib.metadata as m\nfor w in sys.argv[1:]: n, v = w.split('=='); assert m.version(n) == v"
+        ask = (
+            "import sys, importlib.metadata as m\nfor w in sys.argv[1:]: n, v = w.split('=='); assert m.version(n) == v"
+        )
         if subprocess.run([str(self.python), "-c", ask, *wanted], stderr=subprocess.DEVNULL, check=False).returncode:
-            step("pip install " + " ".join(wanted), self.logs / "pip.log", self.python, "-m", "pip", "install",
-                 "--disable-pip-version-check", *wanted)
+            step(
+                "pip install " + " ".join(wanted),
+                self.logs / "pip.log",
+                self.python,
+                "-m",
+                "pip",
+                "install",
+                "--disable-pip-version-check",
+                *wanted,
+            )
 
     def source_folder(self, source):
         return self.folder / "src" / source.package.replace("==", "-") / source.folder
@@ -67,8 +78,21 @@ class Place:
         log = self.logs / (self.build_folder(source).name + ".log")
         if not self.source_folder(source).exists():
             archives = self.folder / "archives" / source.package
-            step(f"pip download {source.package}", log, self.python, "-m", "pip", "download", "--disable-pip-version-check",
-                 "--no-deps", "--no-binary", ":all:", "--dest", archives, source.package)
+            step(
+                f"pip download {source.package}",
+                log,
+                self.python,
+                "-m",
+                "pip",
+                "download",
+                "--disable-pip-version-check",
+                "--no-deps",
+                "--no-binary",
+                ":all:",
+                "--dest",
+                archives,
+                source.package,
+            )
             unpacked = self.folder / "src" / "unpacking"
             shutil.rmtree(unpacked, ignore_errors=True)
             with tarfile.open(next(archives.glob("*.tar.gz"))) as archive:
@@ -76,10 +100,37 @@ class Place:
             next(unpacked.iterdir()).rename(self.folder / "src" / source.package.replace("==", "-"))
         build = self.build_folder(source)
         if not (build / "build.ninja").exists():
-            step(f"configuring {build.name}", log, "cmake", "-S", self.source_folder(source), "-B", build, "-G", "Ninja",
-                 "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=ON", "-DGGML_NATIVE=ON", "-DGGML_CCACHE=OFF",
-                 "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_CURL=OFF", *source.options)
-        step(f"building {build.name}", log, "cmake", "--build", build, "--parallel", self.jobs, "--target", *source.targets)
+            step(
+                f"configuring {build.name}",
+                log,
+                "cmake",
+                "-S",
+                self.source_folder(source),
+                "-B",
+                build,
+                "-G",
+                "Ninja",
+                "-DCMAKE_BUILD_TYPE=Release",
+                "-DBUILD_SHARED_LIBS=ON",
+                "-DGGML_NATIVE=ON",
+                "-DGGML_CCACHE=OFF",
+                "-DLLAMA_BUILD_TESTS=OFF",
+                "-DLLAMA_BUILD_EXAMPLES=OFF",
+                "-DLLAMA_BUILD_SERVER=OFF",
+                "-DLLAMA_CURL=OFF",
+                *source.options,
+            )
+        step(
+            f"building {build.name}",
+            log,
+            "cmake",
+            "--build",
+            build,
+            "--parallel",
+            self.jobs,
+            "--target",
+            *source.targets,
+        )
 
     def worker_programs(self, sources):
         """Builds the C++ programs of this folder; `sources` by the CMake names of their folders."""

@@ -6,7 +6,16 @@ from html import escape
 from table import axis, best, grouped
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 400, 56, 150, 34, 44
-COLORS = {8: "#4e79a7", 7: "#76b7b2", 6: "#59a14f", 5: "#edc948", 4: "#e15759", 3: "#f28e2b", 2: "#b07aa1", 1: "#9c755f"}
+COLORS = {
+    8: "#4e79a7",
+    7: "#76b7b2",
+    6: "#59a14f",
+    5: "#edc948",
+    4: "#e15759",
+    3: "#f28e2b",
+    2: "#b07aa1",
+    1: "#9c755f",
+}
 OTHER = "#888888"
 
 
@@ -17,7 +26,10 @@ class Axes:
 
     def at(self, x, y):
         place = lambda v, ends: (math.log2(v) - ends[0]) / ((ends[1] - ends[0]) or 1)
-        return (LEFT + place(x, self.x) * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - place(y, self.y) * (HEIGHT - TOP - BOTTOM))
+        return (
+            LEFT + place(x, self.x) * (WIDTH - LEFT - RIGHT),
+            HEIGHT - BOTTOM - place(y, self.y) * (HEIGHT - TOP - BOTTOM),
+        )
 
 
 def line(points, color, extra=""):
@@ -43,8 +55,10 @@ def panel(document, threads, ns):
         out += [line([(x, y), (WIDTH - RIGHT, y)], "#eeeeee"), words(x - 6, y + 4, f"{tick:g}", 'text-anchor="end"')]
         tick *= 2
     x, y = axes.at(ns[0], peak)
-    out += [line([(x, y), (WIDTH - RIGHT, y)], "#333333", 'stroke-dasharray="5 3"'),
-            words(WIDTH - RIGHT + 6, y + 4, "8-bit dot products")]
+    out += [
+        line([(x, y), (WIDTH - RIGHT, y)], "#333333", 'stroke-dasharray="5 3"'),
+        words(WIDTH - RIGHT + 6, y + 4, "8-bit dot products"),
+    ]
     labels = []
     for bits, entries in grouped(document, threads):
         color = COLORS.get(bits, OTHER)
@@ -64,6 +78,12 @@ def panel(document, threads, ns):
 
 def draw(document):
     threads, ns = axis(document, "threads"), axis(document, "n")
-    panels = [f'<g transform="translate({i * WIDTH},0)">\n{panel(document, t, ns)}\n</g>' for i, t in enumerate(threads)]
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {max(1, len(threads)) * WIDTH} {HEIGHT}" '
-            'font-family="sans-serif" font-size="11">\n<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(panels) + "\n</svg>\n")
+    panels = [
+        f'<g transform="translate({i * WIDTH},0)">\n{panel(document, t, ns)}\n</g>' for i, t in enumerate(threads)
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {max(1, len(threads)) * WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="11">\n<rect width="100%" height="100%" fill="white"/>\n'
+        + "\n".join(panels)
+        + "\n</svg>\n"
+    )

@@ -14,8 +14,14 @@ class Remote:
     def __init__(self, command, environment=None, patience=300):
         self.log = tempfile.TemporaryFile()
         self.patience = patience
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, bufsize=0,
-                                        env={**os.environ, **(environment or {})})
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            bufsize=0,
+            env={**os.environ, **(environment or {})},
+        )
         self.rest = b""
         try:
             self.expect("ready")

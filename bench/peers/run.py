@@ -34,27 +34,49 @@ WRONG = 0.05
 def arguments(argv):
     numbers = lambda text: [int(n) for n in text.split(",")]
     root = install.HERE.parent.parent
-    parser = argparse.ArgumentParser(prog="scripts/peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="scripts/peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--list", action="store_true", help="what would be timed; fetches and builds nothing")
-    parser.add_argument("--only", action="append", metavar="LIBRARY[:FORMAT]", default=[],
-                        help="* stands for any text; may be repeated. anybit is always timed too, in all formats unless named")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="LIBRARY[:FORMAT]",
+        default=[],
+        help="* stands for any text; may be repeated. anybit is always timed too, in all formats unless named",
+    )
     parser.add_argument("--tokens", type=numbers, default=[1, 2, 4, 8, 16, 32, 128, 512], metavar="N,N,..")
     parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="N,N,..")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.1, help="of one timing in one round (default 0.1, and at least 3 products)")
-    parser.add_argument("--rotate", type=int, default=320, metavar="MB", help="weights that products of one token go through")
-    parser.add_argument("--rotate-up-to", type=int, default=1, metavar="N", help="the same for products of up to N tokens")
+    parser.add_argument(
+        "--seconds", type=float, default=0.1, help="of one timing in one round (default 0.1, and at least 3 products)"
+    )
+    parser.add_argument(
+        "--rotate", type=int, default=320, metavar="MB", help="weights that products of one token go through"
+    )
+    parser.add_argument(
+        "--rotate-up-to", type=int, default=1, metavar="N", help="the same for products of up to N tokens"
+    )
     parser.add_argument("--parts", default="products,model", help="products, model, or both (the default)")
-    parser.add_argument("--model", metavar="FILE.gguf", help="the whole model; unless given, the one that scripts/demo fetches")
+    parser.add_argument(
+        "--model", metavar="FILE.gguf", help="the whole model; unless given, the one that scripts/demo fetches"
+    )
     parser.add_argument("--model-rounds", type=int, default=3)
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the model's prompt")
     parser.add_argument("--decode", type=int, default=128, help="tokens that the model decodes")
     parser.add_argument("--out", default=str(root / "out" / "peers"), metavar="DIR")
-    parser.add_argument("--work", default=str(root / "build" / "peers"), metavar="DIR", help="where libraries are fetched and built")
+    parser.add_argument(
+        "--work", default=str(root / "build" / "peers"), metavar="DIR", help="where libraries are fetched and built"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="of compilers")
     parser.add_argument("--no-install", action="store_true", help="use what is in place already")
-    parser.add_argument("--lock", action="append", default=[], metavar="FILE",
-                        help="held while timing, for other jobs that take it too; may be repeated, taken in this order")
+    parser.add_argument(
+        "--lock",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="held while timing, for other jobs that take it too; may be repeated, taken in this order",
+    )
     return parser.parse_args(argv)
 
 
@@ -120,7 +142,9 @@ class Contest:
         self.checker.ask("data")
         self.limits = Remote([self.place.programs / "work_limits"])
         for library in ready:
-            command = [python, install.HERE / library.script] if library.script else [self.place.programs / library.program]
+            command = (
+                [python, install.HERE / library.script] if library.script else [self.place.programs / library.program]
+            )
             try:
                 remote = Remote([*command, folder], dict(library.environment))
             except (Refused, OSError) as problem:
@@ -170,7 +194,9 @@ class Contest:
                 if key[0] in self.remotes:
                     with contextlib.suppress(Refused):
                         self.remotes[key[0]].ask("drop")
-            print(f"   round {number + 1} of {self.options.rounds}: {tokens} token{'s' if tokens > 1 else ''}", flush=True)
+            print(
+                f"   round {number + 1} of {self.options.rounds}: {tokens} token{'s' if tokens > 1 else ''}", flush=True
+            )
         self.turns.give()
 
     def sample(self, key, tokens, threads):
@@ -183,8 +209,12 @@ class Contest:
         self.turns.take()
         time.sleep(0.01)  # threads of the one before may still be spinning
         before = self.read_rate(threads) if rotates else None
-        seconds, _ = map(float, self.remotes[library].ask("run", name, tokens, threads, rotate, self.options.seconds,
-                                                          result if first else "-"))
+        seconds, _ = map(
+            float,
+            self.remotes[library].ask(
+                "run", name, tokens, threads, rotate, self.options.seconds, result if first else "-"
+            ),
+        )
         after = self.read_rate(threads) if rotates else None
         if first:
             self.check(what, result)
@@ -202,8 +232,10 @@ class Contest:
     def peaks(self):
         """Multiply-adds a second from registers, by kind and threads."""
         self.turns.take()
-        found = {kind: {threads: float(self.limits.ask(kind, threads)[0]) * 1e-9 for threads in self.options.threads}
-                 for kind in ("dot7", "dot8", "f32")}
+        found = {
+            kind: {threads: float(self.limits.ask(kind, threads)[0]) * 1e-9 for threads in self.options.threads}
+            for kind in ("dot7", "dot8", "f32")
+        }
         reads = {threads: self.read_rate(threads) * 1e-9 for threads in self.options.threads}
         self.turns.give()
         return {"gmac_per_s": found, "read_gb_per_s": reads}
@@ -215,14 +247,23 @@ class Contest:
             byte_count = self.formats[library, name]
             error, own = self.errors[library, name, tokens, threads]
             speed = WEIGHTS * tokens / seconds * 1e-9
-            rows.append({
-                "library": library, "format": name, "bits_per_weight": 8 * byte_count / WEIGHTS, "n": tokens, "threads": threads,
-                "us": seconds * 1e6, "gmac_per_s": speed,
-                "of_probe": statistics.median(p for _, p in samples) if samples[0][1] else None,
-                "of_peak": speed / limits["gmac_per_s"]["dot7"][threads],
-                "error": error, "error_of_own_weights": own, "rounds": len(samples),
-                "spread": (max(s for s, _ in samples) - min(s for s, _ in samples)) / seconds,
-            })
+            rows.append(
+                {
+                    "library": library,
+                    "format": name,
+                    "bits_per_weight": 8 * byte_count / WEIGHTS,
+                    "n": tokens,
+                    "threads": threads,
+                    "us": seconds * 1e6,
+                    "gmac_per_s": speed,
+                    "of_probe": statistics.median(p for _, p in samples) if samples[0][1] else None,
+                    "of_peak": speed / limits["gmac_per_s"]["dot7"][threads],
+                    "error": error,
+                    "error_of_own_weights": own,
+                    "rounds": len(samples),
+                    "spread": (max(s for s, _ in samples) - min(s for s, _ in samples)) / seconds,
+                }
+            )
         return rows
 
     def close(self):
@@ -282,10 +323,18 @@ class ModelContest:
         print(f"   round {number + 1} of {self.options.model_rounds}: whole model", flush=True)
 
     def rows(self):
-        return [{"library": library, "format": name, "bits_per_weight": self.bits[library, name], "threads": threads,
-                 "prompt": statistics.median(p for p, _ in samples), "decode": statistics.median(d for _, d in samples),
-                 "rounds": len(samples)}
-                for (library, name, threads), samples in self.samples.items()]
+        return [
+            {
+                "library": library,
+                "format": name,
+                "bits_per_weight": self.bits[library, name],
+                "threads": threads,
+                "prompt": statistics.median(p for p, _ in samples),
+                "decode": statistics.median(d for _, d in samples),
+                "rounds": len(samples),
+            }
+            for (library, name, threads), samples in self.samples.items()
+        ]
 
     def close(self):
         self.turns.give()
@@ -295,15 +344,23 @@ class ModelContest:
 
 def suspicious(rows):
     """Sentences on rows that cannot be what they claim."""
-    return [f"{r['library']} {r['format']}, {r['n']} tokens, {r['threads']} threads reads its weights {r['of_probe']:.2f} times as fast as "
-            "memory does: they stay in a cache, or equal ones are stored once" for r in rows if r["of_probe"] and r["of_probe"] > 1.15]
+    return [
+        f"{r['library']} {r['format']}, {r['n']} tokens, {r['threads']} threads reads its weights {r['of_probe']:.2f} times as fast as "
+        "memory does: they stay in a cache, or equal ones are stored once"
+        for r in rows
+        if r["of_probe"] and r["of_probe"] > 1.15
+    ]
 
 
 def model_file(options):
     """The file, or why there is none."""
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "anybit"
     file = pathlib.Path(options.model) if options.model else cache / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    return (file, "") if file.is_file() else (None, f"there is no {file}: pass --model FILE.gguf, or run scripts/demo once")
+    return (
+        (file, "")
+        if file.is_file()
+        else (None, f"there is no {file}: pass --model FILE.gguf, or run scripts/demo once")
+    )
 
 
 def machine():
@@ -344,8 +401,18 @@ def compare(options, chosen):
     """What becomes peers.json; saved after each part too, because both take long."""
     place = install.Place(options.work, options.jobs)
     contest = Contest(options, place)
-    document = {"machine": machine(), "rows_and_columns": ROWS, "rotated_mb": options.rotate, "prompt": options.prompt,
-                "decode": options.decode, "limits": {}, "rows": [], "model": [], "notes": [], "not_run": contest.not_run}
+    document = {
+        "machine": machine(),
+        "rows_and_columns": ROWS,
+        "rotated_mb": options.rotate,
+        "prompt": options.prompt,
+        "decode": options.decode,
+        "limits": {},
+        "rows": [],
+        "model": [],
+        "notes": [],
+        "not_run": contest.not_run,
+    }
     try:
         ready = contest.install(chosen)
         contest.start(ready if "products" in options.parts else [], chosen)

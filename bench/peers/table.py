@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """The tables of a peers.json.
 
-    table.py peers.json                              prints them
-    table.py peers.json --write PAGE.md --name KIND  puts them into the page, between <!-- peers KIND: begin --> and
-                                                     <!-- peers KIND: end -->, and the picture into images/ beside it
+table.py peers.json                              prints them
+table.py peers.json --write PAGE.md --name KIND  puts them into the page, between <!-- peers KIND: begin --> and
+                                                 <!-- peers KIND: end -->, and the picture into images/ beside it
 """
 
 import argparse
@@ -58,7 +58,9 @@ def products(document, threads):
 
 
 def best(entries, n, ours):
-    rows = [(by_n[n], f"{library} {name}") for library, name, _, by_n in entries if n in by_n and (library == OURS) == ours]
+    rows = [
+        (by_n[n], f"{library} {name}") for library, name, _, by_n in entries if n in by_n and (library == OURS) == ours
+    ]
     return max(rows, key=lambda r: r[0]["gmac_per_s"], default=(None, ""))
 
 
@@ -83,9 +85,22 @@ def times_best(row, peers, what):
 
 def model_table(document):
     """Tokens a second; for each of ours also the ratio to the best peer of at most as many bits, and to the best of all."""
-    heads = ["threads", "library", "model", "bits", "prompt", "x peer, <= bits", "x any peer", "decode", "x peer, <= bits", "x any peer"]
+    heads = [
+        "threads",
+        "library",
+        "model",
+        "bits",
+        "prompt",
+        "x peer, <= bits",
+        "x any peer",
+        "decode",
+        "x peer, <= bits",
+        "x any peer",
+    ]
     lines = []
-    for r in sorted(document["model"], key=lambda r: (r["threads"], r["library"] != OURS, r["library"], -r["bits_per_weight"])):
+    for r in sorted(
+        document["model"], key=lambda r: (r["threads"], r["library"] != OURS, r["library"], -r["bits_per_weight"])
+    ):
         peers = [p for p in document["model"] if p["library"] != OURS and p["threads"] == r["threads"]]
         smaller = [p for p in peers if p["bits_per_weight"] <= r["bits_per_weight"] + 0.01]
         line = [str(r["threads"]), r["library"], r["format"], f"{r['bits_per_weight']:.2f}"]
@@ -98,14 +113,18 @@ def model_table(document):
 def limits_line(document, threads):
     peak, read = document["limits"]["gmac_per_s"], document["limits"]["read_gb_per_s"]
     of = lambda kind: f"{peak[kind][str(threads)]:.0f}"
-    return (f"from registers {of('dot7')} GMAC/s of 8-bit dot products ({of('dot8')} with 8-bit weights), {of('f32')} of f32; "
-            f"reading {read[str(threads)]:.1f} GB/s")
+    return (
+        f"from registers {of('dot7')} GMAC/s of 8-bit dot products ({of('dot8')} with 8-bit weights), {of('f32')} of f32; "
+        f"reading {read[str(threads)]:.1f} GB/s"
+    )
 
 
 def aligned(heads, lines):
     widths = [max(len(row[i]) for row in [heads, *lines]) for i in range(len(heads))]
     left = {i for i, head in enumerate(heads) if head in ("library", "format", "model")}
-    put = lambda row: "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+    put = lambda row: "  ".join(
+        c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))
+    ).rstrip()
     return "\n".join([put(heads), *map(put, lines)])
 
 
@@ -120,8 +139,16 @@ def sections(document):
         title = f"{threads} thread{'s' if threads > 1 else ''}"
         if document["rows"]:
             note = limits_line(document, threads) + "."
-            found.append((f"GMAC/s, {title}; us is microseconds with the share of the read probe", note, *products(document, threads)))
-            found.append((f"anybit over the fastest peer of as many whole bits, {title}", "", *ratios(document, threads)))
+            found.append(
+                (
+                    f"GMAC/s, {title}; us is microseconds with the share of the read probe",
+                    note,
+                    *products(document, threads),
+                )
+            )
+            found.append(
+                (f"anybit over the fastest peer of as many whole bits, {title}", "", *ratios(document, threads))
+            )
     if document.get("model"):
         title = f"The whole model: tokens a second, {document['prompt']} of a prompt at once, {document['decode']} one by one"
         found.append((title, "", *model_table(document)))
@@ -155,9 +182,13 @@ def leaders(document):
 
 
 def page(document, picture):
-    parts = [f"Measured on: {document['machine']}. Of the peers, those that are the fastest of their whole bits somewhere."]
+    parts = [
+        f"Measured on: {document['machine']}. Of the peers, those that are the fastest of their whole bits somewhere."
+    ]
     if document["rows"]:
-        parts.append(f"![Speed over tokens at a time: the fastest of anybit and of the peers, at each number of bits]({picture})")
+        parts.append(
+            f"![Speed over tokens at a time: the fastest of anybit and of the peers, at each number of bits]({picture})"
+        )
     for title, note, heads, lines in sections(leaders(document)):
         parts += [f"**{title}**" + (f" ({note.rstrip('.')})" if note else ""), markdown(heads, lines)]
     parts += [f"Doubtful: {note}." for note in document["notes"]]

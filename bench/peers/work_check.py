@@ -1,8 +1,8 @@
 """Makes the matrices that every library multiplies, and checks what comes out, in double precision.
 
-    data                  -> ok             writes weights.f32 and activations.f32 unless they are there
-    learn NAME WEIGHTS    -> ok ERROR       the weights that a product really has; how far they are from those before quantization
-    check NAME Y TOKENS   -> ok ERROR OWN   |y - x W^T| / |x W^T| with the weights before quantization, and with those learned
+data                  -> ok             writes weights.f32 and activations.f32 unless they are there
+learn NAME WEIGHTS    -> ok ERROR       the weights that a product really has; how far they are from those before quantization
+check NAME Y TOKENS   -> ok ERROR OWN   |y - x W^T| / |x W^T| with the weights before quantization, and with those learned
 """
 
 import os

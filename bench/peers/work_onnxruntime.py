@@ -50,16 +50,32 @@ class OnnxRuntime:
             data = data if i == 0 else data.copy()
             data.flat[i] ^= 1 if i else 0  # equal weights would be stored once
             initializers += [numpy_helper.from_array(data, f"w{i}"), numpy_helper.from_array(scales.ravel(), f"s{i}")]
-            nodes.append(helper.make_node("MatMulNBits", ["x", f"w{i}", f"s{i}"], [f"y{i}"], domain="com.microsoft", K=worker.COLS,
-                                          N=worker.ROWS, bits=bits, block_size=block, accuracy_level=4))
+            nodes.append(
+                helper.make_node(
+                    "MatMulNBits",
+                    ["x", f"w{i}", f"s{i}"],
+                    [f"y{i}"],
+                    domain="com.microsoft",
+                    K=worker.COLS,
+                    N=worker.ROWS,
+                    bits=bits,
+                    block_size=block,
+                    accuracy_level=4,
+                )
+            )
             outputs.append(helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, ["n", worker.ROWS]))
         inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", worker.COLS])]
-        model = helper.make_model(helper.make_graph(nodes, "products", inputs, outputs, initializers), ir_version=10,
-                                  opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)])
+        model = helper.make_model(
+            helper.make_graph(nodes, "products", inputs, outputs, initializers),
+            ir_version=10,
+            opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)],
+        )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # equal products stay apart
+        options.graph_optimization_level = (
+            onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        )  # equal products stay apart
         with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
             onnx.save(model, file.name)
             self.session = onnxruntime.InferenceSession(file.name, options, providers=["CPUExecutionProvider"])

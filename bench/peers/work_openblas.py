@@ -38,11 +38,37 @@ class OpenBlas:
         def one_pass():
             for w in addresses:
                 if tokens == 1:
-                    self.library.scipy_cblas_sgemv(ROW_MAJOR, NO_TRANSPOSE, worker.ROWS, worker.COLS, one, w, worker.COLS,
-                                                   pointer(x), 1, zero, pointer(y), 1)
+                    self.library.scipy_cblas_sgemv(
+                        ROW_MAJOR,
+                        NO_TRANSPOSE,
+                        worker.ROWS,
+                        worker.COLS,
+                        one,
+                        w,
+                        worker.COLS,
+                        pointer(x),
+                        1,
+                        zero,
+                        pointer(y),
+                        1,
+                    )
                 else:
-                    self.library.scipy_cblas_sgemm(ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE, tokens, worker.ROWS, worker.COLS, one,
-                                                   pointer(x), worker.COLS, w, worker.COLS, zero, pointer(y), worker.ROWS)
+                    self.library.scipy_cblas_sgemm(
+                        ROW_MAJOR,
+                        NO_TRANSPOSE,
+                        TRANSPOSE,
+                        tokens,
+                        worker.ROWS,
+                        worker.COLS,
+                        one,
+                        pointer(x),
+                        worker.COLS,
+                        w,
+                        worker.COLS,
+                        zero,
+                        pointer(y),
+                        worker.ROWS,
+                    )
 
         return (*worker.time_passes(seconds, count, one_pass), y)
 

@@ -38,7 +38,8 @@ def symmetric_levels(weights, bits, block):
 
 def serve(library_type):
     """Answers until the input ends. Libraries have open(format) -> bytes, weights(format) -> array,
-    run(format, tokens, threads, rotate, seconds) -> (seconds, passes, y) and drop(); what they raise becomes the answer."""
+    run(format, tokens, threads, rotate, seconds) -> (seconds, passes, y) and drop(); what they raise becomes the answer.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not pass for an answer
     folder = sys.argv[1]

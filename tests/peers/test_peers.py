@@ -21,23 +21,55 @@ from remote import Refused, Remote  # noqa: E402
 
 
 def row(library, name, bits, n, threads, speed, probe=None):
-    return {"library": library, "format": name, "bits_per_weight": bits, "n": n, "threads": threads, "us": 4096 * 4096 * n / speed / 1e3,
-            "gmac_per_s": speed, "of_probe": probe, "of_peak": speed / 200, "error": 0.1, "error_of_own_weights": 0.006, "rounds": 3,
-            "spread": 0.02}
+    return {
+        "library": library,
+        "format": name,
+        "bits_per_weight": bits,
+        "n": n,
+        "threads": threads,
+        "us": 4096 * 4096 * n / speed / 1e3,
+        "gmac_per_s": speed,
+        "of_probe": probe,
+        "of_peak": speed / 200,
+        "error": 0.1,
+        "error_of_own_weights": 0.006,
+        "rounds": 3,
+        "spread": 0.02,
+    }
 
 
 def model_row(library, name, bits, prompt, decode):
-    return {"library": library, "format": name, "bits_per_weight": bits, "threads": 1, "prompt": prompt, "decode": decode, "rounds": 3}
+    return {
+        "library": library,
+        "format": name,
+        "bits_per_weight": bits,
+        "threads": 1,
+        "prompt": prompt,
+        "decode": decode,
+        "rounds": 3,
+    }
 
 
 DOCUMENT = {
-    "machine": "a <machine> & more", "prompt": 512, "decode": 128,
+    "machine": "a <machine> & more",
+    "prompt": 512,
+    "decode": 128,
     "limits": {"gmac_per_s": {"dot7": {"1": 200}, "dot8": {"1": 190}, "f32": {"1": 50}}, "read_gb_per_s": {"1": 20}},
-    "rows": [row("anybit", "sf4", 4.125, 1, 1, 40, 0.9), row("anybit", "sf4", 4.125, 512, 1, 180),
-             row("other", "q4", 4.5, 1, 1, 20, 0.5), row("other", "q4", 4.5, 512, 1, 60),
-             row("third", "k4", 4.25, 512, 1, 90), row("third", "f32", 32, 512, 1, 45)],
-    "model": [model_row("anybit", "sf4", 5.05, 400, 100), model_row("other", "q4", 5.35, 500, 80), model_row("other", "q2", 5.0, 200, 90)],
-    "notes": [], "not_run": [{"library": "other", "format": "q9", "reason": "no such type"}],
+    "rows": [
+        row("anybit", "sf4", 4.125, 1, 1, 40, 0.9),
+        row("anybit", "sf4", 4.125, 512, 1, 180),
+        row("other", "q4", 4.5, 1, 1, 20, 0.5),
+        row("other", "q4", 4.5, 512, 1, 60),
+        row("third", "k4", 4.25, 512, 1, 90),
+        row("third", "f32", 32, 512, 1, 45),
+    ],
+    "model": [
+        model_row("anybit", "sf4", 5.05, 400, 100),
+        model_row("other", "q4", 5.35, 500, 80),
+        model_row("other", "q2", 5.0, 200, 90),
+    ],
+    "notes": [],
+    "not_run": [{"library": "other", "format": "q9", "reason": "no such type"}],
 }
 
 
@@ -45,7 +77,9 @@ class Tables(unittest.TestCase):
     def test_products_are_grouped_by_bits_and_ours_leads_its_group(self):
         heads, lines = table.products(DOCUMENT, 1)
         self.assertEqual(heads, ["library", "format", "bits", "N=1 us", "N=512", "error"])
-        self.assertEqual([line[:2] for line in lines], [["third", "f32"], ["anybit", "sf4"], ["third", "k4"], ["other", "q4"]])
+        self.assertEqual(
+            [line[:2] for line in lines], [["third", "f32"], ["anybit", "sf4"], ["third", "k4"], ["other", "q4"]]
+        )
         self.assertEqual(lines[1][3:], ["419 (0.90)", "180", "0.1000"])
         self.assertEqual(lines[2][3], "-")
 
@@ -79,9 +113,10 @@ class Tables(unittest.TestCase):
     def test_nothing_measured_still_gives_a_text(self):
         self.assertIn("a <machine>", table.text({**DOCUMENT, "rows": [], "model": [], "not_run": []}))
 
-
     def test_weights_that_come_faster_than_memory_are_told(self):
-        notes = run.suspicious([row("a", "f", 4, 1, 1, 40, 1.0), row("b", "f", 4, 1, 1, 90, 2.0), row("c", "f", 4, 2, 1, 99)])
+        notes = run.suspicious(
+            [row("a", "f", 4, 1, 1, 40, 1.0), row("b", "f", 4, 1, 1, 90, 2.0), row("c", "f", 4, 2, 1, 99)]
+        )
         self.assertEqual([note.split()[0] for note in notes], ["b"])
         self.assertIn("Doubtful: b f", table.text({**DOCUMENT, "notes": notes}))
 
@@ -107,7 +142,9 @@ class Selection(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             out = io.StringIO()
             with contextlib.redirect_stdout(out):
-                status = run.main(["--list", "--only", "torch:bf16", "--work", f"{folder}/work", "--out", f"{folder}/out"])
+                status = run.main(
+                    ["--list", "--only", "torch:bf16", "--work", f"{folder}/work", "--out", f"{folder}/out"]
+                )
             self.assertEqual(status, 0)
             self.assertIn("torch", out.getvalue())
             self.assertIn("anybit", out.getvalue())
@@ -155,9 +192,17 @@ class Contest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             contest = run.Contest(options, run.install.Place(folder, 1))
             answers = {"read": ["2e10"], "drop": [], "run": ["0.001", "3"]}
-            fake = type("Fake", (), {"ask": lambda self, command, *words: answers[command], "close": lambda self: None})()
-            checks = type("Checks", (), {"close": lambda self: None,
-                                         "ask": lambda self, _, name, *words: ["0.1", "0.9" if name.endswith("bad") else "0.006"]})()
+            fake = type(
+                "Fake", (), {"ask": lambda self, command, *words: answers[command], "close": lambda self: None}
+            )()
+            checks = type(
+                "Checks",
+                (),
+                {
+                    "close": lambda self: None,
+                    "ask": lambda self, _, name, *words: ["0.1", "0.9" if name.endswith("bad") else "0.006"],
+                },
+            )()
             contest.limits, contest.checker, contest.remotes = fake, checks, {"other": fake}
             contest.formats = {("other", "good"): 8388608, ("other", "bad"): 8388608}
             with contextlib.redirect_stdout(io.StringIO()):
