@@ -49,7 +49,7 @@ def arguments(argv):
     parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="N,N,..")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--seconds", type=float, default=0.1, help="of one timing in one round (default 0.1, and at least 3 products)"
+        "--seconds", type=float, default=0.1, help="of one timing in one round (default 0.1)"
     )
     parser.add_argument(
         "--rotate", type=int, default=320, metavar="MB", help="weights that products of one token go through"

@@ -55,19 +55,20 @@ struct Timing {
   long passes = 0;
 };
 
-/// Repeats pass(), which makes `products` products, after one to warm up.
+/// Repeats pass(), which makes `products` products, after one to warm up: for `seconds`, and three times unless that takes
+/// more than three times as long.
 template <class Pass>
 Timing time_passes(double seconds, long products, Pass pass) {
   using Clock = std::chrono::steady_clock;
   pass();
   std::vector<double> times;
-  const auto begin = Clock::now();
-  for (auto last = begin; times.size() < 3 || std::chrono::duration<double>(last - begin).count() < seconds;) {
+  double sum = 0;
+  do {
+    const auto begin = Clock::now();
     pass();
-    const auto now = Clock::now();
-    times.push_back(std::chrono::duration<double>(now - last).count());
-    last = now;
-  }
+    times.push_back(std::chrono::duration<double>(Clock::now() - begin).count());
+    sum += times.back();
+  } while (sum < seconds || (times.size() < 3 && sum < 3 * seconds));
   std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
   return {times[times.size() / 2] / static_cast<double>(products), static_cast<long>(times.size())};
 }

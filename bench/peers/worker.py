@@ -14,15 +14,13 @@ def copies_for(byte_count, rotate):
 
 
 def time_passes(seconds, products, one_pass):
-    """Median seconds of one product, and how many passes were timed after one to warm up."""
+    """Median seconds of one product, and how many passes were timed after one to warm up, as in worker.hpp."""
     one_pass()
     times = []
-    begin = last = time.perf_counter()
-    while len(times) < 3 or last - begin < seconds:
+    while not times or sum(times) < seconds or (len(times) < 3 and sum(times) < 3 * seconds):
+        begin = time.perf_counter()
         one_pass()
-        now = time.perf_counter()
-        times.append(now - last)
-        last = now
+        times.append(time.perf_counter() - begin)
     return float(np.median(times)) / products, len(times)
 
 
