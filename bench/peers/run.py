@@ -75,7 +75,7 @@ def arguments(argv):
         action="append",
         default=[],
         metavar="FILE",
-        help="held while timing, for other jobs that take it too; may be repeated, taken in this order",
+        help="held while working on matrices and models, for other jobs that take it too; may be repeated, taken in this order",
     )
     return parser.parse_args(argv)
 
@@ -160,6 +160,7 @@ class Contest:
             print(f"   {library.name}: {time.monotonic() - begin:.0f} s", flush=True)
 
     def open(self, library, name):
+        self.turns.take()  # quantizing would disturb others that time
         byte_count = int(self.remotes[library].ask("open", name)[0])
         weights = self.place.data / "own.f32"
         self.remotes[library].ask("weights", name, weights)
@@ -299,6 +300,7 @@ class ModelContest:
                 self.refuse(library, "*", problem)
                 continue
             for name in formats:
+                self.turns.take()
                 try:
                     self.bits[library, name] = float(remote.ask("open", name)[0])
                 except Refused as problem:
