@@ -113,8 +113,6 @@ class Contest:
         self.not_run.append({"library": library, "format": name, "reason": str(reason)})
         print(f"   not run: {library} {name}: {reason}", flush=True)
 
-    # -- preparation ------------------------------------------------------------------------------------------------
-
     def install(self, chosen):
         """Returns the libraries that are in place."""
         if self.options.no_install:
@@ -167,8 +165,6 @@ class Contest:
         self.checker.ask("learn", f"{library}:{name}", weights)
         weights.unlink()
         self.formats[library, name] = byte_count
-
-    # -- timing -----------------------------------------------------------------------------------------------------
 
     def drop_format(self, key, problem):
         self.formats.pop(key, None)
