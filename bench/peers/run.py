@@ -48,9 +48,7 @@ def arguments(argv):
     parser.add_argument("--tokens", type=numbers, default=[1, 2, 4, 8, 16, 32, 128, 512], metavar="N,N,..")
     parser.add_argument("--threads", type=numbers, default=[1, 2], metavar="N,N,..")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--seconds", type=float, default=0.1, help="of one timing in one round (default 0.1)"
-    )
+    parser.add_argument("--seconds", type=float, default=0.1, help="of one timing in one round (default 0.1)")
     parser.add_argument(
         "--rotate", type=int, default=320, metavar="MB", help="weights that products of one token go through"
     )
@@ -108,6 +106,7 @@ class Contest:
         self.remotes, self.formats, self.samples, self.errors, self.not_run = {}, {}, {}, {}, []
         self.turns = Turns(options.lock)
         self.limits = self.checker = None
+        self.make = {}
 
     def refuse(self, library, name, reason):
         self.not_run.append({"library": library, "format": name, "reason": str(reason)})
@@ -143,19 +142,39 @@ class Contest:
             command = (
                 [python, install.HERE / library.script] if library.script else [self.place.programs / library.program]
             )
+            self.launch(
+                library.name, lambda c=command, e=library.environment: Remote([*c, folder], dict(e)), chosen[library]
+            )
+
+    def launch(self, library, make, formats):
+        """Starts a library's program and has it quantize."""
+        begin = time.monotonic()
+        self.make[library] = make
+        try:
+            self.remotes[library] = make()
+        except (Refused, OSError) as problem:
+            self.refuse(library, "*", problem)
+            return
+        for name in formats:
             try:
-                remote = Remote([*command, folder], dict(library.environment))
+                self.open(library, name)
             except (Refused, OSError) as problem:
-                self.refuse(library.name, "*", problem)
-                continue
-            self.remotes[library.name] = remote
-            begin = time.monotonic()
-            for name in chosen[library]:
-                try:
-                    self.open(library.name, name)
-                except (Refused, OSError) as problem:
-                    self.refuse(library.name, name, problem)
-            print(f"   {library.name}: {time.monotonic() - begin:.0f} s", flush=True)
+                self.refuse(library, name, problem)
+                self.revive(library)
+        print(f"   {library}: {time.monotonic() - begin:.0f} s", flush=True)
+
+    def revive(self, library):
+        """If the program has ended, starts it again with the formats that it had; a format that ended it stays away."""
+        if self.remotes[library].process.poll() is None:
+            return
+        had = [name for of, name in self.formats if of == library]
+        try:
+            self.remotes[library] = self.make[library]()
+            for name in had:
+                self.remotes[library].ask("open", name)
+        except (Refused, OSError) as problem:
+            for name in had:
+                self.drop_format((library, name), problem)
 
     def open(self, library, name):
         self.turns.take()  # quantizing would disturb others that time
@@ -188,6 +207,7 @@ class Contest:
                         self.sample(key, tokens, threads)
                     except Refused as problem:
                         self.drop_format(key, problem)
+                        self.revive(key[0])
                 if key[0] in self.remotes:
                     with contextlib.suppress(Refused):
                         self.remotes[key[0]].ask("drop")

@@ -187,13 +187,36 @@ class Talk(unittest.TestCase):
 class Contest(unittest.TestCase):
     """A whole round with workers of this file's own: one is good, one computes something else."""
 
+    def test_a_format_that_ends_its_program_takes_no_other_with_it(self):
+        program = WORKER.replace('words[0] == "crash"', 'words[1:2] == ["bad"]').replace(
+            '" ".join(words[1:])', '"1000"'
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            contest = run.Contest(run.arguments([]), run.install.Place(folder, 1))
+            contest.checker = type("Checks", (), {"ask": lambda *_: [], "close": lambda _: None})()
+            opens = contest.open
+            contest.open = lambda *what: ((contest.place.data / "own.f32").touch(), opens(*what))
+            with contextlib.redirect_stdout(io.StringIO()):
+                make = lambda: Remote([sys.executable, "-c", program], patience=20)
+                contest.launch("other", make, ["one", "bad", "two"])
+            self.assertEqual(contest.remotes["other"].ask("open", "one"), ["1000"])
+            contest.close()
+        self.assertEqual([name for _, name in contest.formats], ["one", "two"])
+        self.assertEqual([n["format"] for n in contest.not_run], ["bad"])
+
     def test_wrong_results_are_not_timed(self):
         options = run.arguments(["--tokens", "1,8", "--threads", "1", "--rounds", "2"])
         with tempfile.TemporaryDirectory() as folder:
             contest = run.Contest(options, run.install.Place(folder, 1))
             answers = {"read": ["2e10"], "drop": [], "run": ["0.001", "3"]}
             fake = type(
-                "Fake", (), {"ask": lambda self, command, *words: answers[command], "close": lambda self: None}
+                "Fake",
+                (),
+                {
+                    "ask": lambda self, command, *words: answers[command],
+                    "process": type("Lives", (), {"poll": staticmethod(lambda: None)}),
+                    "close": lambda self: None,
+                },
             )()
             checks = type(
                 "Checks",
