@@ -1,4 +1,4 @@
-"""A roofline as SVG: speed over tokens at a time, for each number of threads, between what memory and arithmetic allow."""
+"""A roofline as SVG: speed over tokens at a time, for each number of threads, under what memory and arithmetic allow."""
 
 import math
 from html import escape
@@ -17,6 +17,7 @@ COLORS = {
     1: "#9c755f",
 }
 OTHER = "#888888"
+SHOWN = (8, 4, 2)  # whole bits; all of them would be a tangle
 
 
 class Axes:
@@ -40,10 +41,24 @@ def words(x, y, content, extra=""):
     return f'<text x="{x:.1f}" y="{y:.1f}" {extra}>{escape(content)}</text>'
 
 
+def shown(groups):
+    return [group for group in groups if group[0] in SHOWN] or groups
+
+
+def roof(axes, ns, one_token, peak):
+    """What reading weights allows, growing with the tokens that use them, up to what arithmetic allows."""
+    bend = min(max(peak / one_token, ns[0]), ns[-1])
+    return [axes.at(n, min(one_token * n, peak)) for n in (ns[0], bend, ns[-1])]
+
+
 def panel(document, threads, ns):
     rows = [r for r in document["rows"] if r["threads"] == threads]
     peak = document["limits"]["gmac_per_s"]["dot7"][str(threads)]
-    low = 2 ** math.floor(math.log2(min(r["gmac_per_s"] for r in rows)))
+    groups = shown(grouped(document, threads))
+    slowest = min(
+        best(e, n, o)[0]["gmac_per_s"] for _, e in groups for n in ns for o in (True, False) if best(e, n, o)[0]
+    )
+    low = 2 ** math.floor(math.log2(slowest))
     axes = Axes(ns, low, 2 ** math.ceil(math.log2(max([peak] + [r["gmac_per_s"] for r in rows]))))
     out = [words(LEFT, 20, f"{threads} thread{'s' if threads > 1 else ''}", 'font-weight="bold"')]
     for n in ns:
@@ -55,13 +70,12 @@ def panel(document, threads, ns):
         out += [line([(x, y), (WIDTH - RIGHT, y)], "#eeeeee"), words(x - 6, y + 4, f"{tick:g}", 'text-anchor="end"')]
         tick *= 2
     x, y = axes.at(ns[0], peak)
-    out += [
-        line([(x, y), (WIDTH - RIGHT, y)], "#333333", 'stroke-dasharray="5 3"'),
-        words(WIDTH - RIGHT + 6, y + 4, "8-bit dot products"),
-    ]
+    out.append(words(x + 4, y - 4, "8-bit dot products"))
+    read = document["limits"]["read_gb_per_s"][str(threads)]
     labels = []
-    for bits, entries in grouped(document, threads):
+    for bits, entries in groups:
         color = COLORS.get(bits, OTHER)
+        out.append(line(roof(axes, ns, 8 * read / bits, peak), color, 'opacity="0.35"'))
         for ours in (True, False):
             points = [(n, best(entries, n, ours)[0]) for n in ns]
             points = [axes.at(n, row["gmac_per_s"]) for n, row in points if row]
