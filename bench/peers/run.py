@@ -374,6 +374,16 @@ def suspicious(rows):
     ]
 
 
+def busy(peaks):
+    """A sentence if threads did not add up: then something else ran on the machine."""
+    one, most = min(peaks), max(peaks)
+    if peaks[most] / most > 0.8 * peaks[one] / one:
+        return []
+    return [
+        f"{most} threads reach {peaks[most]:.0f} GMAC/s from registers, {one} {peaks[one]:.0f}: other work disturbed this run"
+    ]
+
+
 def model_file(options):
     """The file, or why there is none."""
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "anybit"
@@ -443,7 +453,7 @@ def compare(options, chosen):
             rounds(options.rounds, contest)
             document["limits"] = contest.best
             document["rows"] = contest.rows(contest.best)
-            document["notes"] = suspicious(document["rows"])
+            document["notes"] = suspicious(document["rows"]) + busy(contest.best["gmac_per_s"]["dot7"])
     finally:
         contest.close()
     save(options, document)

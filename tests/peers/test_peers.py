@@ -120,6 +120,11 @@ class Tables(unittest.TestCase):
         self.assertEqual([note.split()[0] for note in notes], ["b"])
         self.assertIn("Doubtful: b f", table.text({**DOCUMENT, "notes": notes}))
 
+    def test_a_disturbed_run_is_told(self):
+        self.assertEqual(run.busy({1: 200.0, 2: 380.0}), [])
+        self.assertEqual(run.busy({2: 380.0}), [])
+        self.assertEqual(len(run.busy({1: 200.0, 2: 210.0})), 1)
+
 
 class Picture(unittest.TestCase):
     def test_it_is_well_formed(self):
