@@ -196,7 +196,14 @@ inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x,
       for (std::size_t m = 0; m < M; ++m)
         for (Index k = 0; k < steps; k += CodeLines<Bits>::steps)
           CodeLines<Bits>::template read_unit<Arch>(starts[m] + (step + k) * (8 * Bits), bytes[m] + k * line_bytes);
+      // What the next panels are made of comes in while these are in use, a slice for every group of tokens.
+      const Index next = last < segments ? (step + steps) * (8 * Bits) : tiles() * w.tile_bytes();
+      const Index slice = round_up(steps * (8 * Bits) * Arch::token_group / x.tokens, line_bytes);
       in_powers<Arch::token_group>(x.tokens, [&](auto tokens, Index token) {
+        if constexpr (Arch::ahead > 0)
+          for (std::size_t m = 0; m < M; ++m)
+            for (Index at = 0; at < slice; at += line_bytes)
+              __builtin_prefetch(starts[m] + next + token / Arch::token_group * slice + at);
         const TileTask task{first,
                             last,
                             starts,

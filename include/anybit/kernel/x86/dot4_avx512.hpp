@@ -11,7 +11,7 @@ struct Avx512Vnni {
   using Floats = __m512;
   using Bytes = __m512i;
   static constexpr int tile_tokens = 8, row_tokens = 2;
-  static constexpr int token_group = 8, direct_tokens = 64, direct_bits = 4, direct_sums = 16, direct_tiles = 4,
+  static constexpr int token_group = 8, direct_tokens = 32, direct_bits = 4, direct_sums = 16, direct_tiles = 4,
                        blocked_tiles = 2;
   static constexpr Index ahead = 384;
 
