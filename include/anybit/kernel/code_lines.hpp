@@ -93,11 +93,13 @@ struct CodeLines {
       f.count = 1;
       return f;
     }
-    int bit = (step - lines * whole) * Bits;  // of all the tops
-    for (int to = 0; to < Bits;) {
-      const int in_top = bit % top, count = std::min(top - in_top, Bits - to);
-      f.at[static_cast<std::size_t>(f.count++)] = {bit / top, 8 - top + in_top, to, count};
-      bit += count, to += count;
+    if constexpr (top > 0) {
+      int bit = (step - lines * whole) * Bits;  // of all the tops
+      for (int to = 0; to < Bits;) {
+        const int in_top = bit % top, count = std::min(top - in_top, Bits - to);
+        f.at[static_cast<std::size_t>(f.count++)] = {bit / top, 8 - top + in_top, to, count};
+        bit += count, to += count;
+      }
     }
     return f;
   }
