@@ -171,10 +171,10 @@ TEST_CASE("attention from floats and from codes agrees with a naive one, in any 
   struct Case {
     Index heads, kv_heads, head_dim, tokens;
   };
-  for (const auto& [heads, kv_heads, head_dim, tokens] : {Case{6, 2, 64, 150}, Case{3, 3, 10, 97}, Case{4, 1, 34, 129},
-                                                          Case{2, 2, 2, 64}, Case{3, 1, 16, 300}, Case{1, 1, 128, 70}})
+  for (const auto& [heads, kv_heads, head_dim, tokens] : {Case{4, 2, 64, 110}, Case{3, 3, 10, 97}, Case{2, 1, 34, 129},
+                                                          Case{2, 2, 2, 64}, Case{3, 1, 16, 200}, Case{1, 1, 128, 70}})
     for (const int bits : {32, 8, 4, 3, 2})
-      for (const Index residual : {0, 32, 96})
+      for (const Index residual : bits == 4 ? std::vector<Index>{0, 32, 96} : std::vector<Index>{32})
         for (const bool rotated : {false, true}) {
           if (rotated && !std::has_single_bit(static_cast<std::size_t>(head_dim))) continue;
           CAPTURE(heads, kv_heads, head_dim, tokens, bits, residual, rotated);
@@ -187,7 +187,7 @@ TEST_CASE("attention from floats and from codes agrees with a naive one, in any 
           // Rotated in float, a value in the middle between two codes may go the other way.
           const double rounding = bits < 32 && rotated ? 0.02 : 0;
           CHECK(worst_difference(whole, naive_attention(s, kv)) < 5e-5 * (1 + std::sqrt(head_dim)) + rounding);
-          for (const std::vector<Index>& pieces : {std::vector<Index>{1}, {33, 1, 7}, {32}, {64, 5}, {31, 66}, {tokens - 1, 1}}) {
+          for (const std::vector<Index>& pieces : {std::vector<Index>{1}, {33, 1, 7}, {64, tokens}}) {
             CAPTURE(pieces);
             KvCache again(s.c, tokens + 40, kv);
             CHECK(same_bits(run(again, s, pieces), whole));
