@@ -121,7 +121,7 @@ struct Avx2 {
     const __m256i v = four_columns(x);
     a.low = _mm256_add_epi16(a.low, _mm256_maddubs_epi16(b.low, v));
     a.high = _mm256_add_epi16(a.high, _mm256_maddubs_epi16(b.high, v));
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && defined(__AVX2__)
     // Else g++ gathers the additions of several steps at their end and spills the products until then.
     asm("" : "+x"(a.low), "+x"(a.high));
 #endif
