@@ -117,7 +117,7 @@ TEST_CASE("smoothing leaves o and down alone") {
   }
 }
 
-TEST_CASE("the output head runs as the other linears do, and may have a recipe of its own") {
+TEST_CASE("the output head takes floats unless asked otherwise, and may have a recipe of its own") {
   using Coarse = Scheme<SInt<4>, PerGroup<16>, ScaleF16>;
   for (const bool own_head : {false, true}) {
     const Decoder d = random_decoder(2, own_head);
@@ -125,17 +125,17 @@ TEST_CASE("the output head runs as the other linears do, and may have a recipe o
     const ModelRecipe recipe = model_recipe("w8a8", Nearest<presets::Int8PerRow>{}, Compute::int8_per_token);
     Decoder q = quantize_model(d, stats, recipe, pack_embedding(d).value()).value().decoder;
     CHECK(q.head.has_value() == own_head);
-    CHECK(q.output_head().compute() == Compute::int8_per_token);
+    CHECK(q.output_head().compute() == Compute::f32);
     QuantizeModelOptions options;
-    options.head_compute = Compute::f32;
+    options.head_compute = Compute::int8_per_token;
     CHECK(quantize_model(d, stats, recipe, pack_embedding(d).value(), options).value().decoder.output_head().compute() ==
-          Compute::f32);
+          Compute::int8_per_token);
 
     const ModelRecipe coarse = model_recipe("int4", Nearest<Coarse>{});
     q = quantize_model(d, stats, recipe, pack_embedding(d, coarse).value()).value().decoder;
     REQUIRE(q.head);
     CHECK(q.head->packed()->scheme_name() == Coarse::name.view());
-    CHECK(q.head->compute() == Compute::int8_per_token);
+    CHECK(q.head->compute() == Compute::f32);
     CHECK(q.token_embedding.packed()->scheme_name() == EmbeddingScheme::name.view());
     CHECK(check(q).ok());
     const Matrix w = dequantize(pack(quantize_nearest<Coarse>(d.output_head().dense()->view())));

@@ -104,8 +104,8 @@ struct QuantizedModel {
 
 struct QuantizeModelOptions {
   bool strict = false;
-  /// How activations enter the output head; empty: as the recipe says for the other linears.
-  std::optional<Compute> head_compute{};
+  /// How activations enter the output head. Floats unless asked for: rounding them there is felt in every prediction.
+  Compute head_compute = Compute::f32;
   ExecutorRef executor{};
   /// Told after each group of siblings, from any thread, one at a time.
   std::function<void(Index done, Index total)> progress{};
@@ -204,7 +204,7 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
   QuantizedModel out;
   out.decoder = source;
   ANYBIT_CHECK(embedding.head || !source.head, "quantize_model: the model has a head of its own, the packed embedding none");
-  const Compute head_compute = options.head_compute.value_or(recipe.compute);
+  const Compute head_compute = options.head_compute;
   out.decoder.token_embedding = Linear(embedding.embedding, embedding.head ? Compute::f32 : head_compute);
   if (embedding.head) out.decoder.head = Linear(*embedding.head, head_compute);
 
