@@ -1,5 +1,6 @@
-// Codes to bytes and back, weights to codes and back, one thread, from the caches: GB/s of weights as floats (4 bytes each), so
-// that the four columns of a scheme compare. `bits` is bits a weight, `error` the relative Frobenius error of plain rounding.
+// Codes to bytes and back, one thread, from the caches: GB/s of weights as floats (4 bytes each), so that they compare with
+// bench_quantize, which times weights to bytes and back. `bits` is bits a weight, `error` the relative Frobenius error of plain
+// rounding.
 //   bench_pack --benchmark_filter=unpack/
 
 #include <anybit/scheme/presets.hpp>
@@ -66,23 +67,6 @@ void add() {
         benchmark::DoNotOptimize(row.data());
         benchmark::ClobberMemory();
       }
-    count(state, m.packed.bits_per_weight(), m.error);
-  });
-  benchmark::RegisterBenchmark(("quantize/" + name).c_str(), [](benchmark::State& state) {
-    const Made& m = made();
-    for (auto _ : state) {
-      auto q = quantize_nearest<S>(weights().view());
-      benchmark::DoNotOptimize(q.codes.data());
-    }
-    count(state, m.packed.bits_per_weight(), m.error);
-  });
-  benchmark::RegisterBenchmark(("dequantize/" + name).c_str(), [](benchmark::State& state) {
-    const Made& m = made();
-    Matrix out(shape.rows, shape.cols);
-    for (auto _ : state) {
-      dequantize(m.packed, out.view());
-      benchmark::DoNotOptimize(out.data());
-    }
     count(state, m.packed.bits_per_weight(), m.error);
   });
 }

@@ -146,10 +146,15 @@ inline constexpr std::int32_t sign_bit = std::numeric_limits<std::int32_t>::min(
                               infinity_bits = 0x7F800000;
 }  // namespace detail
 
+/// The bits of max |v|, where NaN is above infinity: bits of floats without a sign are in the order of the floats. 0 for an empty
+/// span.
+constexpr ANYBIT_INLINE std::int32_t abs_max_bits(std::span<const float> values) {
+  return detail::max_of_bits(values, detail::magnitude_bits, 0, 0);
+}
+
 /// max |v|; 0 for an empty span. NaN does not count.
 constexpr ANYBIT_INLINE float abs_max(std::span<const float> values) {
-  // Bits of floats without a sign are in the order of the floats; NaN is above infinity.
-  const std::int32_t bits = detail::max_of_bits(values, detail::magnitude_bits, 0, 0);
+  const std::int32_t bits = abs_max_bits(values);
   if (bits <= detail::infinity_bits) return std::bit_cast<float>(bits);
   float m = 0;
   for (const float v : values) {

@@ -116,31 +116,36 @@ struct PackedEmbedding {
   AnyPacked embedding;
   std::optional<AnyPacked> head;
 };
+namespace detail {
+inline Result<AnyPacked> pack_as_embedding(const Linear& linear) {
+  ANYBIT_CHECK(linear.dense() != nullptr, "pack_embedding: it is packed already");
+  ANYBIT_TRY(const auto q, Nearest<EmbeddingScheme>{}.quantize(linear.dense()->view()));
+  return AnyPacked(pack(q.matrix));
+}
+}  // namespace detail
+
 /// Both in 8 bits.
 inline Result<PackedEmbedding> pack_embedding(const Decoder& d) {
-  const auto packed = [](const Linear& linear) -> Result<AnyPacked> {
-    ANYBIT_CHECK(linear.dense() != nullptr, "pack_embedding: it is packed already");
-    ANYBIT_TRY(const auto q, Nearest<EmbeddingScheme>{}.quantize(linear.dense()->view()));
-    return AnyPacked(pack(q.matrix));
-  };
   PackedEmbedding out;
-  ANYBIT_TRY(out.embedding, packed(d.token_embedding));
+  ANYBIT_TRY(out.embedding, detail::pack_as_embedding(d.token_embedding));
   if (d.head) {
-    ANYBIT_TRY(out.head, packed(*d.head));
+    ANYBIT_TRY(out.head, detail::pack_as_embedding(*d.head));
   }
   return out;
 }
 
 /// The embedding in 8 bits, the head by a recipe of its own, also where the two were tied. The recipe may need no statistics.
 inline Result<PackedEmbedding> pack_embedding(const Decoder& d, const ModelRecipe& head) {
-  ANYBIT_TRY(const auto q, Nearest<EmbeddingScheme>{}.quantize(d.token_embedding.dense()->view()));
   if (head.needs != Needs::none)
     return {ErrorCode::unsupported, "the output head cannot take recipe " + head.name +
                                         ", which learns from calibration: give one that rounds to nearest"};
+  PackedEmbedding out;
+  ANYBIT_TRY(out.embedding, detail::pack_as_embedding(d.token_embedding));
   const ConstMatrix weights[] = {d.output_head().dense()->view()};
   auto done = head.quantize(Upstream::nothing, weights, Stats(d.config.dim, Needs::none), {});
   if (!done) return in_context(done.error(), "output head, recipe " + head.name);
-  return PackedEmbedding{AnyPacked(pack(q.matrix)), std::move(done->packed.front())};
+  out.head = std::move(done->packed.front());
+  return out;
 }
 
 namespace detail {
@@ -204,9 +209,8 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
   QuantizedModel out;
   out.decoder = source;
   ANYBIT_CHECK(embedding.head || !source.head, "quantize_model: the model has a head of its own, the packed embedding none");
-  const Compute head_compute = options.head_compute;
-  out.decoder.token_embedding = Linear(embedding.embedding, embedding.head ? Compute::f32 : head_compute);
-  if (embedding.head) out.decoder.head = Linear(*embedding.head, head_compute);
+  out.decoder.token_embedding = Linear(embedding.embedding, embedding.head ? Compute::f32 : options.head_compute);
+  if (embedding.head) out.decoder.head = Linear(*embedding.head, options.head_compute);
 
   std::vector<SiblingGroup> groups = sibling_groups(out.decoder);
   const Index halves = static_cast<Index>(groups.size()) / 2;

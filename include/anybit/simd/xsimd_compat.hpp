@@ -263,18 +263,7 @@ ANYBIT_INLINE void store_u8(std::uint8_t* p, i32 v) {
 
 /// Writes `width` bytes; every lane is -128 to 127.
 ANYBIT_INLINE void store_i8(std::int8_t* p, i32 v) {
-#if defined(__AVX512F__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
-#elif defined(__AVX2__)
-  const __m256i words = _mm256_packs_epi32(v, v);  // 0-3 0-3 | 4-7 4-7
-  const __m256i bytes = _mm256_packs_epi16(words, words);
-  const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), both);
-#else
-  std::int32_t lanes[static_cast<std::size_t>(width)];
-  store(lanes, v);
-  for (Index i = 0; i < width; ++i) p[i] = static_cast<std::int8_t>(lanes[i]);
-#endif
+  store_u8(reinterpret_cast<std::uint8_t*>(p), v & broadcast(std::int32_t{255}));
 }
 
 /// `width` binary16 patterns, at any address, as floats, exact.

@@ -10,9 +10,7 @@ struct AvxVnni : Avx2 {
   template <int MaxByte>
   static ANYBIT_INLINE Ints dot4(Ints a, Bytes b, const std::int8_t* x) {
     static_assert(MaxByte <= 255);  // vpdpbusd does not saturate
-    std::int32_t four;
-    std::memcpy(&four, x, 4);
-    const __m256i v = _mm256_set1_epi32(four);
+    const __m256i v = four_columns(x);
     return {dpbusd(a.low, b.low, v), dpbusd(a.high, b.high, v)};
   }
   static constexpr std::int32_t bias(int) { return 0; }
