@@ -302,7 +302,7 @@ class ModelContest:
 
     def __init__(self, options, place, turns, not_run):
         self.options, self.place, self.turns, self.not_run = options, place, turns, not_run
-        self.remotes, self.bits, self.samples = {}, {}, {}
+        self.commands, self.remotes, self.bits, self.samples = {}, {}, {}, {}
 
     def refuse(self, library, name, reason):
         self.not_run.append({"library": library, "format": f"whole model, {name}", "reason": str(reason)})
@@ -314,31 +314,44 @@ class ModelContest:
                 continue
             folder = self.place.folder / "models" / program
             folder.mkdir(parents=True, exist_ok=True)
+            self.commands[library] = [self.place.programs / program, file, folder]
+            self.open(library, formats)
+
+    def open(self, library, formats):
+        """In a new program."""
+        try:
+            remote = self.remotes[library] = Remote(self.commands[library])
+        except (Refused, OSError) as problem:
+            self.refuse(library, "*", problem)
+            formats = []
+        for name in formats:
+            self.turns.take()
             try:
-                remote = self.remotes[library] = Remote([self.place.programs / program, file, folder])
-            except (Refused, OSError) as problem:
-                self.refuse(library, "*", problem)
-                continue
-            for name in formats:
-                self.turns.take()
-                try:
-                    self.bits[library, name] = float(remote.ask("open", name)[0])
-                except Refused as problem:
-                    self.refuse(library, name, problem)
+                self.bits[library, name] = float(remote.ask("open", name)[0])
+            except Refused as problem:
+                self.refuse(library, name, problem)
+
+    def drop(self, library, name, problem):
+        """Goes on without a format that could not be run. Its program may be at an end: the others get another."""
+        self.refuse(library, name, problem)
+        del self.bits[library, name]
+        self.samples = {k: v for k, v in self.samples.items() if k[:2] != (library, name)}
+        others = [n for (l, n) in self.bits if l == library]
+        self.bits = {k: v for k, v in self.bits.items() if k[0] != library}
+        self.remotes.pop(library).close()
+        self.open(library, others)
 
     def round(self, number):
         order = list(self.bits)
         random.Random(number).shuffle(order)
         for key in order:
-            for threads in self.options.threads:
+            for threads in self.options.threads if key in self.bits else []:
                 self.turns.take()
                 time.sleep(SETTLE)
                 try:
                     answer = self.remotes[key[0]].ask("run", key[1], threads, self.options.prompt, self.options.decode)
                 except Refused as problem:
-                    self.bits.pop(key)
-                    self.samples = {k: v for k, v in self.samples.items() if k[:2] != key}
-                    self.refuse(*key, problem)
+                    self.drop(*key, problem)
                     break
                 self.samples.setdefault((*key, threads), []).append(tuple(map(float, answer)))
         self.turns.give()
