@@ -135,18 +135,24 @@ inline void report(benchmark::State& state, Index tokens, double bytes, double e
 }
 
 /// What is timed: packed bytes with either kind of activations, or the kernel layout made of them.
-enum class Way { f32, int8_per_token, int8_per_token_tiled };
-inline constexpr Way ways[] = {Way::f32, Way::int8_per_token, Way::int8_per_token_tiled};
-inline std::string name(Way way) {
-  return way == Way::f32 ? "f32" : way == Way::int8_per_token ? "int8_per_token" : "int8_per_token_tiled";
-}
+struct Way {
+  Compute compute;
+  bool tiled = false;
+};
+inline constexpr Way ways[] = {
+    {Compute::f32}, {Compute::int8_per_token}, {Compute::int8_per_token, true}, {Compute::int8_per_block, true}};
+inline std::string name(Way way) { return std::string(anybit::name(way.compute)) + (way.tiled ? "_tiled" : ""); }
 
-inline void multiply(const kernel::TiledWeights& w, Way, ConstMatrix x, MutableMatrix y, Workspace& workspace, ThreadPool& pool) {
-  kernel::matmul(w, x, y, workspace, pool);
+/// How far levels on no grid may move: enough for NF4. The `error` of what is timed has the difference.
+inline constexpr float level_error = 0.004f;
+
+inline void multiply(const kernel::TiledWeights& w, Way way, ConstMatrix x, MutableMatrix y, Workspace& workspace,
+                     ThreadPool& pool) {
+  kernel::matmul(w, x, y, way.compute, workspace, pool);
 }
 template <AnyScheme S>
 void multiply(const PackedTensor<S>& w, Way way, ConstMatrix x, MutableMatrix y, Workspace& workspace, ThreadPool& pool) {
-  matmul(w, x, y, way == Way::f32 ? Compute::f32 : Compute::int8_per_token, workspace, pool);
+  matmul(w, x, y, way.compute, workspace, pool);
 }
 
 /// Weights rotate over `rotate` bytes. Eigen's product is timed in turns with ours, and so is plain reading of as much memory
@@ -172,7 +178,8 @@ void run_product(benchmark::State& state, const Weights& first, std::size_t byte
     state.ResumeTiming();
   }
   report(state, tokens, static_cast<double>(bytes), output_error(x.view(), y.view()), ours, theirs);
-  if (way != Way::f32 && threads == 1) state.counters["of_peak"] = seconds_at_peak(tokens, eight_bits) / median(ours.own);
+  if (rounds_to_int8(way.compute) && threads == 1)
+    state.counters["of_peak"] = seconds_at_peak(tokens, eight_bits) / median(ours.own);
   if (rotate > 0)
     state.counters["of_probe"] =
         static_cast<double>(bytes) / median(ours.wall) / (static_cast<double>(memory.bytes()) / median(reading.wall));
@@ -181,19 +188,23 @@ void run_product(benchmark::State& state, const Weights& first, std::size_t byte
 /// Registers one benchmark; `eigen` is shared by all of a program. Weights are quantized when the first of a scheme runs.
 template <AnyScheme S>
 void add_product(const std::string& kind, Index tokens, Way way, Index threads, EigenProduct& eigen, std::size_t rotate) {
-  if (way == Way::int8_per_token_tiled && !has_integer_dot_v<typename S::format>) return;
+  if constexpr (!has_integer_dot_v<typename S::format>)
+    if (way.tiled && !kernel::tile_weights(pack(QuantizedMatrix<S>({1, 1})), way.compute, level_error)) return;
   std::string title = kind + "/" + std::string(S::name.view()) + "/" + name(way);
   if (kind == "matmul") title += "/N:" + std::to_string(tokens);
   title += "/threads:" + std::to_string(threads);
   benchmark::RegisterBenchmark(title.c_str(), [=, &eigen](benchmark::State& state) {
     static const PackedTensor<S> packed = pack(quantize_nearest<S>(weights().view()));
-    if (way != Way::int8_per_token_tiled)
+    if (!way.tiled)
       return run_product(state, packed, static_cast<std::size_t>(packed.bytes().payload_bytes()), way, S::bits == 8, tokens,
                          threads, eigen, rotate);
-    if constexpr (has_integer_dot_v<typename S::format>) {
-      static const kernel::TiledWeights tiled = kernel::tile_weights(packed);
-      run_product(state, tiled, tiled.memory.size(), way, S::bits == 8, tokens, threads, eigen, rotate);
-    }
+    const auto tiled = [&] {
+      if constexpr (has_integer_dot_v<typename S::format>)
+        return kernel::tile_weights(packed, way.compute);
+      else
+        return kernel::tile_weights(packed, way.compute, level_error).value();
+    }();
+    run_product(state, tiled, tiled.memory.size(), way, tiled.max_byte > 128, tokens, threads, eigen, rotate);
   })->Unit(benchmark::kMicrosecond);
 }
 

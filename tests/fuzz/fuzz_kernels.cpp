@@ -130,24 +130,28 @@ bool same_bits(float a, float b) {
 /// The exact integers of each segment, and float multiply-adds with one rounding in the order of segments: what every vocabulary
 /// must give where the hardware rounds a multiply-add once, and all of them where scales are powers of two.
 template <AnyScheme S>
-std::vector<float> exact_products(const PackedTensor<S>& w, ConstMatrix x) {
+std::vector<float> exact_products(const PackedTensor<S>& w, ConstMatrix x, Compute compute) {
   using F = typename S::format;
-  const reference::Rounded rounded = reference::round_activations(x);
   const Index group = S::granularity::group_cols(w.cols());
+  const reference::Rounded rounded = reference::round_activations(x, compute, group);
   std::vector<float> y(static_cast<std::size_t>(x.rows * w.rows()));
   for (Index r = 0; r < w.rows(); ++r) {
     const auto codes = reference::row_codes(w, r);
     for (Index t = 0; t < x.rows; ++t) {
       float total = 0;
-      for (kernel::Segment s(w.cols(), group); !s.done(); s.next()) {
+      for (kernel::Segment s(w.cols(), group, kernel::segment_columns(group, compute)); !s.done(); s.next()) {
         const Affine affine = w.affine(r, s.group);
         std::int64_t sum = 0;
         for (Index k = s.first; k < s.end(); ++k)
-          sum += (F::to_int(codes[static_cast<std::size_t>(k)]) - static_cast<std::int64_t>(affine.zero)) *
-                 rounded.codes[static_cast<std::size_t>(t * x.cols + k)];
-        total = std::fma(static_cast<float>(sum), affine.scale * F::step, total);
+          sum +=
+              (level_grid_v<F>.nearest(F::decode(codes[static_cast<std::size_t>(k)])) - static_cast<std::int64_t>(affine.zero)) *
+              rounded.codes[static_cast<std::size_t>(t * x.cols + k)];
+        const float scale = affine.scale * level_grid_v<F>.step,
+                    block = rounded.scales[static_cast<std::size_t>(t * x.cols + s.first)];
+        total = std::fma(static_cast<float>(sum), compute == Compute::int8_per_block ? scale * block : scale, total);
       }
-      y[static_cast<std::size_t>(t * w.rows() + r)] = total * rounded.scales[static_cast<std::size_t>(t)];
+      if (compute == Compute::int8_per_token) total *= rounded.scales[static_cast<std::size_t>(t * x.cols)];
+      y[static_cast<std::size_t>(t * w.rows() + r)] = total;
     }
   }
   return y;
@@ -166,14 +170,14 @@ void compare(const Case& c, const char* path, products::Guarded& y, const Expect
 }
 
 template <AnyScheme S>
-void integer_paths(const Case& c, const PackedTensor<S>& w, ConstMatrix x) {
+void integer_paths(const Case& c, const PackedTensor<S>& w, ConstMatrix x, Compute compute) {
   using F = typename S::format;
-  const auto expected = exact_products(w, x);
+  const auto expected = exact_products(w, x, compute);
   const auto bits = [](float a, float b, std::size_t) { return same_bits(a, b); };
   const kernel::RowSource source = kernel::row_source(w);
-  const kernel::TiledWeights tiled = kernel::tile_weights(w);
+  const kernel::TiledWeights tiled = kernel::tile_weights(w, compute);
   Workspace workspace;
-  const auto rounded = kernel::round_activations(x, source.group, workspace, Serial{});
+  const auto rounded = kernel::round_activations(x, source.group, compute, workspace, Serial{});
   every_arch::for_each([&]<class Arch>(std::type_identity<Arch>, const char* name) {
     // Plain loops round a multiply-add twice where the processor has none.
     if (std::is_same_v<Arch, kernel::Generic> && c.scales != Scales::powers_of_two && c.scales != Scales::zero) return;
@@ -184,14 +188,14 @@ void integer_paths(const Case& c, const PackedTensor<S>& w, ConstMatrix x) {
       multiply(y.view());
       compare(c, path, y, expected, bits);
     };
-    constexpr int width = level_bits_v<F>;
+    using Codes = kernel::tile_codes_t<F>;
     check("packed", [&](MutableMatrix y) { kernel::int8_rows<Arch>(source, rounded, y, c.begin, c.end); });
     const auto grouped = kernel::tile_activations<Arch>(rounded, tiled, workspace, Serial{});
-    check("tiled", [&](MutableMatrix y) { kernel::tiled_rows<width, Arch>(tiled, grouped, y, c.begin, c.end); });
+    check("tiled", [&](MutableMatrix y) { kernel::tiled_rows<Codes, Arch>(tiled, grouped, y, c.begin, c.end); });
     check("tiled, direct",
-          [&](MutableMatrix y) { kernel::detail::tiled_rows_direct<Arch, width>(tiled, grouped, y, c.begin, c.end); });
+          [&](MutableMatrix y) { kernel::detail::tiled_rows_direct<Arch, Codes>(tiled, grouped, y, c.begin, c.end); });
     check("tiled, blocked",
-          [&](MutableMatrix y) { kernel::detail::tiled_rows_blocked<Arch, width>(tiled, grouped, y, c.begin, c.end); });
+          [&](MutableMatrix y) { kernel::detail::tiled_rows_blocked<Arch, Codes>(tiled, grouped, y, c.begin, c.end); });
   });
 }
 
@@ -205,18 +209,19 @@ void run(Case c, Random& random) {
   const auto size = products::magnitudes(quantized, x.view);
 
   if constexpr (has_integer_dot_v<typename S::format>)
-    if (c.e.cols > 0) integer_paths(c, w, x.view);
+    if (c.e.cols > 0)
+      for (const Compute compute : {Compute::int8_per_token, Compute::int8_per_block}) integer_paths(c, w, x.view, compute);
 
   AnyPacked any(unaligned(w, again, random() % 64));
   const AnyPacked plain = any;
   ThreadPool pool(3);
-  any.prepare(Compute::int8_per_token, pool);
   c.begin = 0, c.end = c.e.rows;
   Workspace workspace;
   Serial serial;
-  for (const Compute compute : {Compute::f32, Compute::int8_per_token}) {
-    const bool rounded = compute == Compute::int8_per_token;
-    const auto expected = rounded ? reference::matmul_int8(w, x.view) : reference::matmul(w, x.view);
+  for (const Compute compute : {Compute::f32, Compute::int8_per_token, Compute::int8_per_block}) {
+    any.prepare(compute, pool);
+    const bool rounded = rounds_to_int8(compute);
+    const auto expected = rounded ? reference::matmul_int8(w, x.view, compute) : reference::matmul(w, x.view);
     const auto near = [&](float found, double exact, std::size_t i) {
       const double bound = (size[i] * 1.01) * 2e-6 + (rounded ? 0.01 * size[i] * 1e-4 : 0) + 1e-37;
       return size[i] > 1e37 || std::fabs(static_cast<double>(found) - exact) <= bound + (rounded ? 1e-6 * std::fabs(exact) : 0);
@@ -241,7 +246,8 @@ using Schemes =
              Scheme<UInt<5>, PerGroup<7>, ScaleF32>, Scheme<SInt<6>, PerTensor, ScaleF32>, Scheme<UInt<7>, PerGroup<100>>,
              Scheme<UInt<8>, PerGroup<32>, ScaleF32>, Scheme<SInt<8>, PerRow, ScaleF32>, Scheme<Superfloat<3>, PerGroup<50>>,
              Scheme<Superfloat<8>, PerGroup<128>, ScaleF32>, Scheme<Ternary, PerGroup<128>, ScaleF16, Base3>,
-             Scheme<Nf4, PerGroup<64>, DoubleQuant<256>>, Scheme<Minifloat<2, 1>, PerGroup<32>, ScaleE8M0>>;
+             Scheme<Nf4, PerGroup<64>, DoubleQuant<256>>, Scheme<Minifloat<2, 1>, PerGroup<32>, ScaleE8M0>,
+             Scheme<Minifloat<2, 3>, PerGroup<100>, ScaleF32>>;
 
 void run(std::uint64_t seed) {
   *current_seed = seed;

@@ -35,6 +35,8 @@ inline const std::vector<Shape>& shapes() {
   return list;
 }
 
+inline constexpr Compute all_computes[] = {Compute::f32, Compute::int8_per_token, Compute::int8_per_block, Compute::bf16};
+
 enum class Fill { random, lowest, highest };
 
 template <AnyScheme S>
@@ -124,10 +126,14 @@ void agree(const QuantizedMatrix<S>& q, Index tokens, unsigned seed) {
   const Activations x(tokens, cols, static_cast<Index>(seed % 3), seed);
   const auto size = magnitudes(q, x.view);
   Workspace workspace;
-  for (const Compute compute : {Compute::f32, Compute::int8_per_token}) {
-    const bool rounded = compute == Compute::int8_per_token;
-    CAPTURE(rounded);
-    const auto expected = rounded ? reference::matmul_int8(w, x.view) : reference::matmul(w, x.view);
+  Matrix bf16(tokens, cols);
+  for (Index t = 0; t < tokens; ++t)
+    for (Index k = 0; k < cols; ++k) bf16(t, k) = bf16_to_f32(f32_to_bf16(x.view(t, k)));
+  for (const Compute compute : all_computes) {
+    const bool rounded = rounds_to_int8(compute);
+    CAPTURE(std::string(name(compute)));
+    const auto expected = rounded ? reference::matmul_int8(w, x.view, compute)
+                                  : reference::matmul(w, compute == Compute::bf16 ? ConstMatrix(bf16.view()) : x.view);
     Guarded y(tokens, rows, static_cast<Index>(seed % 4));
     matmul(w, x.view, y.view(), compute, workspace);
     REQUIRE(y.intact());
@@ -150,7 +156,7 @@ void agree(const QuantizedMatrix<S>& q, Index tokens, unsigned seed) {
     for (Index t = 0; t < tokens; ++t)
       same = same && std::equal(y.view().row(t).begin(), y.view().row(t).end(), other.view().row(t).begin());
     REQUIRE(same);
-    if (!rounded) {
+    if (compute == Compute::f32) {
       Guarded sliced(tokens, rows, 0);
       for (Index begin = 0, length = 1; begin < rows; begin += length, length = length % 7 + 2)
         matmul_rows(w, x.view, sliced.view(), begin, std::min(rows, begin + length));

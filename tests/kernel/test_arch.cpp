@@ -73,8 +73,20 @@ void check_code_lines(std::mt19937& random) {
     for (auto& v : codes[s]) v = static_cast<std::uint8_t>(random() % (1 << Bits));
     Lines::write(s, codes[s], unit.data());
   }
-  Lines::template read_unit<Arch>(unit.data(), reinterpret_cast<std::byte*>(found));
+  kernel::detail::each_step<Lines::steps>(
+      [&](auto step) { Arch::store_bytes(found + 64 * step(), Lines::template read<Arch, step()>(unit.data())); });
   REQUIRE(std::memcmp(found, codes, static_cast<std::size_t>(64 * Lines::steps)) == 0);
+}
+
+template <class Arch, int Bits>
+void check_look_up(std::mt19937& random) {
+  ByteTable table;
+  std::uint8_t codes[64], found[64];
+  for (auto& v : table.bytes) v = static_cast<std::uint8_t>(random());
+  for (auto& v : codes) v = static_cast<std::uint8_t>(random() % (1 << Bits));
+  Arch::store_bytes(found,
+                    Arch::template look_up<Bits>(Arch::template load_table<Bits>(table.bytes.data()), Arch::load_bytes(codes)));
+  for (int i = 0; i < 64; ++i) REQUIRE(found[i] == table.bytes[codes[i]]);
 }
 
 template <class Arch>
@@ -112,27 +124,28 @@ template <class Arch, AnyScheme S>
 void check_products(Extents e, unsigned seed) {
   const auto w = pack(some_weights<S>(e, seed));
   for (const Index tokens : {1, 2, 3, 11, 17}) {
+    const Compute compute = tokens % 2 != 0 ? Compute::int8_per_token : Compute::int8_per_block;
     CAPTURE(std::string(S::name.view()), e.rows, e.cols, tokens);
     const Activations x(tokens, e.cols, 3, seed + 1);
     Workspace workspace;
     const kernel::RowSource source = kernel::row_source(w);
-    const auto rounded = kernel::round_activations(x.view, source.group, workspace, Serial{});
+    const auto rounded = kernel::round_activations(x.view, source.group, compute, workspace, Serial{});
     Guarded y(tokens, e.rows, 2);
     kernel::int8_rows<Arch>(source, rounded, y.view(), 0, e.rows);
     REQUIRE(y.intact());
-    const auto expected = reference::matmul_int8(w, x.view);
+    const auto expected = reference::matmul_int8(w, x.view, compute);
     for (Index t = 0; t < tokens; ++t)
       for (Index r = 0; r < e.rows; ++r)
         REQUIRE(
             static_cast<double>(y.view()(t, r)) ==
             Approx(expected[static_cast<std::size_t>(t * e.rows + r)]).epsilon(1e-5).margin(1e-6 * static_cast<double>(e.cols)));
     // The kernel layout gives the same bits, unpacked in registers or in blocks.
-    constexpr int bits = level_bits_v<typename S::format>;
-    const kernel::TiledWeights tiled = kernel::tile_weights(w);
+    using Codes = kernel::tile_codes_t<typename S::format>;
+    const kernel::TiledWeights tiled = kernel::tile_weights(w, compute);
     const auto grouped = kernel::tile_activations<Arch>(rounded, tiled, workspace, Serial{});
     Guarded direct(tokens, e.rows, 0), blocked(tokens, e.rows, 1);
-    kernel::detail::tiled_rows_direct<Arch, bits>(tiled, grouped, direct.view(), 0, e.rows);
-    kernel::detail::tiled_rows_blocked<Arch, bits>(tiled, grouped, blocked.view(), 0, e.rows);
+    kernel::detail::tiled_rows_direct<Arch, Codes>(tiled, grouped, direct.view(), 0, e.rows);
+    kernel::detail::tiled_rows_blocked<Arch, Codes>(tiled, grouped, blocked.view(), 0, e.rows);
     REQUIRE(direct.intact());
     REQUIRE(blocked.intact());
     for (Index t = 0; t < tokens; ++t)
@@ -157,6 +170,7 @@ TEST_CASE("dot products of every vocabulary are exact") {
     check_conversions<Arch>(random);
     [&]<int... Less>(std::integer_sequence<int, Less...>) {
       (check_code_lines<Arch, Less + 1>(random), ...);
+      (check_look_up<Arch, Less + 1>(random), ...);
     }(std::make_integer_sequence<int, 8>());
   });
 }
@@ -169,5 +183,6 @@ TEST_CASE("whole products in the tiles of every vocabulary") {
     check_products<Arch, Scheme<Superfloat<5>, PerGroup<64>>>({17, 517}, 3);
     check_products<Arch, Scheme<Superfloat<3>, PerGroup<50>>>({5, 333}, 4);
     check_products<Arch, Scheme<Ternary, PerGroup<128>>>({20, 640}, 5);
+    check_products<Arch, presets::Mxfp4>({19, 352}, 6);
   });
 }

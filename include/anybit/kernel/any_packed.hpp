@@ -17,8 +17,9 @@ struct PackedTable {
   void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
   /// `tiled` is null or what tile() made of the tensor.
   void (*matmul)(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, Compute, ExecutorRef, Workspace&);
-  /// The kernel layout of the tensor, TiledWeights; null where the format does not multiply in integers.
-  std::shared_ptr<const void> (*tile)(const void* tensor, ExecutorRef);
+  /// The kernel layout of the tensor, TiledWeights; null where the format does not multiply in integers, nor with levels that are
+  /// so far off.
+  std::shared_ptr<const void> (*tile)(const void* tensor, Compute, float level_error, ExecutorRef);
 };
 
 }  // namespace anybit::kernel::inline ANYBIT_ABI
@@ -57,16 +58,23 @@ struct PackedTableOf {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
     check_shapes(t.extents(), x, y);
     if (t.has_column_order()) x = permuted(t.bytes(), x, workspace);
-    if (tiled && compute == Compute::int8_per_token)
-      kernel::matmul(*static_cast<const TiledWeights*>(tiled), x, y, workspace, executor);
+    const auto* w = static_cast<const TiledWeights*>(tiled);
+    if (w && rounds_to_int8(compute) && w->segment_cols == segment_columns(w->group, compute))
+      kernel::matmul(*w, x, y, compute, workspace, executor);
     else
       kernel::matmul(row_source(t), x, y, compute, workspace, executor);
   }
-  static std::shared_ptr<const void> tile(const void* tensor, ExecutorRef executor) {
-    if constexpr (has_integer_dot_v<typename S::format>)
-      return std::make_shared<const TiledWeights>(tile_weights(*static_cast<const PackedTensor<S>*>(tensor), executor));
-    else
-      return nullptr;
+  static std::shared_ptr<const void> tile(const void* tensor, Compute compute, [[maybe_unused]] float level_error,
+                                          ExecutorRef executor) {
+    [[maybe_unused]] const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
+    if constexpr (has_integer_dot_v<typename S::format>) {
+      return std::make_shared<const TiledWeights>(tile_weights(t, compute, executor));
+    } else if constexpr (S::bits <= 8 && !S::has_zero_point) {
+      if (level_error > 0)
+        if (auto tiled = tile_weights(t, compute, level_error, executor))
+          return std::make_shared<const TiledWeights>(*std::move(tiled));
+    }
+    return nullptr;
   }
   static constexpr PackedTable table{&dequantize_row, &matmul, &tile};
 };
@@ -102,11 +110,15 @@ class AnyPacked {
     bytes();
     table_->dequantize_row(tensor_.get(), row, out);
   }
-  /// Makes the order of weights that products of this kind read fastest, if there is one (uniform formats of up to 8 bits and
-  /// Compute::int8_per_token). It takes about as much memory again, copies made later share it, and results keep their bits.
-  void prepare(Compute compute, ExecutorRef executor = {}) {
+  /// Makes the order of weights that products of this kind read fastest, if there is one (formats of up to 8 bits whose levels
+  /// are multiples of a step, and activations rounded to int8). It takes about as much memory again, copies made later share it,
+  /// and results keep their bits. Other formats of up to 8 bits go on multiplying in float, unless their levels may move by up to
+  /// `level_error` times the largest (0.004 is enough for NF4): then they too multiply in integers, with levels moved so.
+  void prepare(Compute compute, ExecutorRef executor = {}, float level_error = 0) {
     bytes();
-    if (compute == Compute::int8_per_token && !tiled_) tiled_ = table_->tile(tensor_.get(), executor);
+    if (!rounds_to_int8(compute) || (tiled_ && tiled_for_ == compute)) return;
+    tiled_ = table_->tile(tensor_.get(), compute, level_error, executor);
+    tiled_for_ = compute;
   }
   /// y = x W^T with x (tokens, cols) in original column order, y (tokens, rows).
   void matmul(ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor, Workspace& workspace) const {
@@ -116,6 +128,7 @@ class AnyPacked {
 
  private:
   std::shared_ptr<const void> tensor_, tiled_;
+  Compute tiled_for_ = Compute::f32;
   const PackedBytes* bytes_ = nullptr;
   const kernel::PackedTable* table_ = nullptr;
 };

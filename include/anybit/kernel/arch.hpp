@@ -7,6 +7,7 @@
 //   load_bytes(p), store_bytes(p, b)   64 bytes
 //   field<Shift, Mask>(b)     b >> Shift & Mask, or b << -Shift & Mask, byte by byte; Mask has no bits that come from a neighbour
 //   add_field<Shift, Mask>(a, b)       the same, or-ed into a
+//   Table<Bits>, load_table<Bits>(p), look_up<Bits>(t, b)   p[b] byte by byte; 256 bytes at p can be read, b < 2^Bits
 //   load_f16(p)               16 f16 as floats
 //   dot4<MaxByte>(a, b, x)    a[i] + sum over j < 4 of b[4 i + j] * x[j]; bytes unsigned and at most MaxByte, x signed,
 //                             -127 .. 127; exact for every such operand
@@ -81,6 +82,17 @@ struct Generic {
     b = field<Shift, Mask>(b);
     for (int i = 0; i < 64; ++i) a.p[i] = static_cast<std::uint8_t>(a.p[i] | b.p[i]);
     return a;
+  }
+  template <int Bits>
+  using Table = const std::uint8_t*;
+  template <int Bits>
+  static ANYBIT_INLINE const std::uint8_t* load_table(const std::uint8_t* p) {
+    return p;
+  }
+  template <int Bits>
+  static ANYBIT_INLINE Bytes look_up(const std::uint8_t* table, Bytes b) {
+    for (auto& v : b.p) v = table[v];
+    return b;
   }
   static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
     Floats r;

@@ -55,15 +55,6 @@ struct CodeLines {
     return code;
   }
 
-  /// All codes of a unit, 64 bytes a step.
-  template <class Arch>
-  static ANYBIT_INLINE void read_unit(const std::byte* unit, std::byte* out) {
-    [&]<int... Step>(std::integer_sequence<int, Step...>) __attribute__((always_inline)) {
-      (Arch::store_bytes(reinterpret_cast<std::uint8_t*>(out + Step * line_bytes), read<Arch, Step>(unit)), ...);
-    }
-    (std::make_integer_sequence<int, steps>());
-  }
-
   /// Puts the 64 codes of step `step` into a unit where their bits are still 0.
   static void write(int step, const std::uint8_t* codes, std::byte* unit) {
     const Fields all = fields(step);

@@ -11,17 +11,26 @@ namespace anybit::inline ANYBIT_ABI {
 
 /// f32             float activations times dequantized weights, summed in float: exact up to rounding of the sums.
 /// int8_per_token  activations rounded to 8 bits with one scale a token (largest magnitude / 127, ties to even); products
-///                 with uniform formats of up to 8 bits are then exact in int32 within a group, and one float
-///                 multiply-add a group. Other formats multiply the rounded activations in float.
-enum class Compute { f32, int8_per_token };
+///                 with formats of up to 8 bits whose levels are multiples of a step are then exact in int32 within a group,
+///                 and one float multiply-add a group. Other formats multiply the rounded activations in float.
+/// int8_per_block  the same with a scale for each token and block of columns, so that an outlier costs only its own block. Blocks
+///                 are the weights' groups, in pieces of at most `block_columns`.
+/// bf16            activations rounded to bfloat16 (8 significant bits, ties to even) times dequantized weights, summed in float.
+enum class Compute { f32, int8_per_token, int8_per_block, bf16 };
+inline constexpr std::array<std::string_view, 4> compute_names{"f32", "int8_per_token", "int8_per_block", "bf16"};
 
-constexpr std::string_view name(Compute c) { return c == Compute::f32 ? "f32" : "int8_per_token"; }
+constexpr std::string_view name(Compute c) { return compute_names[static_cast<std::size_t>(c)]; }
+
+/// Whether activations become integers of 8 bits.
+constexpr bool rounds_to_int8(Compute c) { return c == Compute::int8_per_token || c == Compute::int8_per_block; }
+
+inline constexpr Index block_columns = 128;
 
 /// Memory that a caller keeps between products so that they need not allocate. It grows to the largest use. One per
 /// thread that calls; the threads of an executor share the caller's.
 class Workspace {
  public:
-  enum Slot { permuted, codes, scales, sums, rounded, tiled_codes, tiled_starts, slot_count };
+  enum Slot { permuted, codes, scales, blocks, sums, rounded, tiled_codes, tiled_starts, tiled_blocks, slot_count };
 
   /// At least n elements of T, contents undefined. Valid until the same slot is asked for again.
   template <class T>

@@ -77,8 +77,8 @@ inline void fill_panel(const RowSource& w, Index row, Index rows, Segment& segme
 
 /// Adds a panel's products with `Tokens` tokens to sums[token][row]. `Parts` chains of additions a sum hide their latency.
 template <class Arch, int MaxByte, int Tokens, int Parts>
-inline void int8_tile(const BytePanel& panel, const std::int8_t* x, Index x_stride, const std::int32_t* x_sums, Index sums_stride,
-                      float* sums) {
+inline void int8_tile(const BytePanel& panel, const std::int8_t* x, Index x_stride, const std::int32_t* x_sums,
+                      const float* x_blocks, Index sums_stride, float* sums) {
   typename Arch::Floats total[static_cast<std::size_t>(Tokens)];
 #pragma GCC unroll 8
   for (int t = 0; t < Tokens; ++t) total[t] = Arch::load(sums + 16 * t);
@@ -111,7 +111,8 @@ inline void int8_tile(const BytePanel& panel, const std::int8_t* x, Index x_stri
     for (int t = 0; t < Tokens; ++t) {
 #pragma GCC unroll 4
       for (int p = 1; p < Parts; ++p) dot[0][t] = Arch::add(dot[0][t], dot[p][t]);
-      total[t] = Arch::multiply_add(dot[0][t], scale, total[t]);
+      const auto both = x_blocks ? Arch::scaled(scale, x_blocks[t * sums_stride + s]) : scale;
+      total[t] = Arch::multiply_add(dot[0][t], both, total[t]);
     }
     bytes += 64 * n;
     x += 4 * n;
@@ -147,12 +148,12 @@ struct SegmentRun {
 template <class Arch, int MaxByte>
 inline void int8_row_products(const RowSource& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
   constexpr Index block = 4, slots = SegmentRun::most_segments + decode_slack;
-  const Index full = std::min({w.group, max_segment, w.extents.cols});
+  const Index full = std::min(x.segment_cols, w.extents.cols);
   alignas(64) std::uint8_t bytes[static_cast<std::size_t>(SegmentRun::most_columns + decode_slack)];
   float scales[static_cast<std::size_t>(block)][static_cast<std::size_t>(slots)],
       values[static_cast<std::size_t>(Arch::row_tokens)][static_cast<std::size_t>(block)][static_cast<std::size_t>(slots)];
   std::int32_t offsets[static_cast<std::size_t>(slots)], dots[static_cast<std::size_t>(slots)];
-  Segment segment(w.extents.cols, w.group);
+  Segment segment(w.extents.cols, w.group, x.segment_cols);
   for (Index index = 0; !segment.done();) {
     const SegmentRun run(segment, full);
     const Index n = run.columns, whole = (n - 1) / block_cols * block_cols;
@@ -191,8 +192,11 @@ inline void int8_row_products(const RowSource& w, const RoundedActivations& x, M
         float total[static_cast<std::size_t>(block)] = {};
         if (index > 0)
           for (Index r = 0; r < rows; ++r) total[r] = y(t, r0 + r);
-        // Four sums at once hide the latency of each.
-        if (rows == block) {
+        if (x.blocks) {
+          const float* blocks = x.blocks + t * x.segments + index;
+          for (Index r = 0; r < rows; ++r)
+            for (Index s = 0; s < run.count; ++s) total[r] = std::fma(values[t][r][s], scales[r][s] * blocks[s], total[r]);
+        } else if (rows == block) {  // four sums at once hide the latency of each
           for (Index s = 0; s < run.count; ++s)
 #pragma GCC unroll 4
             for (Index r = 0; r < block; ++r) total[r] = std::fma(values[t][r][s], scales[r][s], total[r]);
@@ -217,7 +221,7 @@ inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMa
   const Index cols = w.extents.cols;
   for (Index r0 = begin; r0 < end; r0 += int8_tile_rows) {
     const Index rows = std::min(int8_tile_rows, end - r0);
-    Segment segment(cols, w.group);
+    Segment segment(cols, w.group, x.segment_cols);
     for (Index x_at = 0, index = 0; !segment.done();) {
       const bool begun = index > 0;
       fill_panel<Arch>(w, r0, rows, segment, panel);
@@ -230,7 +234,8 @@ inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMa
         if (begun)
           for (int i = 0; i < Tokens; ++i) std::memcpy(sums[i], y.data + (t + i) * y.stride + r0, bytes);
         int8_tile<Arch, MaxByte, Tokens, (Tokens >= 4 ? 1 : 4 / Tokens)>(
-            panel, x.codes + t * x.stride + x_at, x.stride, x.sums + t * x.segments + index, x.segments, &sums[0][0]);
+            panel, x.codes + t * x.stride + x_at, x.stride, x.sums + t * x.segments + index,
+            x.blocks ? x.blocks + t * x.segments + index : nullptr, x.segments, &sums[0][0]);
         for (int i = 0; i < Tokens; ++i) {
           if (last) Arch::store(sums[i], Arch::scaled(Arch::load(sums[i]), x.scales[t + i]));
           std::memcpy(y.data + (t + i) * y.stride + r0, sums[i], bytes);

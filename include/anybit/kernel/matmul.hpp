@@ -29,8 +29,9 @@ void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, Compute compute,
   check_shapes(w.extents, x, y);
   if (x.rows == 0) return;
   if (compute == Compute::f32 || x.cols == 0) return matmul(w, x, y, executor);
-  if (!w.bytes) return matmul(w, rounded_values(x, workspace, executor), y, executor);
-  const RoundedActivations rounded = round_activations(x, w.group, workspace, executor);
+  if (!w.bytes || compute == Compute::bf16)
+    return matmul(w, rounded_values(x, w.group, compute, workspace, executor), y, executor);
+  const RoundedActivations rounded = round_activations(x, w.group, compute, workspace, executor);
   executor.parallel_for(w.extents.rows, row_grain, [&](Index begin, Index end) { int8_rows(w, rounded, y, begin, end); });
 }
 

@@ -1,11 +1,13 @@
 #pragma once
 // The slow twins: plain loops over scalar definitions, sums in double.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include <anybit/core/view.hpp>
+#include <anybit/kernel/compute.hpp>
 #include <anybit/tensor/packed_tensor.hpp>
 
 namespace anybit::reference::inline ANYBIT_CODE {
@@ -34,32 +36,40 @@ std::vector<double> matmul(const PackedTensor<S>& w, ConstMatrix x) {
   return y;
 }
 
-/// Activations as Compute::int8_per_token rounds them: scale = largest magnitude / 127 in float, code = x / scale, ties to
-/// even; a token of zeros has scale 0, one with NaN or infinity scale NaN, and codes 0.
+/// Activations as Compute::int8_per_token or int8_per_block rounds them for weights with groups of `group` columns: scale =
+/// largest magnitude of the token or block / 127 in float, code = x / scale, ties to even; all zeros have scale 0, what has NaN
+/// or infinity scale NaN, and codes 0.
 struct Rounded {
-  std::vector<int> codes;  ///< tokens x cols
-  std::vector<float> scales;
+  std::vector<int> codes;     ///< tokens x cols
+  std::vector<float> scales;  ///< tokens x cols
 };
-inline Rounded round_activations(ConstMatrix x) {
+inline Rounded round_activations(ConstMatrix x, Compute compute, Index group) {
   Rounded r;
   r.codes.resize(static_cast<std::size_t>(x.rows * x.cols));
-  for (Index t = 0; t < x.rows; ++t) {
-    float largest = 0;
-    bool finite = true;
-    for (const float v : x.row(t)) finite = finite && std::isfinite(v), largest = std::fmax(largest, std::fabs(v));
-    float scale = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
-    for (Index k = 0; k < x.cols && scale > 0; ++k)
-      r.codes[static_cast<std::size_t>(t * x.cols + k)] =
-          static_cast<int>(std::fmin(std::fmax(std::nearbyint(x(t, k) / scale), -127.0f), 127.0f));
-    r.scales.push_back(scale);
-  }
+  r.scales.resize(r.codes.size());
+  for (Index t = 0; t < x.rows; ++t)
+    for (Index first = 0, end = 0; first < x.cols; first = end) {
+      end = x.cols;
+      if (compute == Compute::int8_per_block)
+        end = std::min({end, first + block_columns - first % group % block_columns, (first / group + 1) * group});
+      float largest = 0;
+      bool finite = true;
+      for (Index k = first; k < end; ++k)
+        finite = finite && std::isfinite(x(t, k)), largest = std::fmax(largest, std::fabs(x(t, k)));
+      const float scale = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
+      for (Index k = first; k < end; ++k) {
+        const auto i = static_cast<std::size_t>(t * x.cols + k);
+        r.scales[i] = scale;
+        if (scale > 0) r.codes[i] = static_cast<int>(std::fmin(std::fmax(std::nearbyint(x(t, k) / scale), -127.0f), 127.0f));
+      }
+    }
   return r;
 }
 
-/// The product with rounded activations. With an integer form this is the scale times exact integers.
+/// The product with rounded activations. With an integer form this is scales times exact integers.
 template <AnyScheme S>
-std::vector<double> matmul_int8(const PackedTensor<S>& w, ConstMatrix x) {
-  const Rounded rounded = round_activations(x);
+std::vector<double> matmul_int8(const PackedTensor<S>& w, ConstMatrix x, Compute compute = Compute::int8_per_token) {
+  const Rounded rounded = round_activations(x, compute, S::granularity::group_cols(w.cols()));
   std::vector<double> y(static_cast<std::size_t>(x.rows * w.rows()));
   const Index group = S::granularity::group_cols(w.cols());
   for (Index r = 0; r < w.rows(); ++r) {
@@ -69,8 +79,9 @@ std::vector<double> matmul_int8(const PackedTensor<S>& w, ConstMatrix x) {
       for (Index k = 0; k < w.cols(); ++k)
         sum += static_cast<double>(
                    dequantize_value<typename S::format>(codes[static_cast<std::size_t>(k)], w.affine(r, k / group))) *
-               rounded.codes[static_cast<std::size_t>(t * x.cols + k)];
-      y[static_cast<std::size_t>(t * w.rows() + r)] = sum * static_cast<double>(rounded.scales[static_cast<std::size_t>(t)]);
+               rounded.codes[static_cast<std::size_t>(t * x.cols + k)] *
+               static_cast<double>(rounded.scales[static_cast<std::size_t>(t * x.cols + k)]);
+      y[static_cast<std::size_t>(t * w.rows() + r)] = sum;
     }
   }
   return y;

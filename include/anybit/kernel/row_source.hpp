@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include <anybit/kernel/arch.hpp>
 #include <anybit/tensor/dequantize.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
@@ -104,8 +105,14 @@ inline void decode_bytes(const void* tensor, Index row, Index first, Index n, st
   using F = typename S::format;
   const PackedTensor<S>& t = tensor_of<S>(tensor);
   const auto map = [n](const std::uint8_t* from, std::uint8_t* to) {
-    for (Index i = 0; i < n; i += 64)
-      for (Index j = 0; j < 64; ++j) to[i + j] = level_byte<F>(from[i + j]);  // constant length: vectorized at -O2 too
+    if constexpr (level_map<F>() == LevelMap::table) {
+      const auto table = native_arch::template load_table<F::bits>(level_bytes_v<F>.bytes.data());
+      for (Index i = 0; i < n; i += 64)
+        native_arch::store_bytes(to + i, native_arch::template look_up<F::bits>(table, native_arch::load_bytes(from + i)));
+    } else {
+      for (Index i = 0; i < n; i += 64)
+        for (Index j = 0; j < 64; ++j) to[i + j] = level_byte<F>(from[i + j]);  // constant length: vectorized at -O2 too
+    }
   };
   if (first % S::layout::granule == 0) {
     unpack_codes(t, row, first, std::span(out, static_cast<std::size_t>(n)));
@@ -127,8 +134,8 @@ inline void decode_affines(const void* tensor, Index row, Index first_group, Ind
   const Index index = S::granularity::index(t.extents(), row, first_group);
   read_scales(t, index, n, scales);
   for (Index g = 0; g < n; ++g) {
-    if constexpr (F::step != 1.0f) scales[g] *= F::step;
-    offsets[g] = -integer_range_v<F>.lowest;
+    if constexpr (level_grid_v<F>.step != 1.0f) scales[g] *= level_grid_v<F>.step;
+    offsets[g] = -level_grid_v<F>.lowest;
     if constexpr (S::has_zero_point) offsets[g] += static_cast<std::int32_t>(t.zero(index + g));
   }
 }
@@ -153,7 +160,7 @@ RowSource row_source(const PackedTensor<S>& t) {
   if constexpr (has_integer_dot_v<typename S::format>) {
     s.bytes = &detail::decode_bytes<S>;
     s.affines = &detail::decode_affines<S>;
-    s.max_byte = integer_range_v<typename S::format>.highest - integer_range_v<typename S::format>.lowest;
+    s.max_byte = level_grid_v<typename S::format>.span();
   }
   return s;
 }

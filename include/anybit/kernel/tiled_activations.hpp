@@ -32,13 +32,15 @@ struct TiledActivations {
   /// The sum of a segment's codes; without zero points times the level that a code of Arch::bias() stands for.
   const std::int32_t* starts = nullptr;
   const float* scales = nullptr;
+  const float* blocks = nullptr;  ///< in the order of starts; null for one scale a token
 };
 
 template <class Arch, Executor E>
 TiledActivations tile_activations(const RoundedActivations& x, const TiledWeights& w, Workspace& workspace, E&& executor) {
-  TiledActivations r{x.tokens, 4 * w.all_steps, x.segments, x.codes, nullptr, x.scales};
-  const std::int32_t factor = w.zero_points ? 1 : w.lowest + Arch::bias((1 << w.bits) - 1);
+  TiledActivations r{x.tokens, 4 * w.all_steps, x.segments, x.codes, nullptr, x.scales, nullptr};
+  const std::int32_t factor = w.zero_points ? 1 : w.lowest + Arch::bias(w.max_byte);
   auto* starts = workspace.get<std::int32_t>(Workspace::tiled_starts, x.tokens * x.segments);
+  auto* blocks = x.blocks ? workspace.get<float>(Workspace::tiled_blocks, x.tokens * x.segments) : nullptr;
   const bool as_it_is = x.tokens == 1 && x.stride == r.stride;
   auto* codes = as_it_is ? nullptr : workspace.get<std::int8_t>(Workspace::tiled_codes, x.tokens * r.stride);
   executor.parallel_for(x.tokens, Arch::token_group, [&](Index begin, Index end) {
@@ -46,11 +48,15 @@ TiledActivations tile_activations(const RoundedActivations& x, const TiledWeight
       constexpr Index n = group();
       const Index first = begin + at;
       for (Index s = 0; s < x.segments; ++s)
-        for (Index t = 0; t < n; ++t) starts[first * x.segments + s * n + t] = factor * x.sums[(first + t) * x.segments + s];
+        for (Index t = 0; t < n; ++t) {
+          const Index from = (first + t) * x.segments + s, to = first * x.segments + s * n + t;
+          starts[to] = factor * x.sums[from];
+          if (blocks) blocks[to] = x.blocks[from];
+        }
       if (as_it_is) return;
       const std::int8_t* from = x.codes + first * x.stride;
       std::int8_t* to = codes + first * r.stride;
-      Segment segment(x.cols, x.group);
+      Segment segment(x.cols, x.group, x.segment_cols);
       for (const Index steps : w.steps) {
         const Index dwords = ceil_div(segment.length, 4);
         for (Index k = 0; k < dwords; ++k, from += 4, to += 4 * n)
@@ -62,7 +68,7 @@ TiledActivations tile_activations(const RoundedActivations& x, const TiledWeight
     });
   });
   if (codes) r.codes = codes;
-  r.starts = starts;
+  r.starts = starts, r.blocks = blocks;
   return r;
 }
 

@@ -8,6 +8,39 @@
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
+/// What tiles hold: codes of `Bits` bits that are bytes u up to MaxByte, or that a table turns into such.
+template <int Bits, int MaxByte = (1 << Bits) - 1, bool LookedUp = false>
+struct TileCodes {
+  static constexpr int bits = Bits, max_byte = MaxByte;
+  static constexpr bool looked_up = LookedUp;
+
+  /// Decodes for one product.
+  template <class Arch>
+  class Reader {
+   public:
+    explicit ANYBIT_INLINE Reader(const TiledWeights& w) {
+      if constexpr (LookedUp) table_.value = Arch::template load_table<Bits>(w.table.bytes.data());
+    }
+    template <int Step>
+    ANYBIT_INLINE typename Arch::Bytes read(const std::byte* unit) const {
+      const auto code = CodeLines<Bits>::template read<Arch, Step>(unit);
+      if constexpr (LookedUp)
+        return Arch::template look_up<Bits>(table_.value, code);
+      else
+        return code;
+    }
+
+   private:
+    template <class A, bool>
+    struct Held {
+      typename A::template Table<Bits> value;
+    };
+    template <class A>
+    struct Held<A, false> {};
+    [[no_unique_address]] Held<Arch, LookedUp> table_;
+  };
+};
+
 namespace detail {
 
 /// Segments first .. last - 1 of some neighbouring tiles and a group of tokens.
@@ -18,6 +51,7 @@ struct TileTask {
   const std::int8_t* x;           ///< the group's activations, from segment `first` on
   const std::int32_t* x_starts;
   const float* x_scales;  ///< of the group's tokens
+  const float* x_blocks;  ///< likewise of segment `first` on, or null
   bool done;              ///< the last segments of a row: sums get the tokens' scales
 };
 
@@ -30,10 +64,11 @@ ANYBIT_INLINE void each_step(Use use) {
 }
 
 /// y(token, row) for 16 rows a tile: 0 if the task has the first segments of a row, else what is there, plus the products of
-/// codes of `Bits` bits that are at most MaxByte. 0 < Ahead asks for lines so many bytes ahead.
-template <class Arch, int MaxByte, int Bits, Index Ahead, int Tiles, int Tokens>
+/// `Codes`. 0 < Ahead asks for lines so many bytes ahead.
+template <class Arch, class Codes, Index Ahead, int Tiles, int Tokens>
 inline void tile_products(const TiledWeights& w, const TileTask& task, float* y, Index y_stride) {
-  using Lines = CodeLines<Bits>;
+  using Lines = CodeLines<Codes::bits>;
+  constexpr int Bits = Codes::bits, MaxByte = Codes::max_byte;
   constexpr auto M = static_cast<std::size_t>(Tiles), N = static_cast<std::size_t>(Tokens);
   constexpr int bias = Arch::bias(MaxByte), deep = Arch::short_sums(MaxByte);
   const auto at = [&](std::size_t m, std::size_t t) {
@@ -41,7 +76,9 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
   };
   const std::int8_t* x = task.x;
   const std::int32_t* x_starts = task.x_starts;
+  const float* x_blocks = task.x_blocks;
   const std::byte* codes[M];
+  const typename Codes::template Reader<Arch> reader(w);
   typename Arch::Floats total[M][N];
 #pragma GCC unroll 8
   for (std::size_t m = 0; m < M; ++m) {
@@ -65,7 +102,7 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
     typename Arch::Bytes b[M];
 #pragma GCC unroll 8
     for (std::size_t m = 0; m < M; ++m) {
-      b[m] = Lines::template read<Arch, Step>(codes[m] + k * (8 * Bits));
+      b[m] = reader.template read<Step>(codes[m] + k * (8 * Bits));
       if constexpr (Ahead > 0 && Step < Lines::lines) __builtin_prefetch(task.tiles[m] + wanted + Step * line_bytes);
     }
 #pragma GCC unroll 8
@@ -131,11 +168,13 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
       const auto scale =
           Arch::scaled(w.half_scales ? Arch::load_f16(stored) : Arch::load(reinterpret_cast<const float*>(stored)), w.factor);
 #pragma GCC unroll 8
-      for (std::size_t t = 0; t < N; ++t) total[m][t] = Arch::multiply_add(dot[m][t], scale, total[m][t]);
+      for (std::size_t t = 0; t < N; ++t)
+        total[m][t] = Arch::multiply_add(dot[m][t], x_blocks ? Arch::scaled(scale, x_blocks[t]) : scale, total[m][t]);
       codes[m] += steps * (8 * Bits);
     }
     x += 4 * steps * Tokens;
     x_starts += Tokens;
+    if (x_blocks) x_blocks += Tokens;
   }
 #pragma GCC unroll 8
   for (std::size_t m = 0; m < M; ++m)
@@ -145,44 +184,51 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
 }
 
 /// Rows begin .. end - 1 of tiles tile .. tile + Tiles - 1, tokens token .. token + Tokens - 1 of y.
-template <class Arch, int MaxByte, int Bits, Index Ahead, int Tiles, int Tokens>
+template <class Arch, class Codes, Index Ahead, int Tiles, int Tokens>
 inline void tiles_to_y(const TiledWeights& w, const TileTask& task, MutableMatrix y, Index tile, Index token, Index begin,
                        Index end) {
   const Index row = tile * tile_rows, from = std::max(begin, row), to = std::min(end, row + Tiles * tile_rows);
   if (from == row && to == row + Tiles * tile_rows)
-    return tile_products<Arch, MaxByte, Bits, Ahead, Tiles, Tokens>(w, task, y.data + token * y.stride + row, y.stride);
+    return tile_products<Arch, Codes, Ahead, Tiles, Tokens>(w, task, y.data + token * y.stride + row, y.stride);
   alignas(64) float some[static_cast<std::size_t>(Tokens)][static_cast<std::size_t>(Tiles * tile_rows)];
   const auto bytes = static_cast<std::size_t>(to - from) * sizeof(float);
   const auto in_y = [&](Index t) { return y.data + (token + t) * y.stride + from; };
   for (Index t = 0; t < Tokens && task.first > 0; ++t) std::memcpy(some[t] + (from - row), in_y(t), bytes);
-  tile_products<Arch, MaxByte, Bits, Ahead, Tiles, Tokens>(w, task, some[0], Tiles * tile_rows);
+  tile_products<Arch, Codes, Ahead, Tiles, Tokens>(w, task, some[0], Tiles * tile_rows);
   for (Index t = 0; t < Tokens; ++t) std::memcpy(in_y(t), some[t] + (from - row), bytes);
 }
 
 /// Straight from the lines, whole rows at once.
-template <class Arch, int Bits>
+template <class Arch, class Codes>
 inline void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
-  constexpr int max_byte = (1 << Bits) - 1;
   const Index tile_begin = begin / tile_rows, tile_end = ceil_div(end, tile_rows);
   in_powers<Arch::token_group>(x.tokens, [&](auto tokens, Index token) {
     in_powers<std::clamp(Arch::direct_sums / tokens(), 1, Arch::direct_tiles)>(tile_end - tile_begin, [&](auto tiles, Index i) {
       const std::byte* starts[static_cast<std::size_t>(tiles())];
       for (Index m = 0; m < tiles(); ++m) starts[m] = w.tile(tile_begin + i + m);
-      const TileTask task{
-          0, w.segments(), starts, starts, x.codes + token * x.stride, x.starts + token * x.segments, x.scales + token, true};
-      tiles_to_y<Arch, max_byte, Bits, Arch::ahead, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
+      const TileTask task{0,
+                          w.segments(),
+                          starts,
+                          starts,
+                          x.codes + token * x.stride,
+                          x.starts + token * x.segments,
+                          x.scales + token,
+                          x.blocks ? x.blocks + token * x.segments : nullptr,
+                          true};
+      tiles_to_y<Arch, Codes, Arch::ahead, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
     });
   });
 }
 
 /// By way of a panel of segments, decoded once.
-template <class Arch, int Bits>
+template <class Arch, class Codes>
 inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
   // Two panels leave room in a second-level cache. Fewer, longer ones would read and write y less often.
   constexpr Index most_steps = 512;
-  constexpr int max_byte = (1 << Bits) - 1;
+  constexpr int Bits = Codes::bits;
   static_assert(most_steps >= max_segment / 4 + 8);
   const Index tile_begin = begin / tile_rows, tile_end = ceil_div(end, tile_rows), segments = w.segments();
+  const typename Codes::template Reader<Arch> reader(w);
   in_powers<Arch::blocked_tiles>(tile_end - tile_begin, [&](auto tiles, Index i) {
     constexpr auto M = static_cast<std::size_t>(tiles());
     alignas(64) std::byte bytes[M][static_cast<std::size_t>(line_bytes * most_steps)];
@@ -195,7 +241,10 @@ inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x,
         steps += w.steps[static_cast<std::size_t>(last)];
       for (std::size_t m = 0; m < M; ++m)
         for (Index k = 0; k < steps; k += CodeLines<Bits>::steps)
-          CodeLines<Bits>::template read_unit<Arch>(starts[m] + (step + k) * (8 * Bits), bytes[m] + k * line_bytes);
+          each_step<static_cast<int>(unit_steps(Bits))>([&](auto in_unit) __attribute__((always_inline)) {
+            Arch::store_bytes(reinterpret_cast<std::uint8_t*>(bytes[m] + (k + in_unit()) * line_bytes),
+                              reader.template read<in_unit()>(starts[m] + (step + k) * (8 * Bits)));
+          });
       // What the next panels are made of comes in while these are in use, a slice for every group of tokens.
       const Index next = last < segments ? (step + steps) * (8 * Bits) : tiles() * w.tile_bytes();
       const Index slice = round_up(steps * (8 * Bits) * Arch::token_group / x.tokens, line_bytes);
@@ -211,8 +260,9 @@ inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x,
                             x.codes + token * x.stride + 4 * tokens() * step,
                             x.starts + token * x.segments + tokens() * first,
                             x.scales + token,
+                            x.blocks ? x.blocks + token * x.segments + tokens() * first : nullptr,
                             last == segments};
-        tiles_to_y<Arch, max_byte, 8, 0, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
+        tiles_to_y<Arch, TileCodes<8, Codes::max_byte>, 0, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
       });
       step += steps;
     }
@@ -221,12 +271,12 @@ inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x,
 
 }  // namespace detail
 
-/// Rows begin .. end - 1 of weights with at least one column: y(token, row). Allocates nothing. Bits must be w.bits.
-template <int Bits, class Arch = native_arch>
+/// Rows begin .. end - 1 of weights with at least one column: y(token, row). Allocates nothing. Codes must be what w holds.
+template <class Codes, class Arch = native_arch>
 void tiled_rows(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
-  if constexpr (Bits > Arch::direct_bits)
-    if (x.tokens > Arch::direct_tokens) return detail::tiled_rows_blocked<Arch, Bits>(w, x, y, begin, end);
-  detail::tiled_rows_direct<Arch, Bits>(w, x, y, begin, end);
+  if constexpr (Codes::bits > Arch::direct_bits)
+    if (x.tokens > Arch::direct_tokens) return detail::tiled_rows_blocked<Arch, Codes>(w, x, y, begin, end);
+  detail::tiled_rows_direct<Arch, Codes>(w, x, y, begin, end);
 }
 
 }  // namespace anybit::kernel::inline ANYBIT_CODE

@@ -3,8 +3,9 @@
 //
 // Rows stand in tiles of 16. A tile is one stretch of memory:
 //   codes    segment after segment (activations.hpp), each in whole units of lines (code_lines.hpp). A code is the byte
-//            u = level - lowest in the fewest bits; a step holds 4 consecutive columns of row 0, of row 1, .. of row 15.
-//            Columns past the end of a segment have u = 0, as do rows past the last.
+//            u = level / step - lowest in the fewest bits, or, where it takes more bits than the format's own code, that one, to
+//            be looked up in a table. A step holds 4 consecutive columns of row 0, of row 1, .. of row 15. Columns past the end
+//            of a segment have code 0, as do rows past the last.
 //   scales   of segment 0 for the 16 rows, of segment 1, .. as f16 where the scheme stores them so, else as f32
 //   zeros    likewise, one byte each, only in formats with a zero point
 // One vector of codes thus serves 16 rows, and codes start at multiples of 64 bytes.
@@ -16,6 +17,7 @@
 #include <anybit/core/view.hpp>
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/code_lines.hpp>
+#include <anybit/tensor/integer_levels.hpp>
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
@@ -25,12 +27,15 @@ struct TiledActivations;
 
 struct TiledWeights {
   Extents extents;
-  Index group = 1;
-  int bits = 8;              ///< of a stored u
-  bool half_scales = false;  ///< f16, else f32
+  Index group = 1, segment_cols = 1;  ///< of the scheme; segment_columns() of it
+  int bits = 8;                       ///< of a stored code
+  int max_byte = 255;                 ///< no u is larger
+  bool looked_up = false;             ///< codes are not u: `table` has it
+  bool half_scales = false;           ///< f16, else f32
   bool zero_points = false;
-  float factor = 1;                 ///< multiplies the stored scales: the format's step
-  std::int32_t lowest = 0;          ///< level = u + lowest; 0 with zero points
+  float factor = 1;         ///< multiplies the stored scales: the step
+  std::int32_t lowest = 0;  ///< level / step = u + lowest; 0 with zero points
+  ByteTable table;
   std::vector<std::int32_t> steps;  ///< of each segment of a row: its columns / 4, rounded up to units
   Index all_steps = 0;
   AlignedBuffer memory;

@@ -83,7 +83,6 @@ class MetadataReader {
   const std::string& file_;
 };
 
-inline constexpr std::array<std::string_view, 2> compute_names{name(Compute::f32), name(Compute::int8_per_token)};
 inline constexpr std::array<std::string_view, 2> tokenizer_kinds{"byte_bpe", "score_bpe"}, pre_tokenizers{"gpt-2", "smollm"},
     no_yes{"0", "1"};
 inline constexpr std::string_view vocabulary_prefix = "tokenizer.";

@@ -85,7 +85,7 @@ constexpr Body body() {
   using F = typename S::format;
   if (!std::is_same_v<typename S::layout, BitStream> || S::bits > 8) return Body::none;
   if constexpr (S::bits <= 4) return Body::lookup;
-  if constexpr (has_integer_dot_v<F>) {
+  if constexpr (UniformFormat<F> && has_integer_dot_v<F>) {
     constexpr float step = F::step;
     const bool sums_exact = (std::bit_cast<std::uint32_t>(step) & 0x7FFFFF) == 0 && step >= 0x1p-60f && step <= 0x1p60f &&
                             (!has_zero_point_v<F> || step == 1);
@@ -105,7 +105,7 @@ ANYBIT_INLINE void run_body(const std::byte* in, Index n, const simd::Groups& gr
   } else if constexpr (how == Body::steps) {
     constexpr LevelMap map = level_map<F>();
     simd::x86::dequantize_steps_vbmi<S::bits, S::bits == 8 && map == LevelMap::sign_magnitude>(
-        in, n, level_bytes_v<F>.data(), map == LevelMap::flip_sign_bit ? 128 : 0, integer_range_v<F>.lowest, F::step, groups,
+        in, n, level_bytes_v<F>.bytes.data(), map == LevelMap::flip_sign_bit ? 128 : 0, level_grid_v<F>.lowest, F::step, groups,
         out);
   } else if constexpr (how == Body::bf16) {
     simd::x86::dequantize_bf16_vbmi<S::bits>(in, n, byte_tables_v<F>.high.data(), byte_tables_v<F>.low.data(), groups, out);

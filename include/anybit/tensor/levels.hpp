@@ -80,15 +80,6 @@ struct ByteTables {
 template <Format F>
 inline constexpr ByteTables<F> byte_tables_v{};
 
-/// level_byte of every code.
-template <UniformFormat F>
-  requires(has_integer_dot_v<F>)
-inline constexpr std::array<std::uint8_t, (std::size_t{1} << F::bits)> level_bytes_v = [] {
-  std::array<std::uint8_t, (std::size_t{1} << F::bits)> bytes{};
-  for (std::size_t c = 0; c < bytes.size(); ++c) bytes[c] = level_byte<F>(static_cast<std::uint8_t>(c));
-  return bytes;
-}();
-
 /// Levels of `simd::width` codes at once, over a common factor, equal to F::decode but for the sign of zero. First prepare() the
 /// codes: some formats have a step that is cheaper on bytes. Where that finds no infinity or NaN, Specials = false is enough.
 template <Format F, bool Specials = true>
@@ -101,9 +92,9 @@ class Levels {
   static constexpr How choose() {
     if constexpr (bits > 8)
       return How::scalar;
-    else if constexpr (has_integer_dot_v<F>) {
+    else if constexpr (UniformFormat<F> && has_integer_dot_v<F>) {
       if (level_map<F>() != LevelMap::table)
-        return integer_range_v<F>.lowest >= -128 && integer_range_v<F>.highest <= 127 ? How::signed_bytes : How::unsigned_bytes;
+        return level_grid_v<F>.lowest >= -128 && level_grid_v<F>.highest <= 127 ? How::signed_bytes : How::unsigned_bytes;
     }
     return bits > 4 && float_shift<F>().fits ? How::shift : How::table;
   }
@@ -124,7 +115,7 @@ class Levels {
       special = found != 0;
     }
     if constexpr (how == How::signed_bytes || how == How::unsigned_bytes) {
-      constexpr int lowest = how == How::signed_bytes ? integer_range_v<F>.lowest : 0;
+      constexpr int lowest = how == How::signed_bytes ? level_grid_v<F>.lowest : 0;
       if constexpr (lowest != 0 || level_map<F>() != LevelMap::identity)
         if constexpr (bits < 8 || level_map<F>() != LevelMap::flip_sign_bit)
           in_place(codes, n, [](code c) { return static_cast<code>(level_byte<F>(c) + lowest); });
@@ -146,7 +137,7 @@ class Levels {
     if constexpr (how == How::signed_bytes) {
       return stepped(simd::load_f32(reinterpret_cast<const std::int8_t*>(p)));
     } else if constexpr (how == How::unsigned_bytes) {
-      return stepped(simd::load_f32(p) + simd::broadcast(static_cast<float>(integer_range_v<F>.lowest)));
+      return stepped(simd::load_f32(p) + simd::broadcast(static_cast<float>(level_grid_v<F>.lowest)));
     } else if constexpr (how == How::shift) {
       constexpr FloatShift s = float_shift<F>();
       constexpr std::uint32_t mask = 0x80000000u | (half - 1) << s.shift;

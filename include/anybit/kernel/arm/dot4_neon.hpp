@@ -56,6 +56,37 @@ struct Neon {
     for (int i = 0; i < 4; ++i) a.v[i] = vorrq_u8(a.v[i], b.v[i]);
     return a;
   }
+  template <int Bits>
+  struct Table {
+    static constexpr int parts = Bits <= 4 ? 1 : 1 << (Bits - 4);  // of 16 bytes
+    uint8x16_t v[parts];
+  };
+  template <int Bits>
+  static ANYBIT_INLINE Table<Bits> load_table(const std::uint8_t* p) {
+    Table<Bits> t;
+    for (auto& v : t.v) v = vld1q_u8(p), p += 16;
+    return t;
+  }
+  template <int Bits>
+  static ANYBIT_INLINE Bytes look_up(const Table<Bits>& t, Bytes b) {
+#pragma GCC unroll 4
+    for (auto& v : b.v) {
+      if constexpr (Bits <= 4) {
+        v = vqtbl1q_u8(t.v[0], v);
+      } else if constexpr (Bits == 5) {
+        v = vqtbl2q_u8({{t.v[0], t.v[1]}}, v);
+      } else {
+        // Indices past a table leave what is there.
+        const uint8x16_t code = v;
+        v = vqtbl4q_u8({{t.v[0], t.v[1], t.v[2], t.v[3]}}, code);
+#pragma GCC unroll 4
+        for (int i = 4; i < Table<Bits>::parts; i += 4)
+          v = vqtbx4q_u8(v, {{t.v[i], t.v[i + 1], t.v[i + 2], t.v[i + 3]}},
+                         vsubq_u8(code, vdupq_n_u8(static_cast<std::uint8_t>(16 * i))));
+      }
+    }
+    return b;
+  }
   static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
     Floats f;
 #pragma GCC unroll 4

@@ -80,6 +80,21 @@ struct Avx2 {
     b = field<Shift, Mask>(b);
     return {_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
   }
+  template <int Bits>
+  struct Table {
+    static constexpr int parts = Bits <= 4 ? 1 : 1 << (Bits - 4);  // of 16 bytes
+    __m256i v[static_cast<std::size_t>(parts)];
+  };
+  template <int Bits>
+  static ANYBIT_INLINE Table<Bits> load_table(const std::uint8_t* p) {
+    Table<Bits> t;
+    for (auto& v : t.v) v = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), p += 16;
+    return t;
+  }
+  template <int Bits>
+  static ANYBIT_INLINE Bytes look_up(const Table<Bits>& t, Bytes b) {
+    return {look_up<Bits>(t, b.low), look_up<Bits>(t, b.high)};
+  }
   static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
     const auto half = [](const std::byte* q) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q))); };
     return {half(p), half(p + 16)};
@@ -156,11 +171,24 @@ struct Avx2 {
       for (Index k = 0; k < n; k += 8) transpose8(rows + half * 8 * stride + 4 * k, stride, out + k * 64 + half * 32);
   }
 
- private:
+ protected:
   static ANYBIT_INLINE __m256i four_columns(const std::int8_t* x) {
     std::int32_t four;
     std::memcpy(&four, x, 4);
     return _mm256_set1_epi32(four);
+  }
+
+ private:
+  template <int Bits>
+  static ANYBIT_INLINE __m256i look_up(const Table<Bits>& t, __m256i b) {
+    if constexpr (Bits <= 4) return _mm256_shuffle_epi8(t.v[0], b);
+    const __m256i low = _mm256_and_si256(b, _mm256_set1_epi8(15)), high = _mm256_and_si256(b, _mm256_set1_epi8(-16));
+    __m256i found = _mm256_shuffle_epi8(t.v[0], low);
+#pragma GCC unroll 16
+    for (int i = 1; i < Table<Bits>::parts; ++i)
+      found = _mm256_blendv_epi8(found, _mm256_shuffle_epi8(t.v[i], low),
+                                 _mm256_cmpeq_epi8(high, _mm256_set1_epi8(static_cast<char>(16 * i))));
+    return found;
   }
   /// Of 16-bit lanes: what comes over from a neighbouring byte is for a mask to remove.
   template <int Shift>

@@ -1,6 +1,8 @@
 #pragma once
 // The vocabulary of kernel/arch.hpp in AVX-512 intrinsics with VNNI, whose dot products cannot saturate.
 
+#include <algorithm>
+
 #include <anybit/kernel/x86/dot4_avx2.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -31,6 +33,47 @@ struct Avx512Vnni {
   static ANYBIT_INLINE Bytes add_field(Bytes a, Bytes b) {
     constexpr int a_or_b_and_c = 0xF8;
     return _mm512_ternarylogic_epi32(a, shifted<Shift>(b), _mm512_set1_epi8(static_cast<char>(Mask)), a_or_b_and_c);
+  }
+  template <int Bits>
+  struct Table {
+    static constexpr int parts = Bits <= 4 ? 1 : 1 << (Bits - 4);  // of 16 bytes
+#if defined(__AVX512VBMI__)
+    static constexpr bool whole = Bits > 4;
+#else
+    static constexpr bool whole = false;
+#endif
+    __m512i v[static_cast<std::size_t>(whole ? std::max(parts / 4, 1) : parts)];
+  };
+  template <int Bits>
+  static ANYBIT_INLINE Table<Bits> load_table(const std::uint8_t* p) {
+    Table<Bits> t;
+    if constexpr (Table<Bits>::whole)
+      for (auto& v : t.v) v = load_bytes(p), p += 64;
+    else
+      for (auto& v : t.v) v = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), p += 16;
+    return t;
+  }
+  template <int Bits>
+  static ANYBIT_INLINE Bytes look_up(const Table<Bits>& t, Bytes b) {
+    if constexpr (Bits <= 4) {
+      return _mm512_shuffle_epi8(t.v[0], b);
+    } else if constexpr (!Table<Bits>::whole) {
+      const Bytes low = _mm512_and_si512(b, _mm512_set1_epi8(15)), high = _mm512_and_si512(b, _mm512_set1_epi8(-16));
+      Bytes found = _mm512_shuffle_epi8(t.v[0], low);
+#pragma GCC unroll 16
+      for (int i = 1; i < Table<Bits>::parts; ++i)
+        found = _mm512_mask_shuffle_epi8(found, _mm512_cmpeq_epi8_mask(high, _mm512_set1_epi8(static_cast<char>(16 * i))), t.v[i],
+                                         low);
+      return found;
+    } else {
+#if defined(__AVX512VBMI__)
+      if constexpr (Bits <= 6) return _mm512_permutexvar_epi8(b, t.v[0]);
+      if constexpr (Bits == 7) return _mm512_permutex2var_epi8(t.v[0], b, t.v[1]);
+      if constexpr (Bits == 8)
+        return _mm512_mask_blend_epi8(_mm512_movepi8_mask(b), _mm512_permutex2var_epi8(t.v[0], b, t.v[1]),
+                                      _mm512_permutex2var_epi8(t.v[2], b, t.v[3]));
+#endif
+    }
   }
   static ANYBIT_INLINE Floats load_f16(const std::byte* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
