@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include <anybit/core/weight_buffer.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/kernel/arch.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
@@ -57,14 +58,14 @@ inline double multiply_adds(Index steps) {
 /// Memory to read, written once so that every page is its own.
 class Reading {
  public:
-  explicit Reading(std::size_t bytes) : data_(std::max<std::size_t>(bytes / sizeof(float) / 256 * 256, 256), 1.0f) {}
-  std::size_t bytes() const { return data_.size() * sizeof(float); }
+  explicit Reading(std::size_t bytes) : data_(std::max<std::size_t>(bytes / block * block, block)) {}
+  std::size_t bytes() const { return data_.size(); }
   /// Reads all of it once, each thread its share, four streams at a time.
   void operator()(ThreadPool& pool) const {
-    const Index blocks = static_cast<Index>(data_.size()) / 256, share = ceil_div(blocks, pool.concurrency());
+    const Index blocks = static_cast<Index>(bytes() / block), share = ceil_div(blocks, pool.concurrency());
     pool.parallel_for(blocks, share, [&](Index begin, Index end) {
       const Index quarter = (end - begin) / 4 * 256;
-      const float* p = data_.data() + begin * 256;
+      const float* p = reinterpret_cast<const float*>(data_.data()) + begin * 256;
       simd::f32 sum[8];
       for (auto& s : sum) s = simd::zero();
       for (Index i = 0; i + 2 * simd::width <= quarter; i += 2 * simd::width)
@@ -82,7 +83,8 @@ class Reading {
   }
 
  private:
-  std::vector<float> data_;
+  static constexpr std::size_t block = 1024;
+  WeightBuffer data_;  // the kind of memory that the kernels' weights are in
 };
 
 }  // namespace bench

@@ -48,7 +48,7 @@ TiledWeights tile(const PackedTensor<S>& t, Compute compute, const LevelGrid& gr
     w.steps.push_back(static_cast<std::int32_t>(round_up(ceil_div(s.length, 4), unit_steps(bits))));
     w.all_steps += w.steps.back();
   }
-  w.memory = AlignedBuffer(static_cast<std::size_t>(w.tiles() * w.tile_bytes()));
+  w.memory = WeightBuffer(static_cast<std::size_t>(w.tiles() * w.tile_bytes()));
   executor.parallel_for(w.tiles(), 1, [&](Index begin, Index end) {
     BytePanel panel;
     for (Index tile = begin; tile < end; ++tile) {

@@ -202,8 +202,12 @@ inline void tiles_to_y(const TiledWeights& w, const TileTask& task, MutableMatri
 template <class Arch, class Codes>
 inline void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
   const Index tile_begin = begin / tile_rows, tile_end = ceil_div(end, tile_rows);
+  // Tiles this short are read fastest one after the other, as one stream: several at a time, hardware has hardly foreseen the
+  // next lines of each when it ends. Measured with one token from memory, 576 columns of 4 bits: 18-23 instead of 11-16 GB/s.
+  constexpr Index short_tile = 8192;
+  const bool one_by_one = w.tile_bytes() <= short_tile;
   in_powers<Arch::token_group>(x.tokens, [&](auto tokens, Index token) {
-    in_powers<std::clamp(Arch::direct_sums / tokens(), 1, Arch::direct_tiles)>(tile_end - tile_begin, [&](auto tiles, Index i) {
+    const auto multiply = [&](auto tiles, Index i) {
       const std::byte* starts[static_cast<std::size_t>(tiles())];
       for (Index m = 0; m < tiles(); ++m) starts[m] = w.tile(tile_begin + i + m);
       const TileTask task{0,
@@ -216,7 +220,11 @@ inline void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, 
                           x.blocks ? x.blocks + token * x.segments : nullptr,
                           true};
       tiles_to_y<Arch, Codes, Arch::ahead, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
-    });
+    };
+    if (tokens() == 1 && one_by_one)
+      for (Index i = 0; i < tile_end - tile_begin; ++i) multiply(std::integral_constant<int, 1>(), i);
+    else
+      in_powers<std::clamp(Arch::direct_sums / tokens(), 1, Arch::direct_tiles)>(tile_end - tile_begin, multiply);
   });
 }
 

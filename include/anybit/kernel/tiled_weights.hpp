@@ -12,9 +12,9 @@
 
 #include <vector>
 
-#include <anybit/core/aligned_buffer.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/core/view.hpp>
+#include <anybit/core/weight_buffer.hpp>
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/code_lines.hpp>
 #include <anybit/tensor/integer_levels.hpp>
@@ -38,7 +38,7 @@ struct TiledWeights {
   ByteTable table;
   std::vector<std::int32_t> steps;  ///< of each segment of a row: its columns / 4, rounded up to units
   Index all_steps = 0;
-  AlignedBuffer memory;
+  WeightBuffer memory;
   /// The product for this width: rows begin .. end - 1 of y(token, row). Allocates nothing.
   void (*rows)(const TiledWeights&, const TiledActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
 

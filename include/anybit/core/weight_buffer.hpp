@@ -1,0 +1,99 @@
+#pragma once
+// Memory for weights that are read from end to end, over and over: on large pages where the system has them. With pages of 4 KB
+// such reading spends much of its time on finding out where the next page lies.
+
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <tuple>
+#include <utility>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <anybit/core/types.hpp>
+
+namespace anybit::inline ANYBIT_ABI {
+
+namespace detail {
+
+/// Whole large pages, given out from the front. Lives as long as anything in it.
+class PageChunk {
+ public:
+  static constexpr std::size_t page = std::size_t{2} << 20, usual = 8 * page;
+
+  explicit PageChunk(std::size_t bytes)
+      : size_(((bytes > usual / 4 ? bytes : usual) + page - 1) / page * page),
+        data_(static_cast<std::byte*>(::operator new(size_, std::align_val_t{page}))) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    ::madvise(data_, size_, MADV_HUGEPAGE);  // if refused, pages are small: slower, not wrong
+#endif
+  }
+  PageChunk(const PageChunk&) = delete;
+  PageChunk& operator=(const PageChunk&) = delete;
+  ~PageChunk() { ::operator delete(data_, std::align_val_t{page}); }
+
+  std::size_t left() const { return size_ - used_; }
+  /// Null if so much is not left.
+  std::byte* take(std::size_t bytes) {
+    if (bytes > left()) return nullptr;
+    return data_ + std::exchange(used_, used_ + bytes);
+  }
+
+ private:
+  std::size_t size_, used_ = 0;
+  std::byte* data_;
+};
+
+/// A chunk with room for this many bytes, and where they are. The chunk that is being filled is shared by the whole program.
+inline std::pair<std::shared_ptr<PageChunk>, std::byte*> take_pages(std::size_t bytes) {
+  static std::mutex mutex;
+  static std::weak_ptr<PageChunk> filling;
+  const std::lock_guard lock(mutex);
+  const auto current = filling.lock();
+  if (current)
+    if (std::byte* p = current->take(bytes)) return {current, p};
+  auto chunk = std::make_shared<PageChunk>(bytes);
+  std::byte* p = chunk->take(bytes);
+  if (!current || chunk->left() > current->left()) filling = chunk;
+  return {std::move(chunk), p};
+}
+
+}  // namespace detail
+
+/// Owned bytes aligned to 64, zero at first, which share large pages with other such buffers: what one of them leaves behind is
+/// free again when its neighbours are gone too.
+class WeightBuffer {
+ public:
+  WeightBuffer() = default;
+  explicit WeightBuffer(std::size_t bytes) : size_(bytes) {
+    if (bytes == 0) return;
+    std::tie(chunk_, data_) = detail::take_pages((bytes + 63) / 64 * 64);
+    std::memset(data_, 0, bytes);
+  }
+  WeightBuffer(const WeightBuffer& other) : WeightBuffer(other.size_) {
+    if (size_) std::memcpy(data_, other.data_, size_);
+  }
+  WeightBuffer(WeightBuffer&& other) noexcept
+      : chunk_(std::move(other.chunk_)), data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  WeightBuffer& operator=(WeightBuffer other) noexcept {
+    std::swap(chunk_, other.chunk_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+
+  std::byte* data() { return data_; }
+  const std::byte* data() const { return data_; }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::shared_ptr<detail::PageChunk> chunk_;
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+}  // namespace anybit::inline ANYBIT_ABI
