@@ -1,9 +1,9 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 
 #include <anybit/core/config.hpp>
 
@@ -49,29 +49,30 @@ inline Error in_context(Error e, std::string_view where) {
   return e;
 }
 
-/// A value or an Error. Nothing in anybit throws by itself.
+/// A value or an Error. Nothing in anybit throws by itself. (An optional and not a variant: there are many types of results, and
+/// a variant of each costs several times the compile time.)
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT(google-explicit-constructor)
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
-  Result(ErrorCode code, std::string message) : Result(Error{code, std::move(message)}) {}
+  Result(T value) : value_(std::move(value)) {}      // NOLINT(google-explicit-constructor)
+  Result(Error error) : error_(std::move(error)) {}  // NOLINT(google-explicit-constructor)
+  Result(ErrorCode code, std::string message) : error_{code, std::move(message)} {}
 
-  bool ok() const { return state_.index() == 0; }
+  bool ok() const { return value_.has_value(); }
   explicit operator bool() const { return ok(); }
 
   T& value() & {
     check();
-    return *std::get_if<0>(&state_);
+    return *value_;
   }
   const T& value() const& {
     check();
-    return *std::get_if<0>(&state_);
+    return *value_;
   }
   /// By value, so that `for (auto& x : f().value())` does not loop over something that is gone.
   T value() && {
     check();
-    return std::move(*std::get_if<0>(&state_));
+    return *std::move(value_);
   }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
@@ -81,16 +82,14 @@ class [[nodiscard]] Result {
 
   const Error& error() const& {
     ANYBIT_CHECK(!ok(), "Result::error() of a Result that holds a value");
-    return *std::get_if<1>(&state_);
+    return error_;
   }
 
  private:
-  void check() const { ANYBIT_CHECK(ok(), error_text()); }
-  const char* error_text() const {
-    const Error* e = std::get_if<1>(&state_);
-    return e ? e->message.c_str() : "";
-  }
-  std::variant<T, Error> state_;
+  void check() const { ANYBIT_CHECK(ok(), error_.message.c_str()); }
+
+  std::optional<T> value_;
+  Error error_;  ///< of no meaning beside a value
 };
 
 /// For functions that only succeed or fail: `return Ok{};`
