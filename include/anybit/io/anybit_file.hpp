@@ -40,6 +40,7 @@ class AnybitWriter {
   AnybitWriter(AnybitWriter&&) = default;  // not copied: tensors_ may point into copies_
   AnybitWriter& operator=(AnybitWriter&&) = default;
 
+  template <class = void>
   void add(std::string name, const PackedBytes& packed) {
     if (packed.empty()) refuse(name, "holds no bytes: pack it first");
     metadata_[std::string(detail::scheme_key) + name] = packed.scheme_name();
@@ -54,6 +55,7 @@ class AnybitWriter {
     tensors_.push_back({std::move(name), "U8", {static_cast<Index>(bytes.size())}, bytes});
   }
 
+  template <class = void>
   void add(std::string name, ConstMatrix m) {
     const auto size = static_cast<std::size_t>(m.rows * m.cols) * sizeof(float);
     std::span<const std::byte> bytes(reinterpret_cast<const std::byte*>(m.data), size);
@@ -69,6 +71,7 @@ class AnybitWriter {
   void add(TensorInfo t) { tensors_.push_back(std::move(t)); }
 
   /// UTF-8; keys that start with "anybit." are the container's own.
+  template <class = void>
   void set_metadata(const std::string& key, std::string value) {
     if (key.starts_with(detail::reserved_keys))
       refuse(key, "is a key of the container: choose one that does not start with 'anybit.'");
@@ -76,6 +79,7 @@ class AnybitWriter {
   }
 
   /// The whole file or nothing.
+  template <class = void>
   Status write(const std::string& path) const {
     if (refused_) return in_context(*refused_, path);
     return write_safetensors(path, tensors_, metadata_);
@@ -95,11 +99,13 @@ class AnybitWriter {
 /// An opened container. Copies share the mapping; packed() and view_f32() are views on it, valid while one copy lives.
 class AnybitFile {
  public:
+  template <class = void>
   static Result<AnybitFile> open(const std::string& path) {
     ANYBIT_TRY(SafetensorsFile file, SafetensorsFile::open(path));
     return check(std::move(file));
   }
   /// Of bytes that the caller keeps; `name` is for messages.
+  template <class = void>
   static Result<AnybitFile> parse(std::span<const std::byte> bytes, std::string name) {
     ANYBIT_TRY(SafetensorsFile file, SafetensorsFile::parse(bytes, std::move(name)));
     return check(std::move(file));
@@ -114,6 +120,7 @@ class AnybitFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   /// A view on the mapped bytes, its sizes checked against each other. PackedTensor<Scheme>::from gives it a type.
+  template <class = void>
   Result<PackedBytes> packed(std::string_view tensor) const {
     if (!is_packed(tensor)) {
       ANYBIT_TRY(const TensorInfo* const t, need(tensor));
@@ -129,11 +136,13 @@ class AnybitFile {
     return file_.read<T>(tensor);
   }
   /// A copy of a plain tensor as floats.
+  template <class = void>
   Result<Matrix> read_f32(std::string_view tensor) const {
     ANYBIT_TRY_STATUS(plain(tensor));
     return file_.read_f32(tensor);
   }
   /// A float tensor where it lies.
+  template <class = void>
   Result<ConstMatrix> view_f32(std::string_view tensor) const {
     ANYBIT_TRY_STATUS(plain(tensor));
     ANYBIT_TRY(const TensorInfo* const t, need(tensor));
@@ -143,11 +152,13 @@ class AnybitFile {
   }
 
  private:
+  template <class = void>
   Result<const TensorInfo*> need(std::string_view tensor) const {
     if (const TensorInfo* t = file_.find(tensor)) return t;
     return {ErrorCode::invalid_argument,
             detail::text(name(), ": no tensor ", detail::shown(tensor), ": check the name and the model's architecture")};
   }
+  template <class = void>
   Status plain(std::string_view tensor) const {
     const auto found = packed_.find(tensor);
     if (found == packed_.end()) return Ok{};
@@ -155,6 +166,7 @@ class AnybitFile {
                                                       detail::shown(found->second), ": take it with packed() and dequantize it")};
   }
 
+  template <class = void>
   static Result<AnybitFile> check(SafetensorsFile file) {
     AnybitFile out;
     out.file_ = std::move(file);
@@ -162,6 +174,7 @@ class AnybitFile {
     return out;
   }
 
+  template <class = void>
   Status check_metadata() {
     const auto& all = file_.metadata();
     const auto version = all.find(std::string(detail::version_key));
@@ -181,6 +194,7 @@ class AnybitFile {
     return Ok{};
   }
 
+  template <class = void>
   Status check_packed(const std::string& tensor, std::string_view scheme) const {
     const TensorInfo* const t = file_.find(tensor);
     if (!t || t->dtype != "U8" || t->shape.size() != 1)

@@ -5,11 +5,9 @@
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 #include <anybit/core/result.hpp>
@@ -20,6 +18,9 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#else
+#include <filesystem>
+#include <system_error>
 #endif
 
 namespace anybit::io::inline ANYBIT_CODE {
@@ -30,11 +31,9 @@ namespace anybit::io::inline ANYBIT_CODE {
 class AtomicFile {
  public:
   static Result<AtomicFile> create(const std::string& path) {
-    namespace fs = std::filesystem;
     if (path.empty() || path.find('\0') != std::string::npos)
       return {ErrorCode::invalid_argument, "the path of a file to write is empty or holds a NUL: give a path"};
-    std::error_code ignored;
-    if (const auto status = fs::status(path, ignored); fs::exists(status) && !fs::is_regular_file(status))
+    if (is_no_file(path))
       return {ErrorCode::io, path + ": is there and is no regular file (a folder or device): choose another path"};
     AtomicFile out;
     out.path_ = path;
@@ -68,11 +67,8 @@ class AtomicFile {
     ANYBIT_CHECK(file_ != closed, "AtomicFile::commit twice");
     if (!flush()) return cannot("flush to the disk");
     if (!close()) return cannot("close");
-    std::error_code failed;
-    std::filesystem::rename(temporary_, path_, failed);
-    if (failed)
-      return Error{ErrorCode::io,
-                   path_ + ": cannot rename the finished file to this name (" + failed.message() + "): choose another path"};
+    if (const std::string failed = rename(); !failed.empty())
+      return Error{ErrorCode::io, path_ + ": cannot rename the finished file to this name (" + failed + "): choose another path"};
     temporary_.clear();
     flush_folder();
     return Ok{};
@@ -90,6 +86,12 @@ class AtomicFile {
   using Handle = int;
   static constexpr Handle closed = -1;
 
+  static bool is_no_file(const std::string& path) {
+    struct ::stat there {};
+    return ::stat(path.c_str(), &there) == 0 && !S_ISREG(there.st_mode);
+  }
+  /// Why not; empty if it did.
+  std::string rename() const { return std::rename(temporary_.c_str(), path_.c_str()) == 0 ? "" : std::strerror(errno); }
   bool open_temporary() {
     for (int attempt = 0; attempt < 1000; ++attempt) {
       std::string name = detail::text(path_, ".", ::getpid(), "-", attempt, ".tmp");
@@ -119,7 +121,7 @@ class AtomicFile {
   bool close() { return file_ == closed || ::close(std::exchange(file_, closed)) == 0; }
   /// Makes the new name itself survive a power cut; the data is safe either way, so a failure is not one of ours.
   void flush_folder() const {
-    const std::string folder = std::filesystem::path(path_).parent_path().string();
+    const std::string folder = detail::folder_of(path_);
     const int handle = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_CLOEXEC);
     if (handle < 0) return;
     static_cast<void>(::fsync(handle));
@@ -129,6 +131,16 @@ class AtomicFile {
   using Handle = std::FILE*;
   static constexpr Handle closed = nullptr;
 
+  static bool is_no_file(const std::string& path) {
+    std::error_code ignored;
+    const auto status = std::filesystem::status(path, ignored);
+    return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
+  }
+  std::string rename() const {
+    std::error_code failed;
+    std::filesystem::rename(temporary_, path_, failed);
+    return failed ? failed.message() : "";
+  }
   bool open_temporary() {
     for (int attempt = 0; attempt < 1000; ++attempt) {
       std::string name = detail::text(path_, ".", attempt, ".tmp");

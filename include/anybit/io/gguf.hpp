@@ -21,15 +21,39 @@ namespace anybit::io::inline ANYBIT_CODE {
 class GgufFile : public TensorFile<GgufFile> {
  public:
   bool has(std::string_view key) const { return metadata_.has(key); }
-  std::vector<std::string> keys() const { return metadata_.keys(); }
+  template <class = void>
+  std::vector<std::string> keys() const {
+    return metadata_.keys();
+  }
   // Integers may have any width in the file; nothing else is converted but numbers to double and float.
-  Result<std::uint64_t> get_u64(std::string_view key) const { return in_file(metadata_.get_u64(key)); }
-  Result<double> get_f64(std::string_view key) const { return in_file(metadata_.get_f64(key)); }
-  Result<bool> get_bool(std::string_view key) const { return in_file(metadata_.get_bool(key)); }
-  Result<std::string> get_string(std::string_view key) const { return in_file(metadata_.get_string(key)); }
-  Result<std::vector<std::string>> get_strings(std::string_view key) const { return in_file(metadata_.get_strings(key)); }
-  Result<std::vector<float>> get_floats(std::string_view key) const { return in_file(metadata_.get_floats(key)); }
-  Result<std::vector<std::int32_t>> get_ints(std::string_view key) const { return in_file(metadata_.get_ints(key)); }
+  template <class = void>
+  Result<std::uint64_t> get_u64(std::string_view key) const {
+    return in_file(metadata_.get_u64(key));
+  }
+  template <class = void>
+  Result<double> get_f64(std::string_view key) const {
+    return in_file(metadata_.get_f64(key));
+  }
+  template <class = void>
+  Result<bool> get_bool(std::string_view key) const {
+    return in_file(metadata_.get_bool(key));
+  }
+  template <class = void>
+  Result<std::string> get_string(std::string_view key) const {
+    return in_file(metadata_.get_string(key));
+  }
+  template <class = void>
+  Result<std::vector<std::string>> get_strings(std::string_view key) const {
+    return in_file(metadata_.get_strings(key));
+  }
+  template <class = void>
+  Result<std::vector<float>> get_floats(std::string_view key) const {
+    return in_file(metadata_.get_floats(key));
+  }
+  template <class = void>
+  Result<std::vector<std::int32_t>> get_ints(std::string_view key) const {
+    return in_file(metadata_.get_ints(key));
+  }
 
  private:
   friend TensorFile<GgufFile>;
@@ -45,6 +69,7 @@ class GgufFile : public TensorFile<GgufFile> {
     return r;
   }
 
+  template <class = void>
   Status parse_all(std::span<const std::byte> bytes) {
     ByteReader reader(bytes);
     ANYBIT_TRY(const std::uint32_t magic, reader.number<std::uint32_t>("the magic number"));
@@ -74,6 +99,7 @@ class GgufFile : public TensorFile<GgufFile> {
     return place(std::move(entries), bytes, CheckedSize(reader.position()).rounded_up(alignment));
   }
 
+  template <class = void>
   Result<std::uint64_t> data_alignment() const {
     if (!has("general.alignment")) return std::uint64_t{32};
     ANYBIT_TRY(const std::uint64_t alignment, metadata_.get_u64("general.alignment"));
@@ -84,6 +110,7 @@ class GgufFile : public TensorFile<GgufFile> {
     return alignment;
   }
 
+  template <class = void>
   static Result<Entry> parse_entry(ByteReader& reader, std::uint64_t alignment) {
     ANYBIT_TRY(const std::string_view name, reader.string<std::uint64_t>("the name of a tensor"));
     if (name.empty() || name.size() > 65535)
@@ -95,6 +122,7 @@ class GgufFile : public TensorFile<GgufFile> {
     return entry;
   }
 
+  template <class = void>
   static Result<Entry> parse_extents(ByteReader& reader, std::uint64_t alignment) {
     Entry out{};
     ANYBIT_TRY(const std::uint32_t dimensions, reader.number<std::uint32_t>("the number of dimensions"));
@@ -123,6 +151,7 @@ class GgufFile : public TensorFile<GgufFile> {
     return out;
   }
 
+  template <class = void>
   Status place(std::vector<Entry> entries, std::span<const std::byte> bytes, CheckedSize data_begin) {
     const auto begin = data_begin.get();
     const bool empty = !begin || static_cast<std::size_t>(*begin) > bytes.size();  // a file without tensors may lack its padding

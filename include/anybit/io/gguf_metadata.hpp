@@ -19,10 +19,12 @@
 
 namespace anybit::io::inline ANYBIT_CODE {
 
-/// Views on the file's bytes: valid while those are.
+/// Views on the file's bytes: valid while those are. (Here as in the other readers, members are templates without need so that
+/// only programs that call them compile them.)
 class GgufMetadata {
  public:
   /// `count` pairs from `reader`.
+  template <class = void>
   static Result<GgufMetadata> parse(ByteReader& reader, std::uint64_t count) {
     constexpr std::uint64_t smallest_pair = 8 + 1 + 4 + 1;  // length, one character, type, one byte
     if (count > reader.remaining() / smallest_pair)
@@ -43,6 +45,7 @@ class GgufMetadata {
   }
 
   bool has(std::string_view key) const { return values_.find(key) != values_.end(); }
+  template <class = void>
   std::vector<std::string> keys() const {
     std::vector<std::string> out;
     for (const auto& [key, value] : values_) out.push_back(key);
@@ -50,6 +53,7 @@ class GgufMetadata {
   }
 
   /// Integers of any width; a negative one is an error.
+  template <class = void>
   Result<std::uint64_t> get_u64(std::string_view key) const {
     ANYBIT_TRY(const Value v, need(key, "an integer"));
     std::uint64_t out = 0;
@@ -68,6 +72,7 @@ class GgufMetadata {
     return out;
   }
   /// Any number.
+  template <class = void>
   Result<double> get_f64(std::string_view key) const {
     ANYBIT_TRY(const Value v, need(key, "a number"));
     double out = 0;
@@ -85,6 +90,7 @@ class GgufMetadata {
     if (v.type != Type::string) return wrong_type(key, v, "a string");
     return std::string(reinterpret_cast<const char*>(v.bytes.data()), v.bytes.size());
   }
+  template <class = void>
   Result<std::vector<std::string>> get_strings(std::string_view key) const {
     ANYBIT_TRY(const Value v, need(key, "an array of strings"));
     if (v.type != Type::array || v.element != Type::string) return wrong_type(key, v, "an array of strings");
@@ -97,8 +103,12 @@ class GgufMetadata {
     }
     return out;
   }
-  Result<std::vector<float>> get_floats(std::string_view key) const { return get_numbers<float>(key, "an array of numbers"); }
+  template <class = void>
+  Result<std::vector<float>> get_floats(std::string_view key) const {
+    return get_numbers<float>(key, "an array of numbers");
+  }
   /// Integers of any width; one that 32 signed bits cannot hold is an error.
+  template <class = void>
   Result<std::vector<std::int32_t>> get_ints(std::string_view key) const {
     return get_numbers<std::int32_t>(key, "an array of integers");
   }
@@ -130,6 +140,7 @@ class GgufMetadata {
     return static_cast<Type>(t);
   }
 
+  template <class = void>
   static Result<Value> parse_value(ByteReader& reader) {
     ANYBIT_TRY(const Type type, parse_type(reader));
     if (type == Type::array) return parse_array(reader);
@@ -142,6 +153,7 @@ class GgufMetadata {
     return Value{type, type, 1, bytes};
   }
 
+  template <class = void>
   static Result<Value> parse_array(ByteReader& reader) {
     ANYBIT_TRY(const Type element, parse_type(reader));
     if (element == Type::array) return {ErrorCode::unsupported, "an array of arrays, which no known model uses: remove the key"};
@@ -165,6 +177,7 @@ class GgufMetadata {
     return Value{Type::array, element, static_cast<std::size_t>(count), bytes};
   }
 
+  template <class = void>
   static Status check_bools(Type t, std::span<const std::byte> bytes) {
     if (t == Type::boolean)
       for (const std::byte b : bytes)
@@ -220,6 +233,7 @@ class GgufMetadata {
     return out;
   }
 
+  template <class = void>
   Result<Value> need(std::string_view key, std::string_view wanted) const {
     const auto found = values_.find(key);
     if (found == values_.end())
@@ -227,6 +241,7 @@ class GgufMetadata {
                                                         ") in the metadata: the file is incomplete or of another architecture")};
     return found->second;
   }
+  template <class = void>
   static Error wrong_type(std::string_view key, const Value& v, std::string_view wanted) {
     std::string found(type_name(v.type));
     if (v.type == Type::array) found += detail::text(" of ", v.count, " ", type_name(v.element));

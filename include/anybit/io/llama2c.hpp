@@ -44,6 +44,7 @@ class Llama2cFile : public TensorFile<Llama2cFile> {
     bool per_layer;
   };
 
+  template <class = void>
   Status parse_config(ByteReader& reader) {
     std::array<std::int64_t, 7> h{};
     for (auto& value : h) {
@@ -74,6 +75,7 @@ class Llama2cFile : public TensorFile<Llama2cFile> {
     return Ok{};
   }
 
+  template <class = void>
   std::vector<Kind> kinds() const {
     const Llama2cConfig& c = config_;
     std::vector<Kind> out = {
@@ -95,6 +97,7 @@ class Llama2cFile : public TensorFile<Llama2cFile> {
     return out;
   }
 
+  template <class = void>
   Status parse_all(std::span<const std::byte> bytes) {
     ByteReader reader(bytes);
     ANYBIT_TRY_STATUS(parse_config(reader));

@@ -5,7 +5,6 @@
 // "....safetensors.index.json". Writing: safetensors_writer.hpp.
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <span>
 #include <string>
@@ -26,6 +25,7 @@ inline constexpr std::uint64_t safetensors_header_limit = 100'000'000;
 class SafetensorsFile : public TensorFile<SafetensorsFile> {
  public:
   /// One file, or all files of an index (a path that ends in ".json").
+  template <class = void>
   static Result<SafetensorsFile> open(const std::string& path) {
     return path.ends_with(".json") ? open_index(path) : TensorFile::open(path);
   }
@@ -54,6 +54,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     std::uint64_t begin = 0, end = 0;
   };
 
+  template <class = void>
   static Result<SafetensorsFile> open_index(const std::string& path) {
     ANYBIT_TRY(const MappedFile index, MappedFile::open(path));
     auto out = open_shards(path, index.bytes());
@@ -62,6 +63,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
   }
 
   /// {"metadata": anything, "weight_map": {"tensor": "file in the same folder", ...}}
+  template <class = void>
   static Result<SafetensorsFile> open_shards(const std::string& path, std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     if (text.size() > safetensors_header_limit || !detail::is_utf8(text))
@@ -85,7 +87,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     SafetensorsFile out;
     out.name_ = path;
     for (const auto& [file, tensors] : tensors_of_file) {
-      ANYBIT_TRY(const SafetensorsFile shard, TensorFile::open((std::filesystem::path(path).parent_path() / file).string()));
+      ANYBIT_TRY(const SafetensorsFile shard, TensorFile::open(detail::folder_of(path) + file));
       for (const std::string& tensor : tensors) {
         ANYBIT_TRY(const TensorInfo* const t, shard.tensors_.need(tensor, shard.name_));
         out.tensors_.add(*t);
@@ -96,6 +98,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     return out;
   }
 
+  template <class = void>
   Status parse_all(std::span<const std::byte> bytes) {
     ByteReader reader(bytes);
     ANYBIT_TRY(const std::uint64_t header_size, reader.number<std::uint64_t>("the length of the safetensors header"));
@@ -114,6 +117,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     return place(std::move(entries), data);
   }
 
+  template <class = void>
   Status parse_header(std::string_view text, std::vector<Entry>& entries) {
     detail::JsonReader json(text);
     ANYBIT_TRY_STATUS(json.object([&](std::string key) -> Status {
@@ -132,6 +136,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     return json.end();
   }
 
+  template <class = void>
   static Status parse_entry(detail::JsonReader& json, Entry& entry) {
     int seen = 0;
     ANYBIT_TRY_STATUS(json.object([&](const std::string& field) -> Status {
@@ -148,6 +153,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     return Ok{};
   }
 
+  template <class = void>
   static Status parse_shape(detail::JsonReader& json, Entry& entry) {
     return json.array([&]() -> Status {
       ANYBIT_TRY(const std::uint64_t extent, json.unsigned_integer());
@@ -158,6 +164,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     });
   }
 
+  template <class = void>
   static Status parse_offsets(detail::JsonReader& json, Entry& entry) {
     std::vector<std::uint64_t> offsets;
     ANYBIT_TRY_STATUS(json.array([&]() -> Status {
@@ -171,6 +178,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     return Ok{};
   }
 
+  template <class = void>
   Status place(std::vector<Entry> entries, std::span<const std::byte> data) {
     std::stable_sort(entries.begin(), entries.end(),
                      [](const Entry& a, const Entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });

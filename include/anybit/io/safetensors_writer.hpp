@@ -26,8 +26,9 @@ struct SafetensorsPlan {
 /// Where each tensor goes. Tensors are ordered by the largest power of two (up to 64) that divides their size in bytes, so
 /// each starts at a multiple of it, and so of its element size: the format allows no padding between tensors.
 /// `tensors` must outlive the plan.
-inline Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
-                                                const std::map<std::string, std::string>& metadata) {
+template <class = void>
+Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
+                                         const std::map<std::string, std::string>& metadata) {
   constexpr std::size_t page = 64;
   SafetensorsPlan plan;
   std::set<std::string_view> names;
@@ -81,8 +82,9 @@ inline Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tens
 }
 
 /// Writes a whole file or nothing.
-inline Status write_safetensors(const std::string& path, std::span<const TensorInfo> tensors,
-                                const std::map<std::string, std::string>& metadata = {}) {
+template <class = void>
+Status write_safetensors(const std::string& path, std::span<const TensorInfo> tensors,
+                         const std::map<std::string, std::string>& metadata = {}) {
   const auto plan = plan_safetensors(tensors, metadata);
   if (!plan) return in_context(plan.error(), path);
   ANYBIT_TRY(AtomicFile file, AtomicFile::create(path));

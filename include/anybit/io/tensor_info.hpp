@@ -90,17 +90,20 @@ inline Result<ConstMatrix> view_f32(const TensorInfo& t) {
 class TensorList {
  public:
   /// False if the name is taken.
+  template <class = void>
   bool add(TensorInfo t) {
     if (!index_.emplace(t.name, tensors_.size()).second) return false;
     tensors_.push_back(std::move(t));
     return true;
   }
   const std::vector<TensorInfo>& all() const { return tensors_; }
+  template <class = void>
   const TensorInfo* find(std::string_view name) const {
     const auto found = index_.find(name);
     return found == index_.end() ? nullptr : &tensors_[found->second];
   }
   /// find() for data: a missing name is an error that shows names like it.
+  template <class = void>
   Result<const TensorInfo*> need(std::string_view name, std::string_view file) const {
     if (const TensorInfo* t = find(name)) return t;
     std::string message = detail::text(file, ": no tensor ", detail::shown(name), " among ", tensors_.size());
@@ -108,6 +111,7 @@ class TensorList {
       message += ", the next is " + detail::shown(near->first);
     return {ErrorCode::invalid_argument, message + ": check the name and the model's architecture"};
   }
+  template <class = void>
   Result<Matrix> read_f32(std::string_view name, std::string_view file) const {
     ANYBIT_TRY(const TensorInfo* const t, need(name, file));
     auto out = to_f32(*t);

@@ -105,6 +105,7 @@ class JsonReader {
   }
 
   /// Passes over any value, nested at most `depth` deep.
+  template <class = void>
   Status skip_value(int depth = 32) {
     if (depth == 0) return fail("values are nested too deep");
     skip_space();
