@@ -15,8 +15,10 @@ namespace anybit::inline ANYBIT_ABI {
 /// while one call is under way the others, and calls from inside a body, run serially.
 class ThreadPool {
  public:
-  /// As many threads as the machine runs at once.
+  /// As many threads as the machine runs at once. (Templates, so that only programs that start threads compile how.)
+  template <class = void>
   ThreadPool() : ThreadPool(static_cast<Index>(std::thread::hardware_concurrency())) {}
+  template <class = void>
   explicit ThreadPool(Index threads) {
     for (Index i = 1; i < threads; ++i) workers_.emplace_back([this](const std::stop_token& stop) { work(stop); });
   }

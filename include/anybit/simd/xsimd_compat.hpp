@@ -62,8 +62,12 @@ ANYBIT_INLINE u32 broadcast(std::uint32_t x) { return u32(x); }
 ANYBIT_INLINE f32 zero() { return f32(0.0f); }
 
 /// a * b + c, rounded once where the hardware can, twice elsewhere.
-ANYBIT_INLINE f32 fma(f32 a, f32 b, f32 c) { return xsimd::fma(a, b, c); }
+template <class = void>
+ANYBIT_INLINE f32 fma(f32 a, f32 b, f32 c) {
+  return xsimd::fma(a, b, c);
+}
 /// a / b, rounded as the scalar division is. (On NEON xsimd's own operator, up to version 8 at least, estimates.)
+template <class = void>
 ANYBIT_INLINE f32 divide(f32 a, f32 b) {
 #if defined(__aarch64__)
   return f32(vdivq_f32(a, b));
@@ -77,18 +81,40 @@ ANYBIT_INLINE f32 divide(f32 a, f32 b) {
   return a / b;
 #endif
 }
-ANYBIT_INLINE f32 max(f32 a, f32 b) { return xsimd::max(a, b); }
-ANYBIT_INLINE f32 min(f32 a, f32 b) { return xsimd::min(a, b); }
-ANYBIT_INLINE i32 max(i32 a, i32 b) { return xsimd::max(a, b); }
-ANYBIT_INLINE i32 min(i32 a, i32 b) { return xsimd::min(a, b); }
-ANYBIT_INLINE f32 abs(f32 a) { return xsimd::abs(a); }
+template <class = void>
+ANYBIT_INLINE f32 max(f32 a, f32 b) {
+  return xsimd::max(a, b);
+}
+template <class = void>
+ANYBIT_INLINE f32 min(f32 a, f32 b) {
+  return xsimd::min(a, b);
+}
+template <class = void>
+ANYBIT_INLINE i32 max(i32 a, i32 b) {
+  return xsimd::max(a, b);
+}
+template <class = void>
+ANYBIT_INLINE i32 min(i32 a, i32 b) {
+  return xsimd::min(a, b);
+}
+template <class = void>
+ANYBIT_INLINE f32 abs(f32 a) {
+  return xsimd::abs(a);
+}
 /// Lanes of a where a > b, of `otherwise` elsewhere.
-ANYBIT_INLINE f32 select_greater(f32 a, f32 b, f32 then, f32 otherwise) { return xsimd::select(a > b, then, otherwise); }
+template <class = void>
+ANYBIT_INLINE f32 select_greater(f32 a, f32 b, f32 then, f32 otherwise) {
+  return xsimd::select(a > b, then, otherwise);
+}
 
 /// NaN becomes 0.
-ANYBIT_INLINE f32 nan_to_zero(f32 a) { return xsimd::select(a == a, a, f32(0.0f)); }
+template <class = void>
+ANYBIT_INLINE f32 nan_to_zero(f32 a) {
+  return xsimd::select(a == a, a, f32(0.0f));
+}
 
 /// The sum of all lanes, in an order that depends on the width.
+template <class = void>
 ANYBIT_INLINE float reduce_add(f32 v) {
 #if XSIMD_VERSION_MAJOR >= 9
   return xsimd::reduce_add(v);
@@ -96,6 +122,7 @@ ANYBIT_INLINE float reduce_add(f32 v) {
   return xsimd::hadd(v);
 #endif
 }
+template <class = void>
 ANYBIT_INLINE std::int32_t reduce_add(i32 v) {
 #if XSIMD_VERSION_MAJOR >= 9
   return xsimd::reduce_add(v);
@@ -112,13 +139,25 @@ ANYBIT_INLINE float reduce_max(f32 v) {
 }
 
 /// e^x with a relative error below 1e-7 where it is a normal number; 0 far below, infinity far above, NaN for NaN.
-ANYBIT_INLINE f32 exp(f32 x) { return xsimd::exp(x); }
+template <class = void>
+ANYBIT_INLINE f32 exp(f32 x) {
+  return xsimd::exp(x);
+}
 
 /// Exact for |v| <= 2^24.
-ANYBIT_INLINE f32 to_f32(i32 v) { return xsimd::to_float(v); }
+template <class = void>
+ANYBIT_INLINE f32 to_f32(i32 v) {
+  return xsimd::to_float(v);
+}
 /// Nearest integer, ties to even, for |v| < 2^31.
-ANYBIT_INLINE i32 round_to_i32(f32 v) { return xsimd::nearbyint_as_int(v); }
-ANYBIT_INLINE f32 round(f32 v) { return xsimd::nearbyint(v); }
+template <class = void>
+ANYBIT_INLINE i32 round_to_i32(f32 v) {
+  return xsimd::nearbyint_as_int(v);
+}
+template <class = void>
+ANYBIT_INLINE f32 round(f32 v) {
+  return xsimd::nearbyint(v);
+}
 
 // The same bits under another type.
 #if XSIMD_VERSION_MAJOR >= 11
