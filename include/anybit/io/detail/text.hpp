@@ -46,7 +46,7 @@ inline std::string shown(std::string_view untrusted) {
 }
 
 /// The folder that a path names its file in, with the separator at the end; empty if it names none. (<filesystem> would cost
-/// everyone who includes a reader a quarter of a second of compile time.)
+/// everyone who includes a reader much compile time.)
 inline std::string folder_of(std::string_view path) {
 #if defined(_WIN32)
   const std::size_t end = path.find_last_of("/\\");
