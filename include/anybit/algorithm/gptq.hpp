@@ -68,15 +68,7 @@ struct Gptq {
   using G = typename scheme::granularity;
 
   Status check(ConstMatrix w, const Stats& stats, const QuantizeOptions& options) const {
-    if (!(damp > 0 && damp <= 1))
-      return Error{ErrorCode::invalid_argument,
-                   "gptq: damp is " + gptq::detail::number(damp) + "; it must lie above 0, up to 1 (0.01 is usual)"};
-    if (block < 1)
-      return Error{ErrorCode::invalid_argument,
-                   "gptq: block is " + std::to_string(block) + "; it must be at least 1 (128 is usual)"};
-    if (!(dead_diagonal >= 0 && std::isfinite(dead_diagonal)))
-      return Error{ErrorCode::invalid_argument,
-                   "gptq: dead_diagonal is " + gptq::detail::number(dead_diagonal) + "; it must be 0 (the mean) or above"};
+    ANYBIT_TRY_STATUS(gptq::check_options("gptq", static_cast<double>(damp), block, static_cast<double>(dead_diagonal)));
     ANYBIT_TRY_STATUS(check_range<typename scheme::format>(range));
     ANYBIT_TRY_STATUS(check_search(shrink));
     ANYBIT_TRY_STATUS(calibrate::check_weights(w));

@@ -23,8 +23,9 @@ namespace anybit::gptq::inline ANYBIT_CODE {
 /// matrix U = chol(H^-1) is R^-1, with one factorization instead of Cholesky, inverse and Cholesky.
 struct Factor {
   Index size = 0;
-  std::vector<float> feedback;  ///< F, row-major; only entries (j, k > j) are used
-  double damping = 0;           ///< what was added to the diagonal
+  std::vector<float> feedback;   ///< F, row-major; only entries (j, k > j) are used
+  double damping = 0;            ///< what was added to the diagonal
+  std::vector<double> pivots{};  ///< R_kk: error e of column k, made up for as well as later columns can, costs e^2 R_kk^2
   const float* row(Index j) const { return feedback.data() + j * size; }
 };
 
@@ -45,6 +46,7 @@ std::optional<Factor> try_factor(MatrixView<const Real> h, double damping) {
   for (Index k = 0; k < n; ++k) {
     const Real pivot = reversed(n - 1 - k, n - 1 - k);
     if (!(pivot > 0) || !std::isfinite(pivot)) return std::nullopt;
+    f.pivots.push_back(static_cast<double>(pivot));
   }
   for (Index j = 0; j < n; ++j)
     for (Index k = j + 1; k < n; ++k) {
@@ -62,6 +64,20 @@ inline std::string number(double x) {
 }
 
 }  // namespace detail
+
+/// Options that every method on this factor has.
+inline Status check_options(const std::string& who, double damp, Index block, double dead_diagonal) {
+  if (!(damp > 0 && damp <= 1))
+    return Error{ErrorCode::invalid_argument,
+                 who + ": damp is " + detail::number(damp) + "; it must lie above 0, up to 1 (0.01 is usual)"};
+  if (block < 1)
+    return Error{ErrorCode::invalid_argument,
+                 who + ": block is " + std::to_string(block) + "; it must be at least 1 (128 is usual)"};
+  if (!(dead_diagonal >= 0 && std::isfinite(dead_diagonal)))
+    return Error{ErrorCode::invalid_argument,
+                 who + ": dead_diagonal is " + detail::number(dead_diagonal) + "; it must be 0 (the mean) or above"};
+  return Ok{};
+}
 
 /// Rungs: damp times the mean of the diagonal; twice that again and again up to the mean itself; then 1e-6 to 0.1 of the
 /// largest diagonal entry on top. Every rung but the first goes into the report; nullopt if none holds.

@@ -47,14 +47,17 @@ class Tile {
     if (i1 > 0)
       calibrate::add_transposed_product<Real>(feedback.row_range(0, i1).col_range(i1, reach), error.row_range(0, i1),
                                               {column(compensated_, i1), reach - i1, row_tile});
-    if (group_end <= i1) return;
-    // Until they are rounded, columns i1 and later follow each other too: their errors d_k = w_k - u_k solve
-    // d_k + sum_{j<k} d_j F_jk = 0, where the sum over j < i1 stands in compensated_.
+    if (group_end > i1) unround(i1, reach);
+  }
+  /// Makes unrounded() for columns from .. to - 1, whose compensated() values are up to date with all columns before `from`.
+  void unround(Index from, Index to) {
+    // Until they are rounded, these columns follow each other too: their errors d_k = w_k - u_k solve
+    // d_k + sum_{j<k} d_j F_jk = 0, where the sum over j < from stands in compensated_.
     unrounded_.resize(original_.size());
-    for (Index k = i1; k < reach; ++k) subtract(column(original_, k), column(compensated_, k), column(unrounded_, k));
-    for (Index k = i1; k < reach; ++k)
-      for (Index j = k + 1; j < reach; ++j) add_share(-factor_.row(k)[j], column(unrounded_, k), column(unrounded_, j));
-    for (Index k = i1; k < reach; ++k) subtract(column(original_, k), column(unrounded_, k), column(unrounded_, k));
+    for (Index k = from; k < to; ++k) subtract(column(original_, k), column(compensated_, k), column(unrounded_, k));
+    for (Index k = from; k < to; ++k)
+      for (Index j = k + 1; j < to; ++j) add_share(-factor_.row(k)[j], column(unrounded_, k), column(unrounded_, j));
+    for (Index k = from; k < to; ++k) subtract(column(original_, k), column(unrounded_, k), column(unrounded_, k));
   }
   /// Lets columns k + 1 .. i2 - 1 of the block make up for the error of column k.
   void spread(Index k, Index i2) {
@@ -65,7 +68,7 @@ class Tile {
   const Real* original(Index k) const { return column(original_, k); }
   Real* error(Index k) { return column(error_, k); }
   std::uint16_t* codes(Index k) { return codes_.data() + k * row_tile; }
-  /// Column k as it stood when the block was entered, compensated for all columns before the block and none in it.
+  /// Column k as unround(from, to) left it: compensated for all columns before `from`, and for none from there on.
   const Real* unrounded(Index k) const { return column(unrounded_, k); }
 
  private:
