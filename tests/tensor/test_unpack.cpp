@@ -1,6 +1,7 @@
 // The fast way between codes and bytes against the layouts' own definition, at every length and every place to start.
 
 #include <anybit/tensor/unpack.hpp>
+#include <anybit/testing/scheme_laws.hpp>
 
 #include <algorithm>
 #include <memory>
@@ -40,6 +41,8 @@ void check_row(Index n, unsigned codes_below, const std::vector<Index>& starts) 
   const auto size = static_cast<std::size_t>(n);
   const std::unique_ptr<code[]> codes(new code[size]);
   for (std::size_t i = 0; i < size; ++i) codes[i] = static_cast<code>(engine() % codes_below);
+  for (std::size_t i = 0; i < size; i += 64)  // by parts, because that asks again from the start after every change
+    testing::make_storable<L, Bits>(std::span(codes.get() + i, std::min<std::size_t>(64, size - i)));
   const auto bytes = static_cast<std::size_t>(L::template packed_bytes<Bits>(n));
   const std::unique_ptr<std::byte[]> defined(new std::byte[bytes]), fast(new std::byte[bytes]);
   L::template pack<Bits>(std::span<const code>(codes.get(), size), defined.get());
@@ -63,7 +66,7 @@ void check(unsigned codes_below = 1u << Bits) {
   std::vector<Index> starts;
   for (Index first = 0; first <= 304; first += L::granule) starts.push_back(first);
   for (Index n = 0; n <= 300; ++n) check_row<L, Bits>(n, codes_below, starts);
-  check_row<L, Bits>(11008, codes_below, {0, 40, 80, 5120, 10240});
+  check_row<L, Bits>(11008, codes_below, {0, 40 * L::granule, 160 * L::granule, 320 * L::granule});
 }
 
 template <int Bits>
@@ -74,10 +77,20 @@ void check_bit_streams() {
   }
 }
 
+template <int Bits>
+void check_two_of_four() {
+  if constexpr (Bits > 0) {
+    check<TwoOfFour<>, Bits>();
+    check<TwoOfFour<1>, Bits>();
+    check_two_of_four<Bits - 1>();
+  }
+}
+
 }  // namespace
 
 TEST_CASE("unpack: bit streams of every width, length and start are as the layout defines them") { check_bit_streams<16>(); }
 TEST_CASE("unpack: base 3 at every length and start is as the layout defines it") { check<Base3, 2>(3); }
+TEST_CASE("unpack: 2:4 at every width, length and start is as the layout defines it") { check_two_of_four<16>(); }
 TEST_CASE("unpack: a user's own layout goes through its own functions") {
   check<Backwards, 4>();
   check<Backwards, 8>();

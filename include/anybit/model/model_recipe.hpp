@@ -49,6 +49,7 @@ Result<QuantizedSiblings> pack_siblings(Result<SiblingResult<S>> result) {
   if (!result) return result.error();
   QuantizedSiblings out;
   for (Quantized<S>& q : result->matrices) {
+    ANYBIT_TRY_STATUS(check_packable(q.matrix));
     out.packed.emplace_back(pack(q.matrix));
     out.reports.push_back(std::move(q.report));
   }

@@ -17,6 +17,9 @@ namespace anybit::inline ANYBIT_ABI {
 /// unpack<Bits>(in, n, first, out)   codes first .. first + out.size() - 1 of a row of n; first is a multiple of granule.
 ///                            Never reads past packed_bytes(n).
 /// Codes must be below 2^Bits (below 3 for base 3).
+/// A layout that does not hold every row of such codes also has
+/// misfit<Bits>(codes)        the first code that keeps a row from being packed, or -1
+/// and a `zero_code`, which the format must decode to 0, if one code is special to it.
 template <class L, int Bits>
 concept PackLayout = requires(Index n, std::span<const StoredCode<Bits>> codes, std::span<StoredCode<Bits>> out, std::byte* bytes,
                               const std::byte* in) {
@@ -26,5 +29,9 @@ concept PackLayout = requires(Index n, std::span<const StoredCode<Bits>> codes, 
   L::template pack<Bits>(codes, bytes);
   L::template unpack<Bits>(in, n, n, out);
 };
+
+template <class L, int Bits>
+concept PartialLayout =
+    PackLayout<L, Bits> && requires(std::span<const StoredCode<Bits>> codes) { L::template misfit<Bits>(codes); };
 
 }  // namespace anybit::inline ANYBIT_ABI

@@ -20,6 +20,15 @@ constexpr auto fixed_name() {
   return text;
 }
 
+/// Whether a layout with a code of its own for zeros agrees with the format about it.
+template <class F, class L>
+constexpr bool layout_knows_zero() {
+  if constexpr (requires { L::zero_code; })
+    return !has_zero_point_v<F> && F::decode(static_cast<Code>(L::zero_code)) == 0;
+  else
+    return true;
+}
+
 template <class F, class G = PerGroup<128>, class S = ScaleF16, class L = BitStream>
 struct Scheme {
   static_assert(Format<F>,
@@ -33,6 +42,9 @@ struct Scheme {
       "anybit: the fourth argument of Scheme must be a PackLayout for the format's bits: BitStream, or Base3 for Ternary");
   static_assert(!std::is_same_v<L, Base3> || code_count_v<F> <= 3,
                 "anybit: the Base3 layout holds three codes: use it with Ternary, and BitStream with other formats");
+  static_assert(layout_knows_zero<F, L>(),
+                "anybit: this layout leaves out zeros, so its zero code must mean 0 in every group: a format without zero point, and "
+                "TwoOfFourFor<Format> as the layout");
   static_assert(!(has_zero_point_v<F> && std::is_same_v<S, NoScale>),
                 "anybit: a format with a zero point needs a scale store: its zero is found together with the scale");
 

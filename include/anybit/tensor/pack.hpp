@@ -33,7 +33,22 @@ void store_affines(std::span<const float> scales, std::span<const float> zeros, 
   }
 }
 
-/// The bytes of q. Cannot fail: whoever made q kept its codes below 2^bits and its affines as stored.
+/// Whether the layout can hold q: only those like TwoOfFour may say no. The error names the first code that is too many.
+template <AnyScheme S>
+Status check_packable(const QuantizedMatrix<S>& q) {
+  using L = typename S::layout;
+  if constexpr (PartialLayout<L, S::bits>)
+    for (Index r = 0; r < q.extents.rows; ++r)
+      if (const Index c = L::template misfit<S::bits>(q.row(r)); c >= 0)
+        return Error{ErrorCode::invalid_argument,
+                     "row " + std::to_string(r) + ", column " + std::to_string(c) + ": layout " +
+                         std::string(std::string_view(L::name)) +
+                         " has no place for one more weight other than 0; prune the matrix to its pattern first, or use BitStream"};
+  return Ok{};
+}
+
+/// The bytes of q. Cannot fail: whoever made q kept its codes below 2^bits and its affines as stored, and asked check_packable()
+/// if the layout does not hold everything.
 template <AnyScheme S>
 PackedTensor<S> pack(const QuantizedMatrix<S>& q) {
   ANYBIT_CHECK(static_cast<Index>(q.codes.size()) == q.extents.size(), "pack: the number of codes is not rows * cols");

@@ -5,7 +5,9 @@
 #include <span>
 #include <type_traits>
 
+#include <anybit/scheme/two_of_four.hpp>
 #include <anybit/simd/bit_stream.hpp>
+#include <anybit/simd/two_of_four.hpp>
 #include <anybit/tensor/packed_tensor.hpp>
 
 namespace anybit::inline ANYBIT_CODE {
@@ -20,6 +22,9 @@ ANYBIT_INLINE void unpack_row(const std::byte* row, Index cols, Index first, std
     simd::unpack_wide_bits<Bits>(row + first / 8 * Bits, out.data(), n);
   else if constexpr (std::is_same_v<L, Base3>)
     simd::unpack_base3(row + first / 5, out.data(), n);
+  else if constexpr (is_two_of_four_v<L> && Bits <= 8)
+    simd::unpack_two_of_four<Bits>(row + first / 32 * L::template field_bits<Bits>, out.data(), n,
+                                   static_cast<std::uint8_t>(L::zero_code), two_of_four_patterns);
   else
     L::template unpack<Bits>(row, cols, first, out);
 }
