@@ -25,9 +25,14 @@
 #include <anybit/kernel/isa.hpp>
 #include <anybit/kernel/matmul.hpp>
 #include <anybit/kernel/matvec.hpp>
+#include <anybit/prune/magnitude.hpp>
+#include <anybit/prune/pruned_nearest.hpp>
+#include <anybit/prune/sparse_gptq.hpp>
+#include <anybit/prune/wanda.hpp>
 #include <anybit/scheme/double_quant.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/scheme/scheme.hpp>
+#include <anybit/scheme/two_of_four.hpp>
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/pack_nearest.hpp>
 #include <anybit/tensor/quantize.hpp>

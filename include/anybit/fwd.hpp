@@ -14,6 +14,9 @@ class Matrix;
 class PackedBytes;
 class AnyPacked;
 class Stats;
+class Mask;
+struct Sparsity;
+struct Pruned;
 template <class Format, class Granularity, class ScaleStore, class Layout>
 struct Scheme;
 

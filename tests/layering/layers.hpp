@@ -28,7 +28,7 @@ inline const std::vector<Layer>& layers() {
       {"calibrate", {"core", "format", "scheme", "tensor", "exec", "io"}},
       {"transform", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
       {"algorithm", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
-      {"prune", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
+      {"prune", {"core", "format", "scheme", "tensor", "exec", "calibrate", "algorithm"}},
       {"kernel", {"core", "format", "scheme", "tensor", "simd", "exec"}},
       {"model",
        {"core", "format", "scheme", "tensor", "simd", "exec", "io", "calibrate", "transform", "algorithm", "prune", "kernel"}},

@@ -116,17 +116,22 @@ double bits_per_weight(const QuantizedMatrix<S>& q) {
   return S::bits_per_weight(q.extents) + (q.column_order.empty() ? 0.0 : 32.0 / static_cast<double>(q.extents.rows));
 }
 
-/// Errors of q against w (both in original column order) and its size, into the report. The Hessian is used where stats has one.
+/// Errors of `back` against w into the report. The Hessian is used where stats has one.
+template <class Wide = double>
+void measure_weights(ConstMatrix w, ConstMatrix back, const Stats& stats, Report& report, ExecutorRef executor = {}) {
+  report.weight_error = relative_error(w, back);
+  if (stats.has(Needs::hessian) && stats.inputs() == w.cols && stats.tokens() > 0) {
+    std::vector<Wide> h(static_cast<std::size_t>(w.cols * w.cols));
+    stats.hessian(MatrixView<Wide>(h.data(), w.cols, w.cols));
+    const OutputMetric<Wide> metric(w, {h.data(), w.cols, w.cols}, executor);
+    report.output_error = metric.relative_to_outputs(metric.error(back));
+  }
+}
+
+/// Errors of q against w (both in original column order) and its size, into the report.
 template <AnyScheme S>
 void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Report& report, ExecutorRef executor = {}) {
-  const Matrix back = dequantize(q);
-  report.weight_error = relative_error(w, back.view());
-  if (stats.has(Needs::hessian) && stats.inputs() == w.cols && stats.tokens() > 0) {
-    std::vector<double> h(static_cast<std::size_t>(w.cols * w.cols));
-    stats.hessian(MatrixView<double>(h.data(), w.cols, w.cols));
-    const OutputMetric<> metric(w, {h.data(), w.cols, w.cols}, executor);
-    report.output_error = metric.relative_to_outputs(metric.error(back.view()));
-  }
+  measure_weights<>(w, dequantize(q).view(), stats, report, executor);
   report.bits_per_weight = bits_per_weight(q);
 }
 

@@ -63,6 +63,18 @@ template <class F>
   requires requires { F::code_count; }
 constexpr int code_count_v<F> = F::code_count;
 
+/// Whether a weight of 0 stays exactly 0 in every group, as pruned weights must.
+template <Format F>
+constexpr bool keeps_zero_v = [] {
+  if constexpr (has_zero_point_v<F>) {
+    for (const int zero : {0, 1 << (F::bits - 1), (1 << F::bits) - 1})
+      if (F::decode(F::encode_around(0, static_cast<float>(zero))) != static_cast<float>(zero)) return false;
+    return true;
+  } else {
+    return F::decode(F::encode(0)) == 0;
+  }
+}();
+
 /// How one code is held outside packed bytes.
 template <int Bits>
 using StoredCode = std::conditional_t<(Bits <= 8), std::uint8_t, std::uint16_t>;

@@ -1,0 +1,51 @@
+#pragma once
+// One after the other: any pruning method, then what it leaves rounded to nearest.
+
+#include <string>
+#include <utility>
+
+#include <anybit/algorithm/algorithm.hpp>
+#include <anybit/prune/pruner.hpp>
+
+namespace anybit::inline ANYBIT_CODE {
+
+/// PrunedNearest<Pruner, Scheme> or PrunedNearest<Pruner, Format, Granularity, ScaleStore, Layout>: an algorithm for recipes.
+template <class P, class... Parts>
+struct PrunedNearest {
+  static_assert(Pruner<P>, "anybit: the first argument of PrunedNearest is the pruning method: Magnitude, Wanda or SparseGpt");
+  static_assert(sizeof...(Parts) > 0, "anybit: PrunedNearest needs a scheme after the pruning method");
+  using scheme = scheme_of_t<Parts...>;
+  static_assert(keeps_zero_v<typename scheme::format>,
+                "anybit: pruned weights must stay 0, and this format has no level 0; choose another");
+  static constexpr Needs needs = P::needs;
+
+  P pruner{};
+  Range range = Range::format;
+  Search search = Search::none;
+  ShrinkSearch shrink{};
+
+  GridFit grid_fit() const { return {range, search, shrink}; }
+  std::string describe() const { return pruner.describe() + " then nearest" + (search == Search::mse ? "(search)" : ""); }
+
+  /// Grids are found on what pruning left; its zeros decode to 0.
+  Result<Quantized<scheme>> quantize(ConstMatrix w, const Stats& stats, const QuantizeOptions& options = {}) const {
+    ANYBIT_TRY_STATUS(check_range<typename scheme::format>(range));
+    ANYBIT_TRY_STATUS(check_search(shrink));
+    ANYBIT_TRY_STATUS(calibrate::check_limits<scheme>(w, options.clip_limits));
+    ANYBIT_TRY(Pruned pruned, pruner.prune(w, stats, options));
+    Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), std::move(pruned.report)};
+    Report& report = result.report;
+    const std::string name(std::string_view(scheme::name));
+    report.done = (report.done == report.requested ? describe() : report.done + " then nearest") + " " + name;
+    report.requested = describe() + " " + name;
+    const ConstMatrix left = pruned.weights.view();
+    calibrate::fit_groups<scheme>(left, grid_fit(), options.clip_limits, {}, result.matrix, report, options.executor);
+    calibrate::encode_nearest<scheme>(left, options.clip_limits, result.matrix, options.executor);
+    result.matrix.provenance = describe();
+    ANYBIT_TRY_STATUS(check_strict(report, options));
+    calibrate::measure(w, result.matrix, stats, report, options.executor);
+    return result;
+  }
+};
+
+}  // namespace anybit::inline ANYBIT_CODE
