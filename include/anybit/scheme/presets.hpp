@@ -5,6 +5,7 @@
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>
 #include <anybit/scheme/scheme.hpp>
+#include <anybit/scheme/two_of_four.hpp>
 
 namespace anybit::inline ANYBIT_ABI {
 
@@ -52,6 +53,10 @@ using Mxfp4 = Scheme<Minifloat<2, 1>, PerGroup<32>, ScaleE8M0>;
 /// BitNet b1.58, 1.6 bits; and ternary weights with a scale for each group, 1.725 bits.
 using BitNet = Scheme<Ternary, PerTensor, ScaleF32, Base3>;
 using TernaryGroup128 = Scheme<Ternary, PerGroup<128>, ScaleF16, Base3>;
+
+/// 2:4 sparse, (2 bits + 3) / 4 + 0.125 bits: 2.875 at 4. In no list of presets: it holds only what was pruned for it.
+template <int Bits>
+using SparseInt = Scheme<SInt<Bits>, PerGroup<128>, ScaleF16, TwoOfFour<>>;
 
 }  // namespace presets
 
