@@ -131,7 +131,7 @@ TEST_CASE("sparsegpt joint with 4-bit rounding reproduces the published weights"
   const Layer l = read_layer(path);
   for (const Case& c : cases) {
     INFO(c.name);
-    SparseGptq<UInt<4>, PerRow, ScaleF32> method{.pruner = {.sparsity = c.sparsity, .dead_diagonal = 1}, .dense_grids = true};
+    SparseGptq<UInt<4>, PerRow, ScaleF32> method{.pruner = {.sparsity = c.sparsity, .dead_diagonal = 1}};
     method.pruner.sparsity.through_threshold = true;
     const auto q = method.quantize(l.w.view(), l.stats);
     REQUIRE(q.ok());

@@ -22,15 +22,15 @@ struct SparseGptq {
   Range range = Range::format;
   Search search = Search::none;
   ShrinkSearch shrink{};
-  /// Grids from the weights before pruning, as published. They miss what compensation adds to the weights that are left;
-  /// otherwise a sweep without rounding goes first, and grids are found on its result.
-  bool dense_grids = false;
+  /// Grids from the result of a first sweep that prunes without rounding, which takes twice the time. Otherwise from the weights
+  /// before pruning, as published: what is left has grown a little by then, and its largest weights may be clipped.
+  bool pruned_grids = false;
 
   GridFit grid_fit() const { return {range, search, shrink}; }
   std::string describe() const {
     std::string text =
         "sparsegptq(" + pruner.sparsity.describe() + ", damp=" + gptq::detail::number(static_cast<double>(pruner.damp));
-    if (dense_grids) text += ", dense_grids";
+    if (pruned_grids) text += ", pruned_grids";
     if (search == Search::mse) text += ", search";
     return text + ")";
   }
@@ -86,10 +86,10 @@ struct SparseGptq {
     const auto fit = [&](ConstMatrix from) {
       calibrate::fit_groups<scheme>(from, grid_fit(), options.clip_limits, {}, q, report, options.executor);
     };
-    if (dense_grids)
-      fit(w);  // weights of dead inputs included, as published
-    else
+    if (pruned_grids)
       fit(prune::sweep_only<>(prepared, pruner.sparsity, pruner.block, options.executor).weights.view());
+    else
+      fit(w);  // weights of dead inputs included, as published
     const Index group = scheme::granularity::group_cols(w.cols);
     prune::SparseSweep<>(prepared, pruner.sparsity, pruner.block, options.executor)
         .run([&](Index begin, Index rows, Index k, const float* now, float* kept) {
