@@ -162,6 +162,7 @@ TEST_CASE("wanda and magnitude: the worked example") {
       CHECK(by_wanda.weights(r, c) == (expected[r][c] ? 0.0f : w(r, c)));
     }
   CHECK(by_wanda.report.done == "wanda(50%)");
+  CHECK(by_magnitude.report.done == "magnitude(50% of each row)");
   CHECK(by_wanda.report.as_requested());
 }
 

@@ -11,7 +11,7 @@ struct Magnitude {
   Sparsity sparsity{};
   Compare compare = Compare::matrix;
 
-  std::string describe() const { return "magnitude(" + sparsity.describe() + ")"; }
+  std::string describe() const { return "magnitude(" + anybit::describe(sparsity, compare, Compare::matrix) + ")"; }
 
   /// Statistics are read only for the report's output error, if they hold a Hessian.
   template <WeightsView W>

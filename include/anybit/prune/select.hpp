@@ -5,6 +5,7 @@
 #include <cmath>
 #include <numeric>
 #include <span>
+#include <string>
 #include <vector>
 
 #include <anybit/exec/executor.hpp>
@@ -18,6 +19,14 @@ enum class Compare {
   matrix,     ///< all of them (published magnitude pruning)
   row_share,  ///< every row loses the same share of the sum of its scores, such that the matrix loses `share` of its weights
 };
+
+/// "50%", and what is compared where that is not the method's default.
+inline std::string describe(const Sparsity& s, Compare compare, Compare usual) {
+  if (s.is_pattern() || compare == usual) return s.describe();
+  return s.describe() + (compare == Compare::row      ? " of each row"
+                         : compare == Compare::matrix ? " of the matrix"
+                                                      : " by row shares");
+}
 
 }  // namespace anybit::inline ANYBIT_ABI
 

@@ -12,9 +12,7 @@ struct Wanda {
   /// The paper compares the weights of a row; Compare::row_share is the variant of its code.
   Compare compare = Compare::row;
 
-  std::string describe() const {
-    return "wanda(" + sparsity.describe() + (compare == Compare::row_share ? ", shares of rows" : "") + ")";
-  }
+  std::string describe() const { return "wanda(" + anybit::describe(sparsity, compare, Compare::row) + ")"; }
 
   template <WeightsView W>
   Result<Pruned> prune(const W& weights, const Stats& stats, const QuantizeOptions& options = {}) const {
