@@ -80,6 +80,32 @@ TEST_CASE("a weighted search spends its error where inputs are small") {
   CHECK(weighted.quantize(w.view()).error().message.find("mean_square") != std::string::npos);
 }
 
+TEST_CASE("least squares: closer weights than the shrink search, and closer outputs if weighted") {
+  const Matrix w = random_matrix(24, 64, 5);
+  Matrix x = random_matrix(96, 64, 6);
+  for (Index t = 0; t < 96; ++t)
+    for (Index j = 0; j < 64; j += 5) x(t, j) *= 20;
+  const auto stats = *accumulate<Needs::mean_square | Needs::hessian>(x.view());
+  const auto check = [&]<class Method>(Method shrink) {
+    shrink.search = Search::mse;
+    shrink.shrink.norm = 2;
+    Method squares{.search = Search::least_squares}, weighted{.search = Search::least_squares, .weighted = true};
+    const auto a = shrink.quantize(w.view(), stats), b = squares.quantize(w.view(), stats),
+               c = weighted.quantize(w.view(), stats);
+    REQUIRE(c.ok());
+    CHECK(b->report.weight_error <= a->report.weight_error);
+    CHECK(*c->report.output_error < *b->report.output_error);
+    CHECK(c->report.weight_error >= b->report.weight_error);
+    CHECK(b->matrix.provenance == "nearest(least squares)");
+    CHECK(c->matrix.provenance == "nearest(weighted least squares)");
+    ThreadPool pool(3);
+    CHECK(c->matrix == weighted.quantize(w.view(), stats, {.executor = pool})->matrix);
+  };
+  check(Nearest<UInt<2>, PerGroup<32>>{});
+  check(Nearest<LloydMax<3>, PerGroup<64>>{});
+  check(Nearest<Superfloat<3>, PerGroup<48>>{});
+}
+
 TEST_CASE("the symmetric range keeps GPTQ's quirk") {
   Matrix w(2, 4);
   const float rows[2][4] = {{-7.5f, 3, 7.5f, 0}, {0, 3, 7.5f, 2}};
@@ -122,4 +148,5 @@ TEST_CASE("nearest refuses bad weights and options") {
   CHECK(!Nearest<UInt<4>>{.search = Search::mse, .shrink = {.shrink = 1}}.quantize(w.view()).ok());
   CHECK(!Nearest<UInt<4>>{.search = Search::mse, .shrink = {.norm = 0}}.quantize(w.view()).ok());
   CHECK(!Nearest<Nf4>{.range = Range::min_max}.quantize(w.view()).ok());
+  CHECK(!Nearest<Nf4>{.search = Search::half_quadratic, .half_quadratic = {.norm = 2}}.quantize(w.view()).ok());
 }

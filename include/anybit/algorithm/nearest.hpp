@@ -20,12 +20,15 @@ struct Nearest {
   ShrinkSearch shrink{};
   /// Multiplies errors in the search by the mean square of their input channel; wants Needs::mean_square.
   bool weighted = false;
+  HalfQuadratic half_quadratic{};
 
-  GridFit grid_fit() const { return {range, search, shrink}; }
+  GridFit grid_fit() const { return {range, search, shrink, half_quadratic}; }
   std::string describe() const {
-    std::string text = "nearest";
-    if (search == Search::mse) text += weighted ? "(weighted search)" : "(search)";
-    return text;
+    if (search == Search::none) return "nearest";
+    const std::string name = search == Search::least_squares    ? "least squares"
+                             : search == Search::half_quadratic ? "half-quadratic search"
+                                                                : "search";
+    return "nearest(" + std::string(weighted ? "weighted " : "") + name + ")";
   }
 
   /// Statistics are read only if `weighted`, and for the report's output error if they hold a Hessian.
@@ -34,6 +37,7 @@ struct Nearest {
     ANYBIT_TRY_STATUS(calibrate::check_limits<scheme>(w, options.clip_limits));
     ANYBIT_TRY_STATUS(check_range<typename scheme::format>(range));
     ANYBIT_TRY_STATUS(check_search(shrink));
+    ANYBIT_TRY_STATUS(check_search(half_quadratic));
     std::vector<float> importance;
     if (weighted) {
       if (!stats.has(Needs::mean_square) || stats.inputs() != w.cols || stats.tokens() < 1)

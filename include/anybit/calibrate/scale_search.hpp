@@ -5,8 +5,11 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
+#include <anybit/calibrate/least_squares.hpp>
+#include <anybit/calibrate/power_sum.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/tensor/dequantize.hpp>
@@ -22,9 +25,13 @@ enum class Range {
   min_max,    ///< AWQ: from min(w) to max(w), zero clamped to the grid, width at least 1e-5
 };
 
+/// All of them multiply the error of each weight by its importance, where one is given.
 enum class Search {
   none,
-  mse,  ///< shrink the range step by step and keep the one with the least sum |w - q|^norm
+  mse,             ///< GPTQ: shrink the range step by step and keep the one with the least sum |w - q|^norm
+  least_squares,   ///< the same ranges and some wider ones; the scale (and zero point) of the best are refitted to their codes in
+                   ///< turn with the codes until nothing moves. Least sum (w - q)^2
+  half_quadratic,  ///< HQQ: as least_squares, but for sum |w - q|^norm with a norm below 1, which lets outliers go
 };
 
 /// Candidates are the full range times 1 - i / steps for i = 0 .. shrink * steps - 1 (GPTQ's defaults).
@@ -34,6 +41,30 @@ struct ShrinkSearch {
   float norm = 2.4f;
   int candidates() const { return static_cast<int>(static_cast<double>(shrink) * steps + 1e-6); }
 };
+
+/// Half-quadratic splitting (Badri and Shaji 2023, as in their code): errors e are split into outliers, which are left alone, and
+/// the rest, which is fitted by least squares. The outlier part of e is |e| - |e|^(norm - 1) / beta where that is above 0, in
+/// units of the mean distance between levels.
+struct HalfQuadratic {
+  float norm = 0.7f;
+  float beta = 10;       ///< in the first round
+  float growth = 1.01f;  ///< of beta from round to round
+  int rounds = 20;
+};
+
+ANYBIT_INLINE Status check_search(const HalfQuadratic& s) {
+  if (!(s.norm > 0 && s.norm <= 1))
+    return Error{ErrorCode::invalid_argument,
+                 "half-quadratic search: norm is " + std::to_string(s.norm) + "; it must lie above 0, up to 1"};
+  if (!(s.beta > 0 && s.beta <= 1e6f) || !(s.growth >= 1 && s.growth <= 10))
+    return Error{ErrorCode::invalid_argument, "half-quadratic search: beta is " + std::to_string(s.beta) + ", growth " +
+                                                  std::to_string(s.growth) +
+                                                  "; beta must lie above 0, up to 1e6, and growth from 1 to 10"};
+  if (s.rounds < 1 || s.rounds > 1000)
+    return Error{ErrorCode::invalid_argument,
+                 "half-quadratic search: rounds is " + std::to_string(s.rounds) + "; it must be 1 to 1000"};
+  return Ok{};
+}
 
 ANYBIT_INLINE Status check_search(const ShrinkSearch& s) {
   if (!(s.shrink > 0 && s.shrink < 1))
@@ -95,36 +126,84 @@ Affine span_range(Range range, MinMax m, float kept) {
   return {scale, scale > 0 ? std::clamp(round_half_even(-low / scale), 0.0f, max_code) : 0.0f};
 }
 
-/// Sum of importance * |got - wanted|^norm, in 16 interleaved sums; importance may be null. Stops early, with some larger or
-/// equal number, once the sum reaches `enough`: terms are never negative.
-inline double power_sum(const float* got, const float* wanted, const float* importance, Index n, float norm, double enough) {
-  constexpr Index lanes = 16, stretch = 64;
-  double total = 0;
-  for (Index first = 0; first < n && !(total >= enough); first += stretch) {
-    double sums[static_cast<std::size_t>(lanes)] = {};
-    const Index end = std::min(first + stretch, n);
-    const auto add = [&](Index at, Index lane) {
-      const float d = got[at] - wanted[at];
-      // A square of floats is exact in double. It stands apart because it is the usual case outside GPTQ's parity.
-      const double p =
-          norm == 2.0f ? static_cast<double>(d) * static_cast<double>(d) : static_cast<double>(std::pow(std::fabs(d), norm));
-      sums[lane] += importance ? static_cast<double>(importance[at]) * p : p;
-    };
-    Index i = first;
-    if (norm == 2.0f && !importance) {
-      for (; i + lanes <= end; i += lanes)
-        for (Index j = 0; j < lanes; ++j) {  // constant length: vectorized at -O2 too
-          const double d = static_cast<double>(got[i + j] - wanted[i + j]);
-          sums[j] += d * d;
-        }
+/// The mean distance between neighbouring levels of a format.
+template <Format F>
+float mean_level_distance() {
+  static const float distance = [] {
+    float low = 0, high = 0;
+    for (unsigned c = 0; c < static_cast<unsigned>(code_count_v<F>); ++c) {
+      const float level = F::decode(static_cast<Code>(c));
+      if (!(std::fabs(level) <= std::numeric_limits<float>::max())) continue;
+      low = std::min(low, level);
+      high = std::max(high, level);
     }
-    for (; i < end; ++i) add(i, (i - first) % lanes);
-    for (Index half = lanes / 2; half > 0; half /= 2)
-      for (Index j = 0; j < half; ++j) sums[j] += sums[j + half];
-    total += sums[0];
-  }
-  return total;
+    return (high - low) / static_cast<float>(code_count_v<F> - 1);
+  }();
+  return distance;
 }
+
+/// The weights of one group, tried on one grid after the other.
+template <Format F>
+class GroupTrial {
+ public:
+  GroupTrial(std::span<const float> values, std::span<const float> importance)
+      : values_(values),
+        importance_(importance.empty() ? nullptr : importance.data()),
+        codes_(values.size()),
+        levels_(values.size()),
+        restored_(values.size()),
+        value_sums_(calibrate::target_sums(values.data(), importance_, static_cast<Index>(values.size()))) {}
+
+  /// Sum of importance * |w - q|^norm on a grid; see power_sum for `enough`.
+  double error(Affine a, float norm, double enough) {
+    quantize_values<F>(values_, a, codes_);
+    decoding::dequantize_codes<F>(codes_.data(), a, size(), restored_.data());
+    return calibrate::power_sum(restored_.data(), values_.data(), importance_, size(), norm, enough);
+  }
+  /// The affine that suits the codes of grid a best.
+  calibrate::Refit refit(Affine a, bool free_zero) {
+    round(a);
+    return fit_line(values_.data(), value_sums_, a, free_zero);
+  }
+  /// The same for the weights without the outlier part of their errors.
+  Affine refit_without_outliers(Affine a, bool free_zero, float norm, float beta) {
+    round(a);
+    const float unit = a.scale * mean_level_distance<F>(), per_unit = 1 / unit;
+    if (!(per_unit > 0 && per_unit <= std::numeric_limits<float>::max())) return a;
+    constexpr Index lanes = calibrate::power_lanes;
+    for (Index i = 0; i < size(); i += lanes) {
+      float e[lanes] = {};
+      double p[lanes];
+      const Index count = std::min(lanes, size() - i);
+      for (Index j = 0; j < count; ++j)
+        e[j] = (values_[static_cast<std::size_t>(i + j)] - a.scale * levels_[static_cast<std::size_t>(i + j)]) * per_unit;
+      calibrate::powers(e, norm, p);
+      for (Index j = 0; j < count; ++j) {
+        const double size_of_e = std::fabs(static_cast<double>(e[j])),
+                     outlier = size_of_e - p[j] / (size_of_e * static_cast<double>(beta));
+        const auto kept = static_cast<float>(outlier > 0 ? outlier : 0) * unit;
+        restored_[static_cast<std::size_t>(i + j)] = values_[static_cast<std::size_t>(i + j)] - std::copysign(kept, e[j]);
+      }
+    }
+    return fit_line(restored_.data(), calibrate::target_sums(restored_.data(), importance_, size()), a, free_zero).affine;
+  }
+
+ private:
+  Index size() const { return static_cast<Index>(values_.size()); }
+  void round(Affine a) {
+    quantize_values<F>(values_, a, codes_);
+    decoding::dequantize_codes<F>(codes_.data(), {1, a.zero}, size(), levels_.data());
+  }
+  calibrate::Refit fit_line(const float* targets, const calibrate::TargetSums& sums, Affine a, bool free_zero) const {
+    const float highest = has_zero_point_v<F> && free_zero ? static_cast<float>((1 << F::bits) - 1) : 0.0f;
+    return calibrate::refit(calibrate::level_sums(levels_.data(), targets, importance_, size(), highest > 0), sums, a, highest);
+  }
+  std::span<const float> values_;
+  const float* importance_;
+  std::vector<code_t<F>> codes_;
+  std::vector<float> levels_, restored_;
+  calibrate::TargetSums value_sums_;
+};
 
 }  // namespace detail
 
@@ -133,6 +212,7 @@ struct GridFit {
   Range range = Range::format;
   Search search = Search::none;
   ShrinkSearch shrink{};
+  HalfQuadratic half_quadratic{};
 
   /// The full range, before the store.
   template <Format F>
@@ -148,29 +228,93 @@ struct GridFit {
   Affine fit(std::span<const float> values, std::span<const float> importance = {}) const {
     using F = typename S::format;
     if (search == Search::none || std::is_same_v<typename S::scale_store, NoScale>) return stored<S>(plain<F>(values));
+    detail::GroupTrial<F> trial(values, importance);
+    return search == Search::mse ? least_cut<S>(values, trial) : refined<S>(values, trial);
+  }
+
+ private:
+  /// The full range, cut to (or widened by) a factor.
+  template <Format F>
+  Affine candidate(Affine full, detail::MinMax m, float kept) const {
+    if constexpr (has_zero_point_v<F>) return detail::span_range<F>(range, m, kept);
+    full.scale *= kept;
+    return full;
+  }
+  float kept(int i) const { return static_cast<float>(1.0 - static_cast<double>(i) / shrink.steps); }
+
+  template <AnyScheme S>
+  Affine least_cut(std::span<const float> values, detail::GroupTrial<typename S::format>& trial) const {
+    using F = typename S::format;
     const Affine full = plain<F>(values);
     const detail::MinMax m = detail::min_max(values);
     Affine best = stored<S>(full);
-    std::vector<code_t<F>> codes(values.size());
-    std::vector<float> rounded(values.size());
-    const auto n = static_cast<Index>(values.size());
     double least = std::numeric_limits<double>::infinity();
     for (int i = 0; i < shrink.candidates(); ++i) {
-      const float kept = static_cast<float>(1.0 - static_cast<double>(i) / shrink.steps);
-      Affine a = full;
-      if constexpr (has_zero_point_v<F>)
-        a = detail::span_range<F>(range, m, kept);
-      else
-        a.scale *= kept;
-      a = stored<S>(a);
-      quantize_values<F>(values, a, codes);
-      decoding::dequantize_codes<F>(codes.data(), a, n, rounded.data());
-      const double error = detail::power_sum(rounded.data(), values.data(), importance.empty() ? nullptr : importance.data(), n,
-                                             shrink.norm, least);
+      const Affine a = stored<S>(candidate<F>(full, m, kept(i)));
+      const double error = trial.error(a, shrink.norm, least);
       if (error < least) {
         least = error;
         best = a;
       }
+    }
+    return best;
+  }
+
+  /// Ranges from a quarter more than the full one down, each judged by what remains after one refit; then the best are refined,
+  /// and compared as stored. The plain fit takes part, so the result is never worse.
+  template <AnyScheme S>
+  Affine refined(std::span<const float> values, detail::GroupTrial<typename S::format>& trial) const {
+    using F = typename S::format;
+    const bool quadratic = search == Search::least_squares, free_zero = range != Range::symmetric;
+    const float norm = quadratic ? 2.0f : half_quadratic.norm;
+    const Affine full = plain<F>(values);
+    const detail::MinMax m = detail::min_max(values);
+    Affine best = stored<S>(full);
+    double least = trial.error(best, norm, std::numeric_limits<double>::infinity());
+    const auto take = [&](Affine a) {
+      a = stored<S>(a);
+      const double error = trial.error(a, norm, least);
+      if (!(error < least)) return false;
+      least = error;
+      best = a;
+      return true;
+    };
+    // A store of few scales has nothing to refine between them.
+    const bool coarse = std::fabs(stored<S>({1.1f, 0}).scale - 1.1f) > 0.011f;
+    struct Start {
+      double error = std::numeric_limits<double>::infinity();
+      Affine affine;
+    } starts[4];
+    for (int i = -shrink.steps / 4; i < shrink.candidates(); ++i) {
+      const Affine a = candidate<F>(full, m, kept(i));
+      if (coarse) {
+        take(a);
+        continue;
+      }
+      Start start;
+      if (quadratic) {
+        const calibrate::Refit fitted = trial.refit(a, free_zero);
+        start = {fitted.error, fitted.affine};
+      } else {
+        start = {trial.error(a, norm, starts[3].error), a};
+      }
+      for (Start& s : starts)
+        if (start.error < s.error) std::swap(start, s);
+    }
+    for (const Start& start : starts) {
+      if (!std::isfinite(start.error)) continue;
+      Affine a = start.affine;
+      take(a);
+      float beta = half_quadratic.beta;
+      int idle = 0;
+      for (int round = 0; round < (quadratic ? 20 : half_quadratic.rounds) && idle < 3; ++round) {
+        const Affine b = quadratic ? trial.refit(a, free_zero).affine : trial.refit_without_outliers(a, free_zero, norm, beta);
+        if (b == a) break;
+        a = b;
+        if (!quadratic) idle = take(a) ? 0 : idle + 1;
+        beta *= half_quadratic.growth;
+      }
+      if (quadratic) take(a);
     }
     return best;
   }

@@ -47,6 +47,10 @@ using Int8Group32 = Scheme<SInt<8>, PerGroup<32>, ScaleF16>;
 using Nf4DoubleQuant = Scheme<Nf4, PerGroup<64>, DoubleQuant<256>>;
 using Nf4Plain = Scheme<Nf4, PerGroup<64>, ScaleF32>;
 
+/// Lloyd-Max levels for normally distributed weights, bits + 0.0635 a weight. Not among Presets, which every reader compiles.
+template <int Bits>
+using NormalCodebook = Scheme<LloydMax<Bits>, PerGroup<128>, DoubleQuant<256>>;
+
 /// OCP Microscaling, 4.25 bits.
 using Mxfp4 = Scheme<Minifloat<2, 1>, PerGroup<32>, ScaleE8M0>;
 
