@@ -26,7 +26,7 @@ inline const std::vector<Layer>& layers() {
       {"tensor", {"core", "format", "scheme", "simd"}},
       {"io", {"core", "format", "scheme", "tensor"}},
       {"calibrate", {"core", "format", "scheme", "tensor", "exec", "io"}},
-      {"transform", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
+      {"transform", {"core", "format", "scheme", "tensor", "simd", "exec", "calibrate"}},
       {"algorithm", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
       {"prune", {"core", "format", "scheme", "tensor", "exec", "calibrate", "algorithm"}},
       {"kernel", {"core", "format", "scheme", "tensor", "simd", "exec"}},

@@ -11,49 +11,14 @@
 #include <anybit/transform/awq.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
+#include "model/random_decoder.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::random_decoder;
 
 namespace {
-
-/// A decoder of random weights; one input channel in eight is large, as in trained models.
-Decoder random_decoder(Index kv_heads, bool own_head = false) {
-  std::mt19937 random(7);
-  std::normal_distribution<float> normal;
-  Decoder d;
-  d.config = {.vocabulary = 61,
-              .dim = 32,
-              .hidden = 56,
-              .blocks = 2,
-              .heads = 4,
-              .kv_heads = kv_heads,
-              .head_dim = 8,
-              .rotary_dim = 8,
-              .context = 64,
-              .rope_factors = {}};
-  const auto linear = [&](Index rows, Index cols) {
-    Matrix w(rows, cols);
-    for (Index i = 0; i < w.extents().size(); ++i) w.data()[i] = normal(random) / std::sqrt(static_cast<float>(cols));
-    return Linear(std::move(w));
-  };
-  const auto gains = [&] {
-    std::vector<float> g(static_cast<std::size_t>(d.config.dim));
-    for (std::size_t j = 0; j < g.size(); ++j) g[j] = (j % 8 == 3 ? 6.f : 1.f) + 0.1f * normal(random);
-    return g;
-  };
-  const DecoderConfig& c = d.config;
-  d.token_embedding = linear(c.vocabulary, c.dim);
-  for (Index i = 0; i < c.blocks; ++i)
-    d.blocks.push_back({gains(), gains(), linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim),
-                        linear(c.kv_width(), c.dim), linear(c.dim, c.query_width()), linear(c.hidden, c.dim),
-                        linear(c.hidden, c.dim), linear(c.dim, c.hidden)});
-  d.output_norm = gains();
-  if (own_head) d.head = linear(c.vocabulary, c.dim);
-  REQUIRE(check(d).ok());
-  return d;
-}
 
 std::vector<TokenId> ids(Index n, unsigned seed) {
   std::mt19937 random(seed);

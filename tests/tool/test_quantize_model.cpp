@@ -202,7 +202,6 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
       {run.model() + " --kv-bits 5", 2, "choose 8, 4, 3 or 2"},
       {run.model() + " --kv-hadamard", 2, "give --kv-bits too"},
       {run.model() + " --head gptq-int4-g128", 2, "learns from calibration"},
-      {run.model() + " --kv-bits 4 --kv-hadamard", 3, "heads of length 24 have no Hadamard rotation"},
       {run.path("absent.gguf"), 3, "absent.gguf"},
       {run.path("noise.gguf"), 3, "noise.gguf"},
       {run.path("text.txt"), 3, "text.txt"},

@@ -159,7 +159,8 @@ inline void attention(const DecoderConfig& c, ConstMatrix q, const KvCache& cach
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
   // The heads of a group share keys and values, so their queries are stacked, unless threads would be idle then.
   const Index parts = tiles * c.kv_heads < executor.concurrency() * 2 && executor.concurrency() > 1 ? group : 1;
-  const Index together = group / parts, rotated = cache.config().hadamard ? d : 0;
+  const Index together = group / parts;
+  const Hadamard* const rotation = cache.rotation();
 
   executor.parallel_for(tiles * c.kv_heads * parts, 1, [&](Index begin, Index end) {
     detail::AttentionScratch s(cache, std::min(tokens, detail::attention_tile) * together, d, first + tokens);
@@ -174,7 +175,7 @@ inline void attention(const DecoderConfig& c, ConstMatrix q, const KvCache& cach
         const float* from = q.data + offset(row, q.stride);
         float* to = s.queries.data() + row * d;
         for (Index j = 0; j < d; ++j) to[j] = from[j] * scale;
-        if (rotated) hadamard({to, static_cast<std::size_t>(d)});
+        if (rotation) rotation->forward({to, static_cast<std::size_t>(d)});
       }
       detail::attend(cache, layer, head0 / group, p0, p1 - p0, together, d, s);
       for (Index row = 0; row < rows; ++row) {
@@ -182,7 +183,7 @@ inline void attention(const DecoderConfig& c, ConstMatrix q, const KvCache& cach
         const float factor = 1.0f / s.softmax[static_cast<std::size_t>(row)].sum;
         float* to = out.data + offset(row, out.stride);
         for (Index j = 0; j < d; ++j) to[j] = from[j] * factor;
-        if (rotated) hadamard({to, static_cast<std::size_t>(d)});
+        if (rotation) rotation->inverse({to, static_cast<std::size_t>(d)});
       }
     }
   });

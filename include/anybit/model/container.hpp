@@ -86,10 +86,46 @@ class MetadataReader {
 inline constexpr std::array<std::string_view, 2> tokenizer_kinds{"byte_bpe", "score_bpe"}, pre_tokenizers{"gpt-2", "smollm"},
     no_yes{"0", "1"};
 inline constexpr std::string_view vocabulary_prefix = "tokenizer.";
+/// Models with rotations in their forward pass have an architecture of their own, so that no reader runs them without.
+inline constexpr std::array<std::string_view, 2> architectures{"llama", "llama-rotated"};
+
+inline constexpr std::string_view no_rotation = "none";
+
+/// Each rotation that may run in the forward pass: its key, whose value is the seed or "none", and its length.
+template <class Rotations, class F>
+void for_each_rotation(Rotations& r, const DecoderConfig& c, F&& f) {
+  f("rotation.residual", r.residual, c.dim), f("rotation.attn_output", r.attn_output, c.query_width());
+  f("rotation.ffn_down", r.ffn_down, c.hidden);
+}
 
 template <class V, class F>
 void for_each_special_id(V& v, F&& f) {
   f("tokenizer.bos", v.bos), f("tokenizer.eos", v.eos), f("tokenizer.unknown", v.unknown);
+}
+
+/// Files of rotated models have all keys of for_each_rotation(), so that none is lost unnoticed; others have none.
+inline Status read_rotations(const io::AnybitFile& file, bool rotated, Decoder& d) {
+  const MetadataReader read(file.metadata(), file.name());
+  Status status = Ok{};
+  const auto one = [&](const char* key, std::optional<Hadamard>& rotation, Index width) -> Status {
+    if (!rotated && read.has(key))
+      return {ErrorCode::corrupt_data,
+              io::detail::text(file.name(), ": metadata ", key,
+                               " is for models of the architecture 'llama-rotated': save the model again")};
+    if (!rotated) return Ok{};
+    ANYBIT_TRY(const std::string text, read.text(key));
+    if (text == no_rotation) return Ok{};
+    std::uint64_t seed = 0;
+    ANYBIT_TRY_STATUS(read.number(key, seed));
+    auto made = Hadamard::make(width, seed);
+    if (!made) return in_context(made.error(), io::detail::text(file.name(), ": metadata ", key));
+    rotation = *std::move(made);
+    return Ok{};
+  };
+  for_each_rotation(d.online, d.config, [&](const char* key, std::optional<Hadamard>& rotation, Index width) {
+    if (status) status = one(key, rotation, width);
+  });
+  return status;
 }
 
 /// A vocabulary as flat arrays: what a safetensors file can hold. They stay in memory until the file is written.
@@ -205,7 +241,11 @@ class ContainerTensors {
 inline Status save_model(const std::string& path, const Model& m, const Provenance& provenance = {}) {
   const Decoder& d = m.decoder;
   io::AnybitWriter writer;
-  writer.set_metadata("general.architecture", "llama");
+  writer.set_metadata("general.architecture", std::string(detail::architectures[d.online.any() ? 1 : 0]));
+  if (d.online.any())
+    detail::for_each_rotation(d.online, d.config, [&](const char* key, const std::optional<Hadamard>& rotation, Index) {
+      writer.set_metadata(key, rotation ? detail::number_text(rotation->seed()) : std::string(detail::no_rotation));
+    });
   writer.set_metadata("general.name", m.name);
   if (!provenance.recipe.empty()) writer.set_metadata("general.recipe", provenance.recipe);
   if (!provenance.source.empty()) writer.set_metadata("general.source", provenance.source);
@@ -235,7 +275,8 @@ inline Status save_model(const std::string& path, const Model& m, const Provenan
 inline Result<Model> model_from_container(const io::AnybitFile& file, const SchemeRegistry& schemes) {
   const detail::MetadataReader read(file.metadata(), file.name());
   ANYBIT_TRY(const std::string architecture, read.text("general.architecture"));
-  if (architecture != "llama")
+  const bool rotated = architecture == detail::architectures[1];
+  if (architecture != detail::architectures[0] && !rotated)
     return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(architecture),
                                                      "; anybit runs 'llama'")};
   DecoderConfig config;
@@ -245,6 +286,7 @@ inline Result<Model> model_from_container(const io::AnybitFile& file, const Sche
   });
   if (!numbers) return numbers.error();
   ANYBIT_TRY(Decoder decoder, detail::read_decoder(detail::ContainerTensors(file, schemes), std::move(config)));
+  ANYBIT_TRY_STATUS(detail::read_rotations(file, rotated, decoder));
   ANYBIT_TRY(Tokenizer tokenizer, detail::read_vocabulary(file));
   if (auto agree = check_sizes_agree(decoder, tokenizer); !agree) return in_context(agree.error(), file.name());
   ANYBIT_TRY(std::string name, read.text("general.name"));

@@ -18,6 +18,7 @@
 #include <anybit/model/linear.hpp>
 #include <anybit/model/norm.hpp>
 #include <anybit/model/rope.hpp>
+#include <anybit/model/rotation.hpp>
 #include <anybit/model/vocabulary.hpp>
 
 namespace anybit::model::inline ANYBIT_CODE {
@@ -34,6 +35,8 @@ struct Decoder {
   std::vector<Block> blocks;
   std::vector<float> output_norm;  ///< gains, dim
   std::optional<Linear> head;      ///< (vocabulary, dim); absent: tied to token_embedding
+  OnlineRotations online{};
+  std::optional<RotationOptions> rotation{};  ///< what rotate() did, while the model is in memory
 
   const Linear& output_head() const { return head ? *head : token_embedding; }
 };
@@ -43,7 +46,7 @@ enum class Site {
   attn_qkv,     ///< q, k, v of the attention norm's output
   attn_output,  ///< o of the mixed values
   ffn_gate_up,  ///< gate, up of the feed-forward norm's output
-  ffn_down,     ///< down of silu(gate) * up
+  ffn_down,     ///< down of silu(gate) * up, rotated where the model does so, as for attn_output
 };
 
 /// Called during a forward pass with the input (tokens, inputs) of each group of siblings, valid during the call.
@@ -104,6 +107,12 @@ inline Status check(const Decoder& d) {
     need(io::detail::text("blk.", i, ".ffn_norm.weight"), gains(d.blocks[i].ffn_norm), {1, c.dim});
   }
   need("output_norm.weight", gains(d.output_norm), {1, c.dim});
+  const auto need_rotation = [&](std::string_view name, const std::optional<Hadamard>& rotation, Index width) {
+    if (rotation) need(name, {1, rotation->size()}, {1, width});
+  };
+  need_rotation("rotation of the residual stream", d.online.residual, c.dim);
+  need_rotation("rotation of attn_output's input", d.online.attn_output, c.query_width());
+  need_rotation("rotation of ffn_down's input", d.online.ffn_down, c.hidden);
   return status;
 }
 
@@ -163,6 +172,7 @@ inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> i
 
   for (Index t = 0; t < tokens; ++t)
     d.token_embedding.read_row(ids[static_cast<std::size_t>(t)], {x.data() + t * c.dim, static_cast<std::size_t>(c.dim)});
+  if (d.online.residual) d.online.residual->forward(x.view(), executor);
 
   for (Index i = 0; i < c.blocks; ++i) {
     const Block& b = d.blocks[static_cast<std::size_t>(i)];
@@ -177,6 +187,7 @@ inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> i
     cache.append(i, k.view(), v.view(), executor);
     attention(c, q.view(), cache, i, mixed.view(), executor);
     cache.settle(i, tokens);
+    if (d.online.attn_output) d.online.attn_output->forward(mixed.view(), executor);
     capture(i, Site::attn_output, mixed);
     b.o.apply(mixed.view(), delta.view(), executor, workspace);
     detail::add(delta.view(), x.view(), executor);
@@ -186,11 +197,13 @@ inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> i
     b.gate.apply(normed.view(), gate.view(), executor, workspace);
     b.up.apply(normed.view(), up.view(), executor, workspace);
     detail::swiglu(gate.view(), up.view(), executor);
+    if (d.online.ffn_down) d.online.ffn_down->forward(gate.view(), executor);
     capture(i, Site::ffn_down, gate);
     b.down.apply(gate.view(), delta.view(), executor, workspace);
     detail::add(delta.view(), x.view(), executor);
   }
   cache.advance(tokens);
+  if (d.online.residual) d.online.residual->inverse(x.view(), executor);
   rms_norm(x.view(), d.output_norm, c.norm_epsilon, normed.view(), executor);
   return normed;
 }

@@ -3,10 +3,10 @@
 // positions, channel by channel, values along channels, position by position.
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <vector>
 
 #include <anybit/core/matrix.hpp>
@@ -25,7 +25,7 @@ inline constexpr Index kv_block = 32;
 struct KvCacheConfig {
   int bits = 32;          ///< of a key or value: 32 (floats), 8, 4, 3 or 2
   Index residual = 32;    ///< a query sees at least so many positions before it as floats, whatever `bits`; a multiple of 32
-  bool hadamard = false;  ///< keys and values are rotated, head by head: a power of two as the head length
+  bool hadamard = false;  ///< keys and values are rotated, head by head, by a Hadamard matrix
   bool quantized() const { return bits != 32; }
 };
 
@@ -39,8 +39,9 @@ inline Status check(const KvCacheConfig& kv, const DecoderConfig& c) {
     return bad(kv.bits, " bits are not offered: choose 8, 4, 3 or 2, or 32 for floats");
   if (kv.residual < 0 || kv.residual % kv_block != 0 || kv.residual > Index{1} << 30)
     return bad("a residual of ", kv.residual, " positions: it must be a multiple of ", kv_block);
-  if (kv.hadamard && !std::has_single_bit(static_cast<std::size_t>(c.head_dim)))
-    return bad("heads of length ", c.head_dim, " have no Hadamard rotation, only powers of two: switch it off");
+  if (kv.hadamard)
+    if (const auto made = Hadamard::make(c.head_dim); !made)
+      return bad("heads of length ", c.head_dim, " have no Hadamard rotation: switch it off (", made.error().message, ")");
   return Ok{};
 }
 
@@ -62,6 +63,7 @@ class KvCache {
         key_shape_{c.head_dim, kv_block, kv_block},
         value_shape_{kv_block, c.head_dim, round_up(c.head_dim, 16)} {
     ANYBIT_CHECK(capacity >= 0 && check(kv, c), "KvCache: see check(KvCacheConfig, DecoderConfig)");
+    if (kv.hadamard) rotation_ = Hadamard::make(c.head_dim).value();
     const Index blocks = ceil_div(capacity, kv_block);
     slots_ = kv.quantized() ? std::min(kv.residual / kv_block + 1, blocks) : blocks;
     float_stride_ = key_shape_.rows * key_shape_.stride + value_shape_.rows * value_shape_.stride;
@@ -78,6 +80,8 @@ class KvCache {
   Index blocks() const { return layers_; }
   Index width() const { return heads_ * head_dim_; }
   const KvCacheConfig& config() const { return kv_; }
+  /// What keys and values were rotated by, and queries must be; null for nothing.
+  const Hadamard* rotation() const { return rotation_ ? &*rotation_ : nullptr; }
   /// Of a position that is stored as codes, scales and offsets included; 32 for floats.
   double bits_per_value() const {
     if (!kv_.quantized()) return 32;
@@ -187,10 +191,10 @@ class KvCache {
     float* const to_values = to_keys + key_floats();
     const auto d = static_cast<std::size_t>(head_dim_);
     const Index begin = std::max(b * kv_block, length_), end = std::min((b + 1) * kv_block, length_ + keys.rows);
-    if (kv_.hadamard)
+    if (rotation_)
       for (Index t = begin - length_; t < end - length_; ++t) {
-        hadamard(keys.row(t).subspan(static_cast<std::size_t>(head) * d, d));
-        hadamard(values.row(t).subspan(static_cast<std::size_t>(head) * d, d));
+        rotation_->forward(keys.row(t).subspan(static_cast<std::size_t>(head) * d, d));
+        rotation_->forward(values.row(t).subspan(static_cast<std::size_t>(head) * d, d));
       }
     for (Index p = begin; p < end; ++p)
       std::copy_n(values.data + (p - length_) * values.stride + head * head_dim_, d,
@@ -214,6 +218,7 @@ class KvCache {
   }
 
   KvCacheConfig kv_;
+  std::optional<Hadamard> rotation_;
   Index capacity_ = 0, length_ = 0, layers_ = 0, heads_ = 0, head_dim_ = 0;
   KvBlockShape key_shape_, value_shape_;
   KvCodec codec_{};

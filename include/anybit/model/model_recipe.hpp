@@ -2,6 +2,7 @@
 // A recipe for the linears of a model without its type, so that a program can hold a list of them.
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +12,7 @@
 
 #include <anybit/algorithm/recipe.hpp>
 #include <anybit/kernel/any_packed.hpp>
+#include <anybit/model/rotation.hpp>
 
 namespace anybit::model::inline ANYBIT_ABI {
 
@@ -33,7 +35,8 @@ struct ModelRecipe {
   std::string description;  ///< the recipe's own, with its options
   std::string scheme;       ///< of the packed weights
   Needs needs = Needs::none;
-  Compute compute = Compute::f32;  ///< how activations enter the products
+  Compute compute = Compute::f32;             ///< how activations enter the products
+  std::optional<RotationOptions> rotation{};  ///< the recipe is for rotate(model, *rotation) and statistics of that
   std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
   std::function<double(Extents)> bits_per_weight;
 };
@@ -118,6 +121,14 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
 template <Algorithm A>
 ModelRecipe model_recipe(std::string name, const A& algorithm, Compute compute = Compute::f32) {
   return model_recipe(std::move(name), Recipe<A>{{}, algorithm}, compute);
+}
+
+/// The same recipe for the rotated model.
+inline ModelRecipe rotated(std::string name, ModelRecipe recipe, const RotationOptions& options = {}) {
+  recipe.name = std::move(name);
+  recipe.description = describe(options) + " | " + recipe.description;
+  recipe.rotation = options;
+  return recipe;
 }
 
 }  // namespace anybit::model::inline ANYBIT_CODE

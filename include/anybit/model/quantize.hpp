@@ -206,6 +206,10 @@ class HalfBlock {
 inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelStats& stats, const ModelRecipe& recipe,
                                              const PackedEmbedding& embedding, const QuantizeModelOptions& options = {}) {
   ANYBIT_CHECK(stats.blocks() == source.config.blocks, "quantize_model: statistics of another model");
+  if (recipe.rotation && recipe.rotation != source.rotation)
+    return Error{ErrorCode::invalid_argument, "recipe " + recipe.name +
+                                                  " is for a rotated model: give what rotate(model, *recipe.rotation) makes of "
+                                                  "it, and statistics of that"};
   QuantizedModel out;
   out.decoder = source;
   ANYBIT_CHECK(embedding.head || !source.head, "quantize_model: the model has a head of its own, the packed embedding none");

@@ -20,7 +20,7 @@ struct SiblingGroup {
   Site site = Site::attn_qkv;
   std::vector<NamedLinear> linears;
   std::vector<float>* norm_gain = nullptr;  ///< null where no norm feeds the group
-  Linear* upstream = nullptr;               ///< v for o, up for down; null where a norm feeds the group
+  Linear* upstream = nullptr;               ///< v for o, up for down; null where a norm feeds the group, or a rotation between
   /// How many inputs each row of `upstream` feeds: with grouped queries a row of v serves several inputs of o, so that their
   /// scales must be equal to be folded. Input j comes from row j / (head_dim * fan_out) * head_dim + j % head_dim.
   Index fan_out = 1;
@@ -36,9 +36,14 @@ inline std::vector<SiblingGroup> sibling_groups(Decoder& d) {
     };
     out.push_back(
         {i, Site::attn_qkv, {named("attn_q", b.q), named("attn_k", b.k), named("attn_v", b.v)}, &b.attn_norm, nullptr, 1});
-    out.push_back({i, Site::attn_output, {named("attn_output", b.o)}, nullptr, &b.v, d.config.heads / d.config.kv_heads});
+    out.push_back({i,
+                   Site::attn_output,
+                   {named("attn_output", b.o)},
+                   nullptr,
+                   d.online.attn_output ? nullptr : &b.v,
+                   d.config.heads / d.config.kv_heads});
     out.push_back({i, Site::ffn_gate_up, {named("ffn_gate", b.gate), named("ffn_up", b.up)}, &b.ffn_norm, nullptr, 1});
-    out.push_back({i, Site::ffn_down, {named("ffn_down", b.down)}, nullptr, &b.up, 1});
+    out.push_back({i, Site::ffn_down, {named("ffn_down", b.down)}, nullptr, d.online.ffn_down ? nullptr : &b.up, 1});
   }
   return out;
 }

@@ -1,0 +1,136 @@
+#pragma once
+// Rotates the activations of a float decoder by random Hadamard matrices (QuaRot, Ashkboos et al., 2024) without changing what
+// it computes, so that weights and activations lose their outliers. See docs/rotation.md.
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <anybit/model/decoder.hpp>
+
+namespace anybit::model::inline ANYBIT_CODE {
+
+namespace detail {
+
+inline Matrix transposed(ConstMatrix m) {
+  Matrix out(m.cols, m.rows);
+  for (Index r = 0; r < m.rows; ++r)
+    for (Index c = 0; c < m.cols; ++c) out(c, r) = m(r, c);
+  return out;
+}
+
+/// What a linear becomes, step by step. Inputs are columns of W, outputs rows.
+class Rewritten {
+ public:
+  explicit Rewritten(const Linear& linear) : w_(linear.dense()->view()) {}
+
+  /// For inputs that no longer are multiplied by `gain`.
+  Rewritten& with_gain(const std::vector<float>& gain) {
+    for (Index r = 0; r < w_.rows(); ++r)
+      for (Index c = 0; c < w_.cols(); ++c) w_(r, c) *= gain[static_cast<std::size_t>(c)];
+    return *this;
+  }
+  /// For inputs R x: W R^T.
+  Rewritten& reading(const std::optional<Hadamard>& rotation) {
+    if (rotation) rotation->forward(w_.view());
+    return *this;
+  }
+  /// For outputs R y: R W.
+  Rewritten& writing(const std::optional<Hadamard>& rotation) {
+    if (!rotation) return *this;
+    Matrix columns = transposed(w_.view());
+    rotation->forward(columns.view());
+    w_ = transposed(columns.view());
+    return *this;
+  }
+  /// Heads are rotated by R^T and not by R: a KV cache that rotates too would otherwise undo a rotation without signs.
+  Rewritten& reading_heads(const std::optional<Hadamard>& rotation) {
+    if (rotation) inverse_of_heads(w_, *rotation);
+    return *this;
+  }
+  Rewritten& writing_heads(const std::optional<Hadamard>& rotation) {
+    if (!rotation) return *this;
+    Matrix columns = transposed(w_.view());
+    inverse_of_heads(columns, *rotation);
+    w_ = transposed(columns.view());
+    return *this;
+  }
+  Linear linear() { return Linear(std::move(w_)); }
+
+ private:
+  static void inverse_of_heads(Matrix& m, const Hadamard& rotation) {
+    for (Index first = 0; first < m.cols(); first += rotation.size())
+      rotation.inverse(m.view().col_range(first, first + rotation.size()));
+  }
+  Matrix w_;
+};
+
+}  // namespace detail
+
+/// The same function from tokens to logits, up to float rounding, with rotated activations inside. quantize_model() takes it as
+/// its source, with statistics of its own. It shares with `source` what did not change.
+inline Result<Decoder> rotate(const Decoder& source, const RotationOptions& options = {}, ExecutorRef executor = {}) {
+  ANYBIT_TRY_STATUS(check(source));
+  if (source.rotation || source.online.any())
+    return Error{ErrorCode::invalid_argument, "rotate: the model is rotated already; give the one that it was made from"};
+  std::string packed;
+  for_each_linear(source, [&](const std::string& name, const Linear& linear) {
+    if (!linear.dense() && packed.empty()) packed = name;
+  });
+  if (!packed.empty())
+    return Error{ErrorCode::unsupported, "rotate: " + packed + " is quantized already; rotate the float model, then quantize it"};
+
+  const DecoderConfig& c = source.config;
+  Status status = Ok{};
+  std::uint64_t number = 0;
+  const auto made = [&](bool wanted, Index n, std::string_view what, std::string_view option) {
+    std::optional<Hadamard> rotation;
+    const std::uint64_t seed = options.seed == 0 ? 0 : options.seed + number++;  // signs of its own for each
+    if (!wanted || !status) return rotation;
+    auto result = Hadamard::make(n, seed);
+    if (result)
+      rotation = *std::move(result);
+    else
+      status =
+          in_context(result.error(), io::detail::text("rotate: ", what, " (switch it off by RotationOptions::", option, ")"));
+    return rotation;
+  };
+  const auto residual = made(options.residual, c.dim, "the residual stream", "residual"),
+             values = made(options.values, c.head_dim, "the values of a head", "values"),
+             attn_output = made(options.attn_output, c.query_width(), "the input of o", "attn_output"),
+             ffn_down = made(options.ffn_down, c.hidden, "the input of down", "ffn_down");
+  ANYBIT_TRY_STATUS(status);
+
+  Decoder d = source;
+  d.rotation = options;
+  d.online.attn_output = attn_output;
+  d.online.ffn_down = ffn_down;
+  executor.parallel_for(c.blocks, 1, [&](Index begin, Index end) {
+    using detail::Rewritten;
+    for (Index i = begin; i < end; ++i) {
+      Block& b = d.blocks[static_cast<std::size_t>(i)];
+      if (residual) {
+        for (Linear* l : {&b.q, &b.k, &b.v}) *l = Rewritten(*l).with_gain(b.attn_norm).reading(residual).linear();
+        for (Linear* l : {&b.gate, &b.up}) *l = Rewritten(*l).with_gain(b.ffn_norm).reading(residual).linear();
+        for (std::vector<float>* gain : {&b.attn_norm, &b.ffn_norm}) std::fill(gain->begin(), gain->end(), 1.0f);
+      }
+      if (values) b.v = Rewritten(b.v).writing_heads(values).linear();
+      if (residual || values || attn_output)
+        b.o = Rewritten(b.o).reading_heads(values).reading(attn_output).writing(residual).linear();
+      if (residual || ffn_down) b.down = Rewritten(b.down).reading(ffn_down).writing(residual).linear();
+    }
+  });
+  if (!residual) return d;
+  if (!d.head && options.keep_tied) {
+    d.online.residual = residual;
+  } else {
+    d.head = detail::Rewritten(source.output_head()).with_gain(d.output_norm).reading(residual).linear();
+    d.token_embedding = detail::Rewritten(d.token_embedding).reading(residual).linear();
+    std::fill(d.output_norm.begin(), d.output_norm.end(), 1.0f);
+  }
+  return d;
+}
+
+}  // namespace anybit::model::inline ANYBIT_CODE
