@@ -17,7 +17,7 @@ struct Options {
   std::optional<anybit::Index> tokens, calibration_tokens;  ///< as asked for
   anybit::Index threads = 0;                                ///< 0: as many as the machine runs at once
   anybit::model::KvCacheConfig kv{};                        ///< of every recipe; the reference has floats
-  bool strict = false, quick = false, list = false, verbose = false, int8_activations = false;
+  bool strict = false, quick = false, list = false, verbose = false, int8_activations = false, rotate = false;
   std::string head;  ///< recipe of the output head; empty: 8 bits in groups of 32
   std::string save, json, svg, out;
 

@@ -73,6 +73,7 @@ Status write_outputs(const Options& o, const evaluate::EvaluationReport& report)
 
 int run(RecipeBook book, const Options& options) {
   if (options.int8_activations) book.round_activations();
+  if (options.rotate) book.rotate();
   auto recipes = chosen(book, options.recipes);
   if (!recipes) return fail(usage, recipes.error());
   const ModelRecipe* head = nullptr;
@@ -100,6 +101,8 @@ int run(RecipeBook book, const Options& options) {
   report.evaluation_tokens = bench.evaluation_tokens();
   report.notes = bench.notes();
   if (options.int8_activations) report.notes.push_back("Every recipe ran with activations rounded to 8 bits, one scale a token.");
+  if (options.rotate)
+    report.notes.push_back("Every recipe quantized the rotated model: " + describe(model::RotationOptions{}) + ".");
   auto reference = bench.reference_row();
   if (!reference) return fail(internal, reference.error());
   report.rows.push_back(*std::move(reference));

@@ -20,6 +20,11 @@ void RecipeBook::round_activations() {
   for (model::ModelRecipe& r : recipes_) r.compute = Compute::int8_per_token;
 }
 
+void RecipeBook::rotate() {
+  for (model::ModelRecipe& r : recipes_)
+    if (!r.rotation) r = rotated(r.name, r);
+}
+
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), std::size_t{0});

@@ -17,6 +17,8 @@ class RecipeBook {
   void add(anybit::model::ModelRecipe recipe);
   /// Every recipe multiplies with activations rounded to 8 bits from now on.
   void round_activations();
+  /// Every recipe quantizes the rotated model from now on.
+  void rotate();
 
   const std::vector<anybit::model::ModelRecipe>& all() const { return recipes_; }
   /// The error lists the names that come nearest.

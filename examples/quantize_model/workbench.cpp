@@ -5,6 +5,7 @@
 #include <thread>
 
 #include <anybit/model/container.hpp>
+#include <anybit/model/rotate.hpp>
 
 #include "outputs.hpp"
 #include "text.hpp"
@@ -38,6 +39,8 @@ Index Workbench::machine_threads() { return std::max<Index>(1, static_cast<Index
 Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, const std::vector<const ModelRecipe*>& recipes,
                                                       const ModelRecipe* head, Progress& progress) {
   std::unique_ptr<Workbench> bench(new Workbench(options, progress));
+  bench->recipes_ = recipes;
+  bench->head_recipe_ = head;
   bench->count_work(recipes);
   progress.begin("loading " + options.model, 300, bench->work_);
   model::LoadOptions load;
@@ -52,13 +55,11 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
   bench->model_ = std::make_unique<model::Model>(std::move(loaded));
   progress.end();
 
-  std::vector<TokenId> calibration;
-  ANYBIT_TRY_STATUS(bench->load_texts(calibration));
-  Needs needs = Needs::none;
-  for (const ModelRecipe* r : recipes) needs = needs | r->needs;
-  ANYBIT_TRY_STATUS(bench->calibrate(calibration, needs));
+  ANYBIT_TRY_STATUS(bench->load_texts());
+  bench->source_.decoder = bench->model_->decoder;
+  ANYBIT_TRY_STATUS(bench->calibrate());
   ANYBIT_TRY_STATUS(bench->run_reference());
-  ANYBIT_TRY_STATUS(bench->pack_embedding(head));
+  ANYBIT_TRY_STATUS(bench->pack_embedding());
   if (options.quick) bench->speed_ = {64, 8, 2};
   return bench;
 }
@@ -68,7 +69,12 @@ void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
                calibration = static_cast<double>(options_.calibration_tokens_wanted());
   work_ = 300 + 2 * calibration + evaluation + 700;
   if (options_.kv.quantized()) work_ += evaluation + 1000;
-  for (const ModelRecipe* r : recipes) work_ += evaluation + 1000 + quantization_share(*r);
+  std::optional<model::RotationOptions> rotation;
+  for (const ModelRecipe* r : recipes) {
+    work_ += evaluation + 1000 + quantization_share(*r);
+    if (r->rotation != rotation) work_ += 2 * calibration + evaluation + 700;
+    rotation = r->rotation;
+  }
 }
 
 Result<std::vector<TokenId>> Workbench::tokens_of(const std::string& text, const std::string& name, Index wanted, bool asked_for,
@@ -88,7 +94,7 @@ Result<std::vector<TokenId>> Workbench::tokens_of(const std::string& text, const
   return ids;
 }
 
-Status Workbench::load_texts(std::vector<TokenId>& calibration) {
+Status Workbench::load_texts() {
   std::string calibration_name = options_.calibrate, evaluation_name = options_.evaluate;
   TwoTexts texts;
   if (calibration_name.empty() || evaluation_name.empty()) {
@@ -106,37 +112,58 @@ Status Workbench::load_texts(std::vector<TokenId>& calibration) {
   }
   if (texts.calibrate == texts.evaluate)
     remarks_.push_back("Calibration and evaluation text are the same: the calibrated recipes look better than they are.");
-  ANYBIT_TRY(calibration, tokens_of(texts.calibrate, calibration_name, options_.calibration_tokens_wanted(),
-                                    options_.calibration_tokens.has_value(), "--calibration-tokens"));
+  ANYBIT_TRY(calibration_text_, tokens_of(texts.calibrate, calibration_name, options_.calibration_tokens_wanted(),
+                                          options_.calibration_tokens.has_value(), "--calibration-tokens"));
   ANYBIT_TRY(const std::vector<TokenId> evaluation,
              tokens_of(texts.evaluate, evaluation_name, options_.tokens_wanted(), options_.tokens.has_value(), "--tokens"));
-  const model::Vocabulary& v = model_->tokenizer.vocabulary();
-  ANYBIT_TRY(windows_,
-             evaluate::llama_cpp_windows(evaluation, window_length(model_->decoder.config, static_cast<Index>(evaluation.size())),
-                                         v.add_bos ? v.bos : std::nullopt));
+  ANYBIT_TRY(windows_, windows_of(evaluation));
   return Ok{};
 }
 
-Status Workbench::calibrate(const std::vector<TokenId>& tokens, Needs needs) {
-  const model::Decoder& d = model_->decoder;
-  const Index length = window_length(d.config, static_cast<Index>(tokens.size()));
+Result<evaluate::Windows> Workbench::windows_of(const std::vector<TokenId>& tokens) const {
   const model::Vocabulary& v = model_->tokenizer.vocabulary();
-  ANYBIT_TRY(const evaluate::Windows windows, evaluate::llama_cpp_windows(tokens, length, v.add_bos ? v.bos : std::nullopt));
-  progress_.begin("calibrating", 2 * static_cast<double>(tokens.size()), work_);
-  calibration_ = std::make_unique<model::ModelStats>(d, needs);
+  return evaluate::llama_cpp_windows(tokens, window_length(model_->decoder.config, static_cast<Index>(tokens.size())),
+                                     v.add_bos ? v.bos : std::nullopt);
+}
+
+Status Workbench::calibrate() {
+  ANYBIT_TRY(const evaluate::Windows windows, windows_of(calibration_text_));
+  Needs needs = Needs::none;
+  for (const ModelRecipe* r : recipes_)
+    if (r->rotation == source_.decoder.rotation) needs = needs | r->needs;
+  progress_.begin("calibrating", 2 * static_cast<double>(calibration_text_.size()), work_);
+  source_.calibration = std::make_unique<model::ModelStats>(source_.decoder, needs);
   for (Index i = 0; i < windows.count(); ++i) {
-    ANYBIT_TRY(const Matrix hidden, calibration_->accumulate(d, windows.window(i), executor_));
+    ANYBIT_TRY(const Matrix hidden, source_.calibration->accumulate(source_.decoder, windows.window(i), executor_));
     progress_.update(static_cast<double>(i + 1), static_cast<double>(windows.count()));
   }
   progress_.end();
   return Ok{};
 }
 
+Status Workbench::rotate(const std::optional<model::RotationOptions>& rotation) {
+  if (rotation == source_.decoder.rotation) return Ok{};
+  source_ = {};  // statistics are large: the old go before the new come
+  source_.decoder = model_->decoder;
+  if (rotation) {
+    ANYBIT_TRY(source_.decoder, model::rotate(model_->decoder, *rotation, executor_));
+  }
+  ANYBIT_TRY_STATUS(calibrate());
+  progress_.begin("running the float model", static_cast<double>(evaluation_tokens()), work_);
+  source_.held_out = std::make_unique<model::ModelStats>(source_.decoder, Needs::samples, layer_error_samples);
+  for (Index i = 0; i < windows_.count(); ++i) {
+    ANYBIT_TRY(const Matrix hidden, source_.held_out->accumulate(source_.decoder, windows_.window(i), executor_));
+    progress_.update(static_cast<double>(i + 1), static_cast<double>(windows_.count()));
+  }
+  progress_.end();
+  return pack_embedding();
+}
+
 Status Workbench::run_reference() {
   const model::Decoder& d = model_->decoder;
   progress_.begin("running the float model", static_cast<double>(evaluation_tokens()), work_);
-  held_out_ = std::make_unique<model::ModelStats>(d, Needs::samples, layer_error_samples);
-  ANYBIT_TRY(reference_, evaluate::reference_logits(d, windows_, executor_, held_out_.get(), [&](Index done, Index total) {
+  source_.held_out = std::make_unique<model::ModelStats>(d, Needs::samples, layer_error_samples);
+  ANYBIT_TRY(reference_, evaluate::reference_logits(d, windows_, executor_, source_.held_out.get(), [&](Index done, Index total) {
                progress_.update(static_cast<double>(done), static_cast<double>(total));
              }));
   for (const double nll : reference_.nll())
@@ -148,15 +175,16 @@ Status Workbench::run_reference() {
   return Ok{};
 }
 
-Status Workbench::pack_embedding(const ModelRecipe* head) {
-  const model::Decoder& d = model_->decoder;
+Status Workbench::pack_embedding() {
+  const model::Decoder& d = source_.decoder;
+  const ModelRecipe* const head = head_recipe_;
   progress_.begin("quantizing the embedding", 700, work_);
-  ANYBIT_TRY(embedding_, head ? model::pack_embedding(d, *head) : model::pack_embedding(d));
+  ANYBIT_TRY(source_.embedding, head ? model::pack_embedding(d, *head) : model::pack_embedding(d));
   if (head) head_ = head->name + " (" + head->scheme + ")";
   RelativeError e;
   std::vector<float> row(static_cast<std::size_t>(d.config.dim));
   for (Index r = 0; r < d.config.vocabulary; ++r) {
-    embedding_.embedding.dequantize_row(r, row);
+    source_.embedding.embedding.dequantize_row(r, row);
     e.add(d.token_embedding.dense()->view().row(r), row);
   }
   embedding_error_ = e.value();
@@ -229,13 +257,14 @@ Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std:
   const auto update = [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); };
   evaluate::ReportRow row;
   row.recipe = recipe.name;
+  ANYBIT_TRY_STATUS(rotate(recipe.rotation));
   progress_.begin(recipe.name + ": quantizing", quantization_share(recipe), work_);
   const Stopwatch watch;
   model::QuantizeModelOptions options;
   options.strict = options_.strict;
   options.executor = executor_;
   options.progress = update;
-  auto quantized = model::quantize_model(model_->decoder, *calibration_, recipe, embedding_, options);
+  auto quantized = model::quantize_model(source_.decoder, *source_.calibration, recipe, source_.embedding, options);
   row.quantize_s = watch.seconds();
   progress_.end();
   if (!quantized) return quantized.error();
@@ -255,7 +284,7 @@ Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std:
     for (const model::QuantizedLayer& layer : quantized->layers)
       for (const std::string& remark : layer.report.remarks) row.remarks.push_back(layer.name + ": " + remark);
 
-  const std::vector<double> errors = evaluate::layer_errors(model_->decoder, *quantized, *held_out_, executor_);
+  const std::vector<double> errors = evaluate::layer_errors(source_.decoder, *quantized, *source_.held_out, executor_);
   for (std::size_t i = 0; i < errors.size(); ++i) {
     row.layer_error_mean += errors[i] / static_cast<double>(errors.size());
     if (i == 0 || !(errors[i] <= row.layer_error_worst)) {

@@ -2,6 +2,7 @@
 // The model, the texts and everything that recipes share, prepared once; then one row of the report a recipe.
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,7 @@ class Workbench {
 
   const anybit::model::Model& model() const { return *model_; }
   anybit::Index threads() const { return executor_.concurrency(); }
-  anybit::Index calibration_tokens() const { return calibration_ ? calibration_->tokens() : 0; }
+  anybit::Index calibration_tokens() const { return static_cast<anybit::Index>(calibration_text_.size()); }
   anybit::Index evaluation_tokens() const { return static_cast<anybit::Index>(windows_.tokens.size()); }
   const anybit::evaluate::Windows& windows() const { return windows_; }
   const anybit::evaluate::SpeedOptions& speed() const { return speed_; }
@@ -47,25 +48,37 @@ class Workbench {
         executor_(pool_) {}
   static anybit::Index machine_threads();
 
-  anybit::Status load_texts(std::vector<anybit::model::TokenId>& calibration);
+  anybit::Status load_texts();
   anybit::Result<std::vector<anybit::model::TokenId>> tokens_of(const std::string& text, const std::string& name,
                                                                 anybit::Index wanted, bool asked_for, const char* option);
-  anybit::Status calibrate(const std::vector<anybit::model::TokenId>& tokens, anybit::Needs needs);
+  anybit::Result<anybit::evaluate::Windows> windows_of(const std::vector<anybit::model::TokenId>& tokens) const;
+  anybit::Status calibrate();
   anybit::Status run_reference();
-  anybit::Status pack_embedding(const anybit::model::ModelRecipe* head);
+  anybit::Status pack_embedding();
+  /// Makes the model that recipes with this rotation quantize.
+  anybit::Status rotate(const std::optional<anybit::model::RotationOptions>& rotation);
   anybit::Status compare(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row);
   void measure_size(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row) const;
   void count_work(const std::vector<const anybit::model::ModelRecipe*>& recipes);
+
+  /// The float model that recipes of one rotation quantize, what it was seen to do, and the parts that they share.
+  struct Source {
+    anybit::model::Decoder decoder;
+    std::unique_ptr<anybit::model::ModelStats> calibration, held_out;
+    anybit::model::PackedEmbedding embedding;
+  };
 
   Options options_;
   Progress& progress_;
   anybit::ThreadPool pool_;
   anybit::ExecutorRef executor_;
   std::unique_ptr<anybit::model::Model> model_;
-  std::unique_ptr<anybit::model::ModelStats> calibration_, held_out_;
+  std::vector<const anybit::model::ModelRecipe*> recipes_;
+  const anybit::model::ModelRecipe* head_recipe_ = nullptr;
+  std::vector<anybit::model::TokenId> calibration_text_;
+  Source source_;
   anybit::evaluate::Windows windows_;
   anybit::evaluate::ReferenceLogits reference_;
-  anybit::model::PackedEmbedding embedding_;
   anybit::evaluate::SpeedOptions speed_;
   double embedding_error_ = 0;
   std::string head_;  ///< what a head of its own recipe is, for the notes

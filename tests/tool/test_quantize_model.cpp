@@ -153,6 +153,20 @@ TEST_CASE("with int8 activations a recipe is a little less exact, and the report
   CHECK(kl[1] > kl[0]);
 }
 
+TEST_CASE("recipes for the rotated model: the rows are of it, and so are the files") {
+  const Run run;
+  const Outcome o = run.on_text("--rotate --recipe nearest-int8-g128 --recipe gptq-int4-g128 --json " + run.path("r.json") +
+                                " --save " + run.path("saved"));
+  INFO(o.err);
+  REQUIRE(o.exit_code == 0);
+  CHECK(contains(o.out, "rotated(residual, values, ffn_down, seed=1)"));
+  const auto report = nlohmann::json::parse(content(run.path("r.json")));
+  CHECK(report.at("rows")[1].at("kl_mean").get<double>() < 0.01);
+  CHECK(report.at("rows")[2].at("kl_mean").get<double>() > report.at("rows")[1].at("kl_mean").get<double>());
+  for (const char* name : {"nearest-int8-g128", "gptq-int4-g128"})
+    CHECK(contains(content(run.path(std::string("saved/") + name + ".safetensors")), "\"llama-rotated\""));
+}
+
 TEST_CASE("--list and --help need no model") {
   const Run run;
   const Outcome list = run.tool("--list");
