@@ -38,5 +38,6 @@
 #include <anybit/tensor/quantize.hpp>
 #include <anybit/tensor/requantize.hpp>
 #include <anybit/transform/awq.hpp>
+#include <anybit/transform/hadamard.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 #include <anybit/version.hpp>

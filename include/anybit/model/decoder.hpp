@@ -36,7 +36,7 @@ struct Decoder {
   std::vector<float> output_norm;  ///< gains, dim
   std::optional<Linear> head;      ///< (vocabulary, dim); absent: tied to token_embedding
   OnlineRotations online{};
-  std::optional<RotationOptions> rotation{};  ///< what rotate() did, while the model is in memory
+  std::optional<RotationOptions> rotation{};  ///< what rotate() was asked for; not saved
 
   const Linear& output_head() const { return head ? *head : token_embedding; }
 };

@@ -45,7 +45,8 @@ class Rewritten {
     w_ = transposed(columns.view());
     return *this;
   }
-  /// Heads are rotated by R^T and not by R: a KV cache that rotates too would otherwise undo a rotation without signs.
+  /// Heads are rotated by R^T = diag(s) H and not by R = H diag(s), of which a KV cache that multiplies by H once more would
+  /// leave the signs alone.
   Rewritten& reading_heads(const std::optional<Hadamard>& rotation) {
     if (rotation) inverse_of_heads(w_, *rotation);
     return *this;

@@ -24,7 +24,7 @@ namespace anybit::inline ANYBIT_CODE {
 
 namespace detail {
 
-/// n as a product of orders of Paley's matrices and a power of two.
+/// n as a product of orders of Paley's matrices and a power of two: the choice is part of what saved models mean.
 struct HadamardPlan {
   std::vector<Index> orders;  ///< descending
   Index power = 1;
