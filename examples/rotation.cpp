@@ -26,8 +26,9 @@ int main(int argc, char** argv) {
   tool::RecipeBook book;
   for (const model::ModelRecipe& r : plain) book.add(r);
   for (const model::ModelRecipe& r : plain) book.add(rotated("rotated-" + r.name, r));
-  // Only what costs nothing at run time, and everything there is.
-  for (const model::ModelRecipe& r : plain) book.add(rotated("fused-" + r.name, r, {.ffn_down = false}));
-  for (const model::ModelRecipe& r : plain) book.add(rotated("all-" + r.name, r, {.attn_output = true}));
+  // Its parts, each for itself.
+  for (const model::ModelRecipe& r : plain) book.add(rotated("residual-" + r.name, r, {.values = false, .ffn_down = false}));
+  for (const model::ModelRecipe& r : plain) book.add(rotated("values-" + r.name, r, {.residual = false, .ffn_down = false}));
+  for (const model::ModelRecipe& r : plain) book.add(rotated("down-" + r.name, r, {.residual = false, .values = false}));
   return tool::run_quantize_model(book, argc, argv);
 }

@@ -59,14 +59,15 @@ std::string panel(const std::vector<double>& peaks, double left, double top, dou
   const auto channels = static_cast<double>(peaks.size());
   std::string path;
   for (std::size_t j = 0; j < peaks.size(); ++j)
-    path += "M" + evaluate::fixed(left + width * (static_cast<double>(j) + 0.5) / channels, 1) + " " +
-            evaluate::fixed(top + height, 1) + "V" + evaluate::fixed(top + height * (1 - peaks[j] / highest), 1);
-  const std::string largest = "largest: " + evaluate::fixed(*std::max_element(peaks.begin(), peaks.end()), 1) + " times the rms";
+    path += "M" + evaluate::detail::fixed(left + width * (static_cast<double>(j) + 0.5) / channels, 1) + " " +
+            evaluate::detail::fixed(top + height, 1) + "V" + evaluate::detail::fixed(top + height * (1 - peaks[j] / highest), 1);
+  const std::string largest =
+      "largest: " + evaluate::detail::fixed(*std::max_element(peaks.begin(), peaks.end()), 1) + " times the rms";
   return svg_line(left, top + height, left + width, top + height, "#808080") + svg_text(left, top - 24, "start", 13, title) +
          svg_text(left, top - 8, "start", 12, largest, " fill=\"#555555\"") +
-         svg_text(left - 6, top + 8, "end", 11, evaluate::fixed(highest, 0)) + svg_text(left - 6, top + height, "end", 11, "0") +
-         "<path d=\"" + path + "\" stroke=\"#1f77b4\" stroke-width=\"" +
-         evaluate::fixed(std::max(0.3, 0.8 * width / channels), 2) + "\" fill=\"none\"/>\n";
+         svg_text(left - 6, top + 8, "end", 11, evaluate::detail::fixed(highest, 0)) +
+         svg_text(left - 6, top + height, "end", 11, "0") + "<path d=\"" + path + "\" stroke=\"#1f77b4\" stroke-width=\"" +
+         evaluate::detail::fixed(std::max(0.3, 0.8 * width / channels), 2) + "\" fill=\"none\"/>\n";
 }
 
 int fail(const Error& e) {
@@ -109,8 +110,8 @@ int main(int argc, char** argv) {
     top += height + 80;
   }
   std::ofstream out(argv[3], std::ios::binary);
-  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << evaluate::fixed(2 * width + gap + left + 20, 0) << " "
-      << evaluate::fixed(top - 30, 0)
+  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << evaluate::detail::fixed(2 * width + gap + left + 20, 0)
+      << " " << evaluate::detail::fixed(top - 30, 0)
       << "\" font-family=\"sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
       << evaluate::detail::svg_text(left, 30, "start", 16,
                                     loaded->name + ", block " + std::to_string(block) +
