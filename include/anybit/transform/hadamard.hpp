@@ -30,7 +30,7 @@ struct HadamardPlan {
   Index power = 1;
   /// Additions an element. Products take 16 columns at a time, which are there only if the power of two fills them.
   Index cost() const {
-    Index sum = std::bit_width(static_cast<std::size_t>(power));
+    Index sum = static_cast<Index>(std::bit_width(static_cast<std::size_t>(power)));
     for (const Index order : orders) sum += order;
     if (!orders.empty() && power < 16) sum += orders.back() * (16 / power - 1);
     return sum;
