@@ -1,6 +1,7 @@
 #include <anybit/algorithm/gptq.hpp>
 
 #include <limits>
+#include <numeric>
 #include <string>
 
 #include <anybit/algorithm/nearest.hpp>
@@ -8,7 +9,7 @@
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>
 
-#include "algorithm/random_layers.hpp"
+#include "algorithm/naive_gptq.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
@@ -24,46 +25,6 @@ struct Halves {
   static constexpr float decode(Code c) { return 0.5f * SInt<8>::decode(c); }
   static constexpr Affine fit(std::span<const float>) { return {1, 0}; }
 };
-
-/// The published loop in double, as the paper has it: U with H^-1 = U^T U, one column after the other, no blocks. Only for
-/// grids that are known beforehand.
-template <AnyScheme S>
-Matrix published_loop(const Matrix& w, Square h, double damp, const QuantizedMatrix<S>& grids) {
-  const std::size_t n = h.size();
-  double mean = 0;
-  for (std::size_t i = 0; i < n; ++i) mean += h[i][i] / static_cast<double>(n);
-  for (std::size_t i = 0; i < n; ++i) h[i][i] += damp * mean;
-  Square inverse(n, std::vector<double>(n));  // Gauss-Jordan
-  for (std::size_t i = 0; i < n; ++i) inverse[i][i] = 1;
-  for (std::size_t i = 0; i < n; ++i) {
-    const double pivot = h[i][i];
-    for (std::size_t j = 0; j < n; ++j) h[i][j] /= pivot, inverse[i][j] /= pivot;
-    for (std::size_t k = 0; k < n; ++k) {
-      if (k == i) continue;
-      const double factor = h[k][i];
-      for (std::size_t j = 0; j < n; ++j) h[k][j] -= factor * h[i][j], inverse[k][j] -= factor * inverse[i][j];
-    }
-  }
-  Square u(n, std::vector<double>(n));  // Cholesky, row by row from the top
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t j = i; j < n; ++j) {
-      double sum = inverse[i][j];
-      for (std::size_t k = 0; k < i; ++k) sum -= u[k][i] * u[k][j];
-      u[i][j] = i == j ? std::sqrt(sum) : sum / u[i][i];
-    }
-  Matrix q(w.rows(), w.cols());
-  for (Index r = 0; r < w.rows(); ++r) {
-    std::vector<double> row(n);
-    for (std::size_t j = 0; j < n; ++j) row[j] = double{w(r, Index(j))};
-    for (std::size_t i = 0; i < n; ++i) {
-      const Affine a = grids.affine(r, Index(i) / S::granularity::group_cols(w.cols()));
-      q(r, Index(i)) = dequantize_value<typename S::format>(quantize_value<typename S::format>(static_cast<float>(row[i]), a), a);
-      const double e = (row[i] - double{q(r, Index(i))}) / u[i][i];
-      for (std::size_t j = i; j < n; ++j) row[j] -= e * u[i][j];
-    }
-  }
-  return q;
-}
 
 template <class Method>
 void check_sound(const Method& method, const Matrix& w, const Stats& stats) {
@@ -123,7 +84,13 @@ TEST_CASE("gptq gives the codes of the published loop in double, for every kind 
   const auto check = [&]<class Method>(const Method& method) {
     const auto q = method.quantize(w.view(), stats, {});
     REQUIRE(q.ok());
-    const Matrix expected = published_loop(w, hessian_of(stats), double{method.damp}, q->matrix), back = dequantize(q->matrix);
+    using S = typename std::remove_cvref_t<Method>::scheme;
+    std::vector<Index> natural(61);
+    std::iota(natural.begin(), natural.end(), Index{0});
+    const Matrix expected = published_loop<typename S::format>(
+        w, chol_of_inverse(damped(hessian_of(stats), double{method.damp})), natural, {},
+        [&](Index r, std::size_t i, const auto&) { return q->matrix.affine(r, Index(i) / S::granularity::group_cols(61)); });
+    const Matrix back = dequantize(q->matrix);
     Index off = 0;
     for (Index r = 0; r < w.rows(); ++r)
       for (Index c = 0; c < w.cols(); ++c) off += back(r, c) != expected(r, c);

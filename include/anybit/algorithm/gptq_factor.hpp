@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <numeric>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,11 @@ namespace anybit::gptq::inline ANYBIT_CODE {
 struct Factor {
   Index size = 0;
   std::vector<float> feedback;   ///< F, row-major; only entries (j, k > j) are used
+  std::vector<float> weight;     ///< R_kk^2 over the largest of them: what a squared rounding error of column k costs
+  double unit = 1;               ///< the largest R_kk^2
   double damping = 0;            ///< what was added to the diagonal
   std::vector<double> pivots{};  ///< R_kk: error e of column k, made up for as well as later columns can, costs e^2 R_kk^2
+  std::vector<float> drift{};    ///< GPTAQ's P, row-major, or empty; see find_drift()
   const float* row(Index j) const { return feedback.data() + j * size; }
 };
 
@@ -42,11 +46,19 @@ std::optional<Factor> try_factor(MatrixView<const Real> h, double damping) {
     for (Index j = 0; j <= i; ++j) reversed(i, j) = h(n - 1 - j, n - 1 - i) + (i == j ? static_cast<Real>(damping) : Real{0});
   const Eigen::LLT<Eigen::Ref<Square>, Eigen::Lower> llt(reversed);
   if (llt.info() != Eigen::Success) return std::nullopt;
-  Factor f{n, std::vector<float>(static_cast<std::size_t>(n * n)), damping};
+  Factor f{n, std::vector<float>(static_cast<std::size_t>(n * n)), std::vector<float>(static_cast<std::size_t>(n)), 1, damping,
+           {}};
+  Real largest = 0;
   for (Index k = 0; k < n; ++k) {
     const Real pivot = reversed(n - 1 - k, n - 1 - k);
     if (!(pivot > 0) || !std::isfinite(pivot)) return std::nullopt;
     f.pivots.push_back(static_cast<double>(pivot));
+    largest = std::max(largest, pivot);
+  }
+  f.unit = static_cast<double>(largest) * static_cast<double>(largest);
+  for (Index k = 0; k < n; ++k) {
+    const auto share = static_cast<double>(reversed(n - 1 - k, n - 1 - k)) / static_cast<double>(largest);
+    f.weight[static_cast<std::size_t>(k)] = static_cast<float>(share * share);
   }
   for (Index j = 0; j < n; ++j)
     for (Index k = j + 1; k < n; ++k) {
@@ -107,6 +119,39 @@ std::optional<Factor> damped_factor(MatrixView<const Real> h, double damp, Repor
   return std::nullopt;
 }
 
+enum class ColumnOrder {
+  natural,
+  act,          ///< the largest diagonal entries of the Hessian first
+  group_aware,  ///< the same inside every group; groups by their largest entry, each in one piece
+};
+
+/// The original column at each processed position. `group` is the width of a group of original columns.
+inline std::vector<Index> column_order(std::span<const double> diagonal, ColumnOrder kind, Index group) {
+  std::vector<Index> order(diagonal.size());
+  std::iota(order.begin(), order.end(), Index{0});
+  if (kind == ColumnOrder::natural) return order;
+  const auto larger = [&](Index a, Index b) {
+    return diagonal[static_cast<std::size_t>(a)] > diagonal[static_cast<std::size_t>(b)];
+  };
+  if (kind == ColumnOrder::act) {
+    std::stable_sort(order.begin(), order.end(), larger);
+    return order;
+  }
+  const auto n = static_cast<Index>(order.size());
+  std::vector<Index> first;  // of each group, after sorting its columns: its largest
+  for (Index begin = 0; begin < n; begin += group) {
+    std::stable_sort(order.begin() + begin, order.begin() + std::min(begin + group, n), larger);
+    first.push_back(begin);
+  }
+  std::stable_sort(first.begin(), first.end(), [&](Index a, Index b) {
+    return larger(order[static_cast<std::size_t>(a)], order[static_cast<std::size_t>(b)]);
+  });
+  std::vector<Index> sorted;
+  sorted.reserve(order.size());
+  for (const Index begin : first) sorted.insert(sorted.end(), order.begin() + begin, order.begin() + std::min(begin + group, n));
+  return sorted;
+}
+
 /// Weights and factor in the order in which columns are processed.
 struct Prepared {
   std::vector<Index> order;  ///< original column at each processed position
@@ -116,16 +161,16 @@ struct Prepared {
 
 /// Dead inputs replaced, columns ordered, the factor found; nullopt, with the reason in the report, if there is none.
 template <class Real>
-std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const Real> h, double damp, double dead_diagonal, bool act_order,
-                                Report& report) {
+std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const Real> h, double damp, double dead_diagonal, ColumnOrder kind,
+                                Index group, Report& report) {
   const Index n = w.cols;
   const auto at = [](Index i) { return static_cast<std::size_t>(i); };
-  std::vector<Real> diagonal(at(n));
+  std::vector<double> diagonal(at(n));
   Index dead = 0;
-  Real sum = 0;
+  double sum = 0;
   for (Index j = 0; j < n; ++j) {
-    diagonal[at(j)] = h(j, j);
-    sum += h(j, j);
+    diagonal[at(j)] = static_cast<double>(h(j, j));
+    sum += diagonal[at(j)];
     dead += h(j, j) == 0;
   }
   if (dead == n) {
@@ -135,19 +180,16 @@ std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const Real> h, double 
   if (dead > 0)
     report.fallbacks.push_back(std::to_string(dead) + " of " + std::to_string(n) +
                                " inputs were 0 on all calibration tokens; their weights were rounded from 0");
-  for (Real& d : diagonal)
-    if (d == 0) d = dead_diagonal > 0 ? static_cast<Real>(dead_diagonal) : sum / static_cast<Real>(n - dead);
+  for (double& d : diagonal)
+    if (d == 0) d = dead_diagonal > 0 ? dead_diagonal : sum / static_cast<double>(n - dead);
 
-  Prepared p{std::vector<Index>(at(n)), Matrix(w.rows, n), {}};
-  std::iota(p.order.begin(), p.order.end(), Index{0});
-  if (act_order)
-    std::stable_sort(p.order.begin(), p.order.end(), [&](Index a, Index b) { return diagonal[at(a)] > diagonal[at(b)]; });
+  Prepared p{column_order(diagonal, kind, group), Matrix(w.rows, n), {}};
   for (Index r = 0; r < w.rows; ++r)
     for (Index k = 0; k < n; ++k) p.weights(r, k) = h(p.order[at(k)], p.order[at(k)]) == 0 ? 0.0f : w(r, p.order[at(k)]);
   std::vector<Real> ordered(at(n * n));
   for (Index i = 0; i < n; ++i)
     for (Index k = 0; k < n; ++k)
-      ordered[at(i * n + k)] = i == k ? diagonal[at(p.order[at(i)])] : h(p.order[at(i)], p.order[at(k)]);
+      ordered[at(i * n + k)] = i == k ? static_cast<Real>(diagonal[at(p.order[at(i)])]) : h(p.order[at(i)], p.order[at(k)]);
   auto factor = damped_factor<Real>({ordered.data(), n, n}, damp, report);
   if (!factor) {
     report.fallbacks.push_back("the Hessian has no factor at any damping");

@@ -15,8 +15,11 @@ namespace anybit::gptq::inline ANYBIT_CODE {
 struct SweepOptions {
   Index block = 128;           ///< columns between two updates of everything to their right
   bool dynamic_groups = true;  ///< grids are found when the sweep reaches the group, on weights that have been compensated so far
+  bool fresh_grids = false;    ///< those see the compensation for all columns before the group: blocks end where groups do
   GridFit fit{};
-  ConstMatrix limits{};  ///< for dynamic groups in natural order; see QuantizeOptions::clip_limits
+  ConstMatrix limits{};  ///< by original group, for dynamic groups; see QuantizeOptions::clip_limits
+  std::span<const float>
+      importance{};  ///< of squared errors of each processed column when dynamic grids are searched; may be empty
 };
 
 /// Rows of one task. It fixes how products are cut, so results do not depend on the number of threads.
@@ -33,6 +36,7 @@ class Tile {
         original_(size(rows.cols)),
         error_(size(rows.cols)),
         compensated_(size(rows.cols)),
+        moved_(factor.drift.empty() ? 0 : size(rows.cols)),
         codes_(size(rows.cols)) {
     for (Index r = 0; r < rows.rows; ++r)
       for (Index k = 0; k < rows.cols; ++k) column(original_, k)[r] = rows(r, k);
@@ -41,12 +45,15 @@ class Tile {
   /// Brings columns i1 .. i2 - 1 up to date with the errors of all columns before i1. If `group_end` > i1, unrounded() is
   /// made for columns i1 .. group_end - 1 as well.
   void enter_block(Index i1, Index i2, Index group_end) {
-    const Index n = factor_.size, reach = std::max(i2, group_end);
-    const MatrixView<const Real> feedback(factor_.feedback.data(), n, n), error(error_.data(), n, row_tile);
-    std::copy(column(original_, i1), column(original_, reach), column(compensated_, i1));
-    if (i1 > 0)
-      calibrate::add_transposed_product<Real>(feedback.row_range(0, i1).col_range(i1, reach), error.row_range(0, i1),
-                                              {column(compensated_, i1), reach - i1, row_tile});
+    const Index reach = std::max(i2, group_end);
+    const MatrixView<Real> now(column(compensated_, i1), reach - i1, row_tile);
+    std::copy(column(original_, i1), column(original_, reach), now.data);
+    if (!factor_.drift.empty()) {
+      // The targets of these columns move by what the earlier ones, as they stood when they were rounded, lack.
+      if (i1 > 0) add_feedback(factor_.drift, compensated_, i1, reach);
+      std::copy(now.data, now.data + now.rows * row_tile, column(moved_, i1));
+    }
+    if (i1 > 0) add_feedback(factor_.feedback, error_, i1, reach);
     if (group_end > i1) unround(i1, reach);
   }
   /// Makes unrounded() for columns from .. to - 1, whose compensated() values are up to date with all columns before `from`.
@@ -54,18 +61,25 @@ class Tile {
     // Until they are rounded, these columns follow each other too: their errors d_k = w_k - u_k solve
     // d_k + sum_{j<k} d_j F_jk = 0, where the sum over j < from stands in compensated_.
     unrounded_.resize(original_.size());
-    for (Index k = from; k < to; ++k) subtract(column(original_, k), column(compensated_, k), column(unrounded_, k));
+    for (Index k = from; k < to; ++k) subtract(target(k), column(compensated_, k), column(unrounded_, k));
     for (Index k = from; k < to; ++k)
       for (Index j = k + 1; j < to; ++j) add_share(-factor_.row(k)[j], column(unrounded_, k), column(unrounded_, j));
-    for (Index k = from; k < to; ++k) subtract(column(original_, k), column(unrounded_, k), column(unrounded_, k));
+    for (Index k = from; k < to; ++k) subtract(target(k), column(unrounded_, k), column(unrounded_, k));
   }
   /// Lets columns k + 1 .. i2 - 1 of the block make up for the error of column k.
   void spread(Index k, Index i2) {
     for (Index j = k + 1; j < i2; ++j) add_share(factor_.row(k)[j], column(error_, k), column(compensated_, j));
+    if (factor_.drift.empty()) return;
+    for (Index j = k + 1; j < i2; ++j) {
+      const Real share = factor_.drift[static_cast<std::size_t>(k * factor_.size + j)];
+      add_share(share, column(compensated_, k), column(compensated_, j));
+      add_share(share, column(compensated_, k), column(moved_, j));
+    }
   }
 
   const Real* compensated(Index k) const { return column(compensated_, k); }
-  const Real* original(Index k) const { return column(original_, k); }
+  /// What column k should be: the original, unless drift moved it.
+  const Real* target(Index k) const { return column(moved_.empty() ? original_ : moved_, k); }
   Real* error(Index k) { return column(error_, k); }
   std::uint16_t* codes(Index k) { return codes_.data() + k * row_tile; }
   /// Column k as unround(from, to) left it: compensated for all columns before `from`, and for none from there on.
@@ -76,26 +90,31 @@ class Tile {
   static std::size_t size(Index cols) { return static_cast<std::size_t>(row_tile * cols); }
   static Real* column(std::vector<Real>& all, Index k) { return all.data() + k * row_tile; }
   static const Real* column(const std::vector<Real>& all, Index k) { return all.data() + k * row_tile; }
-  // Results go through a local array, which cannot overlap the operands.
+  /// compensated += the first i1 columns of `from` through `by`, for columns i1 .. reach - 1.
+  void add_feedback(const std::vector<float>& by, const std::vector<Real>& from, Index i1, Index reach) {
+    const Index n = factor_.size;
+    const MatrixView<const Real> all(by.data(), n, n);
+    calibrate::add_transposed_product<Real>(all.row_range(0, i1).col_range(i1, reach), {from.data(), i1, row_tile},
+                                            {column(compensated_, i1), reach - i1, row_tile});
+  }
+  // Columns are either the same or apart.
   static void subtract(const Real* a, const Real* b, Real* to) {
     Column c;
     for (std::size_t r = 0; r < c.size(); ++r) c[r] = a[r] - b[r];
     std::copy(c.begin(), c.end(), to);
   }
-  static void add_share(Real share, const Real* from, Real* to) {
-    Column c;
-    for (std::size_t r = 0; r < c.size(); ++r) c[r] = to[r] + share * from[r];
-    std::copy(c.begin(), c.end(), to);
+  static void add_share(Real share, const Real* __restrict from, Real* __restrict to) {
+    for (Index r = 0; r < row_tile; ++r) to[r] += share * from[r];
   }
 
   const Factor& factor_;
-  std::vector<Real> original_, error_, compensated_, unrounded_;
+  std::vector<Real> original_, error_, compensated_, unrounded_, moved_;
   std::vector<std::uint16_t> codes_;
 };
 
 /// Quantizes rows begin .. end - 1 (at most row_tile). `w` is in processed column order, as are the rows and columns of the
-/// factor; `position[k]` is where the code of processed column k belongs. Static grids are read from q.affines (group =
-/// position / group width); dynamic ones are written there, and then position is the identity.
+/// factor; `position[k]` is where the code of processed column k belongs, and its group is position / group width. Static grids
+/// are read from q.affines; dynamic ones are written there, and then every group is one run of processed columns.
 template <AnyScheme S>
 void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::span<const Index> position,
            const SweepOptions& options, QuantizedMatrix<S>& q, calibrate::StoreLoss& loss) {
@@ -105,33 +124,47 @@ void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::spa
   Tile<> tile(w.row_range(begin, end), factor);
   std::vector<Affine> affine(static_cast<std::size_t>(rows));
   std::vector<float> values;
+  std::vector<Index> run_end(static_cast<std::size_t>(n), n);  // of the run of columns of one group around each column
+  for (Index k = n - 2; k >= 0; --k)
+    run_end[static_cast<std::size_t>(k)] = group_of(k) == group_of(k + 1) ? run_end[static_cast<std::size_t>(k + 1)] : k + 1;
+  const auto end_of_run = [&](Index k) { return run_end[static_cast<std::size_t>(k)]; };
+  const auto starts_run = [&](Index k) { return k == 0 || group_of(k) != group_of(k - 1); };
 
   // The grid of the group that starts at column c, on the weights as they stood when the block was entered. The published
   // loop does so too: compensation inside a block has not reached its big matrix then.
   const auto find_grids = [&](Index c) {
-    const Index stop = std::min(c + group, n);
+    const Index stop = end_of_run(c), g = group_of(c);
+    const auto importance = options.importance.empty()
+                                ? options.importance
+                                : options.importance.subspan(static_cast<std::size_t>(c), static_cast<std::size_t>(stop - c));
     values.resize(static_cast<std::size_t>(stop - c));
     for (Index r = 0; r < rows; ++r) {
       for (Index k = c; k < stop; ++k) values[static_cast<std::size_t>(k - c)] = tile.unrounded(k)[r];
       if (options.limits.rows > 0)
-        for (float& v : values) v = calibrate::clipped(v, options.limits(begin + r, c / group));
-      const Affine a = options.fit.fit<S>(values);
+        for (float& v : values) v = calibrate::clipped(v, options.limits(begin + r, g));
+      const Affine a = options.fit.fit<S>(values, importance);
       if (options.fit.search == Search::none) loss.count<typename S::scale_store>(options.fit.plain<F>(values).scale, a.scale);
-      q.affine(begin + r, c / group) = affine[static_cast<std::size_t>(r)] = a;
+      q.affine(begin + r, g) = affine[static_cast<std::size_t>(r)] = a;
     }
   };
 
-  for (Index i1 = 0; i1 < n; i1 += options.block) {
-    const Index i2 = std::min(i1 + options.block, n);
-    const bool starts_group = options.dynamic_groups && round_up(i1, group) < i2;
-    tile.enter_block(i1, i2, starts_group ? std::min(round_up(i2, group), n) : i1);  // the last group may end behind the block
+  for (Index i1 = 0, i2 = 0; i1 < n; i1 = i2) {
+    i2 = std::min(i1 + options.block, n);
+    Index grids_end = i1;
+    if (options.dynamic_groups) {
+      if (options.fresh_grids) i2 = std::min(i2, end_of_run(i1));
+      for (Index k = i1; k < i2; ++k)
+        if (starts_run(k)) grids_end = end_of_run(k);  // the last group may end behind the block
+    }
+    tile.enter_block(i1, i2, grids_end);
     for (Index k = i1; k < i2; ++k) {
-      if (options.dynamic_groups) {
-        if (k % group == 0) find_grids(k);
-      } else if (k == 0 || group_of(k) != group_of(k - 1)) {
-        for (Index r = 0; r < rows; ++r) affine[static_cast<std::size_t>(r)] = q.affine(begin + r, group_of(k));
+      if (starts_run(k)) {
+        if (options.dynamic_groups)
+          find_grids(k);
+        else
+          for (Index r = 0; r < rows; ++r) affine[static_cast<std::size_t>(r)] = q.affine(begin + r, group_of(k));
       }
-      const float *now = tile.compensated(k), *exact = tile.original(k);
+      const float *now = tile.compensated(k), *exact = tile.target(k);
       float* error = tile.error(k);
       std::uint16_t* codes = tile.codes(k);
       for (Index r = 0; r < rows; ++r) {

@@ -40,7 +40,61 @@ void add_block(MatrixView<const Real> x, std::vector<double>& total) {
   }
 }
 
+/// As add_block(). Differences are small next to x, so each gets units of its own.
+template <class Real>
+void add_drift(MatrixView<const Real> x, MatrixView<const Real> original, std::vector<double>& total) {
+  const Index n = x.cols;
+  std::vector<double> unit(static_cast<std::size_t>(n), 0), apart(unit);
+  const auto raise = [](double& largest, double v) { largest = std::max(largest, std::fabs(v)); };
+  for (Index t = 0; t < x.rows; ++t)
+    for (Index j = 0; j < n; ++j) {
+      raise(unit[static_cast<std::size_t>(j)], double{x(t, j)});
+      raise(apart[static_cast<std::size_t>(j)], double{original(t, j)} - double{x(t, j)});
+    }
+  for (auto* units : {&unit, &apart})
+    for (double& u : *units) u = u > 0 ? std::ldexp(1.0, std::ilogb(u) + 1) : 1.0;
+  Matrix scaled(x.rows, n), difference(x.rows, n);
+  for (Index t = 0; t < x.rows; ++t)
+    for (Index j = 0; j < n; ++j) {
+      const auto i = static_cast<std::size_t>(j);
+      scaled(t, j) = static_cast<float>(double{x(t, j)} / unit[i]);
+      difference(t, j) = static_cast<float>((double{original(t, j)} - double{x(t, j)}) / apart[i]);
+    }
+  Matrix product(n, n);
+  add_transposed_product<Real>(std::as_const(difference).view(), std::as_const(scaled).view(), product.view());
+  for (Index i = 0; i < n; ++i)
+    for (Index j = 0; j < n; ++j)
+      total[static_cast<std::size_t>(i * n + j)] +=
+          double{product(i, j)} * apart[static_cast<std::size_t>(i)] * unit[static_cast<std::size_t>(j)];
+}
+
+inline Status accumulate(Stats& s, ConstMatrix x, ConstMatrix original, AddBlock add, AddDrift add_difference) {
+  if (original.extents() != x.extents())
+    return Error{ErrorCode::shape_mismatch, "activations are " + std::to_string(x.rows) + " x " + std::to_string(x.cols) +
+                                                ", those of the float model " + std::to_string(original.rows) + " x " +
+                                                std::to_string(original.cols) + "; pass the same tokens of the same layer"};
+  if (const auto [token, channel] = find_not_finite(original); token >= 0)
+    return Error{ErrorCode::not_finite, "the float model's activation of token " + std::to_string(s.tokens_ + token) +
+                                            ", channel " + std::to_string(channel) + " is " +
+                                            std::to_string(original(token, channel)) + "; it overflows on this text"};
+  ANYBIT_TRY_STATUS(add_tokens(s, x, add));
+  if (!s.has(Needs::drift)) return Ok{};
+  constexpr Index block = 256;
+  for (Index t = 0; t < x.rows; t += block) {
+    const Index end = std::min(t + block, x.rows);
+    add_difference(x.row_range(t, end), original.row_range(t, end), s.sum_drift_);
+  }
+  return Ok{};
+}
+
 inline Status accumulate(Stats& s, ConstMatrix x, AddBlock add) {
+  if (s.has(Needs::drift))
+    return Error{ErrorCode::insufficient_data,
+                 "statistics with drift need the float model's activations too: accumulate(x, original)"};
+  return add_tokens(s, x, add);
+}
+
+inline Status add_tokens(Stats& s, ConstMatrix x, AddBlock add) {
   if (x.cols != s.inputs_)
     return Error{ErrorCode::shape_mismatch, "activations have " + std::to_string(x.cols) +
                                                 " channels, but the statistics are of " + std::to_string(s.inputs_) +
@@ -95,6 +149,7 @@ inline Status merge(Stats& s, const Stats& other) {
   for (std::size_t j = 0; j < s.sum_abs_.size(); ++j) s.sum_abs_[j] += other.sum_abs_[j];
   for (std::size_t j = 0; j < s.sum_square_.size(); ++j) s.sum_square_[j] += other.sum_square_[j];
   for (std::size_t j = 0; j < s.sum_product_.size(); ++j) s.sum_product_[j] += other.sum_product_[j];
+  for (std::size_t j = 0; j < s.sum_drift_.size(); ++j) s.sum_drift_[j] += other.sum_drift_[j];
   if (s.has(Needs::samples)) {  // equal density on both sides before they join
     Stats thinned = other;
     const auto halve = [](Stats& which) {
@@ -126,6 +181,7 @@ inline void divide_inputs(Stats& s, std::span<const float> divisor) {
   if (!s.sum_product_.empty())
     for (std::size_t i = 0, at = 0; i < n; ++i)
       for (std::size_t j = 0; j <= i; ++j) s.sum_product_[at++] *= inverse[i] * inverse[j];
+  for (std::size_t i = 0; i < s.sum_drift_.size(); ++i) s.sum_drift_[i] *= inverse[i / n] * inverse[i % n];
   for (std::size_t i = 0; i < s.samples_.size(); ++i) s.samples_[i] = s.samples_[i] / divisor[i % n];
 }
 

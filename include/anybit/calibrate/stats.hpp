@@ -24,17 +24,16 @@ enum class Needs : unsigned {
   mean_square = 4,  ///< 1/n sum_t x_tj^2
   hessian = 8,      ///< 2/n X^T X
   samples = 16,     ///< some rows of X themselves
+  drift = 32,       ///< 2/n (X0 - X)^T X, where X0 is what the float model would have sent in
 };
 constexpr Needs operator|(Needs a, Needs b) { return static_cast<Needs>(static_cast<unsigned>(a) | static_cast<unsigned>(b)); }
 constexpr Needs operator&(Needs a, Needs b) { return static_cast<Needs>(static_cast<unsigned>(a) & static_cast<unsigned>(b)); }
 constexpr bool covers(Needs have, Needs wanted) { return (have & wanted) == wanted; }
 /// "abs_max | hessian", for messages.
 inline std::string describe(Needs needs) {
-  constexpr std::pair<Needs, std::string_view> all[] = {{Needs::abs_max, "abs_max"},
-                                                        {Needs::mean_abs, "mean_abs"},
-                                                        {Needs::mean_square, "mean_square"},
-                                                        {Needs::hessian, "hessian"},
-                                                        {Needs::samples, "samples"}};
+  constexpr std::pair<Needs, std::string_view> all[] = {{Needs::abs_max, "abs_max"},         {Needs::mean_abs, "mean_abs"},
+                                                        {Needs::mean_square, "mean_square"}, {Needs::hessian, "hessian"},
+                                                        {Needs::samples, "samples"},         {Needs::drift, "drift"}};
   std::string text;
   for (const auto& [need, need_name] : all)
     if (covers(needs, need)) text += (text.empty() ? "" : " | ") + std::string(need_name);
@@ -49,7 +48,13 @@ namespace anybit::calibrate::inline ANYBIT_CODE {
 template <class Real>
 void add_block(MatrixView<const Real> x, std::vector<double>& total);
 using AddBlock = void (*)(ConstMatrix, std::vector<double>&);
+Status add_tokens(Stats& stats, ConstMatrix x, AddBlock add);
 Status accumulate(Stats& stats, ConstMatrix x, AddBlock add);
+/// total (by rows) += (original - x)^T x.
+template <class Real>
+void add_drift(MatrixView<const Real> x, MatrixView<const Real> original, std::vector<double>& total);
+using AddDrift = void (*)(ConstMatrix, ConstMatrix, std::vector<double>&);
+Status accumulate(Stats& stats, ConstMatrix x, ConstMatrix original, AddBlock add, AddDrift add_drift);
 Status merge(Stats& stats, const Stats& other);
 void thin_samples(Stats& stats);
 void divide_inputs(Stats& stats, std::span<const float> divisor);
@@ -77,6 +82,7 @@ class Stats {
     if (covers(needs, Needs::mean_abs)) sum_abs_.resize(n);
     if (covers(needs, Needs::mean_square)) sum_square_.resize(n);
     if (covers(needs, Needs::hessian)) sum_product_.resize(n * (n + 1) / 2);
+    if (covers(needs, Needs::drift)) sum_drift_.resize(n * n);
   }
 
   /// Adds the tokens of x, (tokens, inputs). A NaN or an infinity is an error that names its token and channel, and then
@@ -85,6 +91,13 @@ class Stats {
     requires std::is_convertible_v<const Activations&, ConstMatrix>
   ANYBIT_INLINE Status accumulate(const Activations& x) {
     return calibrate::accumulate(*this, x, &calibrate::add_block<float>);
+  }
+  /// The same where x is what a partly quantized model sends in and `original` what the float model does, token by token:
+  /// statistics with Needs::drift want both.
+  template <class Activations, class Originals>
+    requires std::is_convertible_v<const Activations&, ConstMatrix> && std::is_convertible_v<const Originals&, ConstMatrix>
+  ANYBIT_INLINE Status accumulate(const Activations& x, const Originals& original) {
+    return calibrate::accumulate(*this, x, original, &calibrate::add_block<float>, &calibrate::add_drift<float>);
   }
   /// Adds what another pass over other tokens has seen. Both must keep the same statistics of as many inputs of the same model.
   ANYBIT_INLINE Status merge(const Stats& other) { return calibrate::merge(*this, other); }
@@ -109,6 +122,14 @@ class Stats {
   ANYBIT_INLINE void hessian(MatrixView<double> out) const {
     require(Needs::hessian);
     calibrate::expand_hessian(*this, out);
+  }
+  /// 2/n (X0 - X)^T X into an (inputs, inputs) matrix of the caller.
+  ANYBIT_INLINE void drift(MatrixView<double> out) const {
+    require(Needs::drift);
+    for (Index i = 0; i < inputs_; ++i)
+      for (Index j = 0; j < inputs_; ++j)
+        out(i, j) =
+            tokens_ > 0 ? sum_drift_[static_cast<std::size_t>(i * inputs_ + j)] * (2.0 / static_cast<double>(tokens_)) : 0.0;
   }
   /// Replaces the Hessian by a given one, which must be symmetric and finite: for Hessians that were computed elsewhere.
   ANYBIT_INLINE Status set_hessian(MatrixView<const double> h, Index tokens) {
@@ -135,7 +156,8 @@ class Stats {
   }
 
  private:
-  friend Status calibrate::accumulate(Stats&, ConstMatrix, calibrate::AddBlock);
+  friend Status calibrate::add_tokens(Stats&, ConstMatrix, calibrate::AddBlock);
+  friend Status calibrate::accumulate(Stats&, ConstMatrix, ConstMatrix, calibrate::AddBlock, calibrate::AddDrift);
   friend Status calibrate::merge(Stats&, const Stats&);
   friend void calibrate::thin_samples(Stats&);
   friend void calibrate::divide_inputs(Stats&, std::span<const float>);
@@ -157,6 +179,7 @@ class Stats {
   std::vector<float> abs_max_;
   std::vector<double> sum_abs_, sum_square_;
   std::vector<double> sum_product_;  ///< lower triangle of X^T X by rows: (i, j <= i) at i (i + 1) / 2 + j
+  std::vector<double> sum_drift_;    ///< (X0 - X)^T X by rows
   std::vector<float> samples_;       ///< kept rows, one after the other
 };
 

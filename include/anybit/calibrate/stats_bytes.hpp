@@ -11,8 +11,8 @@
 
 namespace anybit::calibrate::inline ANYBIT_CODE {
 
-/// Followed by the fingerprint, then abs_max (f32), sum_abs, sum_square, the triangle (f64) and the samples (f32), as far as
-/// `needs` has them.
+/// Followed by the fingerprint, then abs_max (f32), sum_abs, sum_square, the triangle, the drift (f64) and the samples (f32), as
+/// far as `needs` has them.
 struct StatsHeader {
   std::array<char, 8> magic{'A', 'N', 'Y', 'B', 'S', 'T', 'A', 'T'};
   std::uint32_t version = 1, needs = 0;
@@ -37,7 +37,8 @@ inline std::vector<std::byte> stats_to_bytes(const Stats& s) {
   append(&h, sizeof h);
   append(s.fingerprint.data(), s.fingerprint.size());
   append(s.abs_max_.data(), s.abs_max_.size() * sizeof(float));
-  for (const auto* v : {&s.sum_abs_, &s.sum_square_, &s.sum_product_}) append(v->data(), v->size() * sizeof(double));
+  for (const auto* v : {&s.sum_abs_, &s.sum_square_, &s.sum_product_, &s.sum_drift_})
+    append(v->data(), v->size() * sizeof(double));
   append(s.samples_.data(), s.samples_.size() * sizeof(float));
   return out;
 }
@@ -53,13 +54,14 @@ inline Result<Stats> stats_from_bytes(std::span<const std::byte> bytes, std::str
   if (h.magic != StatsHeader{}.magic)
     return bad(ErrorCode::corrupt_data, "does not start with ANYBSTAT; this is not a statistics file");
   if (h.version != 1) return bad(ErrorCode::unsupported, "version " + std::to_string(h.version) + "; this build reads version 1");
-  if (h.needs > 31) return bad(ErrorCode::corrupt_data, "unknown statistics in the set " + std::to_string(h.needs));
+  if (h.needs > 63) return bad(ErrorCode::corrupt_data, "unknown statistics in the set " + std::to_string(h.needs));
   const auto needs = static_cast<Needs>(h.needs);
   const auto take = [needs](Needs which, CheckedSize size) { return covers(needs, which) ? size : CheckedSize(0); };
   const CheckedSize n = h.inputs;
   const CheckedSize total = CheckedSize(sizeof h) + h.fingerprint_bytes + take(Needs::abs_max, n * 4) +
                             take(Needs::mean_abs, n * 8) + take(Needs::mean_square, n * 8) +
-                            take(Needs::hessian, n * (n + 1) * 4) + CheckedSize(h.sample_values) * 4;
+                            take(Needs::hessian, n * (n + 1) * 4) + take(Needs::drift, n * n * 8) +
+                            CheckedSize(h.sample_values) * 4;
   if (!total.get() || static_cast<std::uint64_t>(*total.get()) != bytes.size())
     return bad(ErrorCode::corrupt_data, "has " + std::to_string(bytes.size()) + " bytes, but its header of " +
                                             std::to_string(h.inputs) +
@@ -85,7 +87,7 @@ inline Result<Stats> stats_from_bytes(std::span<const std::byte> bytes, std::str
   };
   read(s.fingerprint.data(), s.fingerprint.size());
   read(s.abs_max_.data(), s.abs_max_.size() * sizeof(float));
-  for (auto* v : {&s.sum_abs_, &s.sum_square_, &s.sum_product_}) read(v->data(), v->size() * sizeof(double));
+  for (auto* v : {&s.sum_abs_, &s.sum_square_, &s.sum_product_, &s.sum_drift_}) read(v->data(), v->size() * sizeof(double));
   read(s.samples_.data(), s.samples_.size() * sizeof(float));
 
   const auto in_range = [](auto v) { return std::isfinite(v) && v >= 0; };
@@ -94,7 +96,8 @@ inline Result<Stats> stats_from_bytes(std::span<const std::byte> bytes, std::str
   for (const float v : s.samples_) sane = sane && is_finite(v);
   for (const auto* sums : {&s.sum_abs_, &s.sum_square_})
     for (const double v : *sums) sane = sane && in_range(v);
-  for (const double v : s.sum_product_) sane = sane && std::isfinite(v);
+  for (const auto* sums : {&s.sum_product_, &s.sum_drift_})
+    for (const double v : *sums) sane = sane && std::isfinite(v);
   if (!sane) return bad(ErrorCode::not_finite, "holds a NaN, an infinity or a negative magnitude; the file is damaged");
   return s;
 }

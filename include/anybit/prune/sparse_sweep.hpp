@@ -103,7 +103,7 @@ class SparseSweep {
       }
       for (Index r = 0; r < rows; ++r) now[r] = mask.pruned(begin + r, k) ? 0.0f : tile.compensated(k)[r];
       round(begin, rows, k, now, kept);
-      const float* exact = tile.original(k);
+      const float* exact = tile.target(k);
       float* error = tile.error(k);
       for (Index r = 0; r < rows; ++r) error[r] = exact[r] - kept[r];
       tile.spread(k, i2);
