@@ -57,8 +57,8 @@ struct SparseGpt {
     const MatrixView<const double> h{true_hessian.data(), w.cols, w.cols};
     Report report;
     report.requested = report.done = describe();
-    const auto prepared =
-        gptq::prepare<double>(w, h, static_cast<double>(damp), static_cast<double>(dead_diagonal), false, report);
+    const auto prepared = gptq::prepare<double>(w, h, static_cast<double>(damp), static_cast<double>(dead_diagonal),
+                                                gptq::ColumnOrder::natural, w.cols, report);
     ANYBIT_TRY_STATUS(check_strict(report, options));
     ANYBIT_TRY(Pruned result, (Magnitude{sparsity}.prune(w, {}, {.executor = options.executor})));
     const calibrate::OutputMetric<double> metric(w, h, options.executor);

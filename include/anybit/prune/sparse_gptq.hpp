@@ -48,8 +48,8 @@ struct SparseGptq {
     Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), {}};
     Report& report = result.report;
     report.requested = report.done = describe() + " " + std::string(std::string_view(scheme::name));
-    const auto prepared =
-        gptq::prepare<double>(w, h, static_cast<double>(pruner.damp), static_cast<double>(pruner.dead_diagonal), false, report);
+    const auto prepared = gptq::prepare<double>(w, h, static_cast<double>(pruner.damp), static_cast<double>(pruner.dead_diagonal),
+                                                gptq::ColumnOrder::natural, w.cols, report);
     ANYBIT_TRY_STATUS(check_strict(report, options));
     if (prepared) run(w, *prepared, options, result.matrix, report);
     ANYBIT_TRY_STATUS(check_strict(report, options));
