@@ -35,7 +35,7 @@ struct PrunedNearest {
     ANYBIT_TRY(Pruned pruned, pruner.prune(w, stats, options));
     Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), std::move(pruned.report)};
     Report& report = result.report;
-    const std::string name(std::string_view(scheme::name));
+    const std::string name{std::string_view(scheme::name)};
     report.done = (report.done == report.requested ? describe() : report.done + " then nearest") + " " + name;
     report.requested = describe() + " " + name;
     const ConstMatrix left = pruned.weights.view();
