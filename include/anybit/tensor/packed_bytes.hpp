@@ -73,6 +73,7 @@ class PackedBytes {
  private:
   static constexpr std::uint64_t align = 64;
   std::string_view text(std::size_t offset, std::size_t length) const {
+    if (length == 0) return {};  // of an empty handle too, whose bytes are nowhere
     return {reinterpret_cast<const char*>(bytes().data()) + offset, length};
   }
   std::array<std::uint64_t, 4> offsets() const {
