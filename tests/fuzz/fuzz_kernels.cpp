@@ -180,7 +180,7 @@ void integer_paths(const Case& c, const PackedTensor<S>& w, ConstMatrix x, Compu
   const auto rounded = kernel::round_activations(x, source.group, compute, workspace, Serial{});
   every_arch::for_each([&]<class Arch>(std::type_identity<Arch>, const char* name) {
     // Plain loops round a multiply-add twice where the processor has none.
-    const bool exact = c.scales == Scales::zero || (c.scales == Scales::powers_of_two && compute == Compute::int8_per_token);
+    const bool exact = compute == Compute::int8_per_token && (c.scales == Scales::zero || c.scales == Scales::powers_of_two);
     if (std::is_same_v<Arch, kernel::Generic> && !exact) return;
     char path[64];
     const auto check = [&](const char* what, auto multiply) {

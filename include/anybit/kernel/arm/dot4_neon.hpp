@@ -59,7 +59,7 @@ struct Neon {
   template <int Bits>
   struct Table {
     static constexpr int parts = Bits <= 4 ? 1 : 1 << (Bits - 4);  // of 16 bytes
-    uint8x16_t v[parts];
+    uint8x16_t v[static_cast<std::size_t>(parts)];
   };
   template <int Bits>
   static ANYBIT_INLINE Table<Bits> load_table(const std::uint8_t* p) {
