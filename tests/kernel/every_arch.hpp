@@ -66,16 +66,12 @@ void for_each(Check check) {
 #endif
 #if defined(EVERY_ARCH_HAS_AVX512)
   check(std::type_identity<anybit::kernel::Avx512Vnni>(), "avx512 vnni");
-#if defined(ANYBIT_KERNEL_X86_AVX512_VNNI) || !defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
-#endif
 #endif
 }
 
 /// What is left out, and why; empty if nothing is.
 inline const char* left_out() {
-#if defined(__x86_64__) && defined(ANYBIT_KERNEL_X86_AVX512_VNNI) && !defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
-  return "AVX-512 VBMI, which these flags leave out";
-#elif defined(__x86_64__) && !defined(EVERY_ARCH_HAS_AVX512)
+#if defined(__x86_64__) && !defined(EVERY_ARCH_HAS_AVX512)
   return "no AVX-512 here and no SIMDe to emulate it (Debian: libsimde-dev)";
 #else
   return "";

@@ -37,7 +37,6 @@ TiledWeights tile(const PackedTensor<S>& t, Compute compute, const LevelGrid& gr
   w.segment_cols = segment_columns(w.group, compute);
   w.bits = bits;
   w.max_byte = Stored::max_byte;
-  w.looked_up = Stored::looked_up;
   w.table = table;
   w.half_scales = std::is_same_v<typename S::scale_store, ScaleF16>;
   w.zero_points = S::has_zero_point;

@@ -30,12 +30,11 @@ struct TiledWeights {
   Index group = 1, segment_cols = 1;  ///< of the scheme; segment_columns() of it
   int bits = 8;                       ///< of a stored code
   int max_byte = 255;                 ///< no u is larger
-  bool looked_up = false;             ///< codes are not u: `table` has it
   bool half_scales = false;           ///< f16, else f32
   bool zero_points = false;
-  float factor = 1;         ///< multiplies the stored scales: the step
-  std::int32_t lowest = 0;  ///< level / step = u + lowest; 0 with zero points
-  ByteTable table;
+  float factor = 1;                 ///< multiplies the stored scales: the step
+  std::int32_t lowest = 0;          ///< level / step = u + lowest; 0 with zero points
+  ByteTable table;                  ///< from codes to u, where codes are the format's own
   std::vector<std::int32_t> steps;  ///< of each segment of a row: its columns / 4, rounded up to units
   Index all_steps = 0;
   WeightBuffer memory;
