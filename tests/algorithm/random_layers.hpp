@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <anybit/calibrate/stats.hpp>
+#include <anybit/core/matrix.hpp>
 
 namespace test_layers {
 
@@ -53,6 +54,22 @@ inline double objective(ConstMatrix w, ConstMatrix q, const Square& h) {
       for (std::size_t j = 0; j < h.size(); ++j)
         total += (double{w(r, Index(i))} - double{q(r, Index(i))}) * h[i][j] * (double{w(r, Index(j))} - double{q(r, Index(j))});
   return total;
+}
+
+/// ||(W - Q) X^T||^2 / ||W X^T||^2, naively.
+inline double rel_err(const Matrix& w, const Matrix& q, const Matrix& x) {
+  double off = 0, all = 0;
+  for (Index r = 0; r < w.rows(); ++r)
+    for (Index t = 0; t < x.rows(); ++t) {
+      double y = 0, d = 0;
+      for (Index j = 0; j < w.cols(); ++j) {
+        y += double{w(r, j)} * double{x(t, j)};
+        d += (double{w(r, j)} - double{q(r, j)}) * double{x(t, j)};
+      }
+      off += d * d;
+      all += y * y;
+    }
+  return off / all;
 }
 
 }  // namespace test_layers

@@ -8,10 +8,12 @@
 #include <anybit/format/formats.hpp>
 #include <anybit/io/safetensors.hpp>
 
+#include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"
 #include "support/test_data.hpp"
 
 using namespace anybit;
+using test_layers::rel_err;
 
 namespace {
 
@@ -31,22 +33,6 @@ struct Outcome {
   Index codes = 0, equal = 0;
   double rel_err = 0, scale_error = 0, worst_value = 0;
 };
-
-/// ||(W - Q) X^T||^2 / ||W X^T||^2, naively.
-double rel_err(const Matrix& w, const Matrix& q, const Matrix& x) {
-  double off = 0, all = 0;
-  for (Index r = 0; r < w.rows(); ++r)
-    for (Index t = 0; t < x.rows(); ++t) {
-      double y = 0, d = 0;
-      for (Index j = 0; j < w.cols(); ++j) {
-        y += double{w(r, j)} * double{x(t, j)};
-        d += (double{w(r, j)} - double{q(r, j)}) * double{x(t, j)};
-      }
-      off += d * d;
-      all += y * y;
-    }
-  return off / all;
-}
 
 template <AnyScheme S>
 Outcome reproduce(const Run& run, const io::SafetensorsFile& file) {

@@ -10,7 +10,7 @@
 #include <anybit/calibrate/accumulate.hpp>
 #include <anybit/exec/thread_pool.hpp>
 
-#include "algorithm/random_layers.hpp"
+#include "algorithm/naive_gptq.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
@@ -67,24 +67,8 @@ struct Cut {
 /// The published loop in double, step by step: U with H^-1 = U^T U, scores w^2 / U_kk^2, no lazy updates. H is damped already.
 std::pair<Matrix, Mask> published_loop(const Matrix& w, Square h, const Sparsity& s, Index block) {
   const std::size_t n = h.size();
-  Square inverse(n, std::vector<double>(n));
-  for (std::size_t i = 0; i < n; ++i) inverse[i][i] = 1;
-  for (std::size_t i = 0; i < n; ++i) {
-    const double pivot = h[i][i];
-    for (std::size_t j = 0; j < n; ++j) h[i][j] /= pivot, inverse[i][j] /= pivot;
-    for (std::size_t k = 0; k < n; ++k) {
-      if (k == i) continue;
-      const double factor = h[k][i];
-      for (std::size_t j = 0; j < n; ++j) h[k][j] -= factor * h[i][j], inverse[k][j] -= factor * inverse[i][j];
-    }
-  }
-  Square u(n, std::vector<double>(n)), a(static_cast<std::size_t>(w.rows()), std::vector<double>(n));
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t j = i; j < n; ++j) {
-      double sum = inverse[i][j];
-      for (std::size_t k = 0; k < i; ++k) sum -= u[k][i] * u[k][j];
-      u[i][j] = i == j ? std::sqrt(sum) : sum / u[i][i];
-    }
+  const Square u = chol_of_inverse(std::move(h));
+  Square a(static_cast<std::size_t>(w.rows()), std::vector<double>(n));
   for (std::size_t r = 0; r < a.size(); ++r)
     for (std::size_t c = 0; c < n; ++c) a[r][c] = double{w(Index(r), Index(c))};
   Mask mask(w.rows(), w.cols());

@@ -10,10 +10,12 @@
 #include <anybit/prune/sparse_gptq.hpp>
 #include <anybit/prune/wanda.hpp>
 
+#include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"
 #include "support/test_data.hpp"
 
 using namespace anybit;
+using test_layers::rel_err;
 
 namespace {
 
@@ -49,22 +51,6 @@ Layer read_layer(const std::string& path) {
   for (double& v : h) v *= 128;
   REQUIRE(l.stats.set_hessian({h.data(), 256, 256}, l.stats.tokens()).ok());
   return l;
-}
-
-/// ||(W - Q) X^T||^2 / ||W X^T||^2, naively.
-double rel_err(const Matrix& w, const Matrix& q, const Matrix& x) {
-  double off = 0, all = 0;
-  for (Index r = 0; r < w.rows(); ++r)
-    for (Index t = 0; t < x.rows(); ++t) {
-      double y = 0, d = 0;
-      for (Index j = 0; j < w.cols(); ++j) {
-        y += double{w(r, j)} * double{x(t, j)};
-        d += (double{w(r, j)} - double{q(r, j)}) * double{x(t, j)};
-      }
-      off += d * d;
-      all += y * y;
-    }
-  return off / all;
 }
 
 Index differing(const Mask& mask, const std::vector<std::uint8_t>& expected) {
