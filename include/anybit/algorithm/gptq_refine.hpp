@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdint>
+#include <cstddef>
+#include <numeric>
 #include <vector>
 
 #include <anybit/algorithm/gptq_sweep.hpp>
 #include <anybit/calibrate/product.hpp>
-#include <anybit/tensor/quantized_matrix.hpp>
 
 namespace anybit::gptq::inline ANYBIT_CODE {
 
@@ -23,24 +23,31 @@ struct RefineTarget {
 };
 
 /// A tile of rows, transposed as in Tile. With e = w - q, `pull_` is e H (+ w D): half the slope of the objective.
-template <AnyScheme S>
+/// A template so that only programs that quantize compile its products.
+template <class Real = float>
 class Refiner {
  public:
-  Refiner(const RefineTarget& target, bool move_zeros, Index begin, Index end, QuantizedMatrix<S>& q)
+  Refiner(const RefineTarget& target, bool move_zeros, Index begin, Index end, const calibrate::AnyQuantized& q)
       : h_(target.hessian),
         n_(h_.rows),
         begin_(begin),
         rows_(end - begin),
         move_zeros_(move_zeros),
         q_(q),
+        positions_(static_cast<std::size_t>(n_)),
+        codes_(n_, q.format().wide),
         level_(size(n_)),
         pull_(size(n_)),
         change_(size(n_)) {
-    for (Index g = 0; g < groups(); ++g)
-      for (Index r = 0; r < rows_; ++r) {
-        const Affine unit{1, q_.affine(begin_ + r, g).zero};
-        for (Index k = first(g); k < last(g); ++k) at(level_, k, r) = dequantize_value<F>(code(k, r), unit);
+    std::iota(positions_.begin(), positions_.end(), Index{0});
+    codes_.read(begin_, rows_, positions_, q_);
+    for (Index g = 0; g < groups(); ++g) {
+      const calibrate::AffineLanes units = levels_of(g);
+      for (Index k = first(g); k < last(g); ++k) {
+        q_.format().decode_lanes(codes_.column(k), units, &at(level_, k, 0));
+        std::fill_n(&at(level_, k, 0) + rows_, row_tile - rows_, 0.0f);
       }
+    }
     if (target.drift.rows > 0) {
       fill_change([&](Index k, Index r) { return target.weights(begin_ + r, k); });
       add_change(target.drift, 0, n_);
@@ -68,19 +75,31 @@ class Refiner {
     return moved;
   }
 
+  /// Codes and affines that moved, to where they came from.
+  void write() const { codes_.write(begin_, rows_, positions_, q_); }
+
  private:
-  using F = typename S::format;
-  using G = typename S::granularity;
   static constexpr Index block = 64;  // columns that follow each other one by one; all others follow by a product
   using Sums = std::array<double, static_cast<std::size_t>(row_tile)>;
   using Lanes = std::array<float, static_cast<std::size_t>(row_tile)>;
 
   static std::size_t size(Index cols) { return static_cast<std::size_t>(row_tile * cols); }
   static float& at(std::vector<float>& all, Index k, Index r) { return all[static_cast<std::size_t>(k * row_tile + r)]; }
-  Index groups() const { return G::groups_per_row(n_); }
-  Index first(Index g) const { return g * G::group_cols(n_); }
-  Index last(Index g) const { return std::min(first(g) + G::group_cols(n_), n_); }
-  typename S::code& code(Index k, Index r) { return q_.row(begin_ + r)[static_cast<std::size_t>(k)]; }
+  Index groups() const { return q_.groups_per_row; }
+  Index first(Index g) const { return g * q_.group_cols; }
+  Index last(Index g) const { return q_.end_of_group(g); }
+  /// Of group g of all rows; rows past the end have a grid of their own.
+  calibrate::AffineLanes affines_of(Index g) const {
+    calibrate::AffineLanes lanes;
+    for (Index r = 0; r < rows_; ++r) lanes.set(r, q_.affine(begin_ + r, g));
+    return lanes;
+  }
+  /// The same grids in units of a level.
+  calibrate::AffineLanes levels_of(Index g) const {
+    calibrate::AffineLanes lanes = affines_of(g);
+    for (float& s : lanes.scales) s = 1;
+    return lanes;
+  }
 
   template <class Value>
   void fill_change(Value value) {
@@ -89,8 +108,8 @@ class Refiner {
   }
   /// pull += by^T change, over columns begin .. end - 1 of the latter.
   void add_change(ConstMatrix by, Index begin, Index end) {
-    calibrate::add_transposed_product<float>(by.row_range(begin, end), {&at(change_, begin, 0), end - begin, row_tile},
-                                             {pull_.data(), n_, row_tile});
+    calibrate::add_transposed_product<Real>(by.row_range(begin, end), {&at(change_, begin, 0), end - begin, row_tile},
+                                            {pull_.data(), n_, row_tile});
   }
 
   /// The best scale for the group's codes by least squares; with `move_zeros_`, for the zero points next to the present one too.
@@ -99,8 +118,8 @@ class Refiner {
     const Index begin = first(g), end = last(g);
     // u is the group's levels, 1 a row of ones; u H of all columns, 1 H likewise.
     std::fill(through.begin(), through.end(), 0.0f);
-    calibrate::add_transposed_product<float>(h_.row_range(begin, end), {&at(level_, begin, 0), end - begin, row_tile},
-                                             {through.data(), n_, row_tile});
+    calibrate::add_transposed_product<Real>(h_.row_range(begin, end), {&at(level_, begin, 0), end - begin, row_tile},
+                                            {through.data(), n_, row_tile});
     double ones_ones = 0;
     if (move_zeros_) {
       std::fill(ones.begin(), ones.end(), 0.0f);
@@ -135,14 +154,14 @@ class Refiner {
       for (int step = 0; step <= (move_zeros_ ? 2 : 0); ++step) {
         const double dz = step == 2 ? -1 : step;
         const double zero = double{a.zero} + dz;
-        if (step > 0 && (zero < 0 || zero > (1 << F::bits) - 1)) continue;
+        if (step > 0 && (zero < 0 || zero > (1 << q_.format().bits) - 1)) continue;
         // v = u - dz 1 are the levels around the new zero; q moves by s' v - s u.
         const double v_pull = u_pull[r] - dz * ones_pull[r], v_u = u_u[r] - dz * u_ones[r],
                      v_v = u_u[r] - 2 * dz * u_ones[r] + dz * dz * ones_ones;
         if (!(v_v > 0)) continue;
         const auto wanted = static_cast<float>((v_pull + scale * v_u) / v_v);
         if (!(wanted > 0) || !std::isfinite(wanted)) continue;
-        const Affine candidate = stored<S>({wanted, static_cast<float>(zero)});
+        const Affine candidate = q_.scheme.stored({wanted, static_cast<float>(zero)});
         const double s = double{candidate.scale};
         if (!(s > 0) || !std::isfinite(s)) continue;
         const double gain = 2 * (s * v_pull - scale * u_pull[r]) - (s * s * v_v - 2 * s * scale * v_u + scale * scale * u_u[r]);
@@ -177,28 +196,39 @@ class Refiner {
     std::array<Lanes, static_cast<std::size_t>(block)> pull;
     for (Index k = i1; k < i2; ++k) std::copy_n(&at(pull_, k, 0), row_tile, pull[static_cast<std::size_t>(k - i1)].data());
     bool moved = false;
+    Index group = -1;
+    calibrate::AffineLanes affines, units;
+    alignas(64) std::byte codes[2 * row_tile];
+    alignas(64) float wanted[row_tile], then[row_tile];
     for (Index k = i1; k < i2; ++k) {
       const Lanes& mine = pull[static_cast<std::size_t>(k - i1)];
       if (!(h_(k, k) > 0)) continue;  // too small for a float
+      if (group < 0 || k >= last(group)) {
+        group = k / q_.group_cols;
+        affines = affines_of(group);
+        units = levels_of(group);
+      }
       const float inverse = 1.0f / h_(k, k);
+      float* const level = &at(level_, k, 0);
+      for (Index r = 0; r < row_tile; ++r) wanted[r] = affines.scales[r] * level[r] + mine[static_cast<std::size_t>(r)] * inverse;
+      q_.format().encode_lanes(wanted, affines, codes);
+      q_.format().decode_lanes(codes, affines, then);
       Lanes change{};
+      std::array<bool, static_cast<std::size_t>(row_tile)> better{};
       bool any = false;
-      for (Index row = 0; row < rows_; ++row) {
-        const auto r = static_cast<std::size_t>(row);
-        const Affine a = q_.affine(begin_ + row, k / G::group_cols(n_));
-        const float now = a.scale * at(level_, k, row), wanted = now + mine[r] * inverse;
-        const Code c = quantize_value<F>(wanted, a);
-        if (c == code(k, row)) continue;
-        const float then = dequantize_value<F>(c, a);
-        if (!(std::fabs(then - wanted) < std::fabs(now - wanted))) continue;
-        code(k, row) = static_cast<typename S::code>(c);
-        at(level_, k, row) = dequantize_value<F>(c, {1, a.zero});
-        change[r] = now - then;
-        any = true;
+      for (Index r = 0; r < rows_; ++r) {
+        const auto i = static_cast<std::size_t>(r);
+        const float now = affines.scales[r] * level[r];
+        better[i] = std::fabs(then[r] - wanted[r]) < std::fabs(now - wanted[r]);
+        change[i] = better[i] ? now - then[r] : 0.0f;
+        any = any || better[i];
       }
       std::copy(change.begin(), change.end(), &at(change_, k, 0));
       if (!any) continue;
       moved = true;
+      codes_.replace(k, codes, better);
+      q_.format().decode_lanes(codes_.column(k), units, level);
+      std::fill_n(level + rows_, row_tile - rows_, 0.0f);
       for (Index j = k + 1; j < i2; ++j) {
         const float share = h_(k, j);
         Lanes& theirs = pull[static_cast<std::size_t>(j - i1)];
@@ -212,25 +242,26 @@ class Refiner {
   ConstMatrix h_;
   Index n_, begin_, rows_;
   bool move_zeros_;
-  QuantizedMatrix<S>& q_;
+  const calibrate::AnyQuantized& q_;
+  std::vector<Index> positions_;
+  TileCodes codes_;
   std::vector<float> level_, pull_, change_;
 };
 
 /// At most `rounds` rounds over scales and codes. Scales stay as they are where they are not the row's own to choose: stored
 /// jointly, shared by all rows, or absent.
-template <AnyScheme S>
-void refine(const RefineTarget& target, int rounds, bool move_zeros, QuantizedMatrix<S>& q, ExecutorRef executor) {
-  constexpr bool own_scales = !S::scale_store::joint && !std::is_same_v<typename S::scale_store, NoScale> &&
-                              !std::is_same_v<typename S::granularity, PerTensor>;
+template <class Real = float>
+void refine(const RefineTarget& target, int rounds, bool move_zeros, const calibrate::AnyQuantized& q, ExecutorRef executor) {
+  const bool own_scales = !q.scheme.joint_scales && !q.scheme.no_scales && !q.scheme.per_tensor;
   executor.parallel_for(q.extents.rows, row_tile, [&](Index begin, Index end) {
     for (Index r = begin; r < end; r += row_tile) {
-      Refiner<S> tile(target, move_zeros && S::has_zero_point, r, std::min(r + row_tile, end), q);
+      Refiner<Real> tile(target, move_zeros && q.format().zero_point, r, std::min(r + row_tile, end), q);
       for (int round = 0; round < rounds; ++round) {
-        bool moved = false;
-        if constexpr (own_scales) moved = tile.move_scales();
+        bool moved = own_scales && tile.move_scales();
         moved |= tile.move_codes();
         if (!moved) break;
       }
+      tile.write();
     }
   });
 }

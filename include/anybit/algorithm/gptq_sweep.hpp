@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include <anybit/algorithm/gptq_factor.hpp>
@@ -23,7 +25,7 @@ struct SweepOptions {
 };
 
 /// Rows of one task. It fixes how products are cut, so results do not depend on the number of threads.
-inline constexpr Index row_tile = 64;
+inline constexpr Index row_tile = calibrate::AffineLanes::most;
 
 /// What the sweep keeps of a tile of rows. Everything is stored transposed: a row of these is one column of the weights,
 /// `row_tile` long and 0 past the last row, so that the loops have a constant length, which compilers vectorize at -O2 too. A
@@ -36,8 +38,7 @@ class Tile {
         original_(size(rows.cols)),
         error_(size(rows.cols)),
         compensated_(size(rows.cols)),
-        moved_(factor.drift.empty() ? 0 : size(rows.cols)),
-        codes_(size(rows.cols)) {
+        moved_(factor.drift.empty() ? 0 : size(rows.cols)) {
     for (Index r = 0; r < rows.rows; ++r)
       for (Index k = 0; k < rows.cols; ++k) column(original_, k)[r] = rows(r, k);
   }
@@ -77,11 +78,13 @@ class Tile {
     }
   }
 
+  /// The error of column k, which was rounded to these.
+  void take_error(Index k, const Real* rounded) { subtract(target(k), rounded, column(error_, k)); }
+
   const Real* compensated(Index k) const { return column(compensated_, k); }
   /// What column k should be: the original, unless drift moved it.
   const Real* target(Index k) const { return column(moved_.empty() ? original_ : moved_, k); }
   Real* error(Index k) { return column(error_, k); }
-  std::uint16_t* codes(Index k) { return codes_.data() + k * row_tile; }
   /// Column k as unround(from, to) left it: compensated for all columns before `from`, and for none from there on.
   const Real* unrounded(Index k) const { return column(unrounded_, k); }
 
@@ -109,20 +112,60 @@ class Tile {
 
   const Factor& factor_;
   std::vector<Real> original_, error_, compensated_, unrounded_, moved_;
-  std::vector<std::uint16_t> codes_;
+};
+
+/// The codes of a tile of rows, transposed like Tile.
+class TileCodes {
+ public:
+  TileCodes(Index cols, bool wide) : code_bytes_(wide ? 2 : 1), codes_(static_cast<std::size_t>(row_tile * cols * code_bytes_)) {}
+  std::byte* column(Index k) { return codes_.data() + k * row_tile * code_bytes_; }
+  /// Row r goes to row begin + r of q, the code of column k to column position[k].
+  void write(Index begin, Index rows, std::span<const Index> position, const calibrate::AnyQuantized& q) const {
+    if (code_bytes_ == 2)
+      write_as<std::uint16_t>(begin, rows, position, q);
+    else
+      write_as<std::uint8_t>(begin, rows, position, q);
+  }
+  /// The reverse.
+  void read(Index begin, Index rows, std::span<const Index> position, const calibrate::AnyQuantized& q) {
+    for (Index r = 0; r < rows; ++r)
+      for (std::size_t k = 0; k < position.size(); ++k)
+        std::memcpy(column(static_cast<Index>(k)) + r * code_bytes_, q.code(begin + r, position[k]),
+                    static_cast<std::size_t>(code_bytes_));
+  }
+  /// Those rows of column k that are `taken`.
+  void replace(Index k, const std::byte* codes, const std::array<bool, static_cast<std::size_t>(row_tile)>& taken) {
+    for (std::size_t r = 0; r < taken.size(); ++r)
+      if (taken[r]) {
+        const auto at = static_cast<Index>(r) * code_bytes_;
+        std::memcpy(column(k) + at, codes + at, static_cast<std::size_t>(code_bytes_));
+      }
+  }
+
+ private:
+  template <class Stored>
+  void write_as(Index begin, Index rows, std::span<const Index> position, const calibrate::AnyQuantized& q) const {
+    for (Index r = 0; r < rows; ++r) {
+      auto* const to = reinterpret_cast<Stored*>(q.code(begin + r, 0));
+      const auto* const from = reinterpret_cast<const Stored*>(codes_.data()) + r;
+      for (std::size_t k = 0; k < position.size(); ++k) to[position[k]] = from[static_cast<Index>(k) * row_tile];
+    }
+  }
+  Index code_bytes_;
+  std::vector<std::byte> codes_;
 };
 
 /// Quantizes rows begin .. end - 1 (at most row_tile). `w` is in processed column order, as are the rows and columns of the
 /// factor; `position[k]` is where the code of processed column k belongs, and its group is position / group width. Static grids
 /// are read from q.affines; dynamic ones are written there, and then every group is one run of processed columns.
-template <AnyScheme S>
-void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::span<const Index> position,
-           const SweepOptions& options, QuantizedMatrix<S>& q, calibrate::StoreLoss& loss) {
-  using F = typename S::format;
-  const Index n = w.cols, rows = end - begin, group = S::granularity::group_cols(n);
-  const auto group_of = [&](Index k) { return position[static_cast<std::size_t>(k)] / group; };
-  Tile<> tile(w.row_range(begin, end), factor);
-  std::vector<Affine> affine(static_cast<std::size_t>(rows));
+template <class Real = float>
+void sweep(MatrixView<const Real> w, Index begin, Index end, const Factor& factor, std::span<const Index> position,
+           const SweepOptions& options, const calibrate::AnyQuantized& q, calibrate::StoreLoss& loss) {
+  const Index n = w.cols, rows = end - begin;
+  const auto group_of = [&](Index k) { return position[static_cast<std::size_t>(k)] / q.group_cols; };
+  Tile<Real> tile(w.row_range(begin, end), factor);
+  TileCodes codes(n, q.format().wide);
+  calibrate::AffineLanes affines;
   std::vector<float> values;
   std::vector<Index> run_end(static_cast<std::size_t>(n), n);  // of the run of columns of one group around each column
   for (Index k = n - 2; k >= 0; --k)
@@ -142,9 +185,9 @@ void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::spa
       for (Index k = c; k < stop; ++k) values[static_cast<std::size_t>(k - c)] = tile.unrounded(k)[r];
       if (options.limits.rows > 0)
         for (float& v : values) v = calibrate::clipped(v, options.limits(begin + r, g));
-      const Affine a = options.fit.fit<S>(values, importance);
-      if (options.fit.search == Search::none) loss.count<typename S::scale_store>(options.fit.plain<F>(values).scale, a.scale);
-      q.affine(begin + r, g) = affine[static_cast<std::size_t>(r)] = a;
+      const Affine a = options.fit.fit(q.scheme, values, importance);
+      if (options.fit.search == Search::none) loss.count(q.scheme, options.fit.plain(q.format(), values).scale, a.scale);
+      q.affine(begin + r, g) = a;
     }
   };
 
@@ -159,26 +202,17 @@ void sweep(ConstMatrix w, Index begin, Index end, const Factor& factor, std::spa
     tile.enter_block(i1, i2, grids_end);
     for (Index k = i1; k < i2; ++k) {
       if (starts_run(k)) {
-        if (options.dynamic_groups)
-          find_grids(k);
-        else
-          for (Index r = 0; r < rows; ++r) affine[static_cast<std::size_t>(r)] = q.affine(begin + r, group_of(k));
+        if (options.dynamic_groups) find_grids(k);
+        for (Index r = 0; r < rows; ++r) affines.set(r, q.affine(begin + r, group_of(k)));
       }
-      const float *now = tile.compensated(k), *exact = tile.target(k);
-      float* error = tile.error(k);
-      std::uint16_t* codes = tile.codes(k);
-      for (Index r = 0; r < rows; ++r) {
-        const Affine a = affine[static_cast<std::size_t>(r)];
-        codes[r] = quantize_value<F>(now[r], a);
-        error[r] = exact[r] - dequantize_value<F>(codes[r], a);
-      }
+      float rounded[row_tile];
+      q.format().encode_lanes(tile.compensated(k), affines, codes.column(k));
+      q.format().decode_lanes(codes.column(k), affines, rounded);
+      tile.take_error(k, rounded);
       tile.spread(k, i2);
     }
   }
-  for (Index k = 0; k < n; ++k)
-    for (Index r = 0; r < rows; ++r)
-      q.row(begin + r)[static_cast<std::size_t>(position[static_cast<std::size_t>(k)])] =
-          static_cast<typename S::code>(tile.codes(k)[r]);
+  codes.write(begin, rows, position, q);
 }
 
 }  // namespace anybit::gptq::inline ANYBIT_CODE

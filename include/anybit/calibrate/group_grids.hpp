@@ -24,16 +24,15 @@ inline Status check_weights(ConstMatrix w) {
   return Ok{};
 }
 
-template <AnyScheme S>
-Status check_limits(ConstMatrix w, ConstMatrix limits) {
+inline Status check_limits(const SchemeFunctions& scheme, ConstMatrix w, ConstMatrix limits) {
   if (limits.rows == 0) return Ok{};
-  if (std::is_same_v<typename S::granularity, PerTensor>)
+  if (scheme.per_tensor)
     return Error{ErrorCode::unsupported,
                  "clip limits belong to the groups of a row; a scheme with one scale a tensor cannot use them"};
-  if (limits.rows != w.rows || limits.cols != S::granularity::groups_per_row(w.cols))
+  if (limits.rows != w.rows || limits.cols != scheme.groups_per_row(w.cols))
     return Error{ErrorCode::shape_mismatch, "clip limits are " + std::to_string(limits.rows) + " x " +
                                                 std::to_string(limits.cols) + "; the scheme has " + std::to_string(w.rows) +
-                                                " x " + std::to_string(S::granularity::groups_per_row(w.cols)) + " groups"};
+                                                " x " + std::to_string(scheme.groups_per_row(w.cols)) + " groups"};
   return Ok{};
 }
 
@@ -51,9 +50,8 @@ inline std::span<const float> cut_off(std::span<const float> values, ConstMatrix
 /// What rounding the scales to their store did to them.
 struct StoreLoss {
   Index vanished = 0, saturated = 0;
-  template <ScaleStore Store>
-  void count(float wanted, float got) {
-    if constexpr (std::is_same_v<Store, NoScale> || Store::joint) return;
+  void count(const SchemeFunctions& scheme, float wanted, float got) {
+    if (scheme.no_scales || scheme.joint_scales) return;
     vanished += wanted > 0 && got == 0;
     saturated += got > 0 && got < wanted * 0.5f;  // no store but a saturated one is that far off
   }
@@ -73,43 +71,37 @@ struct StoreLoss {
 };
 
 /// Scales of a joint store are rounded all together.
-template <AnyScheme S>
-void round_trip_joint(QuantizedMatrix<S>& q) {
-  if constexpr (S::scale_store::joint) {
-    std::vector<float> scales(q.affines.size());
-    for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
-    S::scale_store::round_trip(scales);
-    for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
-  }
+inline void round_trip_joint(const AnyQuantized& q) {
+  if (!q.scheme.joint_scales) return;
+  std::vector<float> scales(q.affines.size());
+  for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
+  q.scheme.round_trip(scales);
+  for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
 }
 
 /// Fills q.affines, as stored, from w; q.extents are w's. Limits as in QuantizeOptions; importance is empty or one weight a
 /// column.
-template <AnyScheme S>
-void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance, QuantizedMatrix<S>& q,
-                Report& report, ExecutorRef executor = {}) {
-  using G = typename S::granularity;
-  using Store = typename S::scale_store;
+inline void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance,
+                       const AnyQuantized& q, Report& report, ExecutorRef executor = {}) {
   std::vector<StoreLoss> losses(static_cast<std::size_t>(w.rows));
   const auto fit_one = [&](std::span<const float> values, std::span<const float> weights, StoreLoss& loss) {
-    const Affine a = fit.fit<S>(values, weights);
-    if (fit.search == Search::none) loss.count<Store>(fit.plain<typename S::format>(values).scale, a.scale);
+    const Affine a = fit.fit(q.scheme, values, weights);
+    if (fit.search == Search::none) loss.count(q.scheme, fit.plain(q.format(), values).scale, a.scale);
     return a;
   };
-  if constexpr (std::is_same_v<G, PerTensor>) {
+  if (q.scheme.per_tensor) {
     const Matrix all(w);
     std::vector<float> repeated;
     if (fit.search != Search::none && !importance.empty())
       for (Index r = 0; r < w.rows; ++r) repeated.insert(repeated.end(), importance.begin(), importance.end());
     q.affines[0] = fit_one({all.data(), static_cast<std::size_t>(w.extents().size())}, repeated, losses[0]);
   } else {
-    const Index width = G::group_cols(w.cols), groups = G::groups_per_row(w.cols);
     executor.parallel_for(w.rows, 1, [&](Index begin, Index end) {
       std::vector<float> cut;
       for (Index r = begin; r < end; ++r)
-        for (Index g = 0; g < groups; ++g) {
-          const auto first = static_cast<std::size_t>(g * width),
-                     count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
+        for (Index g = 0; g < q.groups_per_row; ++g) {
+          const auto first = static_cast<std::size_t>(g * q.group_cols),
+                     count = static_cast<std::size_t>(q.end_of_group(g)) - first;
           const std::span<const float> values = cut_off(w.row(r).subspan(first, count), limits, r, g, cut);
           q.affine(r, g) = fit_one(values, importance.empty() ? importance : importance.subspan(first, count),
                                    losses[static_cast<std::size_t>(r)]);
@@ -122,19 +114,16 @@ void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span
   total.tell(report, static_cast<Index>(q.affines.size()));
 }
 
-/// Fills q.codes with the codes nearest to w (cut off at the limits, if any) on the grids q.affines.
-template <AnyScheme S>
-void encode_nearest(ConstMatrix w, ConstMatrix limits, QuantizedMatrix<S>& q, ExecutorRef executor = {}) {
-  using G = typename S::granularity;
-  const Index width = G::group_cols(w.cols);
+/// Fills the codes with those nearest to w (cut off at the limits, if any) on the grids q.affines.
+inline void encode_nearest(ConstMatrix w, ConstMatrix limits, const AnyQuantized& q, ExecutorRef executor = {}) {
   executor.parallel_for(w.rows, 1, [&](Index begin, Index end) {
     std::vector<float> cut;
     for (Index r = begin; r < end; ++r)
-      for (Index g = 0; g < G::groups_per_row(w.cols); ++g) {
-        const auto first = static_cast<std::size_t>(g * width),
-                   count = static_cast<std::size_t>(std::min(width, w.cols - g * width));
-        const std::span<const float> values = cut_off(w.row(r).subspan(first, count), limits, r, g, cut);
-        quantize_values<typename S::format>(values, q.affine(r, g), q.row(r).subspan(first, count));
+      for (Index g = 0; g < q.groups_per_row; ++g) {
+        const Index first = g * q.group_cols, count = q.end_of_group(g) - first;
+        const std::span<const float> values =
+            cut_off(w.row(r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)), limits, r, g, cut);
+        q.format().encode(values.data(), count, q.affine(r, g), q.code(r, first));
       }
   });
 }
@@ -143,10 +132,24 @@ void encode_nearest(ConstMatrix w, ConstMatrix limits, QuantizedMatrix<S>& q, Ex
 template <AnyScheme S>
 QuantizedMatrix<S> round_to_grid(ConstMatrix w, const GridFit& fit, ConstMatrix limits = {}, ExecutorRef executor = {}) {
   QuantizedMatrix<S> q(w.extents());
+  const AnyQuantized any(q);
   Report ignored;
-  fit_groups<S>(w, fit, limits, {}, q, ignored, executor);
-  encode_nearest<S>(w, limits, q, executor);
+  fit_groups(w, fit, limits, {}, any, ignored, executor);
+  encode_nearest(w, limits, any, executor);
   return q;
+}
+
+/// The weights that q stands for; stored column j belongs to `column_order[j]`, or to itself if that is empty.
+inline void dequantize(const AnyQuantized& q, std::span<const std::uint32_t> column_order, MutableMatrix out) {
+  std::vector<float> stored(column_order.size());
+  for (Index r = 0; r < q.extents.rows; ++r) {
+    float* const to = stored.empty() ? out.row(r).data() : stored.data();
+    for (Index g = 0; g < q.groups_per_row; ++g) {
+      const Index first = g * q.group_cols;
+      q.format().decode(q.code(r, first), q.end_of_group(g) - first, q.affine(r, g), to + first);
+    }
+    for (std::size_t j = 0; j < stored.size(); ++j) out(r, static_cast<Index>(column_order[j])) = stored[j];
+  }
 }
 
 }  // namespace anybit::calibrate::inline ANYBIT_CODE

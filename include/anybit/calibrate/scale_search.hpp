@@ -10,10 +10,8 @@
 
 #include <anybit/calibrate/least_squares.hpp>
 #include <anybit/calibrate/power_sum.hpp>
+#include <anybit/calibrate/scheme_functions.hpp>
 #include <anybit/core/result.hpp>
-#include <anybit/scheme/scheme.hpp>
-#include <anybit/tensor/dequantize.hpp>
-#include <anybit/tensor/quantize.hpp>
 
 namespace anybit::inline ANYBIT_ABI {
 
@@ -80,13 +78,6 @@ ANYBIT_INLINE Status check_search(const ShrinkSearch& s) {
 
 namespace anybit::inline ANYBIT_CODE {
 
-/// The affine as the scheme's store will give it back. Joint stores need all scales at once: here they are left alone.
-template <AnyScheme S>
-Affine stored(Affine a) {
-  if constexpr (!S::scale_store::joint) S::scale_store::round_trip(std::span<float>(&a.scale, 1));
-  return a;
-}
-
 namespace detail {
 
 struct MinMax {
@@ -105,9 +96,8 @@ inline MinMax min_max(std::span<const float> values) {
 
 /// The grid of a format with a zero point over [low, high] = the least and greatest weight, cut to `kept` of its width.
 /// Single precision step by step: ties of the zero point are decided by these very roundings.
-template <Format F>
-Affine span_range(Range range, MinMax m, float kept) {
-  constexpr float max_code = static_cast<float>((1 << F::bits) - 1), middle = static_cast<float>(1 << (F::bits - 1));
+inline Affine span_range(int bits, Range range, MinMax m, float kept) {
+  const float max_code = static_cast<float>((1 << bits) - 1), middle = static_cast<float>(1 << (bits - 1));
   if (range == Range::min_max) {
     const float width = std::max((m.high - m.low) * kept, 1e-5f);
     const float scale = std::min(width, std::numeric_limits<float>::max()) / max_code;
@@ -126,38 +116,20 @@ Affine span_range(Range range, MinMax m, float kept) {
   return {scale, scale > 0 ? std::clamp(round_half_even(-low / scale), 0.0f, max_code) : 0.0f};
 }
 
-/// The mean distance between neighbouring levels of a format.
-template <Format F>
-float mean_level_distance() {
-  static const float distance = [] {
-    float low = 0, high = 0;
-    for (unsigned c = 0; c < static_cast<unsigned>(code_count_v<F>); ++c) {
-      const float level = F::decode(static_cast<Code>(c));
-      if (!(std::fabs(level) <= std::numeric_limits<float>::max())) continue;
-      low = std::min(low, level);
-      high = std::max(high, level);
-    }
-    return (high - low) / static_cast<float>(code_count_v<F> - 1);
-  }();
-  return distance;
-}
-
 /// The weights of one group, tried on one grid after the other.
-template <Format F>
 class GroupTrial {
  public:
-  GroupTrial(std::span<const float> values, std::span<const float> importance)
-      : values_(values),
+  GroupTrial(const calibrate::FormatFunctions& format, std::span<const float> values, std::span<const float> importance)
+      : format_(format),
+        values_(values),
         importance_(importance.empty() ? nullptr : importance.data()),
-        codes_(values.size()),
         levels_(values.size()),
         restored_(values.size()),
         value_sums_(calibrate::target_sums(values.data(), importance_, static_cast<Index>(values.size()))) {}
 
   /// Sum of importance * |w - q|^norm on a grid; see power_sum for `enough`.
   double error(Affine a, float norm, double enough) {
-    quantize_values<F>(values_, a, codes_);
-    decoding::dequantize_codes<F>(codes_.data(), a, size(), restored_.data());
+    format_.round(values_.data(), size(), a, a, restored_.data());
     return calibrate::power_sum(restored_.data(), values_.data(), importance_, size(), norm, enough);
   }
   /// The affine that suits the codes of grid a best.
@@ -168,7 +140,7 @@ class GroupTrial {
   /// The same for the weights without the outlier part of their errors.
   Affine refit_without_outliers(Affine a, bool free_zero, float norm, float beta) {
     round(a);
-    const float unit = a.scale * mean_level_distance<F>(), per_unit = 1 / unit;
+    const float unit = a.scale * format_.level_distance(), per_unit = 1 / unit;
     if (!(per_unit > 0 && per_unit <= std::numeric_limits<float>::max())) return a;
     constexpr Index lanes = calibrate::power_lanes;
     for (Index i = 0; i < size(); i += lanes) {
@@ -190,17 +162,14 @@ class GroupTrial {
 
  private:
   Index size() const { return static_cast<Index>(values_.size()); }
-  void round(Affine a) {
-    quantize_values<F>(values_, a, codes_);
-    decoding::dequantize_codes<F>(codes_.data(), {1, a.zero}, size(), levels_.data());
-  }
+  void round(Affine a) { format_.round(values_.data(), size(), a, {1, a.zero}, levels_.data()); }
   calibrate::Refit fit_line(const float* targets, const calibrate::TargetSums& sums, Affine a, bool free_zero) const {
-    const float highest = has_zero_point_v<F> && free_zero ? static_cast<float>((1 << F::bits) - 1) : 0.0f;
+    const float highest = format_.zero_point && free_zero ? static_cast<float>((1 << format_.bits) - 1) : 0.0f;
     return calibrate::refit(calibrate::level_sums(levels_.data(), targets, importance_, size(), highest > 0), sums, a, highest);
   }
+  const calibrate::FormatFunctions& format_;
   std::span<const float> values_;
   const float* importance_;
-  std::vector<code_t<F>> codes_;
   std::vector<float> levels_, restored_;
   calibrate::TargetSums value_sums_;
 };
@@ -215,42 +184,43 @@ struct GridFit {
   HalfQuadratic half_quadratic{};
 
   /// The full range, before the store.
+  Affine plain(const calibrate::FormatFunctions& format, std::span<const float> values) const {
+    return format.zero_point ? detail::span_range(format.bits, range, detail::min_max(values), 1.0f) : format.fit(values);
+  }
   template <Format F>
   Affine plain(std::span<const float> values) const {
-    if constexpr (has_zero_point_v<F>)
-      return detail::span_range<F>(range, detail::min_max(values), 1.0f);
-    else
-      return F::fit(values);
+    return plain(calibrate::format_functions_v<F>, values);
   }
 
-  /// The affine as stored (see stored()). `importance`, empty or one weight >= 0 a value, multiplies the errors in a search.
+  /// The affine as stored (see SchemeFunctions::stored). `importance`, empty or one weight >= 0 a value, multiplies the errors in
+  /// a search.
+  Affine fit(const calibrate::SchemeFunctions& scheme, std::span<const float> values,
+             std::span<const float> importance = {}) const {
+    if (search == Search::none || scheme.no_scales) return scheme.stored(plain(scheme.format, values));
+    detail::GroupTrial trial(scheme.format, values, importance);
+    return search == Search::mse ? least_cut(scheme, values, trial) : refined(scheme, values, trial);
+  }
   template <AnyScheme S>
   Affine fit(std::span<const float> values, std::span<const float> importance = {}) const {
-    using F = typename S::format;
-    if (search == Search::none || std::is_same_v<typename S::scale_store, NoScale>) return stored<S>(plain<F>(values));
-    detail::GroupTrial<F> trial(values, importance);
-    return search == Search::mse ? least_cut<S>(values, trial) : refined<S>(values, trial);
+    return fit(calibrate::scheme_functions_v<S>, values, importance);
   }
 
  private:
   /// The full range, cut to (or widened by) a factor.
-  template <Format F>
-  Affine candidate(Affine full, detail::MinMax m, float kept) const {
-    if constexpr (has_zero_point_v<F>) return detail::span_range<F>(range, m, kept);
+  Affine candidate(const calibrate::FormatFunctions& format, Affine full, detail::MinMax m, float kept) const {
+    if (format.zero_point) return detail::span_range(format.bits, range, m, kept);
     full.scale *= kept;
     return full;
   }
   float kept(int i) const { return static_cast<float>(1.0 - static_cast<double>(i) / shrink.steps); }
 
-  template <AnyScheme S>
-  Affine least_cut(std::span<const float> values, detail::GroupTrial<typename S::format>& trial) const {
-    using F = typename S::format;
-    const Affine full = plain<F>(values);
+  Affine least_cut(const calibrate::SchemeFunctions& scheme, std::span<const float> values, detail::GroupTrial& trial) const {
+    const Affine full = plain(scheme.format, values);
     const detail::MinMax m = detail::min_max(values);
-    Affine best = stored<S>(full);
+    Affine best = scheme.stored(full);
     double least = std::numeric_limits<double>::infinity();
     for (int i = 0; i < shrink.candidates(); ++i) {
-      const Affine a = stored<S>(candidate<F>(full, m, kept(i)));
+      const Affine a = scheme.stored(candidate(scheme.format, full, m, kept(i)));
       const double error = trial.error(a, shrink.norm, least);
       if (error < least) {
         least = error;
@@ -262,17 +232,15 @@ struct GridFit {
 
   /// Ranges from a quarter more than the full one down, each judged by what remains after one refit; then the best are refined,
   /// and compared as stored. The plain fit takes part, so the result is never worse.
-  template <AnyScheme S>
-  Affine refined(std::span<const float> values, detail::GroupTrial<typename S::format>& trial) const {
-    using F = typename S::format;
+  Affine refined(const calibrate::SchemeFunctions& scheme, std::span<const float> values, detail::GroupTrial& trial) const {
     const bool quadratic = search == Search::least_squares, free_zero = range != Range::symmetric;
     const float norm = quadratic ? 2.0f : half_quadratic.norm;
-    const Affine full = plain<F>(values);
+    const Affine full = plain(scheme.format, values);
     const detail::MinMax m = detail::min_max(values);
-    Affine best = stored<S>(full);
+    Affine best = scheme.stored(full);
     double least = trial.error(best, norm, std::numeric_limits<double>::infinity());
     const auto take = [&](Affine a) {
-      a = stored<S>(a);
+      a = scheme.stored(a);
       const double error = trial.error(a, norm, least);
       if (!(error < least)) return false;
       least = error;
@@ -280,13 +248,13 @@ struct GridFit {
       return true;
     };
     // A store of few scales has nothing to refine between them.
-    const bool coarse = std::fabs(stored<S>({1.1f, 0}).scale - 1.1f) > 0.011f;
+    const bool coarse = std::fabs(scheme.stored({1.1f, 0}).scale - 1.1f) > 0.011f;
     struct Start {
       double error = std::numeric_limits<double>::infinity();
       Affine affine;
     } starts[4];
     for (int i = -shrink.steps / 4; i < shrink.candidates(); ++i) {
-      const Affine a = candidate<F>(full, m, kept(i));
+      const Affine a = candidate(scheme.format, full, m, kept(i));
       if (coarse) {
         take(a);
         continue;
@@ -321,11 +289,14 @@ struct GridFit {
 };
 
 /// Formats without a zero point have one way to span a range.
+inline Status check_range(const calibrate::FormatFunctions& format, Range range) {
+  if (format.zero_point || range == Range::format) return Ok{};
+  return Error{ErrorCode::invalid_argument, "range: only formats with a zero point can choose their range; " +
+                                                std::string(format.name) + " has none, leave Range::format"};
+}
 template <Format F>
 Status check_range(Range range) {
-  if (has_zero_point_v<F> || range == Range::format) return Ok{};
-  return Error{ErrorCode::invalid_argument, "range: only formats with a zero point can choose their range; " +
-                                                std::string(std::string_view(F::name)) + " has none, leave Range::format"};
+  return check_range(calibrate::format_functions_v<F>, range);
 }
 
 }  // namespace anybit::inline ANYBIT_CODE

@@ -31,7 +31,7 @@ struct PrunedNearest {
   Result<Quantized<scheme>> quantize(ConstMatrix w, const Stats& stats, const QuantizeOptions& options = {}) const {
     ANYBIT_TRY_STATUS(check_range<typename scheme::format>(range));
     ANYBIT_TRY_STATUS(check_search(shrink));
-    ANYBIT_TRY_STATUS(calibrate::check_limits<scheme>(w, options.clip_limits));
+    ANYBIT_TRY_STATUS(calibrate::check_limits(calibrate::scheme_functions_v<scheme>, w, options.clip_limits));
     ANYBIT_TRY(Pruned pruned, pruner.prune(w, stats, options));
     Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), std::move(pruned.report)};
     Report& report = result.report;
@@ -39,8 +39,9 @@ struct PrunedNearest {
     report.done = (report.done == report.requested ? describe() : report.done + " then nearest") + " " + name;
     report.requested = describe() + " " + name;
     const ConstMatrix left = pruned.weights.view();
-    calibrate::fit_groups<scheme>(left, grid_fit(), options.clip_limits, {}, result.matrix, report, options.executor);
-    calibrate::encode_nearest<scheme>(left, options.clip_limits, result.matrix, options.executor);
+    calibrate::fit_groups(left, grid_fit(), options.clip_limits, {}, calibrate::AnyQuantized(result.matrix), report,
+                          options.executor);
+    calibrate::encode_nearest(left, options.clip_limits, calibrate::AnyQuantized(result.matrix), options.executor);
     result.matrix.provenance = describe();
     ANYBIT_TRY_STATUS(check_strict(report, options));
     calibrate::measure(w, result.matrix, stats, report, options.executor);

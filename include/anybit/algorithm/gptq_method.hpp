@@ -1,0 +1,249 @@
+#pragma once
+// GPTQ from statistics to codes, for every scheme alike: Gptq<Scheme> (algorithm/gptq.hpp) is its face.
+
+#include <algorithm>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include <anybit/algorithm/algorithm.hpp>
+#include <anybit/algorithm/gptq_drift.hpp>
+#include <anybit/algorithm/gptq_refine.hpp>
+#include <anybit/algorithm/gptq_sweep.hpp>
+#include <anybit/calibrate/objective.hpp>
+#include <anybit/calibrate/siblings.hpp>
+
+namespace anybit::gptq::inline ANYBIT_CODE {
+
+/// The members of Gptq, which says what they mean.
+struct Options {
+  float damp;
+  Index block;
+  float dead_diagonal;
+  bool act_order, static_groups;
+  GridFit fit;
+  bool group_aware, fresh_grids, weighted;
+  int refine;
+  float drift;
+
+  std::string describe() const {
+    std::string text = "gptq(damp=" + detail::number(damp);
+    if (act_order) text += ", act_order";
+    if (static_groups) text += ", static_groups";
+    if (group_aware) text += ", group_aware";
+    if (fresh_grids) text += ", fresh_grids";
+    if (fit.search == Search::mse) text += weighted ? ", weighted search" : ", search";
+    if (refine > 0) text += ", refine=" + std::to_string(refine);
+    if (drift > 0) text += ", drift=" + detail::number(drift);
+    return text + ")";
+  }
+};
+
+/// What quantize() fills.
+struct Target {
+  const calibrate::AnyQuantized& codes;
+  std::vector<std::uint32_t>& column_order;
+  std::string& provenance;
+  Report& report;
+};
+
+/// One matrix. A template so that only programs that quantize compile its products.
+template <class Real = float>
+class Method {
+ public:
+  Method(const Options& options, ConstMatrix w, const QuantizeOptions& asked, const Target& target)
+      : o_(options), w_(w), asked_(asked), q_(target.codes), target_(target), report_(target.report) {}
+
+  Status quantize(const Stats& stats) {
+    ANYBIT_TRY_STATUS(check(stats));
+    const Index n = w_.cols;
+    hessian_.resize(static_cast<std::size_t>(n * n));
+    stats.hessian(MatrixView<double>(hessian_.data(), n, n));
+    if (o_.drift > 0) {
+      drift_.resize(hessian_.size());
+      stats.drift(MatrixView<double>(drift_.data(), n, n));
+    }
+    report_.requested = report_.done = o_.describe() + " " + std::string(q_.scheme.name);
+    const bool swept = run();
+    ANYBIT_TRY_STATUS(check_strict(report_, asked_));
+    judge(swept);
+    return check_strict(report_, asked_);
+  }
+
+ private:
+  MatrixView<const double> hessian() const { return {hessian_.data(), w_.cols, w_.cols}; }
+  MatrixView<const double> away() const { return {drift_.data(), drift_.empty() ? 0 : w_.cols, w_.cols}; }
+  /// Scales that are stored jointly must all be known before the first code is chosen; so must those of a whole row or tensor.
+  bool always_static() const { return q_.scheme.joint_scales || q_.scheme.per_tensor || q_.scheme.per_row; }
+
+  Status check(const Stats& stats) const {
+    ANYBIT_TRY_STATUS(check_options("gptq", static_cast<double>(o_.damp), o_.block, static_cast<double>(o_.dead_diagonal)));
+    if (o_.act_order && o_.group_aware)
+      return Error{ErrorCode::invalid_argument, "gptq: act_order and group_aware are two orders of the columns; choose one"};
+    if (o_.refine < 0 || o_.refine > 1000)
+      return Error{ErrorCode::invalid_argument, "gptq: refine is " + std::to_string(o_.refine) + "; it must be 0 to 1000"};
+    if (o_.weighted && (o_.fit.search != Search::mse || o_.fit.shrink.norm != 2))
+      return Error{ErrorCode::invalid_argument, "gptq: weighted is for search = Search::mse with shrink.norm = 2; the norm is " +
+                                                    detail::number(o_.fit.shrink.norm) +
+                                                    (o_.fit.search == Search::mse ? "" : ", the search off")};
+    ANYBIT_TRY_STATUS(check_range(q_.format(), o_.fit.range));
+    ANYBIT_TRY_STATUS(check_search(o_.fit.shrink));
+    ANYBIT_TRY_STATUS(calibrate::check_weights(w_));
+    if (!(o_.drift >= 0 && o_.drift <= 1))
+      return Error{ErrorCode::invalid_argument,
+                   "gptq: drift is " + detail::number(o_.drift) + "; it must be 0 to 1 (0.25 is usual)"};
+    ANYBIT_TRY_STATUS(
+        calibrate::check_stats(stats, o_.drift > 0 ? Needs::hessian | Needs::drift : Needs::hessian, w_.cols, "gptq"));
+    return calibrate::check_limits(q_.scheme, w_, asked_.clip_limits);
+  }
+
+  /// False if no factor was to be had; q is unfinished then.
+  bool run() {
+    const Index n = w_.cols;
+    const auto h = hessian();
+    auto prepared = prepare<double>(w_, h, static_cast<double>(o_.damp), static_cast<double>(o_.dead_diagonal),
+                                    o_.act_order     ? ColumnOrder::act
+                                    : o_.group_aware ? ColumnOrder::group_aware
+                                                     : ColumnOrder::natural,
+                                    q_.group_cols, report_);
+    if (!prepared) return false;
+    const auto& order = prepared->order;
+
+    if (o_.drift > 0 && !find_drift(away(), order, static_cast<double>(o_.drift), prepared->factor, asked_.executor))
+      report_.fallbacks.push_back("the drift of the inputs is too large next to the Hessian and was not made up for");
+
+    SweepOptions sweep{.block = o_.block,
+                       .dynamic_groups = !(always_static() || o_.static_groups),
+                       .fresh_grids = o_.fresh_grids,
+                       .fit = o_.fit,
+                       .limits = asked_.clip_limits};
+    if (o_.weighted) sweep.importance = prepared->factor.weight;
+    std::vector<Index> position = order;
+    if (sweep.dynamic_groups && o_.act_order) {
+      std::iota(position.begin(), position.end(), Index{0});
+      target_.column_order.assign(order.begin(), order.end());
+      if (sweep.limits.rows > 0)
+        report_.fallbacks.push_back(
+            "clip limits of original groups do not fit groups of reordered columns and were not used; set static_groups");
+      sweep.limits = {};
+    }
+    if (!sweep.dynamic_groups) {
+      std::vector<float> importance(sweep.importance.size());
+      for (std::size_t k = 0; k < importance.size(); ++k) importance[static_cast<std::size_t>(order[k])] = sweep.importance[k];
+      Matrix alive;
+      if (!always_static() || q_.scheme.joint_scales) {  // elsewhere dead weights are included, as published
+        alive = Matrix(w_);
+        for (Index r = 0; r < w_.rows; ++r)
+          for (Index j = 0; j < n; ++j)
+            if (h(j, j) == 0) alive(r, j) = 0;
+      }
+      calibrate::fit_groups(alive.rows() > 0 ? alive.view() : w_, o_.fit, asked_.clip_limits, importance, q_, report_,
+                            asked_.executor);
+    }
+
+    std::vector<calibrate::StoreLoss> losses(static_cast<std::size_t>(ceil_div(w_.rows, row_tile)));
+    asked_.executor.parallel_for(w_.rows, row_tile, [&](Index begin, Index end) {
+      for (Index r = begin; r < end; r += row_tile)
+        gptq::sweep<Real>(prepared->weights.view(), r, std::min(r + row_tile, end), prepared->factor, position, sweep, q_,
+                          losses[static_cast<std::size_t>(r / row_tile)]);
+    });
+    calibrate::StoreLoss total;
+    for (const auto& l : losses) total += l;
+    total.tell(report_, static_cast<Index>(q_.affines.size()));
+    if (o_.refine > 0) search_jointly(*prepared, position);
+    return true;
+  }
+
+  /// Lowers tr(D (H + damping) D^T) (+ 2 drift tr(W away D^T)) from where the sweep ended.
+  void search_jointly(const Prepared& prepared, std::span<const Index> position) {
+    const auto h = hessian(), d = away();
+    const Index n = h.rows;
+    const auto& order = prepared.order;
+    Matrix weights(prepared.weights.rows(), n), hessian(n, n), shift(prepared.factor.drift.empty() ? 0 : n, n);
+    double largest = 0;
+    for (Index j = 0; j < n; ++j) largest = std::max(largest, h(j, j) + prepared.factor.damping);
+    for (std::size_t k = 0; k < order.size(); ++k) {
+      for (std::size_t j = 0; j < order.size(); ++j) {
+        const double damping = k == j ? prepared.factor.damping : 0;
+        hessian(position[k], position[j]) = static_cast<float>((h(order[k], order[j]) + damping) / largest);
+        if (shift.rows() > 0)
+          shift(position[k], position[j]) = static_cast<float>(static_cast<double>(o_.drift) * d(order[k], order[j]) / largest);
+      }
+      for (Index r = 0; r < weights.rows(); ++r) weights(r, position[k]) = prepared.weights(r, static_cast<Index>(k));
+    }
+    gptq::refine<Real>({weights.view(), hessian.view(), shift.view()}, o_.refine, o_.fit.range != Range::symmetric, q_,
+                       asked_.executor);
+  }
+
+  /// drift W away.
+  Matrix pull() const {
+    const auto d = away();
+    Matrix narrow(d.rows, d.cols), pull(w_.rows, w_.cols);
+    for (Index i = 0; i < d.rows; ++i)
+      for (Index j = 0; j < d.cols; ++j) narrow(i, j) = static_cast<float>(static_cast<double>(o_.drift) * d(i, j));
+    calibrate::add_product<Real>(w_, std::as_const(narrow).view(), pull.view());
+    return pull;
+  }
+  /// 2 tr(pull (W - Q)^T): what drift adds to the objective.
+  double missed(ConstMatrix q, const Matrix& pull) const {
+    double sum = 0;
+    for (Index r = 0; r < pull.rows(); ++r)
+      for (Index c = 0; c < pull.cols(); ++c) sum += 2 * double{pull(r, c)} * (double{w_(r, c)} - double{q(r, c)});
+    return sum;
+  }
+  /// Errors into the report; replaces the result by rounding to nearest where that is closer, or the sweep did not happen.
+  void judge(bool swept) {
+    const calibrate::OutputMetric<> metric(w_, hessian(), asked_.executor);
+    // What rounding to nearest gives takes the place of the sweep's result, unless that is better.
+    const std::size_t bytes = static_cast<std::size_t>(q_.extents.size() * q_.code_bytes());
+    const std::vector<std::byte> own_codes(q_.code(0, 0), q_.code(0, 0) + bytes);
+    const std::vector<Affine> own_affines(q_.affines.begin(), q_.affines.end());
+    Matrix own(w_.rows, w_.cols), back(w_.rows, w_.cols);
+    calibrate::dequantize(q_, target_.column_order, own.view());
+    Report ignored;
+    calibrate::fit_groups(w_, o_.fit, asked_.clip_limits, {}, q_, ignored, asked_.executor);
+    calibrate::encode_nearest(w_, asked_.clip_limits, q_, asked_.executor);
+    calibrate::dequantize(q_, {}, back.view());
+    const double by_nearest = metric.error(back.view());
+    double mine = by_nearest;
+    bool keep = false;
+    if (swept) {
+      mine = metric.error(own.view());
+      // With drift the outputs to reproduce are those of other inputs; what both miss of them alike does not matter.
+      const Matrix pulled = o_.drift > 0 ? pull() : Matrix();
+      const double mine_apart = missed(own.view(), pulled), nearest_apart = missed(back.view(), pulled);
+      // The metric is good to 0.1 %: only what is closer has to be looked at twice.
+      keep = mine + mine_apart < (o_.drift > 0 ? 0.9 : 0.99) * (by_nearest + nearest_apart) ||
+             metric.exact_error(own.view()) + mine_apart <= metric.exact_error(back.view()) + nearest_apart;
+      if (!keep) report_.fallbacks.push_back("error feedback gave a larger output error than rounding to nearest");
+    }
+    if (keep) {
+      std::copy(own_codes.begin(), own_codes.end(), q_.code(0, 0));
+      std::copy(own_affines.begin(), own_affines.end(), q_.affines.begin());
+      back = std::move(own);
+    } else {
+      mine = by_nearest;
+      target_.column_order.clear();
+      report_.done = "nearest " + std::string(q_.scheme.name);
+      report_.fallbacks.push_back("rounded to nearest instead");
+    }
+    report_.weight_error = relative_error(w_, back.view());
+    if (const double relative = metric.relative_to_outputs(mine); std::isfinite(relative)) {
+      report_.output_error = relative;
+      report_.remarks.push_back("output error of rounding to nearest: " + detail::number(metric.relative_to_outputs(by_nearest)));
+    } else {
+      report_.remarks.push_back("the Hessian is indefinite on these weights: there is no relative output error");
+    }
+    target_.provenance = keep ? o_.describe() : "nearest";
+  }
+
+  const Options& o_;
+  ConstMatrix w_;
+  const QuantizeOptions& asked_;
+  const calibrate::AnyQuantized& q_;
+  const Target& target_;
+  Report& report_;
+  std::vector<double> hessian_, drift_;
+};
+
+}  // namespace anybit::gptq::inline ANYBIT_CODE
