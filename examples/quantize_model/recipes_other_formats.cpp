@@ -1,3 +1,4 @@
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/scheme/presets.hpp>
 

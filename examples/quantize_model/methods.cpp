@@ -1,0 +1,1 @@
+#include <anybit/algorithm/compile_methods.hpp>

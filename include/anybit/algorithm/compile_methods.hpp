@@ -1,0 +1,20 @@
+#pragma once
+// What compiled_methods.hpp leaves to another file. Include this in exactly one source file of a program.
+
+#include <anybit/algorithm/compiled_methods.hpp>
+
+namespace anybit::calibrate::inline ANYBIT_CODE {
+
+template void add_product<float>(ConstMatrix, ConstMatrix, MutableMatrix);
+template void add_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>);
+template void add_transposed_product<float>(ConstMatrix, ConstMatrix, MutableMatrix);
+template class OutputMetric<>;
+
+}  // namespace anybit::calibrate::inline ANYBIT_CODE
+
+namespace anybit::gptq::inline ANYBIT_CODE {
+
+template std::optional<Factor> damped_factor<double>(MatrixView<const double>, double, Report&);
+template class Method<>;
+
+}  // namespace anybit::gptq::inline ANYBIT_CODE
