@@ -228,13 +228,17 @@ TEST_CASE("sibling groups name the linears and what feeds them") {
 }
 
 TEST_CASE("scales fold into norm gains and upstream rows without changing the model") {
-  const Decoder d = random_decoder(shape(23, 16, 20, 2, 4, 4, 4), true, 13);
+  const Index kv_heads = GENERATE(4, 2, 1);
+  const Decoder d = random_decoder(shape(23, 16, 20, 2, 4, kv_heads, 4), true, 13);
   Decoder folded = d;
   std::mt19937 rng(1);
   for (const SiblingGroup& g : sibling_groups(folded)) {
     const Index inputs = g.linears[0].linear->extents().cols;
     std::vector<float> s;
     for (Index j = 0; j < inputs; ++j) s.push_back(0.5f + static_cast<float>(rng() % 100) / 50);
+    const std::vector<Index> tied = tied_inputs(g);
+    CHECK(tied.empty() == (g.norm_gain || g.fan_out == 1));
+    for (std::size_t j = 0; j < tied.size(); ++j) s[j] = s[static_cast<std::size_t>(tied[j])];
     for (const auto& [name, linear] : g.linears) {
       Matrix w = *linear->dense();
       for (Index r = 0; r < w.rows(); ++r)
@@ -244,10 +248,10 @@ TEST_CASE("scales fold into norm gains and upstream rows without changing the mo
     if (g.norm_gain) {
       for (std::size_t j = 0; j < s.size(); ++j) (*g.norm_gain)[j] /= s[j];
     } else {
-      REQUIRE(g.fan_out == 1);
       Matrix w = *g.upstream->dense();
+      const std::vector<float> divisor = upstream_divisor(g, s);
       for (Index r = 0; r < w.rows(); ++r)
-        for (Index j = 0; j < w.cols(); ++j) w(r, j) /= s[static_cast<std::size_t>(r)];
+        for (Index j = 0; j < w.cols(); ++j) w(r, j) /= divisor[static_cast<std::size_t>(r)];
       *g.upstream = Linear(std::move(w));
     }
   }

@@ -49,7 +49,7 @@ using Fine = Nearest<Superfloat<16>, PerGroup<16>, ScaleF32>;
 }  // namespace
 
 TEST_CASE("scales of inputs are folded into norms and upstream rows: 16-bit weights give the float model's logits") {
-  for (const Index kv_heads : {Index{4}, Index{2}}) {  // 4: v feeds o row by row; 2: it does not
+  for (const Index kv_heads : {Index{4}, Index{2}}) {  // 4: v feeds o row by row; 2: each row of v feeds two inputs of o
     const Decoder d = random_decoder(kv_heads);
     const ModelStats stats = calibrated(d, Needs::hessian | Needs::samples);
     const PackedEmbedding embedding = pack_embedding(d).value();
@@ -61,7 +61,13 @@ TEST_CASE("scales of inputs are folded into norms and upstream rows: 16-bit weig
       CHECK(logit_difference(d, q.decoder) < 0.02f);
       REQUIRE(q.layers.size() == 14);
       bool scaled = false;
-      for (const QuantizedLayer& layer : q.layers) scaled |= !layer.input_scale.empty();
+      for (const QuantizedLayer& layer : q.layers) {
+        scaled |= !layer.input_scale.empty();
+        if (recipe.name != "awq") continue;
+        if (layer.name.find("attn_output") != std::string::npos) CHECK(layer.input_scale.size() == 32);
+        if (layer.name.find("attn_v") != std::string::npos)
+          CHECK(layer.output_scale.size() == static_cast<std::size_t>(8 * kv_heads));
+      }
       CHECK(scaled == (recipe.name != "plain"));
       ModelStats inputs(d, Needs::samples, 16);
       REQUIRE(inputs.accumulate(d, ids(48, 5), {}).ok());

@@ -128,6 +128,132 @@ TEST_CASE("the whole composition: smoothed, scaled, fed back") {
   CHECK(off / all == Approx(error).epsilon(1e-2));
 }
 
+TEST_CASE("awq: shares of weights and duo scales by their definition") {
+  // Two groups of 2, two siblings: |w| over the largest of its group, the mean over three rows.
+  Matrix a(2, 4), b(1, 4);
+  const float av[] = {1, -2, 4, 0, 3, 3, -1, 2}, bv[] = {0, 0, -5, 1};
+  std::copy(std::begin(av), std::end(av), a.data());
+  std::copy(std::begin(bv), std::end(bv), b.data());
+  const ConstMatrix siblings[] = {a.view(), b.view()};
+  const auto share = awq::weight_share<Scheme<UInt<4>, PerGroup<2>>>(siblings);
+  const double expected[] = {(0.5 + 1 + 0) / 3, (1.0 + 1 + 0) / 3, (1 + 0.5 + 1) / 3, (0 + 1 + 0.2) / 3};
+  for (std::size_t j = 0; j < 4; ++j) CHECK(share[j] == Approx(expected[j]).epsilon(1e-5));
+  const auto whole = awq::weight_share<Scheme<UInt<4>, PerTensor>>(siblings);
+  CHECK(whole[0] == Approx((0.25 + 1 + 0) / 3).epsilon(1e-5));
+
+  const float x[] = {4, 1, 0.25f, 0};
+  for (const float ratio : {0.0f, 0.35f, 0.95f}) {
+    const auto s = awq::duo_scale_for(x, share, ratio);
+    double raw[4], low = 1e300, high = 0;
+    for (std::size_t j = 0; j < 4; ++j) {
+      raw[j] = std::max(std::pow(double{x[j]}, double{ratio}) / (std::pow(expected[j], 1.0 - double{ratio}) + 1e-4), 1e-4);
+      low = std::min(low, raw[j]), high = std::max(high, raw[j]);
+    }
+    for (std::size_t j = 0; j < 4; ++j) CHECK(s[j] == Approx(raw[j] / std::sqrt(low * high)).epsilon(1e-4));
+  }
+  const float huge[] = {1e38f, 1e38f};
+  for (const float v : awq::duo_scale_for(huge, std::vector<float>{0, 0}, 1.0f)) CHECK(std::isfinite(v));
+}
+
+TEST_CASE("awq may choose between both kinds of scale, and takes the better") {
+  const Matrix w = random_matrix(9, 66, 1), x = with_outliers(200, 66, 21);
+  Matrix uneven = w;
+  for (Index r = 0; r < 9; ++r)
+    for (Index j = 0; j < 66; j += 5) uneven(r, j) *= 8;
+  const auto stats = *accumulate<Awq::needs>(x.view());
+  for (const Matrix* m : {&w, static_cast<const Matrix*>(&uneven)}) {
+    const ConstMatrix siblings[] = {m->view()};
+    const auto error = [&](AwqScaling scaling) {
+      return output_error(siblings, *quantize_siblings(Awq{.scaling = scaling, .clip = false} | Sf4{}, siblings, stats), x);
+    };
+    const double plain = error(AwqScaling::activations), duo = error(AwqScaling::duo), both = error(AwqScaling::both);
+    CHECK(plain != duo);
+    CHECK(both == Approx(std::min(plain, duo)).epsilon(1e-6));
+  }
+  CHECK((Awq{.scaling = AwqScaling::duo}.describe()) == "awq(duo)");
+  CHECK((Awq{.scaling = AwqScaling::both, .clip = false, .for_algorithm = false}.describe()) ==
+        "awq(duo or not, for rounding, no clip)");
+}
+
+TEST_CASE("gptq's column costs: what no later column can make up for") {
+  const Matrix x = correlated(60, 12, 5);
+  const auto stats = *accumulate<Needs::hessian>(x.view());
+  const Square h = hessian_of(stats);
+  const Gptq<UInt<4>, PerGroup<4>> method{.damp = 0.05f};
+  const auto costs = method.column_costs(stats);
+  REQUIRE(costs.size() == 12);
+  // Least d H d^T over d with d_k = 1, zeros before k: by Gauss-Seidel over the columns behind k.
+  double damping = 0;
+  for (std::size_t j = 0; j < 12; ++j) damping += 0.05 * h[j][j] / 12;
+  std::vector<double> expected;
+  for (std::size_t k = 0; k < 12; ++k) {
+    std::vector<double> d(12, 0.0);
+    d[k] = 1;
+    const auto dot = [&](std::size_t i) {
+      double sum = damping * d[i];
+      for (std::size_t j = k; j < 12; ++j) sum += h[i][j] * d[j];
+      return sum;
+    };
+    for (int round = 0; round < 4000; ++round)
+      for (std::size_t i = k + 1; i < 12; ++i) d[i] -= dot(i) / (h[i][i] + damping);
+    expected.push_back(dot(k));
+  }
+  for (std::size_t k = 1; k < 12; ++k) CHECK(costs[k] / costs[0] == Approx(expected[k] / expected[0]).epsilon(1e-3));
+  CHECK(Gptq<UInt<4>, PerGroup<4>>{}.column_costs(*accumulate<Needs::hessian>(Matrix(3, 12).view())).empty());
+}
+
+TEST_CASE("awq before gptq leaves no sibling worse than gptq alone, whatever the layer") {
+  double gain = 0;
+  for (const unsigned seed : {1u, 2u, 3u, 4u, 5u, 6u}) {
+    const Matrix a = random_matrix(9, 66, seed), b = random_matrix(5, 66, seed + 10);
+    const Matrix x = seed % 2 == 0 ? correlated(200, 66, seed + 20) : with_outliers(200, 66, seed + 20);
+    const ConstMatrix siblings[] = {a.view(), b.view()};
+    const auto stats = *accumulate<Awq::needs>(x.view());
+    const auto check = [&](const auto& gptq) {
+      const auto alone = *quantize_siblings(gptq, siblings, stats);
+      for (const AwqScaling scaling : {AwqScaling::activations, AwqScaling::both}) {
+        const auto both = *quantize_siblings(Awq{.scaling = scaling} | gptq, siblings, stats);
+        for (std::size_t i = 0; i < 2; ++i) {
+          CHECK(*both.matrices[i].report.output_error <= *alone.matrices[i].report.output_error * 1.0001);
+          gain += std::log(*both.matrices[i].report.output_error / *alone.matrices[i].report.output_error);
+        }
+      }
+    };
+    check(Gptq<Superfloat<4>, PerGroup<16>>{});
+    check(Gptq<UInt<3>, PerGroup<16>>{.act_order = true});
+  }
+  CHECK(gain / 48 < -0.02);
+  // Inputs that were always 0 leave nothing to weigh by, and the published choice is made.
+  const Matrix w = random_matrix(3, 20, 1);
+  const ConstMatrix dead[] = {w.view()};
+  CHECK(quantize_siblings(Awq{} | Gptq<SInt<4>, PerGroup<8>>{}, dead, *accumulate<Awq::needs>(Matrix(9, 20).view())).ok());
+}
+
+TEST_CASE("awq scales tied inputs alike") {
+  const Matrix w = random_matrix(7, 12, 1), x = with_outliers(90, 12, 2);
+  const auto stats = *accumulate<Awq::needs>(x.view());
+  const ConstMatrix siblings[] = {w.view()};
+  const std::vector<Index> tied{0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5};
+  QuantizeOptions options;
+  options.tied = tied;
+  const auto check = [&](const auto& recipe) {
+    const auto q = quantize_siblings(recipe, siblings, stats, options);
+    REQUIRE(q.ok());
+    REQUIRE(q->input_scale.size() == 12);
+    for (std::size_t j : {0u, 1u, 2u, 6u, 7u, 8u}) CHECK(q->input_scale[j] == q->input_scale[j + 3]);
+    CHECK(q->input_scale[0] != q->input_scale[1]);
+  };
+  check(Awq{} | Sf4{});
+  check(Awq{.scaling = AwqScaling::duo} | Sf4{});
+  check(Awq{.scaling = AwqScaling::both} | Gptq<Superfloat<3>, PerGroup<4>>{});
+  const std::vector<Index> short_list{0, 1}, outside{0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 12};
+  options.tied = short_list;
+  CHECK(quantize_siblings(Sf4{}, siblings, stats, options).error().message.find("2 entries for 12 inputs") != std::string::npos);
+  options.tied = outside;
+  CHECK(quantize_siblings(Sf4{}, siblings, stats, options).error().message.find("12 for input 11; it must be 0 to 11") !=
+        std::string::npos);
+}
+
 TEST_CASE("awq of odd layers: dead inputs, one column, one scale a tensor, block losses that are not numbers") {
   Matrix w = random_matrix(3, 20, 1), x = with_outliers(30, 20, 2);
   for (Index t = 0; t < 30; ++t) x(t, 4) = 0;

@@ -49,6 +49,11 @@ struct Gptq {
   }
 
   GridFit grid_fit() const { return {range, search, shrink}; }
+  /// What a squared rounding error of each column still costs in the outputs after later columns have made up for what they
+  /// can: a transform in front weighs its choices by it. Empty if the Hessian has no factor. `stats` hold what `needs` says.
+  std::vector<float> column_costs(const Stats& stats) const {
+    return gptq::column_costs<>(options(), stats, scheme::granularity::group_cols(stats.inputs()));
+  }
   std::string describe() const { return options().describe(); }
 
   /// Result: never worse than rounding to nearest on the same grids in tr(D H D^T); where it would be, the report says that

@@ -26,6 +26,9 @@ struct Options {
   int refine;
   float drift;
 
+  ColumnOrder order() const {
+    return act_order ? ColumnOrder::act : group_aware ? ColumnOrder::group_aware : ColumnOrder::natural;
+  }
   std::string describe() const {
     std::string text = "gptq(damp=" + detail::number(damp);
     if (act_order) text += ", act_order";
@@ -38,6 +41,22 @@ struct Options {
     return text + ")";
   }
 };
+
+/// See Gptq::column_costs. `group` is the width of a group of columns.
+template <class Real = double>
+std::vector<float> column_costs(const Options& options, const Stats& stats, Index group) {
+  const Index n = stats.inputs();
+  std::vector<double> hessian(static_cast<std::size_t>(n * n));
+  stats.hessian(MatrixView<double>(hessian.data(), n, n));
+  Report ignored;
+  const auto prepared =
+      prepare<Real>(Matrix(1, n).view(), MatrixView<const Real>(hessian.data(), n, n), static_cast<double>(options.damp),
+                    static_cast<double>(options.dead_diagonal), options.order(), group, ignored);
+  if (!prepared) return {};
+  std::vector<float> costs(static_cast<std::size_t>(n));
+  for (std::size_t k = 0; k < costs.size(); ++k) costs[static_cast<std::size_t>(prepared->order[k])] = prepared->factor.weight[k];
+  return costs;
+}
 
 /// What quantize() fills.
 struct Target {
@@ -101,10 +120,7 @@ class Method {
   bool run() {
     const Index n = w_.cols;
     const auto h = hessian();
-    auto prepared = prepare<double>(w_, h, static_cast<double>(o_.damp), static_cast<double>(o_.dead_diagonal),
-                                    o_.act_order     ? ColumnOrder::act
-                                    : o_.group_aware ? ColumnOrder::group_aware
-                                                     : ColumnOrder::natural,
+    auto prepared = prepare<double>(w_, h, static_cast<double>(o_.damp), static_cast<double>(o_.dead_diagonal), o_.order(),
                                     q_.group_cols, report_);
     if (!prepared) return false;
     const auto& order = prepared->order;

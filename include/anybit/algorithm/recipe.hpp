@@ -140,7 +140,7 @@ Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& s
   SiblingResult<typename A::scheme> result;
   for (std::size_t i = 0; i < set.weights.size(); ++i) {
     QuantizeOptions own = options;
-    own.clip = {};
+    own.clip = {}, own.tied = {};
     if (!set.clip_limits.empty()) own.clip_limits = set.clip_limits[i].view();
     auto q = algorithm.quantize(set.weights[i].view(), set.stats, own);
     if (!q) return in_context(q.error(), "sibling " + std::to_string(i));
@@ -176,6 +176,7 @@ Result<SiblingResult<typename A::scheme>> quantize_siblings(const Recipe<A, Tran
     return Error{ErrorCode::invalid_argument, "QuantizeOptions::clip has " + std::to_string(options.clip.size()) +
                                                   " entries for " + std::to_string(weights.size()) +
                                                   " siblings; give one each, or none"};
+  ANYBIT_TRY_STATUS(calibrate::check_tied(options.tied, weights[0].cols));
   ANYBIT_TRY_STATUS(calibrate::check_stats(stats, Recipe<A, Transforms...>::needs, weights[0].cols, recipe.describe()));
   Siblings set;
   for (std::size_t i = 0; i < weights.size(); ++i) {

@@ -22,6 +22,9 @@ struct QuantizeOptions {
   /// Magnitudes beyond which the weights of a group are cut off when its grid is found, (rows, groups per row); no rows
   /// means none. A clip search in front of the algorithm fills this in.
   ConstMatrix clip_limits{};
+  /// Inputs that one output upstream feeds and that can therefore only be scaled alike (those of a value row that several query
+  /// heads read): one entry an input, equal for such inputs, each 0 .. inputs - 1. Empty: every input by itself.
+  std::span<const Index> tied{};
   /// Rows are independent: results are equal for any number of threads. Must outlive the call.
   ExecutorRef executor{};
 };

@@ -1,6 +1,7 @@
 #pragma once
 // Matrices that share one input, and what a transform may do to them.
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <vector>
@@ -57,6 +58,43 @@ inline Status check_stats(const Stats& stats, Needs needs, Index inputs, std::st
     return Error{ErrorCode::insufficient_data,
                  text + ": the statistics have seen 0 tokens; at least 1 is needed, some thousand are usual"};
   return Ok{};
+}
+
+inline Status check_tied(std::span<const Index> tied, Index inputs) {
+  if (tied.empty()) return Ok{};
+  if (static_cast<Index>(tied.size()) != inputs)
+    return Error{ErrorCode::invalid_argument, "QuantizeOptions::tied has " + std::to_string(tied.size()) + " entries for " +
+                                                  std::to_string(inputs) + " inputs; give one each, or none"};
+  for (std::size_t j = 0; j < tied.size(); ++j)
+    if (tied[j] < 0 || tied[j] >= inputs)
+      return Error{ErrorCode::invalid_argument, "QuantizeOptions::tied has " + std::to_string(tied[j]) + " for input " +
+                                                    std::to_string(j) + "; it must be 0 to " + std::to_string(inputs - 1)};
+  return Ok{};
+}
+
+/// Tied inputs get the mean of their values.
+inline std::vector<float> mean_of_tied(std::vector<float> values, std::span<const Index> tied) {
+  if (tied.empty()) return values;
+  std::vector<double> sum(values.size()), count(values.size());
+  for (std::size_t j = 0; j < values.size(); ++j) {
+    sum[static_cast<std::size_t>(tied[j])] += static_cast<double>(values[j]);
+    ++count[static_cast<std::size_t>(tied[j])];
+  }
+  for (std::size_t j = 0; j < values.size(); ++j)
+    values[j] = static_cast<float>(sum[static_cast<std::size_t>(tied[j])] / count[static_cast<std::size_t>(tied[j])]);
+  return values;
+}
+
+/// Tied inputs get the largest of their values, which are not negative.
+inline std::vector<float> max_of_tied(std::vector<float> values, std::span<const Index> tied) {
+  if (tied.empty()) return values;
+  std::vector<float> largest(values.size());
+  for (std::size_t j = 0; j < values.size(); ++j) {
+    float& to = largest[static_cast<std::size_t>(tied[j])];
+    to = std::max(to, values[j]);
+  }
+  for (std::size_t j = 0; j < values.size(); ++j) values[j] = largest[static_cast<std::size_t>(tied[j])];
+  return values;
 }
 
 /// Columns times s, statistics divided by s.

@@ -19,7 +19,7 @@ namespace anybit::model::inline ANYBIT_ABI {
 /// What makes the input of a group of siblings, and can thus divide its channels for free.
 enum class Upstream {
   norm,     ///< the gains of a norm
-  linear,   ///< the rows of one linear, all of whose outputs reach the siblings channel by channel (up to down)
+  linear,   ///< the rows of one linear, whose outputs reach the siblings channel by channel (up to down, v to o)
   nothing,  ///< neither: transforms that scale inputs are left out there
 };
 
@@ -112,7 +112,7 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
         return detail::pack_siblings<S>(quantize_siblings(inner, weights, stats, options));
     }
     QuantizeOptions bare = options;
-    bare.clip = {};
+    bare.clip = {}, bare.tied = {};
     return detail::pack_siblings<S>(quantize_siblings(recipe.algorithm, weights, stats, bare));
   };
   return m;

@@ -158,14 +158,14 @@ class HalfBlock {
   Status run(SiblingGroup& group, std::size_t number) {
     std::vector<ConstMatrix> weights;
     for (const NamedLinear& l : group.linears) weights.push_back(l.linear->dense()->view());
-    const Upstream upstream = group.norm_gain                        ? Upstream::norm
-                              : group.upstream && group.fan_out == 1 ? Upstream::linear
-                                                                     : Upstream::nothing;
+    const Upstream upstream = group.norm_gain ? Upstream::norm : group.upstream ? Upstream::linear : Upstream::nothing;
     // The product of query and key is too sensitive to be clipped (AWQ's own rule).
     constexpr std::array<bool, 3> clip_qkv{false, false, true};
     QuantizeOptions options;
     options.strict = strict_;
     if (group.site == Site::attn_qkv) options.clip = clip_qkv;
+    const std::vector<Index> tied = tied_inputs(group);
+    options.tied = tied;
     auto done = recipe_.quantize(upstream, weights, stats_.at(group.block, group.site, recipe_.needs), options);
     if (!done) return in_context(done.error(), group.linears.front().name + (weights.size() > 1 ? " and its siblings" : ""));
 
@@ -180,11 +180,11 @@ class HalfBlock {
     if (group.norm_gain) {
       fold(done->input_scale, *group.norm_gain);
     } else {
+      divisor_ = upstream_divisor(group, done->input_scale);
       Matrix rows(group.upstream->dense()->view());
-      fold_rows(done->input_scale, rows.view());
+      fold_rows(divisor_, rows.view());
       *group.upstream = Linear(std::move(rows));
       divided_ = group.upstream;
-      divisor_ = std::move(done->input_scale);
     }
     return Ok{};
   }
