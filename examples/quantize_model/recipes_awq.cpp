@@ -13,7 +13,7 @@ using model::model_recipe;
 
 void add_awq_recipes(RecipeBook& book) {
   book.add(model_recipe("awq-int4-g128", Awq{} | Nearest<presets::AsymmetricInt<4>>{}));
-  book.add(model_recipe("awq-gptq-sf4-g128", Awq{} | Gptq<presets::ScaledSuperfloat<4>>{}));
+  book.add(model_recipe("awq-gptq-sf4-g128", Awq{.scaling = AwqScaling::both} | Gptq<presets::ScaledSuperfloat<4>>{}));
 }
 
 }  // namespace tool

@@ -1,6 +1,8 @@
 #include <anybit/transform/smooth_quant.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <random>
 #include <string>
 
@@ -74,6 +76,78 @@ TEST_CASE("smooth_quant changes nothing but the numbers: (X / s)(W s)^T = X W^T,
   }
   for (Index t = 0; t < 17; ++t)
     for (Index j = 0; j < 9; ++j) CHECK(set.stats.samples()(t, j) == Approx(divided(t, j)));
+}
+
+TEST_CASE("smooth_quant: tied inputs share the largest maxima and one scale") {
+  Matrix x(1, 4), w(1, 4);
+  const float xs[] = {8, 1, 2, 0.5f}, ws[] = {0.5f, 1, 0.25f, -2};
+  std::copy(std::begin(xs), std::end(xs), x.data());
+  std::copy(std::begin(ws), std::end(ws), w.data());
+  const auto stats = *accumulate<Needs::abs_max>(x.view());
+  const ConstMatrix siblings[] = {w.view()};
+  const std::vector<Index> tied{0, 1, 0, 1};
+  const auto s = *SmoothQuant{}.fit(siblings, stats, tied);
+  CHECK(s[0] == Approx(std::sqrt(8 / 0.5)));
+  CHECK(s[1] == Approx(std::sqrt(1.0 / 2)));
+  CHECK(s[2] == s[0]);
+  CHECK(s[3] == s[1]);
+  CHECK(SmoothQuant{}.fit(siblings, stats, std::vector<Index>{0, 1, 0}).error().message.find("3 entries for 4") !=
+        std::string::npos);
+}
+
+TEST_CASE("smooth_quant searched: no alpha of the grid, nor none, has less error of the 8-bit product") {
+  Matrix x = random_matrix(200, 20, 1);
+  const Matrix a = random_matrix(30, 20, 2), b = random_matrix(7, 20, 3);
+  for (Index t = 0; t < 200; ++t) x(t, 3) *= 60, x(t, 11) *= 25;
+  const auto stats = *accumulate<SmoothQuantSearch::needs>(x.view());
+  const ConstMatrix siblings[] = {a.view(), b.view()};
+  // By the definition, in double.
+  const auto error = [&](std::span<const float> s, bool fixed) {
+    double largest = 0, sum = 0;
+    std::vector<double> absmax(200);
+    for (Index t = 0; t < 200; ++t) {
+      for (std::size_t j = 0; j < 20; ++j)
+        absmax[std::size_t(t)] = std::max(absmax[std::size_t(t)], std::fabs(double{x(t, Index(j))} / double{s[j]}));
+      largest = std::max(largest, absmax[std::size_t(t)]);
+    }
+    for (const ConstMatrix& w : siblings)
+      for (Index r = 0; r < w.rows; ++r) {
+        double step = 0;
+        for (std::size_t j = 0; j < 20; ++j) step = std::max(step, std::fabs(double{w(r, Index(j))} * double{s[j]}) / 127);
+        for (Index t = 0; t < 200; ++t) {
+          const double unit = (fixed ? largest : absmax[std::size_t(t)]) / 127;
+          double d = 0;
+          for (std::size_t j = 0; j < 20; ++j) {
+            const double v = double{x(t, Index(j))}, u = double{w(r, Index(j))};
+            d += v * u - std::nearbyint(v / double{s[j]} / unit) * unit * std::nearbyint(u * double{s[j]} / step) * step;
+          }
+          sum += d * d;
+        }
+      }
+    return sum;
+  };
+  for (const bool fixed : {false, true}) {
+    const SmoothQuantSearch search{.tokens = 1000, .static_activations = fixed};
+    const auto q = quantize_siblings(search | W8{}, siblings, stats);
+    REQUIRE(q.ok());
+    REQUIRE(q->input_scale.size() == 20);
+    const double mine = error(q->input_scale, fixed);
+    double least = error(std::vector<float>(20, 1.0f), fixed);
+    CHECK(mine < 0.5 * least);
+    for (int k = 0; k <= 20; ++k)
+      least = std::min(least, error(*SmoothQuant{.alpha = static_cast<float>(k) / 20}.fit(siblings, stats), fixed));
+    CHECK(mine <= least * 1.02);
+    CHECK(q->matrices[1].report.remarks.front().find("smooth_quant: alpha ") == 0);
+  }
+  // Nothing to smooth: every channel alike, so that no alpha need be better.
+  const Matrix flat = random_matrix(4, 1, 9), one = random_matrix(3, 1, 8);
+  const ConstMatrix narrow[] = {one.view()};
+  CHECK(quantize_siblings(SmoothQuantSearch{} | W8{}, narrow, *accumulate<SmoothQuantSearch::needs>(flat.view())).ok());
+  const auto message = [&](const SmoothQuantSearch& s) { return quantize_siblings(s | W8{}, siblings, stats).error().message; };
+  CHECK(message({.steps = 0}).find("steps is 0; it must be 1 to 1000") != std::string::npos);
+  CHECK(message({.tokens = 0}).find("tokens is 0") != std::string::npos);
+  CHECK(quantize_siblings(SmoothQuantSearch{} | W8{}, siblings, *accumulate<Needs::abs_max>(x.view())).error().code ==
+        ErrorCode::insufficient_data);
 }
 
 TEST_CASE("fold and fold_rows divide what makes the input") {
