@@ -134,6 +134,15 @@ inline void add(ConstMatrix x, MutableMatrix to, ExecutorRef executor) {
                         [&](Index begin, Index end) { as_eigen(to.row_range(begin, end)) += as_eigen(x.row_range(begin, end)); });
 }
 
+inline Status check_ids(const Decoder& d, std::span<const TokenId> ids) {
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    if (ids[i] < 0 || ids[i] >= d.config.vocabulary)
+      return {ErrorCode::invalid_argument,
+              io::detail::text("forward: token ", i, " has the id ", ids[i], ", outside the vocabulary of ", d.config.vocabulary,
+                               ": use the model's own tokenizer")};
+  return Ok{};
+}
+
 inline Status check_input(const Decoder& d, std::span<const TokenId> ids, const KvCache& cache) {
   ANYBIT_CHECK(cache.blocks() == d.config.blocks && cache.width() == d.config.kv_width(),
                "forward: the KV cache was made for another model");
@@ -143,15 +152,66 @@ inline Status check_input(const Decoder& d, std::span<const TokenId> ids, const 
     return {ErrorCode::invalid_argument,
             io::detail::text("forward: ", tokens, " tokens after ", cache.length(), " exceed the KV cache of ", cache.capacity(),
                              " positions: make it larger or clear it")};
-  for (std::size_t i = 0; i < ids.size(); ++i)
-    if (ids[i] < 0 || ids[i] >= d.config.vocabulary)
-      return {ErrorCode::invalid_argument,
-              io::detail::text("forward: token ", i, " has the id ", ids[i], ", outside the vocabulary of ", d.config.vocabulary,
-                               ": use the model's own tokenizer")};
-  return Ok{};
+  return check_ids(d, ids);
 }
 
 }  // namespace detail
+
+/// The residual stream before the first block, (tokens, dim).
+inline void embed(const Decoder& d, std::span<const TokenId> ids, MutableMatrix x, ExecutorRef executor) {
+  for (std::size_t t = 0; t < ids.size(); ++t) d.token_embedding.read_row(ids[t], x.row(static_cast<Index>(t)));
+  if (d.online.residual) d.online.residual->forward(x, executor);
+}
+
+/// What a pass through a block writes on its way, of any block of a model.
+struct BlockScratch {
+  BlockScratch(const DecoderConfig& c, Index tokens)
+      : normed(tokens, c.dim),
+        delta(tokens, c.dim),
+        q(tokens, c.query_width()),
+        k(tokens, c.kv_width()),
+        v(tokens, c.kv_width()),
+        mixed(tokens, c.query_width()),
+        gate(tokens, c.hidden),
+        up(tokens, c.hidden) {}
+
+  Matrix normed, delta, q, k, v, mixed, gate, up;
+  Workspace workspace;
+};
+
+/// Adds to the residual stream x, (tokens, dim), what the block makes of it. The tokens, as many as the scratch and `rope` are
+/// for, continue the sequence in layer `layer` of the cache, which the caller advances. `d` gives configuration and rotations;
+/// the block need not be one of its own. on_input(Site, ConstMatrix) is told the input of each group of siblings, valid during
+/// the call; where it returns false the pass ends, with x of no meaning.
+template <class OnInput>
+void run_block(const Block& b, const Decoder& d, const RopeTable& rope, Index layer, KvCache& cache, MutableMatrix x,
+               BlockScratch& s, ExecutorRef executor, OnInput&& on_input) {
+  const DecoderConfig& c = d.config;
+  rms_norm(x, b.attn_norm, c.norm_epsilon, s.normed.view(), executor);
+  if (!on_input(Site::attn_qkv, s.normed.view())) return;
+  b.q.apply(s.normed.view(), s.q.view(), executor, s.workspace);
+  b.k.apply(s.normed.view(), s.k.view(), executor, s.workspace);
+  b.v.apply(s.normed.view(), s.v.view(), executor, s.workspace);
+  rope.apply(s.q.view(), c.head_dim, executor);
+  rope.apply(s.k.view(), c.head_dim, executor);
+  cache.append(layer, s.k.view(), s.v.view(), executor);
+  attention(c, s.q.view(), cache, layer, s.mixed.view(), executor);
+  cache.settle(layer, x.rows);
+  if (d.online.attn_output) d.online.attn_output->forward(s.mixed.view(), executor);
+  if (!on_input(Site::attn_output, s.mixed.view())) return;
+  b.o.apply(s.mixed.view(), s.delta.view(), executor, s.workspace);
+  detail::add(s.delta.view(), x, executor);
+
+  rms_norm(x, b.ffn_norm, c.norm_epsilon, s.normed.view(), executor);
+  if (!on_input(Site::ffn_gate_up, s.normed.view())) return;
+  b.gate.apply(s.normed.view(), s.gate.view(), executor, s.workspace);
+  b.up.apply(s.normed.view(), s.up.view(), executor, s.workspace);
+  detail::swiglu(s.gate.view(), s.up.view(), executor);
+  if (d.online.ffn_down) d.online.ffn_down->forward(s.gate.view(), executor);
+  if (!on_input(Site::ffn_down, s.gate.view())) return;
+  b.down.apply(s.gate.view(), s.delta.view(), executor, s.workspace);
+  detail::add(s.delta.view(), x, executor);
+}
 
 /// The residual stream behind the output norm, (tokens, dim): what the head multiplies. `ids` continue the sequence in `cache`,
 /// which grows by them. The same bits for any number of threads.
@@ -162,46 +222,16 @@ inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> i
   const ExecutorRef executor = options.executor;
   const auto tokens = static_cast<Index>(ids.size());
   const RopeTable rope(c, cache.length(), tokens);
-  Workspace workspace;
-  Matrix x(tokens, c.dim), normed(tokens, c.dim), delta(tokens, c.dim);
-  Matrix q(tokens, c.query_width()), k(tokens, c.kv_width()), v(tokens, c.kv_width()), mixed(tokens, c.query_width());
-  Matrix gate(tokens, c.hidden), up(tokens, c.hidden);
-  const auto capture = [&](Index block, Site site, const Matrix& input) {
-    if (options.capture) options.capture(block, site, input.view());
-  };
+  BlockScratch scratch(c, tokens);
+  Matrix x(tokens, c.dim), normed(tokens, c.dim);
 
-  for (Index t = 0; t < tokens; ++t)
-    d.token_embedding.read_row(ids[static_cast<std::size_t>(t)], {x.data() + t * c.dim, static_cast<std::size_t>(c.dim)});
-  if (d.online.residual) d.online.residual->forward(x.view(), executor);
-
-  for (Index i = 0; i < c.blocks; ++i) {
-    const Block& b = d.blocks[static_cast<std::size_t>(i)];
-
-    rms_norm(x.view(), b.attn_norm, c.norm_epsilon, normed.view(), executor);
-    capture(i, Site::attn_qkv, normed);
-    b.q.apply(normed.view(), q.view(), executor, workspace);
-    b.k.apply(normed.view(), k.view(), executor, workspace);
-    b.v.apply(normed.view(), v.view(), executor, workspace);
-    rope.apply(q.view(), c.head_dim, executor);
-    rope.apply(k.view(), c.head_dim, executor);
-    cache.append(i, k.view(), v.view(), executor);
-    attention(c, q.view(), cache, i, mixed.view(), executor);
-    cache.settle(i, tokens);
-    if (d.online.attn_output) d.online.attn_output->forward(mixed.view(), executor);
-    capture(i, Site::attn_output, mixed);
-    b.o.apply(mixed.view(), delta.view(), executor, workspace);
-    detail::add(delta.view(), x.view(), executor);
-
-    rms_norm(x.view(), b.ffn_norm, c.norm_epsilon, normed.view(), executor);
-    capture(i, Site::ffn_gate_up, normed);
-    b.gate.apply(normed.view(), gate.view(), executor, workspace);
-    b.up.apply(normed.view(), up.view(), executor, workspace);
-    detail::swiglu(gate.view(), up.view(), executor);
-    if (d.online.ffn_down) d.online.ffn_down->forward(gate.view(), executor);
-    capture(i, Site::ffn_down, gate);
-    b.down.apply(gate.view(), delta.view(), executor, workspace);
-    detail::add(delta.view(), x.view(), executor);
-  }
+  embed(d, ids, x.view(), executor);
+  for (Index i = 0; i < c.blocks; ++i)
+    run_block(d.blocks[static_cast<std::size_t>(i)], d, rope, i, cache, x.view(), scratch, executor,
+              [&](Site site, ConstMatrix input) {
+                if (options.capture) options.capture(i, site, input);
+                return true;
+              });
   cache.advance(tokens);
   if (d.online.residual) d.online.residual->inverse(x.view(), executor);
   rms_norm(x.view(), d.output_norm, c.norm_epsilon, normed.view(), executor);
