@@ -198,3 +198,47 @@ TEST_CASE("a model that cannot be quantized as asked says which layer and recipe
   REQUIRE_FALSE(nothing_seen.ok());
   CHECK(nothing_seen.error().message.find("recipe my-gptq: blk.0.attn_output.weight") != std::string::npos);
 }
+
+TEST_CASE("siblings of one plan with different recipes: each gets its own, and transforms that were left out are told") {
+  const Decoder d = random_decoder(4);
+  const ModelStats stats = calibrated(d, Needs::abs_max);
+  const PackedEmbedding embedding = pack_embedding(d).value();
+  const ModelRecipe fine = model_recipe("fine", Fine{}), coarse = model_recipe("coarse", Nearest<SInt<3>, PerGroup<16>>{}),
+                    smooth = model_recipe("smooth", SmoothQuant{} | Fine{});
+  ModelPlan plan = uniform_plan(smooth, d.config);
+  plan.name = "mixed";
+  REQUIRE(plan.linears.size() == 14);
+  plan.linears[1] = &coarse;  // k of block 0
+  plan.linears[13] = &fine;   // down of block 1
+  const QuantizedModel q = quantize_model(d, stats, plan, embedding).value();
+  std::size_t told = 0;
+  for (const QuantizedLayer& layer : q.layers) {
+    const bool beside_k = layer.group == 0 && layer.sibling != 1;
+    INFO(layer.name);
+    CHECK(layer.report.as_requested() != beside_k);
+    told += layer.report.fallbacks.size();
+    CHECK(layer.input_scale.empty() == (layer.group == 0 || layer.group % 2 == 1));
+  }
+  CHECK(told == 2);
+  const Matrix k = dequantize(pack(quantize_nearest<Scheme<SInt<3>, PerGroup<16>, ScaleF16>>(d.blocks[0].k.dense()->view())));
+  std::vector<float> row(32);
+  q.decoder.blocks[0].k.read_row(5, row);
+  CHECK(std::equal(row.begin(), row.end(), k.view().row(5).begin()));
+  CHECK(q.decoder.blocks[0].attn_norm == d.blocks[0].attn_norm);
+  CHECK(q.decoder.blocks[1].attn_norm != d.blocks[1].attn_norm);
+
+  QuantizeModelOptions strict;
+  strict.strict = true;
+  const auto refused = quantize_model(d, stats, plan, embedding, strict);
+  REQUIRE_FALSE(refused.ok());
+  CHECK(refused.error().message.find("recipe smooth: blk.0.attn_q.weight and its siblings") == 0);
+
+  const ModelRecipe turned = rotated("turned", fine);
+  plan.linears[0] = &turned;
+  CHECK(quantize_model(d, stats, plan, embedding)
+            .error()
+            .message.find("recipes turned and coarse are for models that are "
+                          "rotated differently") != std::string::npos);
+  plan.linears.pop_back();
+  CHECK(quantize_model(d, stats, plan, embedding).error().message.find("plan mixed has 13 recipes, the model 14 linears") == 0);
+}

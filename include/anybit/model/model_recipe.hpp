@@ -37,6 +37,7 @@ struct ModelRecipe {
   Needs needs = Needs::none;
   Compute compute = Compute::f32;             ///< how activations enter the products
   std::optional<RotationOptions> rotation{};  ///< the recipe is for rotate(model, *rotation) and statistics of that
+  bool transforms = false;                    ///< siblings are rewritten together before they are quantized
   std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
   std::function<double(Extents)> bits_per_weight;
 };
@@ -103,6 +104,7 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
   m.scheme = std::string(S::name.view());
   m.needs = Recipe<A, Ts...>::needs;
   m.compute = compute;
+  m.transforms = sizeof...(Ts) > 0;
   m.bits_per_weight = [](Extents e) { return S::bits_per_weight(e); };
   m.quantize = [recipe, inner = detail::for_linear_upstream(recipe)](Upstream upstream, std::span<const ConstMatrix> weights,
                                                                      const Stats& stats, const QuantizeOptions& options) {

@@ -17,6 +17,7 @@
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/model/decoder.hpp>
+#include <anybit/model/model_plan.hpp>
 #include <anybit/model/model_recipe.hpp>
 #include <anybit/model/siblings.hpp>
 
@@ -153,28 +154,19 @@ namespace detail {
 /// Half a block: o before q, k and v, or down before gate and up, because the scale of the former divides rows of the latter.
 class HalfBlock {
  public:
-  HalfBlock(const ModelRecipe& recipe, const ModelStats& stats, bool strict) : recipe_(recipe), stats_(stats), strict_(strict) {}
+  HalfBlock(const ModelPlan& plan, const ModelStats& stats, bool strict) : plan_(plan), stats_(stats), strict_(strict) {}
 
-  Status run(SiblingGroup& group, std::size_t number) {
-    std::vector<ConstMatrix> weights;
-    for (const NamedLinear& l : group.linears) weights.push_back(l.linear->dense()->view());
-    const Upstream upstream = group.norm_gain ? Upstream::norm : group.upstream ? Upstream::linear : Upstream::nothing;
-    // The product of query and key is too sensitive to be clipped (AWQ's own rule).
-    constexpr std::array<bool, 3> clip_qkv{false, false, true};
-    QuantizeOptions options;
-    options.strict = strict_;
-    if (group.site == Site::attn_qkv) options.clip = clip_qkv;
-    const std::vector<Index> tied = tied_inputs(group);
-    options.tied = tied;
-    auto done = recipe_.quantize(upstream, weights, stats_.at(group.block, group.site, recipe_.needs), options);
-    if (!done) return in_context(done.error(), group.linears.front().name + (weights.size() > 1 ? " and its siblings" : ""));
-
+  /// `first` is the place of the group's first linear in the plan.
+  Status run(SiblingGroup& group, std::size_t number, std::size_t first) {
+    const std::span<const ModelRecipe* const> recipes = std::span(plan_.linears).subspan(first, group.linears.size());
+    auto done = quantize(group, recipes);
+    if (!done) return done.error();
     for (std::size_t i = 0; i < group.linears.size(); ++i) {
       Linear& linear = *group.linears[i].linear;
       const bool divided = &linear == divided_;
       layers.push_back({group.linears[i].name, number, i, std::move(done->reports[i]), done->input_scale,
                         divided ? divisor_ : std::vector<float>{}});
-      linear = Linear(std::move(done->packed[i]), recipe_.compute);
+      linear = Linear(std::move(done->packed[i]), recipes[i]->compute);
     }
     if (done->input_scale.empty()) return Ok{};
     if (group.norm_gain) {
@@ -192,7 +184,52 @@ class HalfBlock {
   std::vector<QuantizedLayer> layers;
 
  private:
-  const ModelRecipe& recipe_;
+  /// Siblings of one recipe together. Where recipes differ, nobody knows a scale of the input that suits all of them.
+  Result<QuantizedSiblings> quantize(const SiblingGroup& group, std::span<const ModelRecipe* const> recipes) const {
+    const std::size_t count = group.linears.size();
+    const bool mixed = std::any_of(recipes.begin(), recipes.end(), [&](const ModelRecipe* r) { return r != recipes[0]; });
+    const Upstream upstream = mixed             ? Upstream::nothing
+                              : group.norm_gain ? Upstream::norm
+                              : group.upstream  ? Upstream::linear
+                                                : Upstream::nothing;
+    const std::vector<Index> tied = tied_inputs(group);
+    QuantizedSiblings all;
+    all.packed.resize(count), all.reports.resize(count);
+    std::vector<bool> finished(count, false);
+    for (std::size_t i = 0; i < count; ++i) {
+      if (finished[i]) continue;
+      const ModelRecipe& recipe = *recipes[i];
+      std::vector<std::size_t> members;
+      std::vector<ConstMatrix> weights;
+      for (std::size_t j = i; j < count; ++j)
+        if (recipes[j] == &recipe) members.push_back(j), weights.push_back(group.linears[j].linear->dense()->view());
+      // The product of query and key is too sensitive to be clipped (AWQ's own rule).
+      constexpr std::array<bool, 3> clip_qkv{false, false, true};
+      QuantizeOptions options;
+      options.strict = strict_;
+      options.tied = tied;
+      if (group.site == Site::attn_qkv && !mixed) options.clip = clip_qkv;
+      const auto named = [&](const Error& e) {
+        return in_context(
+            e, "recipe " + recipe.name + ": " + group.linears[i].name + (members.size() > 1 ? " and its siblings" : ""));
+      };
+      auto done = recipe.quantize(upstream, weights, stats_.at(group.block, group.site, recipe.needs), options);
+      if (!done) return named(done.error());
+      for (std::size_t k = 0; k < members.size(); ++k) {
+        Report& report = done->reports[k];
+        if (mixed && recipe.transforms)
+          report.fallbacks.push_back("its siblings have other recipes, so the transforms of " + recipe.name + " were left out");
+        if (auto strict = check_strict(report, options); !strict) return named(strict.error());
+        all.packed[members[k]] = std::move(done->packed[k]);
+        all.reports[members[k]] = std::move(report);
+        finished[members[k]] = true;
+      }
+      all.input_scale = std::move(done->input_scale);
+    }
+    return all;
+  }
+
+  const ModelPlan& plan_;
   const ModelStats& stats_;
   bool strict_;
   const Linear* divided_ = nullptr;
@@ -201,15 +238,12 @@ class HalfBlock {
 
 }  // namespace detail
 
-/// The model that `recipe` makes of `source` (floats), the same for any number of threads. `stats` are of `source` and hold at
-/// least recipe.needs.
-inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelStats& stats, const ModelRecipe& recipe,
+/// The model that `plan` makes of `source` (floats), the same for any number of threads. `stats` are of `source` and hold at
+/// least needs(plan). What becomes of embedding and head stands in `embedding`, not in the plan.
+inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelStats& stats, const ModelPlan& plan,
                                              const PackedEmbedding& embedding, const QuantizeModelOptions& options = {}) {
   ANYBIT_CHECK(stats.blocks() == source.config.blocks, "quantize_model: statistics of another model");
-  if (recipe.rotation && recipe.rotation != source.rotation)
-    return Error{ErrorCode::invalid_argument, "recipe " + recipe.name +
-                                                  " is for a rotated model: give what rotate(model, *recipe.rotation) makes of "
-                                                  "it, and statistics of that"};
+  ANYBIT_TRY_STATUS(check(plan, source));
   QuantizedModel out;
   out.decoder = source;
   ANYBIT_CHECK(embedding.head || !source.head, "quantize_model: the model has a head of its own, the packed embedding none");
@@ -217,6 +251,8 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
   if (embedding.head) out.decoder.head = Linear(*embedding.head, options.head_compute);
 
   std::vector<SiblingGroup> groups = sibling_groups(out.decoder);
+  std::vector<std::size_t> first(groups.size(), 0);
+  for (std::size_t g = 1; g < groups.size(); ++g) first[g] = first[g - 1] + groups[g - 1].linears.size();
   const Index halves = static_cast<Index>(groups.size()) / 2;
   std::vector<std::vector<QuantizedLayer>> layers(static_cast<std::size_t>(halves));
   std::vector<Status> status(layers.size(), Ok{});
@@ -225,9 +261,9 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
   options.executor.parallel_for(halves, 1, [&](Index begin, Index end) {
     for (Index half = begin; half < end; ++half) {
       const auto h = static_cast<std::size_t>(half);
-      detail::HalfBlock work(recipe, stats, options.strict);
+      detail::HalfBlock work(plan, stats, options.strict);
       for (const std::size_t group : {2 * h + 1, 2 * h})
-        if (status[h]) status[h] = work.run(groups[group], group);
+        if (status[h]) status[h] = work.run(groups[group], group, first[group]);
       layers[h] = std::move(work.layers);
       const std::lock_guard lock(told);
       ++done;
@@ -235,10 +271,16 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
     }
   });
   for (const Status& s : status)
-    if (!s) return in_context(s.error(), "recipe " + recipe.name);
+    if (!s) return s.error();
   for (auto& some : layers)
     for (QuantizedLayer& layer : some) out.layers.push_back(std::move(layer));
   return out;
+}
+
+/// Every linear of the blocks by one recipe.
+inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelStats& stats, const ModelRecipe& recipe,
+                                             const PackedEmbedding& embedding, const QuantizeModelOptions& options = {}) {
+  return quantize_model(source, stats, uniform_plan(recipe, source.config), embedding, options);
 }
 
 }  // namespace anybit::model::inline ANYBIT_CODE
