@@ -48,6 +48,9 @@ struct Gptq {
     return g;
   }
 
+  /// `needs`, and what these options want besides.
+  Needs wanted() const { return drift > 0 ? needs | Needs::drift : needs; }
+  bool stores_column_order() const { return act_order && options().dynamic_groups(calibrate::scheme_functions_v<scheme>); }
   GridFit grid_fit() const { return {range, search, shrink}; }
   /// What a squared rounding error of each column still costs in the outputs after later columns have made up for what they
   /// can: a transform in front weighs its choices by it. Empty if the Hessian has no factor. `stats` hold what `needs` says.

@@ -26,6 +26,10 @@ struct Options {
   int refine;
   float drift;
 
+  /// Scales that are stored jointly must all be known before the first code is chosen; so must those of a whole row or tensor.
+  static bool always_static(const calibrate::SchemeFunctions& s) { return s.joint_scales || s.per_tensor || s.per_row; }
+  /// Grids are found when the sweep reaches them.
+  bool dynamic_groups(const calibrate::SchemeFunctions& s) const { return !(always_static(s) || static_groups); }
   ColumnOrder order() const {
     return act_order ? ColumnOrder::act : group_aware ? ColumnOrder::group_aware : ColumnOrder::natural;
   }
@@ -92,8 +96,6 @@ class Method {
  private:
   MatrixView<const double> hessian() const { return {hessian_.data(), w_.cols, w_.cols}; }
   MatrixView<const double> away() const { return {drift_.data(), drift_.empty() ? 0 : w_.cols, w_.cols}; }
-  /// Scales that are stored jointly must all be known before the first code is chosen; so must those of a whole row or tensor.
-  bool always_static() const { return q_.scheme.joint_scales || q_.scheme.per_tensor || q_.scheme.per_row; }
 
   Status check(const Stats& stats) const {
     ANYBIT_TRY_STATUS(check_options("gptq", static_cast<double>(o_.damp), o_.block, static_cast<double>(o_.dead_diagonal)));
@@ -129,7 +131,7 @@ class Method {
       report_.fallbacks.push_back("the drift of the inputs is too large next to the Hessian and was not made up for");
 
     SweepOptions sweep{.block = o_.block,
-                       .dynamic_groups = !(always_static() || o_.static_groups),
+                       .dynamic_groups = o_.dynamic_groups(q_.scheme),
                        .fresh_grids = o_.fresh_grids,
                        .fit = o_.fit,
                        .limits = asked_.clip_limits};
@@ -147,7 +149,7 @@ class Method {
       std::vector<float> importance(sweep.importance.size());
       for (std::size_t k = 0; k < importance.size(); ++k) importance[static_cast<std::size_t>(order[k])] = sweep.importance[k];
       Matrix alive;
-      if (!always_static() || q_.scheme.joint_scales) {  // elsewhere dead weights are included, as published
+      if (!Options::always_static(q_.scheme) || q_.scheme.joint_scales) {  // elsewhere dead weights are included, as published
         alive = Matrix(w_);
         for (Index r = 0; r < w_.rows; ++r)
           for (Index j = 0; j < n; ++j)

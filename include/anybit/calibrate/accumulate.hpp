@@ -11,64 +11,103 @@
 
 namespace anybit::calibrate::inline ANYBIT_CODE {
 
+/// Channels that one thread takes at a time where their sums do not depend on each other.
+inline constexpr Index channel_grain = 64;
+
+/// A power of two above the largest magnitude of each column of x, or 1.
+inline std::vector<double> units(ConstMatrix x, ExecutorRef executor) {
+  std::vector<double> unit(static_cast<std::size_t>(x.cols));
+  executor.parallel_for(x.cols, channel_grain, [&](Index begin, Index end) {
+    std::vector<float> largest(static_cast<std::size_t>(end - begin), 0);
+    for (Index t = 0; t < x.rows; ++t)
+      for (Index j = begin; j < end; ++j) {
+        float& most = largest[static_cast<std::size_t>(j - begin)];
+        most = std::max(most, std::fabs(x(t, j)));
+      }
+    for (Index j = begin; j < end; ++j) {
+      const double most = double{largest[static_cast<std::size_t>(j - begin)]};
+      unit[static_cast<std::size_t>(j)] = most > 0 ? std::ldexp(1.0, std::ilogb(most) + 1) : 1.0;
+    }
+  });
+  return unit;
+}
+
+/// Each column of x divided by its unit. A float's inverse power of two may not be one, so the quotients are of doubles.
+inline Matrix divided(ConstMatrix x, std::span<const double> unit, ExecutorRef executor) {
+  Matrix out(x.rows, x.cols);
+  executor.parallel_for(x.rows, 16, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t)
+      for (Index j = 0; j < x.cols; ++j) out(t, j) = static_cast<float>(double{x(t, j)} / unit[static_cast<std::size_t>(j)]);
+  });
+  return out;
+}
+
 /// The product runs in float over at most 256 tokens, and its result is added in double: relative
-/// rounding stays near 1e-6 for any number of tokens, at the speed of a float product.
+/// rounding stays near 1e-6 for any number of tokens, at the speed of a float product. Panels of columns are independent.
 template <class Real>
-void add_block(MatrixView<const Real> x, std::vector<double>& total) {
+void add_block(MatrixView<const Real> x, std::vector<double>& total, ExecutorRef executor) {
   const Index n = x.cols;
   // Each channel is brought below 1 by a power of two, so that no product leaves float's range; that costs no precision.
-  std::vector<double> unit(static_cast<std::size_t>(n), 0);
-  for (Index t = 0; t < x.rows; ++t)
-    for (Index j = 0; j < n; ++j)
-      unit[static_cast<std::size_t>(j)] = std::max(unit[static_cast<std::size_t>(j)], std::fabs(double{x(t, j)}));
-  for (double& u : unit) u = u > 0 ? std::ldexp(1.0, std::ilogb(u) + 1) : 1.0;
-  Matrix scaled(x);
-  for (Index t = 0; t < x.rows; ++t)
-    for (Index j = 0; j < n; ++j) scaled(t, j) = static_cast<float>(double{x(t, j)} / unit[static_cast<std::size_t>(j)]);
+  const std::vector<double> unit = units(x, executor);
+  const Matrix scaled = divided(x, unit, executor);
 
   constexpr Index panel = 128;
-  const ConstMatrix all = std::as_const(scaled).view();
-  for (Index first = 0; first < n; first += panel) {
-    const Index end = std::min(first + panel, n);
-    Matrix product(n - first, end - first);
-    add_transposed_product<Real>(all.col_range(first, n), all.col_range(first, end), product.view());
-    for (Index i = first; i < n; ++i) {
-      double* const row = total.data() + i * (i + 1) / 2;
-      for (Index j = first; j < std::min(end, i + 1); ++j)
-        row[j] += double{product(i - first, j - first)} * unit[static_cast<std::size_t>(i)] * unit[static_cast<std::size_t>(j)];
+  const ConstMatrix all = scaled.view();
+  executor.parallel_for(ceil_div(n, panel), 1, [&](Index begin_panel, Index end_panel) {
+    for (Index first = begin_panel * panel; first < std::min(end_panel * panel, n); first += panel) {
+      const Index end = std::min(first + panel, n);
+      Matrix product(n - first, end - first);
+      add_transposed_product<Real>(all.col_range(first, n), all.col_range(first, end), product.view());
+      for (Index i = first; i < n; ++i) {
+        double* const row = total.data() + i * (i + 1) / 2;
+        for (Index j = first; j < std::min(end, i + 1); ++j)
+          row[j] += double{product(i - first, j - first)} * unit[static_cast<std::size_t>(i)] * unit[static_cast<std::size_t>(j)];
+      }
     }
-  }
+  });
 }
 
 /// As add_block(). Differences are small next to x, so each gets units of its own.
 template <class Real>
-void add_drift(MatrixView<const Real> x, MatrixView<const Real> original, std::vector<double>& total) {
+void add_drift(MatrixView<const Real> x, MatrixView<const Real> original, std::vector<double>& total, ExecutorRef executor) {
   const Index n = x.cols;
-  std::vector<double> unit(static_cast<std::size_t>(n), 0), apart(unit);
-  const auto raise = [](double& largest, double v) { largest = std::max(largest, std::fabs(v)); };
-  for (Index t = 0; t < x.rows; ++t)
-    for (Index j = 0; j < n; ++j) {
-      raise(unit[static_cast<std::size_t>(j)], double{x(t, j)});
-      raise(apart[static_cast<std::size_t>(j)], double{original(t, j)} - double{x(t, j)});
+  const std::vector<double> unit = units(x, executor);
+  std::vector<double> apart(static_cast<std::size_t>(n), 0);
+  executor.parallel_for(n, channel_grain, [&](Index begin, Index end) {
+    for (Index t = 0; t < x.rows; ++t)
+      for (Index j = begin; j < end; ++j) {
+        double& most = apart[static_cast<std::size_t>(j)];
+        most = std::max(most, std::fabs(double{original(t, j)} - double{x(t, j)}));
+      }
+    for (Index j = begin; j < end; ++j) {
+      double& u = apart[static_cast<std::size_t>(j)];
+      u = u > 0 ? std::ldexp(1.0, std::ilogb(u) + 1) : 1.0;
     }
-  for (auto* units : {&unit, &apart})
-    for (double& u : *units) u = u > 0 ? std::ldexp(1.0, std::ilogb(u) + 1) : 1.0;
-  Matrix scaled(x.rows, n), difference(x.rows, n);
-  for (Index t = 0; t < x.rows; ++t)
-    for (Index j = 0; j < n; ++j) {
-      const auto i = static_cast<std::size_t>(j);
-      scaled(t, j) = static_cast<float>(double{x(t, j)} / unit[i]);
-      difference(t, j) = static_cast<float>((double{original(t, j)} - double{x(t, j)}) / apart[i]);
+  });
+  const Matrix scaled = divided(x, unit, executor);
+  Matrix difference(x.rows, n);
+  executor.parallel_for(x.rows, 16, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t)
+      for (Index j = 0; j < n; ++j)
+        difference(t, j) = static_cast<float>((double{original(t, j)} - double{x(t, j)}) / apart[static_cast<std::size_t>(j)]);
+  });
+  constexpr Index panel = 128;
+  const ConstMatrix left = std::as_const(difference).view();
+  executor.parallel_for(ceil_div(n, panel), 1, [&](Index begin_panel, Index end_panel) {
+    for (Index first = begin_panel * panel; first < std::min(end_panel * panel, n); first += panel) {
+      const Index end = std::min(first + panel, n);
+      Matrix product(end - first, n);
+      add_transposed_product<Real>(left.col_range(first, end), scaled.view(), product.view());
+      for (Index i = first; i < end; ++i)
+        for (Index j = 0; j < n; ++j)
+          total[static_cast<std::size_t>(i * n + j)] +=
+              double{product(i - first, j)} * apart[static_cast<std::size_t>(i)] * unit[static_cast<std::size_t>(j)];
     }
-  Matrix product(n, n);
-  add_transposed_product<Real>(std::as_const(difference).view(), std::as_const(scaled).view(), product.view());
-  for (Index i = 0; i < n; ++i)
-    for (Index j = 0; j < n; ++j)
-      total[static_cast<std::size_t>(i * n + j)] +=
-          double{product(i, j)} * apart[static_cast<std::size_t>(i)] * unit[static_cast<std::size_t>(j)];
+  });
 }
 
-inline Status accumulate(Stats& s, ConstMatrix x, ConstMatrix original, AddBlock add, AddDrift add_difference) {
+inline Status accumulate(Stats& s, ConstMatrix x, ConstMatrix original, ExecutorRef executor, AddBlock add,
+                         AddDrift add_difference) {
   if (original.extents() != x.extents())
     return Error{ErrorCode::shape_mismatch, "activations are " + std::to_string(x.rows) + " x " + std::to_string(x.cols) +
                                                 ", those of the float model " + std::to_string(original.rows) + " x " +
@@ -77,24 +116,24 @@ inline Status accumulate(Stats& s, ConstMatrix x, ConstMatrix original, AddBlock
     return Error{ErrorCode::not_finite, "the float model's activation of token " + std::to_string(s.tokens_ + token) +
                                             ", channel " + std::to_string(channel) + " is " +
                                             std::to_string(original(token, channel)) + "; it overflows on this text"};
-  ANYBIT_TRY_STATUS(add_tokens(s, x, add));
+  ANYBIT_TRY_STATUS(add_tokens(s, x, executor, add));
   if (!s.has(Needs::drift)) return Ok{};
   constexpr Index block = 256;
   for (Index t = 0; t < x.rows; t += block) {
     const Index end = std::min(t + block, x.rows);
-    add_difference(x.row_range(t, end), original.row_range(t, end), s.sum_drift_);
+    add_difference(x.row_range(t, end), original.row_range(t, end), s.sum_drift_, executor);
   }
   return Ok{};
 }
 
-inline Status accumulate(Stats& s, ConstMatrix x, AddBlock add) {
+inline Status accumulate(Stats& s, ConstMatrix x, ExecutorRef executor, AddBlock add) {
   if (s.has(Needs::drift))
     return Error{ErrorCode::insufficient_data,
                  "statistics with drift need the float model's activations too: accumulate(x, original)"};
-  return add_tokens(s, x, add);
+  return add_tokens(s, x, executor, add);
 }
 
-inline Status add_tokens(Stats& s, ConstMatrix x, AddBlock add) {
+inline Status add_tokens(Stats& s, ConstMatrix x, ExecutorRef executor, AddBlock add) {
   if (x.cols != s.inputs_)
     return Error{ErrorCode::shape_mismatch, "activations have " + std::to_string(x.cols) +
                                                 " channels, but the statistics are of " + std::to_string(s.inputs_) +
@@ -103,22 +142,28 @@ inline Status add_tokens(Stats& s, ConstMatrix x, AddBlock add) {
     return Error{ErrorCode::not_finite, "activation of token " + std::to_string(s.tokens_ + token) + ", channel " +
                                             std::to_string(channel) + " is " + std::to_string(x(token, channel)) +
                                             "; the model overflows on this text or its weights are damaged"};
-  for (Index t = 0; t < x.rows; ++t) {
-    const auto row = x.row(t);
-    if (s.has(Needs::abs_max))
-      for (std::size_t j = 0; j < row.size(); ++j) s.abs_max_[j] = std::max(s.abs_max_[j], std::fabs(row[j]));
-    if (s.has(Needs::mean_abs))
-      for (std::size_t j = 0; j < row.size(); ++j) s.sum_abs_[j] += static_cast<double>(std::fabs(row[j]));
-    if (s.has(Needs::mean_square))
-      for (std::size_t j = 0; j < row.size(); ++j) s.sum_square_[j] += static_cast<double>(row[j]) * static_cast<double>(row[j]);
-    if (s.has(Needs::samples) && (s.tokens_ + t) % s.sample_stride_ == 0) {
-      s.samples_.insert(s.samples_.end(), row.begin(), row.end());
-      thin_samples(s);
+  executor.parallel_for(x.cols, channel_grain, [&](Index begin, Index end) {
+    for (Index t = 0; t < x.rows; ++t) {
+      const float* const row = x.data + t * x.stride;
+      const auto at = [](Index j) { return static_cast<std::size_t>(j); };
+      if (s.has(Needs::abs_max))
+        for (Index j = begin; j < end; ++j) s.abs_max_[at(j)] = std::max(s.abs_max_[at(j)], std::fabs(row[j]));
+      if (s.has(Needs::mean_abs))
+        for (Index j = begin; j < end; ++j) s.sum_abs_[at(j)] += double{std::fabs(row[j])};
+      if (s.has(Needs::mean_square))
+        for (Index j = begin; j < end; ++j) s.sum_square_[at(j)] += double{row[j]} * double{row[j]};
     }
-  }
+  });
+  if (s.has(Needs::samples))
+    for (Index t = 0; t < x.rows; ++t)
+      if ((s.tokens_ + t) % s.sample_stride_ == 0) {
+        const auto row = x.row(t);
+        s.samples_.insert(s.samples_.end(), row.begin(), row.end());
+        thin_samples(s);
+      }
   if (s.has(Needs::hessian) && s.inputs_ > 0) {
     constexpr Index block = 256;
-    for (Index t = 0; t < x.rows; t += block) add(x.row_range(t, std::min(t + block, x.rows)), s.sum_product_);
+    for (Index t = 0; t < x.rows; t += block) add(x.row_range(t, std::min(t + block, x.rows)), s.sum_product_, executor);
   }
   s.tokens_ += x.rows;
   return Ok{};

@@ -13,6 +13,7 @@
 
 #include <anybit/core/matrix.hpp>
 #include <anybit/core/result.hpp>
+#include <anybit/exec/executor.hpp>
 
 namespace anybit::inline ANYBIT_ABI {
 
@@ -46,15 +47,15 @@ class Stats;
 namespace anybit::calibrate::inline ANYBIT_CODE {
 /// total (lower triangle by rows) += x^T x.
 template <class Real>
-void add_block(MatrixView<const Real> x, std::vector<double>& total);
-using AddBlock = void (*)(ConstMatrix, std::vector<double>&);
-Status add_tokens(Stats& stats, ConstMatrix x, AddBlock add);
-Status accumulate(Stats& stats, ConstMatrix x, AddBlock add);
+void add_block(MatrixView<const Real> x, std::vector<double>& total, ExecutorRef executor);
+using AddBlock = void (*)(ConstMatrix, std::vector<double>&, ExecutorRef);
+Status add_tokens(Stats& stats, ConstMatrix x, ExecutorRef executor, AddBlock add);
+Status accumulate(Stats& stats, ConstMatrix x, ExecutorRef executor, AddBlock add);
 /// total (by rows) += (original - x)^T x.
 template <class Real>
-void add_drift(MatrixView<const Real> x, MatrixView<const Real> original, std::vector<double>& total);
-using AddDrift = void (*)(ConstMatrix, ConstMatrix, std::vector<double>&);
-Status accumulate(Stats& stats, ConstMatrix x, ConstMatrix original, AddBlock add, AddDrift add_drift);
+void add_drift(MatrixView<const Real> x, MatrixView<const Real> original, std::vector<double>& total, ExecutorRef executor);
+using AddDrift = void (*)(ConstMatrix, ConstMatrix, std::vector<double>&, ExecutorRef);
+Status accumulate(Stats& stats, ConstMatrix x, ConstMatrix original, ExecutorRef executor, AddBlock add, AddDrift add_drift);
 Status merge(Stats& stats, const Stats& other);
 void thin_samples(Stats& stats);
 void divide_inputs(Stats& stats, std::span<const float> divisor);
@@ -86,18 +87,19 @@ class Stats {
   }
 
   /// Adds the tokens of x, (tokens, inputs). A NaN or an infinity is an error that names its token and channel, and then
-  /// nothing of x has been added. A template, so that only programs that calibrate compile its product.
+  /// nothing of x has been added. The same bits for any number of threads. A template, so that only programs that calibrate
+  /// compile its product.
   template <class Activations>
     requires std::is_convertible_v<const Activations&, ConstMatrix>
-  ANYBIT_INLINE Status accumulate(const Activations& x) {
-    return calibrate::accumulate(*this, x, &calibrate::add_block<float>);
+  ANYBIT_INLINE Status accumulate(const Activations& x, ExecutorRef executor = {}) {
+    return calibrate::accumulate(*this, x, executor, &calibrate::add_block<float>);
   }
   /// The same where x is what a partly quantized model sends in and `original` what the float model does, token by token:
   /// statistics with Needs::drift want both.
   template <class Activations, class Originals>
     requires std::is_convertible_v<const Activations&, ConstMatrix> && std::is_convertible_v<const Originals&, ConstMatrix>
-  ANYBIT_INLINE Status accumulate(const Activations& x, const Originals& original) {
-    return calibrate::accumulate(*this, x, original, &calibrate::add_block<float>, &calibrate::add_drift<float>);
+  ANYBIT_INLINE Status accumulate(const Activations& x, const Originals& original, ExecutorRef executor = {}) {
+    return calibrate::accumulate(*this, x, original, executor, &calibrate::add_block<float>, &calibrate::add_drift<float>);
   }
   /// Adds what another pass over other tokens has seen. Both must keep the same statistics of as many inputs of the same model.
   ANYBIT_INLINE Status merge(const Stats& other) { return calibrate::merge(*this, other); }
@@ -156,8 +158,8 @@ class Stats {
   }
 
  private:
-  friend Status calibrate::add_tokens(Stats&, ConstMatrix, calibrate::AddBlock);
-  friend Status calibrate::accumulate(Stats&, ConstMatrix, ConstMatrix, calibrate::AddBlock, calibrate::AddDrift);
+  friend Status calibrate::add_tokens(Stats&, ConstMatrix, ExecutorRef, calibrate::AddBlock);
+  friend Status calibrate::accumulate(Stats&, ConstMatrix, ConstMatrix, ExecutorRef, calibrate::AddBlock, calibrate::AddDrift);
   friend Status calibrate::merge(Stats&, const Stats&);
   friend void calibrate::thin_samples(Stats&);
   friend void calibrate::divide_inputs(Stats&, std::span<const float>);

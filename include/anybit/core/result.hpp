@@ -19,6 +19,7 @@ enum class ErrorCode {
   numerical,          ///< a factorization failed for good
   io,                 ///< the operating system said no
   degraded,           ///< strict mode: a fallback would have been taken
+  cancelled,          ///< the caller asked to stop
 };
 
 constexpr std::string_view name(ErrorCode c) {
@@ -32,6 +33,7 @@ constexpr std::string_view name(ErrorCode c) {
     case ErrorCode::numerical: return "numerical";
     case ErrorCode::io: return "input/output";
     case ErrorCode::degraded: return "degraded";
+    case ErrorCode::cancelled: return "cancelled";
   }
   return "unknown";
 }

@@ -58,16 +58,19 @@ struct ForwardOptions {
   Capture capture{};
 };
 
-/// Calls f(name, linear) for every linear of the blocks, and the embedding and head, by their names in GGUF.
+/// Calls f(name, linear) for every linear of block i, by its name in GGUF.
+template <class B, class F>
+void for_each_linear(B& block, std::size_t i, F&& f) {
+  const auto name = [&](std::string_view which) { return io::detail::text("blk.", i, ".", which, ".weight"); };
+  f(name("attn_q"), block.q), f(name("attn_k"), block.k), f(name("attn_v"), block.v), f(name("attn_output"), block.o);
+  f(name("ffn_gate"), block.gate), f(name("ffn_up"), block.up), f(name("ffn_down"), block.down);
+}
+
+/// The same for every linear of all blocks, and the embedding and head.
 template <class D, class F>
 void for_each_linear(D& decoder, F&& f) {
   f(std::string("token_embd.weight"), decoder.token_embedding);
-  for (std::size_t i = 0; i < decoder.blocks.size(); ++i) {
-    auto& b = decoder.blocks[i];
-    const auto name = [&](std::string_view which) { return io::detail::text("blk.", i, ".", which, ".weight"); };
-    f(name("attn_q"), b.q), f(name("attn_k"), b.k), f(name("attn_v"), b.v), f(name("attn_output"), b.o);
-    f(name("ffn_gate"), b.gate), f(name("ffn_up"), b.up), f(name("ffn_down"), b.down);
-  }
+  for (std::size_t i = 0; i < decoder.blocks.size(); ++i) for_each_linear(decoder.blocks[i], i, f);
   if (decoder.head) f(std::string("output.weight"), *decoder.head);
 }
 

@@ -38,8 +38,11 @@ struct ModelRecipe {
   Compute compute = Compute::f32;             ///< how activations enter the products
   std::optional<RotationOptions> rotation{};  ///< the recipe is for rotate(model, *rotation) and statistics of that
   bool transforms = false;                    ///< siblings are rewritten together before they are quantized
+  bool folds_into_linear = false;             ///< input scales may be folded into the linear upstream, not only into norms
   std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
   std::function<double(Extents)> bits_per_weight;
+  std::function<AnyPacked(Extents)> blank;             ///< of the size that quantize() gives, all zeros
+  std::function<Result<AnyPacked>(PackedBytes)> open;  ///< what quantize() gave, from its bytes
 };
 
 }  // namespace anybit::model::inline ANYBIT_ABI
@@ -91,6 +94,15 @@ auto for_linear_upstream(const Recipe<A, Ts...>& recipe) {
   return Kept{std::move(kept), recipe.algorithm};
 }
 
+/// Whether the packed tensors that an algorithm makes carry a column order.
+template <class A>
+constexpr bool orders_columns(const A& algorithm) {
+  if constexpr (requires { algorithm.stores_column_order(); })
+    return algorithm.stores_column_order();
+  else
+    return false;
+}
+
 }  // namespace detail
 
 /// `recipe` applied to every linear of a model's blocks. Transforms are used where what they do to the input can be folded into
@@ -103,9 +115,18 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
   m.description = recipe.describe();
   m.scheme = std::string(S::name.view());
   m.needs = Recipe<A, Ts...>::needs;
+  if constexpr (requires { recipe.algorithm.wanted(); }) m.needs = m.needs | recipe.algorithm.wanted();
   m.compute = compute;
   m.transforms = sizeof...(Ts) > 0;
+  m.folds_into_linear = (detail::folds_into_linear_v<Ts> || ...);
   m.bits_per_weight = [](Extents e) { return S::bits_per_weight(e); };
+  m.blank = [provenance = m.description, ordered = detail::orders_columns(recipe.algorithm)](Extents e) {
+    return AnyPacked(PackedTensor<S>::allocate(e, ordered, provenance));
+  };
+  m.open = [](PackedBytes bytes) -> Result<AnyPacked> {
+    ANYBIT_TRY(PackedTensor<S> tensor, PackedTensor<S>::from(std::move(bytes)));
+    return AnyPacked(std::move(tensor));
+  };
   m.quantize = [recipe, inner = detail::for_linear_upstream(recipe)](Upstream upstream, std::span<const ConstMatrix> weights,
                                                                      const Stats& stats, const QuantizeOptions& options) {
     if constexpr (sizeof...(Ts) > 0) {
