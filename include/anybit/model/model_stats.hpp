@@ -2,6 +2,7 @@
 // Statistics of what enters the linears of a decoder's blocks.
 
 #include <array>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,22 +20,26 @@ inline constexpr Index site_count = 4;
 class ModelStats {
  public:
   ModelStats() = default;
-  /// Room for `needs` at each site of the decoder. A Hessian takes 4 n^2 bytes for n inputs.
-  ModelStats(const Decoder& d, Needs needs, Index sample_cap = Stats::default_sample_cap)
-      : ModelStats(d, needs, 0, d.config.blocks, sample_cap) {}
+  /// Room for `needs` at each site of the decoder, and for `head` of what enters the output head. A Hessian takes 4 n^2 bytes
+  /// for n inputs.
+  ModelStats(const Decoder& d, Needs needs, Index sample_cap = Stats::default_sample_cap, Needs head = Needs::none)
+      : ModelStats(d, needs, 0, d.config.blocks, sample_cap) {
+    if (head != Needs::none) head_.emplace(d.config.dim, all_sums | head, sample_cap);
+  }
   /// The same of `count` blocks alone, from `first` on; to be filled by add().
   ModelStats(const Decoder& d, Needs needs, Index first, Index count, Index sample_cap) : first_(first), blocks_(count) {
-    const Needs sums = Needs::abs_max | Needs::mean_abs | Needs::mean_square;
     for (Index i = 0; i < blocks_; ++i)
       for (const Index inputs : {d.config.dim, d.config.query_width(), d.config.dim, d.config.hidden}) {
-        light_.emplace_back(inputs, sums | (needs & Needs::samples), sample_cap);
-        if (covers(needs, Needs::hessian)) full_.emplace_back(inputs, sums | needs, sample_cap);
+        light_.emplace_back(inputs, all_sums | (needs & Needs::samples), sample_cap);
+        if (covers(needs, Needs::hessian)) full_.emplace_back(inputs, all_sums | needs, sample_cap);
       }
   }
 
   const Stats& at(Index block, Site site, Needs needs) const {
     return covers(needs, Needs::hessian) ? full_[index(block, site)] : light_[index(block, site)];
   }
+  /// Null where the head's input was not asked for.
+  const Stats* head() const { return head_ ? &*head_ : nullptr; }
   Index tokens() const { return light_.empty() ? 0 : light_.front().tokens(); }
   Index blocks() const { return blocks_; }
 
@@ -66,6 +71,10 @@ class ModelStats {
     });
     for (const Status& s : status)
       if (!s) return s.error();
+    if (head_) {
+      if (auto added = head_->accumulate(hidden.view(), executor); !added)
+        return in_context(added.error(), "input of the output head");
+    }
     return hidden;
   }
 
@@ -75,6 +84,8 @@ class ModelStats {
   }
 
  private:
+  static constexpr Needs all_sums = Needs::abs_max | Needs::mean_abs | Needs::mean_square;
+
   std::size_t index(Index block, Site site) const {
     ANYBIT_CHECK(block >= first_ && block < first_ + blocks_, "ModelStats: nothing was kept of this block");
     return static_cast<std::size_t>((block - first_) * site_count + static_cast<Index>(site));
@@ -82,6 +93,7 @@ class ModelStats {
 
   Index first_ = 0, blocks_ = 0;
   std::vector<Stats> light_, full_;  ///< blocks x sites
+  std::optional<Stats> head_;
 };
 
 }  // namespace anybit::model::inline ANYBIT_CODE

@@ -1,7 +1,6 @@
 #pragma once
 // Quantizes a whole decoder by one recipe: every linear of its blocks, the scaling of inputs folded into the norms and
-// linears before them. The embedding goes to 8 bits, whatever the recipe, and so does the head unless it gets a recipe of its
-// own.
+// linears before them. Embedding and head go to 8 bits unless they get recipes of their own.
 
 #include <functional>
 #include <mutex>
@@ -32,41 +31,61 @@ struct QuantizeModelOptions {
   std::function<void(Index done, Index total)> progress{};
 };
 
-/// The embedding, and the head where it is not the same tensor, as every quantized model stores them: recipes share them.
+/// The embedding, and the head where it is not the same tensor: models of many recipes share them.
 struct PackedEmbedding {
   AnyPacked embedding;
   std::optional<AnyPacked> head;
+  Report embedding_report{}, head_report{};
 };
 namespace detail {
-inline Result<AnyPacked> pack_as_embedding(const Linear& linear) {
+/// One of the two by a recipe; null: 8 bits. `stats` are of what the tensor multiplies, null where that is unknown or nothing.
+inline Status pack_outside(const Linear& linear, const ModelRecipe* recipe, const Stats* stats, const char* what,
+                           const QuantizeOptions& options, AnyPacked& to, Report& report) {
   ANYBIT_CHECK(linear.dense() != nullptr, "pack_embedding: it is packed already");
-  ANYBIT_TRY(const auto q, Nearest<EmbeddingScheme>{}.quantize(linear.dense()->view()));
-  return AnyPacked(pack(q.matrix));
+  if (!recipe) {
+    ANYBIT_TRY(auto q, Nearest<EmbeddingScheme>{}.quantize(linear.dense()->view()));
+    to = AnyPacked(pack(q.matrix)), report = std::move(q.report);
+    return Ok{};
+  }
+  if (recipe->needs != Needs::none && !stats)
+    return Error{ErrorCode::unsupported, io::detail::text(what, " cannot take recipe ", recipe->name,
+                                                          ", which learns from calibration: give one that rounds to nearest")};
+  const Stats none(linear.extents().cols, Needs::none);
+  const ConstMatrix weights[] = {linear.dense()->view()};
+  auto done = recipe->quantize(Upstream::nothing, weights, stats ? *stats : none, options);
+  if (!done) return in_context(done.error(), io::detail::text(what, ", recipe ", recipe->name));
+  to = std::move(done->packed.front()), report = std::move(done->reports.front());
+  if (recipe->transforms)
+    report.fallbacks.push_back(
+        io::detail::text("nothing takes the scales of its input: the transforms of ", recipe->name, " were left out"));
+  if (auto strict = check_strict(report, options); !strict)
+    return in_context(strict.error(), io::detail::text(what, ", recipe ", recipe->name));
+  return Ok{};
 }
 }  // namespace detail
 
-/// Both in 8 bits.
-inline Result<PackedEmbedding> pack_embedding(const Decoder& d) {
+/// Both as `plan` wants them. Recipes that learn from calibration are for what multiplies: the head, or an embedding that is
+/// the head too. `head_input` are statistics of what enters the head (ModelStats::head()), null if no recipe needs them.
+inline Result<PackedEmbedding> pack_embedding(const Decoder& d, const ModelPlan& plan, const Stats* head_input = nullptr,
+                                              const QuantizeOptions& options = {}) {
   PackedEmbedding out;
-  ANYBIT_TRY(out.embedding, detail::pack_as_embedding(d.token_embedding));
-  if (d.head) {
-    ANYBIT_TRY(out.head, detail::pack_as_embedding(*d.head));
-  }
+  const bool tied = !d.head && !plan.head;
+  ANYBIT_TRY_STATUS(detail::pack_outside(d.token_embedding, plan.embedding, tied ? head_input : nullptr, "the token embedding",
+                                         options, out.embedding, out.embedding_report));
+  if (!tied)
+    ANYBIT_TRY_STATUS(detail::pack_outside(d.output_head(), plan.head, head_input, "the output head", options, out.head.emplace(),
+                                           out.head_report));
   return out;
 }
 
+/// Both in 8 bits.
+inline Result<PackedEmbedding> pack_embedding(const Decoder& d) { return pack_embedding(d, ModelPlan{}); }
+
 /// The embedding in 8 bits, the head by a recipe of its own, also where the two were tied. The recipe may need no statistics.
 inline Result<PackedEmbedding> pack_embedding(const Decoder& d, const ModelRecipe& head) {
-  if (head.needs != Needs::none)
-    return {ErrorCode::unsupported, "the output head cannot take recipe " + head.name +
-                                        ", which learns from calibration: give one that rounds to nearest"};
-  PackedEmbedding out;
-  ANYBIT_TRY(out.embedding, detail::pack_as_embedding(d.token_embedding));
-  const ConstMatrix weights[] = {d.output_head().dense()->view()};
-  auto done = head.quantize(Upstream::nothing, weights, Stats(d.config.dim, Needs::none), {});
-  if (!done) return in_context(done.error(), "output head, recipe " + head.name);
-  out.head = std::move(done->packed.front());
-  return out;
+  ModelPlan plan;
+  plan.head = &head;
+  return pack_embedding(d, plan);
 }
 
 namespace detail {
