@@ -4,6 +4,7 @@
 #include <numeric>
 #include <string>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>

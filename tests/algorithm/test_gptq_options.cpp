@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>

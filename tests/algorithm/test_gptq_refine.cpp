@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>

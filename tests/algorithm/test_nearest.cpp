@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <random>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/superfloat.hpp>

@@ -3,6 +3,7 @@
 #include <functional>
 #include <iterator>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/format/superfloat.hpp>

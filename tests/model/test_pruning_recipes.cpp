@@ -1,5 +1,6 @@
 // Pruning algorithms as recipes for the linears of a model.
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/model/model_recipe.hpp>

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/evaluate/model.hpp>
 #include <anybit/exec/thread_pool.hpp>

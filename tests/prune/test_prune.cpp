@@ -1,3 +1,4 @@
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/prune/magnitude.hpp>
 #include <anybit/prune/sparse_gpt.hpp>
 #include <anybit/prune/wanda.hpp>

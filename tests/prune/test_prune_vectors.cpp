@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/io/safetensors.hpp>
 #include <anybit/prune/magnitude.hpp>

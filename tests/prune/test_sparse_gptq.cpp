@@ -1,3 +1,4 @@
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/prune/pruned_nearest.hpp>
 #include <anybit/prune/sparse_gptq.hpp>
 

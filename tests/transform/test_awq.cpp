@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/algorithm/recipe.hpp>

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/algorithm/recipe.hpp>
 #include <anybit/format/formats.hpp>

@@ -6,6 +6,7 @@
 #include <random>
 #include <string>
 
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/algorithm/recipe.hpp>
 #include <anybit/format/formats.hpp>
