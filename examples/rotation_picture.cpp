@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include <anybit/evaluate/svg.hpp>
+#include <anybit/evaluate/svg_channels.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/rotate.hpp>
@@ -52,22 +52,11 @@ std::vector<double> peaks(const Matrix& x) {
   return largest;
 }
 
-/// One stroke a channel, in channel order.
 std::string panel(const std::vector<double>& peaks, double left, double top, double width, double height, double highest,
                   const std::string& title) {
-  using namespace evaluate::detail;
-  const auto channels = static_cast<double>(peaks.size());
-  std::string path;
-  for (std::size_t j = 0; j < peaks.size(); ++j)
-    path += "M" + evaluate::detail::fixed(left + width * (static_cast<double>(j) + 0.5) / channels, 1) + " " +
-            evaluate::detail::fixed(top + height, 1) + "V" + evaluate::detail::fixed(top + height * (1 - peaks[j] / highest), 1);
-  const std::string largest =
-      "largest: " + evaluate::detail::fixed(*std::max_element(peaks.begin(), peaks.end()), 1) + " times the rms";
-  return svg_line(left, top + height, left + width, top + height, "#808080") + svg_text(left, top - 24, "start", 13, title) +
-         svg_text(left, top - 8, "start", 12, largest, " fill=\"#555555\"") +
-         svg_text(left - 6, top + 8, "end", 11, evaluate::detail::fixed(highest, 0)) +
-         svg_text(left - 6, top + height, "end", 11, "0") + "<path d=\"" + path + "\" stroke=\"#1f77b4\" stroke-width=\"" +
-         evaluate::detail::fixed(std::max(0.3, 0.8 * width / channels), 2) + "\" fill=\"none\"/>\n";
+  const double most = *std::max_element(peaks.begin(), peaks.end());
+  return evaluate::svg_channels(peaks, {left, top, width, height}, highest, title,
+                                "largest: " + evaluate::detail::fixed(most, 1) + " times the rms");
 }
 
 int fail(const Error& e) {
