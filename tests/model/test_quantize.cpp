@@ -54,9 +54,10 @@ TEST_CASE("scales of inputs are folded into norms and upstream rows: 16-bit weig
     const Decoder d = random_decoder(kv_heads);
     const ModelStats stats = calibrated(d, Needs::hessian | Needs::samples);
     const PackedEmbedding embedding = pack_embedding(d).value();
-    for (const ModelRecipe& recipe : {model_recipe("plain", Fine{}), model_recipe("smooth", SmoothQuant{.alpha = 0.8f} | Fine{}),
-                                      model_recipe("awq", Awq{} | Nearest<Superfloat<16>, PerGroup<16>, ScaleF32>{}),
-                                      model_recipe("both", SmoothQuant{} | Awq{} | Fine{})}) {
+    for (const ModelRecipe& recipe :
+         {model_recipe("plain", Fine{}), model_recipe("smooth", SmoothQuant{.alpha = 0.8f} | Fine{}),
+          model_recipe("awq", Awq{} | Nearest<Superfloat<16>, PerGroup<16>, ScaleF32>{}),
+          model_recipe("both", SmoothQuant{} | Awq{} | Fine{}), model_recipe("searched", SmoothQuantSearch{} | Fine{})}) {
       INFO(recipe.name << " " << kv_heads);
       const QuantizedModel q = quantize_model(d, stats, recipe, embedding).value();
       CHECK(logit_difference(d, q.decoder) < 0.02f);

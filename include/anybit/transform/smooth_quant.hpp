@@ -123,7 +123,7 @@ struct SmoothQuantSearch {
   static constexpr bool is_transform = true;
   static constexpr Needs needs = Needs::abs_max | Needs::samples;
   static constexpr int order = SmoothQuant::order;
-  static constexpr bool folds_into_linear = SmoothQuant::folds_into_linear;
+  static constexpr bool folds_into_linear = true;  ///< o and down too: nothing is smoothed that is not better for it
 
   int steps = 20;                   ///< alpha = k / steps for k = 0 .. steps
   Index tokens = 128;               ///< samples that judge, evenly taken from those there are
