@@ -37,6 +37,12 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices before every recipe (docs/rotation.md)");
   app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
       ->type_name("NAME");
+  app.add_flag("--sequential", o.sequential,
+               "Calibrate each block on what the quantized blocks before it give (docs/calibration.md)");
+  app.add_flag("--true-sequential", o.true_sequential, "The same in four steps a block: q, k, v; o; gate, up; down");
+  app.add_option("--state", o.state, "Folder that keeps finished blocks: the same command goes on where it was interrupted")
+      ->type_name("DIR");
+  app.add_flag("--dry-run", o.dry_run, "Say how large the files will be, how much memory and time they will take, and stop");
   app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 8, 4, 3 or 2; default: floats")->type_name("N");
   app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
   app.add_option("--save", o.save, "Write the quantized model here; with several recipes a folder, one NAME.safetensors each")
@@ -70,6 +76,8 @@ Parsed parse(int argc, const char* const* argv) {
   any_model.head_dim = 1;
   if (const auto possible = check(o.kv, any_model); !possible) return wrong("--kv-bits: " + possible.error().message);
   if (o.kv.hadamard && !o.kv.quantized()) return wrong("--kv-hadamard is for a quantized cache: give --kv-bits too");
+  o.sequential = o.sequential || o.true_sequential;
+  if (!o.state.empty() && !o.sequential) return wrong("--state is for --sequential: only that quantizes block by block");
   if (!o.out.empty()) {
     if (o.json.empty()) o.json = o.out + "/report.json";
     if (o.svg.empty()) o.svg = o.out + "/report.svg";

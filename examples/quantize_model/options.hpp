@@ -18,7 +18,10 @@ struct Options {
   anybit::Index threads = 0;                                ///< 0: as many as the machine runs at once
   anybit::model::KvCacheConfig kv{};                        ///< of every recipe; the reference has floats
   bool strict = false, quick = false, list = false, verbose = false, int8_activations = false, rotate = false;
-  std::string head;  ///< recipe of the output head; empty: 8 bits in groups of 32
+  bool sequential = false, true_sequential = false;  ///< block by block, on what the quantized blocks before give
+  bool dry_run = false;
+  std::string state;  ///< folder of finished blocks; empty: none
+  std::string head;   ///< recipe of the output head; empty: 8 bits in groups of 32
   std::string save, json, svg, out;
 
   anybit::Index tokens_wanted() const { return tokens.value_or(quick ? 1024 : 2048); }

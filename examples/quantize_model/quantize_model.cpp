@@ -88,6 +88,13 @@ int run(RecipeBook book, const Options& options) {
   if (auto writable = check_outputs(options, *recipes); !writable) return fail(cannot_write, writable.error());
 
   Progress progress;
+  if (options.dry_run) {
+    const auto forecast = Workbench::forecast(options, *recipes, head, progress);
+    progress.clear();
+    if (!forecast) return fail(bad_input, forecast.error());
+    std::fputs(forecast->c_str(), stdout);
+    return success;
+  }
   auto prepared = Workbench::prepare(options, *recipes, head, progress);
   if (!prepared) {
     progress.clear();

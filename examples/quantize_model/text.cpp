@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <vector>
 
 #include <anybit/model/unicode.hpp>
@@ -56,6 +57,23 @@ TwoTexts cut_in_two(std::string_view text) {
   if (before != std::string_view::npos && (after == std::string_view::npos || middle - before < after - middle)) cut = before + 2;
   while (cut < text.size() && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) ++cut;  // not inside a character
   return {std::string(text.substr(0, cut)), std::string(text.substr(cut))};
+}
+
+std::vector<std::string> text_warnings(const evaluate::Windows& windows, Index tokens) {
+  std::vector<std::string> out;
+  if (const Index used = static_cast<Index>(windows.tokens.size()); used < tokens)
+    out.push_back("Calibration: the last " + std::to_string(tokens - used) + " of " + std::to_string(tokens) +
+                  " tokens fill no window of " + std::to_string(windows.length) + " and are dropped.");
+  Index repeated = 0;
+  std::set<std::vector<model::TokenId>> seen;
+  for (Index i = 0; i < windows.count(); ++i) {
+    const auto w = windows.window(i);
+    repeated += seen.emplace(w.begin(), w.end()).second ? 0 : 1;
+  }
+  if (repeated > 0)
+    out.push_back("Calibration: " + std::to_string(repeated) + " of " + std::to_string(windows.count()) +
+                  " windows repeat others and teach nothing new.");
+  return out;
 }
 
 }  // namespace tool

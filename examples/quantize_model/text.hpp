@@ -3,8 +3,10 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <anybit/core/result.hpp>
+#include <anybit/evaluate/perplexity.hpp>
 
 namespace tool {
 
@@ -21,5 +23,8 @@ anybit::Result<TwoTexts> documentation(const std::string& folder);
 
 /// Cut at the blank line nearest to the middle, or in the middle of a text without one.
 TwoTexts cut_in_two(std::string_view text);
+
+/// What of a text of so many tokens is not in windows, or is in them twice: one line each.
+std::vector<std::string> text_warnings(const anybit::evaluate::Windows& windows, anybit::Index tokens);
 
 }  // namespace tool

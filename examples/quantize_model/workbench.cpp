@@ -6,6 +6,7 @@
 
 #include <anybit/model/container.hpp>
 #include <anybit/model/rotate.hpp>
+#include <anybit/model/site_check.hpp>
 
 #include "outputs.hpp"
 #include "text.hpp"
@@ -21,13 +22,6 @@ namespace {
 constexpr Index longest_window = 512;
 constexpr Index layer_error_samples = 128;
 
-/// The work of quantizing, in tokens of a forward pass that take as long; only for the time that is left.
-double quantization_share(const ModelRecipe& r) {
-  if (covers(r.needs, Needs::samples)) return 6000;
-  if (covers(r.needs, Needs::hessian)) return 3000;
-  return 300;
-}
-
 Index window_length(const model::DecoderConfig& c, Index tokens) {
   return std::min({longest_window, c.context, std::max<Index>(tokens / 2, 1)});
 }
@@ -36,8 +30,8 @@ Index window_length(const model::DecoderConfig& c, Index tokens) {
 
 Index Workbench::machine_threads() { return std::max<Index>(1, static_cast<Index>(std::thread::hardware_concurrency())); }
 
-Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, const std::vector<const ModelRecipe*>& recipes,
-                                                      const ModelRecipe* head, Progress& progress) {
+Result<std::unique_ptr<Workbench>> Workbench::open(const Options& options, const std::vector<const ModelRecipe*>& recipes,
+                                                   const ModelRecipe* head, Progress& progress) {
   std::unique_ptr<Workbench> bench(new Workbench(options, progress));
   bench->recipes_ = recipes;
   bench->head_recipe_ = head;
@@ -57,6 +51,12 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
 
   ANYBIT_TRY_STATUS(bench->load_texts());
   bench->source_.decoder = bench->model_->decoder;
+  return bench;
+}
+
+Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, const std::vector<const ModelRecipe*>& recipes,
+                                                      const ModelRecipe* head, Progress& progress) {
+  ANYBIT_TRY(std::unique_ptr<Workbench> bench, open(options, recipes, head, progress));
   ANYBIT_TRY_STATUS(bench->calibrate());
   ANYBIT_TRY_STATUS(bench->run_reference());
   ANYBIT_TRY_STATUS(bench->pack_embedding());
@@ -64,10 +64,19 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
   return bench;
 }
 
+/// The work of quantizing, in tokens of a forward pass that take as long; only for the time that is left.
+double Workbench::quantization_share(const ModelRecipe& r) const {
+  const double streams = covers(r.needs, Needs::drift) ? 6 : 3;
+  const double calibration = options_.sequential ? streams * static_cast<double>(options_.calibration_tokens_wanted()) : 0;
+  if (covers(r.needs, Needs::samples)) return calibration + 6000;
+  if (covers(r.needs, Needs::hessian)) return calibration + 3000;
+  return calibration + 300;
+}
+
 void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
   const double evaluation = static_cast<double>(options_.tokens_wanted()),
                calibration = static_cast<double>(options_.calibration_tokens_wanted());
-  work_ = 300 + 2 * calibration + evaluation + 700;
+  work_ = 300 + (options_.sequential ? 0 : 2 * calibration) + evaluation + 700;
   if (options_.kv.quantized()) work_ += evaluation + 1000;
   std::optional<model::RotationOptions> rotation;
   for (const ModelRecipe* r : recipes) {
@@ -117,6 +126,8 @@ Status Workbench::load_texts() {
   ANYBIT_TRY(const std::vector<TokenId> evaluation,
              tokens_of(texts.evaluate, evaluation_name, options_.tokens_wanted(), options_.tokens.has_value(), "--tokens"));
   ANYBIT_TRY(windows_, windows_of(evaluation));
+  ANYBIT_TRY(calibration_windows_, windows_of(calibration_text_));
+  for (std::string& line : text_warnings(calibration_windows_, calibration_tokens())) remarks_.push_back(std::move(line));
   return Ok{};
 }
 
@@ -127,7 +138,8 @@ Result<evaluate::Windows> Workbench::windows_of(const std::vector<TokenId>& toke
 }
 
 Status Workbench::calibrate() {
-  ANYBIT_TRY(const evaluate::Windows windows, windows_of(calibration_text_));
+  const evaluate::Windows& windows = calibration_windows_;
+  if (options_.sequential) return Ok{};  // each recipe calibrates as it goes
   Needs needs = Needs::none;
   for (const ModelRecipe* r : recipes_)
     if (r->rotation == source_.decoder.rotation) needs = needs | r->needs;
@@ -137,6 +149,7 @@ Status Workbench::calibrate() {
     ANYBIT_TRY(const Matrix hidden, source_.calibration->accumulate(source_.decoder, windows.window(i), executor_));
     progress_.update(static_cast<double>(i + 1), static_cast<double>(windows.count()));
   }
+  for (const std::string& line : model::warnings(model::check_sites(*source_.calibration))) remarks_.push_back(line);
   progress_.end();
   return Ok{};
 }
@@ -254,17 +267,12 @@ Result<evaluate::ReportRow> Workbench::cache_row() {
 }
 
 Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std::string& save) {
-  const auto update = [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); };
   evaluate::ReportRow row;
   row.recipe = recipe.name;
   ANYBIT_TRY_STATUS(rotate(recipe.rotation));
   progress_.begin(recipe.name + ": quantizing", quantization_share(recipe), work_);
   const Stopwatch watch;
-  model::QuantizeModelOptions options;
-  options.strict = options_.strict;
-  options.executor = executor_;
-  options.progress = update;
-  auto quantized = model::quantize_model(source_.decoder, *source_.calibration, recipe, source_.embedding, options);
+  auto quantized = quantize(recipe, row.remarks);
   row.quantize_s = watch.seconds();
   progress_.end();
   if (!quantized) return quantized.error();

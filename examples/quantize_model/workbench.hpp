@@ -31,6 +31,11 @@ class Workbench {
   /// Quantizes, evaluates, and writes the model to `save` unless that is empty.
   anybit::Result<anybit::evaluate::ReportRow> row(const anybit::model::ModelRecipe& recipe, const std::string& save);
 
+  /// Lines that say what quantizing by these recipes would cost.
+  static anybit::Result<std::string> forecast(const Options& options,
+                                              const std::vector<const anybit::model::ModelRecipe*>& recipes,
+                                              const anybit::model::ModelRecipe* head, Progress& progress);
+
   const anybit::model::Model& model() const { return *model_; }
   anybit::Index threads() const { return executor_.concurrency(); }
   anybit::Index calibration_tokens() const { return static_cast<anybit::Index>(calibration_text_.size()); }
@@ -52,13 +57,19 @@ class Workbench {
   anybit::Result<std::vector<anybit::model::TokenId>> tokens_of(const std::string& text, const std::string& name,
                                                                 anybit::Index wanted, bool asked_for, const char* option);
   anybit::Result<anybit::evaluate::Windows> windows_of(const std::vector<anybit::model::TokenId>& tokens) const;
+  static anybit::Result<std::unique_ptr<Workbench>> open(const Options& options,
+                                                         const std::vector<const anybit::model::ModelRecipe*>& recipes,
+                                                         const anybit::model::ModelRecipe* head, Progress& progress);
   anybit::Status calibrate();
+  anybit::Result<anybit::model::QuantizedModel> quantize(const anybit::model::ModelRecipe& recipe,
+                                                         std::vector<std::string>& remarks);
   anybit::Status run_reference();
   anybit::Status pack_embedding();
   /// Makes the model that recipes with this rotation quantize.
   anybit::Status rotate(const std::optional<anybit::model::RotationOptions>& rotation);
   anybit::Status compare(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row);
   void measure_size(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row) const;
+  double quantization_share(const anybit::model::ModelRecipe& recipe) const;
   void count_work(const std::vector<const anybit::model::ModelRecipe*>& recipes);
 
   /// The float model that recipes of one rotation quantize, what it was seen to do, and the parts that they share.
@@ -76,6 +87,7 @@ class Workbench {
   std::vector<const anybit::model::ModelRecipe*> recipes_;
   const anybit::model::ModelRecipe* head_recipe_ = nullptr;
   std::vector<anybit::model::TokenId> calibration_text_;
+  anybit::evaluate::Windows calibration_windows_;
   Source source_;
   anybit::evaluate::Windows windows_;
   anybit::evaluate::ReferenceLogits reference_;

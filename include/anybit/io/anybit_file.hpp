@@ -78,6 +78,16 @@ class AnybitWriter {
     metadata_[key] = std::move(value);
   }
 
+  /// Bytes of the file that write() would make.
+  template <class = void>
+  Result<Index> file_bytes() const {
+    if (refused_) return *refused_;
+    ANYBIT_TRY(const SafetensorsPlan plan, plan_safetensors(tensors_, metadata_));
+    Index total = static_cast<Index>(plan.head.size());
+    for (const TensorInfo* t : plan.order) total += static_cast<Index>(t->bytes.size());
+    return total;
+  }
+
   /// The whole file or nothing.
   template <class = void>
   Status write(const std::string& path) const {

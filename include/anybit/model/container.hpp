@@ -237,19 +237,22 @@ class ContainerTensors {
 
 }  // namespace detail
 
-/// Writes the whole model or nothing. load_model() reads it back, given a registry of its schemes.
-inline Status save_model(const std::string& path, const Model& m, const Provenance& provenance = {}) {
+namespace detail {
+
+/// Hands use(writer) a writer that holds the whole model.
+template <class Use>
+auto with_writer(const Model& m, const Provenance& provenance, Use use) {
   const Decoder& d = m.decoder;
   io::AnybitWriter writer;
-  writer.set_metadata("general.architecture", std::string(detail::architectures[d.online.any() ? 1 : 0]));
+  writer.set_metadata("general.architecture", std::string(architectures[d.online.any() ? 1 : 0]));
   if (d.online.any())
-    detail::for_each_rotation(d.online, d.config, [&](const char* key, const std::optional<Hadamard>& rotation, Index) {
-      writer.set_metadata(key, rotation ? detail::number_text(rotation->seed()) : std::string(detail::no_rotation));
+    for_each_rotation(d.online, d.config, [&](const char* key, const std::optional<Hadamard>& rotation, Index) {
+      writer.set_metadata(key, rotation ? number_text(rotation->seed()) : std::string(no_rotation));
     });
   writer.set_metadata("general.name", m.name);
   if (!provenance.recipe.empty()) writer.set_metadata("general.recipe", provenance.recipe);
   if (!provenance.source.empty()) writer.set_metadata("general.source", provenance.source);
-  detail::for_each_number(d.config, [&](const char* key, auto number) { writer.set_metadata(key, detail::number_text(number)); });
+  for_each_number(d.config, [&](const char* key, auto number) { writer.set_metadata(key, number_text(number)); });
   const auto add_gains = [&](std::string name, const std::vector<float>& g) {
     writer.add(std::move(name), ConstMatrix(g.data(), 1, static_cast<Index>(g.size())));
   };
@@ -266,9 +269,21 @@ inline Status save_model(const std::string& path, const Model& m, const Provenan
   }
   add_gains("output_norm.weight", d.output_norm);
   if (!d.config.rope_factors.empty()) add_gains("rope_freqs.weight", d.config.rope_factors);
-  const detail::FlatVocabulary vocabulary(m.tokenizer.vocabulary());
+  const FlatVocabulary vocabulary(m.tokenizer.vocabulary());
   vocabulary.add_to(writer, m.tokenizer.vocabulary());
-  return writer.write(path);
+  return use(writer);
+}
+
+}  // namespace detail
+
+/// Writes the whole model or nothing. load_model() reads it back, given a registry of its schemes.
+inline Status save_model(const std::string& path, const Model& m, const Provenance& provenance = {}) {
+  return detail::with_writer(m, provenance, [&](const io::AnybitWriter& writer) { return writer.write(path); });
+}
+
+/// Bytes of the file that save_model() would make.
+inline Result<Index> saved_bytes(const Model& m, const Provenance& provenance = {}) {
+  return detail::with_writer(m, provenance, [](const io::AnybitWriter& writer) { return writer.file_bytes(); });
 }
 
 /// What save_model() wrote. `schemes` must know the schemes of the packed tensors.

@@ -28,6 +28,9 @@ struct Block {
   Linear q, k, v, o, gate, up, down;
 };
 
+/// Reads one block of a model from where it lies.
+using BlockLoader = std::function<Result<Block>(Index block)>;
+
 /// Copies share the weights of their linears.
 struct Decoder {
   DecoderConfig config;

@@ -23,7 +23,7 @@ namespace anybit::model::inline ANYBIT_CODE {
 /// Where the work stands.
 struct LayerWiseProgress {
   Index block = 0, blocks = 0;  ///< the block at work, counted from 0
-  std::string_view doing;       ///< "statistics", "quantizing"
+  std::string_view doing;       ///< "next block", "statistics", "quantizing"
   double seconds_left = -1;     ///< below 0: not known before a block is done
 };
 
@@ -47,6 +47,9 @@ struct LayerWiseOptions {
   /// A folder for the blocks that are done, one file each, made if it is not there. Files of the same model, plan and text that
   /// are in it already are taken over, so that an interrupted run goes on, to the same bytes. Empty: none.
   std::string state{};
+  /// Reads block i of the float model, for a source whose own blocks hold nothing (open_gguf_blocks() gives both): then only one
+  /// block is in memory as floats. Called once a block, and once more where there is a state.
+  BlockLoader load_block{};
   Index sample_cap = Stats::default_sample_cap;  ///< rows of activations that recipes with Needs::samples see
   /// Told several times a block, from the calling thread. False stops the run with ErrorCode::cancelled; what is done stays in
   /// `state`.
@@ -162,23 +165,27 @@ class LayerWise {
 
     BlockFiles files;
     if (!options_.state.empty()) {
-      ANYBIT_TRY(files, BlockFiles::open(options_.state, fingerprint(embedding)));
+      ANYBIT_TRY(RunFingerprint run, fingerprint(embedding));
+      ANYBIT_TRY(files, BlockFiles::open(options_.state, std::move(run)));
     }
     std::vector<SiblingGroup> groups = sibling_groups(out.decoder);
     clock_.add_to(result_.seconds.state);
     for (Index i = 0; i < source_.config.blocks; ++i) {
       block_ = i;
-      ANYBIT_TRY_STATUS(tell("reading the state"));
-      ANYBIT_TRY(std::optional<FinishedBlock> done, files.read(i, source_, plan_));
+      ANYBIT_TRY_STATUS(tell("next block"));
+      ANYBIT_TRY(original_block_, block_of(source_, options_.load_block, i));
+      Block& block = out.decoder.blocks[static_cast<std::size_t>(i)];
+      block = original_block_;
+      ANYBIT_TRY(std::optional<FinishedBlock> done, files.read(i, original_block_, plan_));
       const bool taken = done.has_value();
       if (taken) {
-        out.decoder.blocks[static_cast<std::size_t>(i)] = std::move(done->block);
+        block = std::move(done->block);
         for (QuantizedLayer& l : done->layers) out.layers.push_back(std::move(l));
         ++result_.blocks_taken;
       } else {
         const std::size_t before = out.layers.size();
         ANYBIT_TRY_STATUS(quantize_block(groups));
-        ANYBIT_TRY_STATUS(files.write(i, out.decoder.blocks[static_cast<std::size_t>(i)], std::span(out.layers).subspan(before)));
+        ANYBIT_TRY_STATUS(files.write(i, block, std::span(out.layers).subspan(before)));
       }
       clock_.add_to(result_.seconds.state);
       if (i + 1 < source_.config.blocks) ANYBIT_TRY_STATUS(advance(taken));
@@ -255,7 +262,6 @@ class LayerWise {
   /// is moved on as the last of them is seen.
   Status gather(ModelStats& stats, Site from, Site to) {
     const Block& block = result_.quantized.decoder.blocks[static_cast<std::size_t>(block_)];
-    const Block& original = source_.blocks[static_cast<std::size_t>(block_)];
     std::array<Matrix, 4> originals;
     Status status = Ok{};
     for (std::size_t w = 0; w < windows_.size(); ++w) {
@@ -266,9 +272,9 @@ class LayerWise {
           return s < to || to == Site::ffn_down;
         };
         if (to == Site::ffn_down)
-          runner_.run(original, original_.window(w), keep);
+          runner_.run(original_block_, original_.window(w), keep);
         else
-          runner_.look(original, original_.window(w), keep);
+          runner_.look(original_block_, original_.window(w), keep);
       }
       runner_.look(block, quantized_.window(w), [&](Site s, ConstMatrix x) {
         if (s < from) return true;
@@ -288,15 +294,16 @@ class LayerWise {
     for (std::size_t w = 0; w < windows_.size(); ++w) {
       ANYBIT_TRY_STATUS(tell("statistics"));
       runner_.run(result_.quantized.decoder.blocks[static_cast<std::size_t>(block_)], quantized_.window(w));
-      if (drifts_ && taken) runner_.run(source_.blocks[static_cast<std::size_t>(block_)], original_.window(w));
+      if (drifts_ && taken) runner_.run(original_block_, original_.window(w));
     }
     clock_.add_to(result_.seconds.forward);
     return Ok{};
   }
 
-  RunFingerprint fingerprint(const PackedEmbedding& embedding) const {
-    return {fingerprint_of(source_), fingerprint_of(plan_, embedding, options_.true_sequential, options_.sample_cap),
-            fingerprint_of(windows_)};
+  Result<RunFingerprint> fingerprint(const PackedEmbedding& embedding) const {
+    ANYBIT_TRY(std::string model, fingerprint_of(source_, options_.load_block));
+    return RunFingerprint{std::move(model), fingerprint_of(plan_, embedding, options_.true_sequential, options_.sample_cap),
+                          fingerprint_of(windows_)};
   }
 
   const Decoder& source_;
@@ -307,6 +314,7 @@ class LayerWise {
   WindowRunner runner_;
   bool drifts_;
   Stream quantized_, original_;
+  Block original_block_;
   LayerWiseModel result_;
   StageClock clock_;
   Index block_ = 0;

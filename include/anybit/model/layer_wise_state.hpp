@@ -48,13 +48,23 @@ inline void add_linear(Fingerprint& f, const Linear& l) {
   if (l.packed()) add_packed(f, l.packed()->bytes());
 }
 
+/// Block i of a model that holds its blocks, or reads them.
+inline Result<Block> block_of(const Decoder& d, const BlockLoader& load, Index i) {
+  if (load) return load(i);
+  return d.blocks[static_cast<std::size_t>(i)];
+}
+
 /// Every number of the model that reaches a block.
-inline std::string fingerprint_of(const Decoder& d) {
+inline Result<std::string> fingerprint_of(const Decoder& d, const BlockLoader& load) {
   Fingerprint f;
   for_each_number(d.config, [&](const char* key, auto number) { f.add(key).add(number_text(number)); });
   f.add(std::span<const float>(d.config.rope_factors));
-  for_each_linear(d, [&](const std::string& name, const Linear& l) { add_linear(f.add(name), l); });
-  for (const Block& b : d.blocks) f.add(std::span<const float>(b.attn_norm)).add(std::span<const float>(b.ffn_norm));
+  add_linear(f, d.token_embedding);
+  for (Index i = 0; i < d.config.blocks; ++i) {
+    ANYBIT_TRY(const Block b, block_of(d, load, i));
+    for_each_linear(b, static_cast<std::size_t>(i), [&](const std::string&, const Linear& l) { add_linear(f, l); });
+    f.add(std::span<const float>(b.attn_norm)).add(std::span<const float>(b.ffn_norm));
+  }
   for_each_rotation(d.online, d.config, [&](const char* key, const std::optional<Hadamard>& rotation, Index) {
     f.add(key).add(rotation ? number_text(rotation->seed()) : std::string(no_rotation));
   });
@@ -176,8 +186,8 @@ class BlockFiles {
     return writer.write(path(i));
   }
 
-  /// Nothing if the block is not there.
-  Result<std::optional<FinishedBlock>> read(Index i, const Decoder& source, const ModelPlan& plan) const {
+  /// Nothing if the block is not there. `source` is the float one.
+  Result<std::optional<FinishedBlock>> read(Index i, const Block& source, const ModelPlan& plan) const {
     std::error_code ignored;
     if (folder_.empty() || !std::filesystem::exists(path(i), ignored)) return std::optional<FinishedBlock>();
     ANYBIT_TRY(const io::AnybitFile file, io::AnybitFile::open(path(i)));
@@ -200,7 +210,7 @@ class BlockFiles {
 
     Fingerprint sum;
     FinishedBlock out;
-    out.block = source.blocks[static_cast<std::size_t>(i)];
+    out.block = source;
     Status status = Ok{};
     std::size_t at = static_cast<std::size_t>(i * linears_per_block);
     for_each_linear(out.block, static_cast<std::size_t>(i), [&](const std::string& name, Linear& linear) {
@@ -214,12 +224,10 @@ class BlockFiles {
       sum.add(*text);
       auto layer = layer_from_text(*text);
       if (!layer) return bad(file, io::detail::text("report ", k, " cannot be read"));
-      for (const auto& [suffix, to] : {std::pair{".input_scale", &layer->input_scale}, {".output_scale", &layer->output_scale}})
-        if (status && file.has(layer->name + suffix)) {
-          to->resize(
-              static_cast<std::size_t>(file.view_f32(layer->name + suffix) ? file.view_f32(layer->name + suffix)->cols : 0));
-          status = read_gains(file, layer->name + suffix, sum, *to);
-        }
+      const auto scale = [&](const char* suffix, std::vector<float>& values) {
+        if (status && file.has(layer->name + suffix)) status = read_values(file, layer->name + suffix, sum, values);
+      };
+      scale(".input_scale", layer->input_scale), scale(".output_scale", layer->output_scale);
       out.layers.push_back(*std::move(layer));
     }
     ANYBIT_TRY_STATUS(status);
@@ -250,13 +258,19 @@ class BlockFiles {
     linear = Linear(*std::move(opened), recipe.compute);
     return Ok{};
   }
-  static Status read_gains(const io::AnybitFile& file, const std::string& name, Fingerprint& sum, std::vector<float>& values) {
+  static Status read_values(const io::AnybitFile& file, const std::string& name, Fingerprint& sum, std::vector<float>& values) {
     if (!file.has(name)) return bad(file, "has no tensor " + name);
     ANYBIT_TRY(const Matrix m, file.read_f32(name));
-    if (m.rows() != 1 || m.cols() != static_cast<Index>(values.size()))
-      return bad(file, "tensor " + name + " has another shape than the model's");
+    if (m.rows() != 1) return bad(file, "tensor " + name + " is no vector");
     values.assign(m.data(), m.data() + m.cols());
     sum.add(name).add(std::span<const float>(values));
+    return Ok{};
+  }
+  /// As many as there are already.
+  static Status read_gains(const io::AnybitFile& file, const std::string& name, Fingerprint& sum, std::vector<float>& values) {
+    const std::size_t size = values.size();
+    ANYBIT_TRY_STATUS(read_values(file, name, sum, values));
+    if (values.size() != size) return bad(file, "tensor " + name + " has another length than the model's");
     return Ok{};
   }
 

@@ -133,9 +133,9 @@ inline Result<Model> load_llama2c(const std::string& path, const LoadOptions& op
 }  // namespace detail
 
 /// The decoder and tokenizer of an opened GGUF file of the llama architecture.
-inline Result<Model> model_from_gguf(const io::GgufFile& file) {
+inline Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks blocks = detail::Blocks::now) {
   ANYBIT_TRY(DecoderConfig config, detail::read_config(file));
-  ANYBIT_TRY(Decoder decoder, detail::read_decoder(file, std::move(config)));
+  ANYBIT_TRY(Decoder decoder, detail::read_decoder(file, std::move(config), blocks));
   ANYBIT_TRY(Tokenizer tokenizer, tokenizer_from_gguf(file));
   std::string name = std::filesystem::path(file.name()).stem().string();
   if (file.has("general.name")) {
@@ -143,6 +143,25 @@ inline Result<Model> model_from_gguf(const io::GgufFile& file) {
   }
   if (auto agree = check_sizes_agree(decoder, tokenizer); !agree) return in_context(agree.error(), file.name());
   return Model{std::move(name), std::move(decoder), std::move(tokenizer)};
+}
+
+/// A model whose blocks are read when they are wanted: model.decoder.blocks hold nothing.
+struct BlockwiseModel {
+  Model model;
+  BlockLoader load_block;  ///< keeps the file open
+};
+
+/// For quantize_layer_wise() of models that would not fit into memory as floats.
+inline Result<BlockwiseModel> open_gguf_blocks(const std::string& path) {
+  ANYBIT_TRY(io::GgufFile file, io::GgufFile::open(path));
+  ANYBIT_TRY(Model model, model_from_gguf(file, detail::Blocks::later));
+  BlockLoader load = [file, config = model.decoder.config](Index i) -> Result<Block> {
+    detail::TensorReader<io::GgufFile> reader(file);
+    ANYBIT_TRY(Block block, detail::read_block(reader, config, i));
+    ANYBIT_TRY_STATUS(reader.all_used(io::detail::text("blk.", i, ".")));
+    return block;
+  };
+  return BlockwiseModel{std::move(model), std::move(load)};
 }
 
 /// GGUF (llama architecture), anybit's own container, or a llama2.c checkpoint. Weights come out as floats, or packed as the

@@ -56,10 +56,16 @@ class TensorReader {
     return Ok{};
   }
 
-  /// A tensor that nobody asked for changes what the model computes: a bias, an expert.
-  Status all_used() const {
+  /// Tensors whose names start so will be asked for by another reader.
+  void leave(std::string_view prefix) {
     for (const auto& t : file_.tensors())
-      if (!used_.contains(t.name))
+      if (std::string_view(t.name).starts_with(prefix)) used_.insert(t.name);
+  }
+
+  /// A tensor that nobody asked for changes what the model computes: a bias, an expert.
+  Status all_used(std::string_view prefix = {}) const {
+    for (const auto& t : file_.tensors())
+      if (std::string_view(t.name).starts_with(prefix) && !used_.contains(t.name))
         return {ErrorCode::unsupported,
                 io::detail::text(file_.name(), ": tensor ", io::detail::shown(t.name),
                                  " is no part of the llama architecture as anybit computes it: use a model without it")};
@@ -85,9 +91,27 @@ class TensorReader {
   std::set<std::string, std::less<>> used_;
 };
 
-/// The decoder in a file whose tensors have GGUF's names.
 template <class File>
-Result<Decoder> read_decoder(const File& file, DecoderConfig config) {
+Result<Block> read_block(TensorReader<File>& reader, const DecoderConfig& c, Index i) {
+  const auto name = [&](std::string_view which) { return io::detail::text("blk.", i, ".", which, ".weight"); };
+  Block b;
+  ANYBIT_TRY_STATUS(reader.read(name("attn_norm"), c.dim, b.attn_norm));
+  ANYBIT_TRY_STATUS(reader.read(name("attn_q"), Extents{c.query_width(), c.dim}, b.q));
+  ANYBIT_TRY_STATUS(reader.read(name("attn_k"), Extents{c.kv_width(), c.dim}, b.k));
+  ANYBIT_TRY_STATUS(reader.read(name("attn_v"), Extents{c.kv_width(), c.dim}, b.v));
+  ANYBIT_TRY_STATUS(reader.read(name("attn_output"), Extents{c.dim, c.query_width()}, b.o));
+  ANYBIT_TRY_STATUS(reader.read(name("ffn_norm"), c.dim, b.ffn_norm));
+  ANYBIT_TRY_STATUS(reader.read(name("ffn_gate"), Extents{c.hidden, c.dim}, b.gate));
+  ANYBIT_TRY_STATUS(reader.read(name("ffn_up"), Extents{c.hidden, c.dim}, b.up));
+  ANYBIT_TRY_STATUS(reader.read(name("ffn_down"), Extents{c.dim, c.hidden}, b.down));
+  return b;
+}
+
+enum class Blocks { now, later };
+
+/// The decoder in a file whose tensors have GGUF's names. `later`: its blocks are there, but hold nothing.
+template <class File>
+Result<Decoder> read_decoder(const File& file, DecoderConfig config, Blocks blocks = Blocks::now) {
   TensorReader<File> reader(file);
   if (reader.has("rope_freqs.weight")) {
     ANYBIT_TRY_STATUS(reader.read("rope_freqs.weight", config.rotary_dim / 2, config.rope_factors));
@@ -97,18 +121,13 @@ Result<Decoder> read_decoder(const File& file, DecoderConfig config) {
   d.config = std::move(config);
   const DecoderConfig& c = d.config;
   ANYBIT_TRY_STATUS(reader.read("token_embd.weight", Extents{c.vocabulary, c.dim}, d.token_embedding));
+  d.blocks.resize(static_cast<std::size_t>(c.blocks));
   for (Index i = 0; i < c.blocks; ++i) {
-    const auto name = [&](std::string_view which) { return io::detail::text("blk.", i, ".", which, ".weight"); };
-    Block& b = d.blocks.emplace_back();
-    ANYBIT_TRY_STATUS(reader.read(name("attn_norm"), c.dim, b.attn_norm));
-    ANYBIT_TRY_STATUS(reader.read(name("attn_q"), Extents{c.query_width(), c.dim}, b.q));
-    ANYBIT_TRY_STATUS(reader.read(name("attn_k"), Extents{c.kv_width(), c.dim}, b.k));
-    ANYBIT_TRY_STATUS(reader.read(name("attn_v"), Extents{c.kv_width(), c.dim}, b.v));
-    ANYBIT_TRY_STATUS(reader.read(name("attn_output"), Extents{c.dim, c.query_width()}, b.o));
-    ANYBIT_TRY_STATUS(reader.read(name("ffn_norm"), c.dim, b.ffn_norm));
-    ANYBIT_TRY_STATUS(reader.read(name("ffn_gate"), Extents{c.hidden, c.dim}, b.gate));
-    ANYBIT_TRY_STATUS(reader.read(name("ffn_up"), Extents{c.hidden, c.dim}, b.up));
-    ANYBIT_TRY_STATUS(reader.read(name("ffn_down"), Extents{c.dim, c.hidden}, b.down));
+    if (blocks == Blocks::later) {
+      reader.leave(io::detail::text("blk.", i, "."));
+      continue;
+    }
+    ANYBIT_TRY(d.blocks[static_cast<std::size_t>(i)], read_block(reader, c, i));
   }
   ANYBIT_TRY_STATUS(reader.read("output_norm.weight", c.dim, d.output_norm));
   if (reader.has("output.weight")) {

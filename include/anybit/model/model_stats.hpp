@@ -42,6 +42,8 @@ class ModelStats {
   const Stats* head() const { return head_ ? &*head_ : nullptr; }
   Index tokens() const { return light_.empty() ? 0 : light_.front().tokens(); }
   Index blocks() const { return blocks_; }
+  /// What the sites keep.
+  Needs needs() const { return full_.empty() ? light_.empty() ? Needs::none : light_.front().needs() : full_.front().needs(); }
 
   /// Adds what entered one site. `original` is what the float model would have sent in, for Needs::drift; else it is left out.
   Status add(Index block, Site site, ConstMatrix x, const ConstMatrix* original, ExecutorRef executor) {

@@ -32,6 +32,14 @@ inline SiteCheck check_site(Index block, Site site, const Stats& stats) {
   return c;
 }
 
+inline std::vector<SiteCheck> check_sites(const ModelStats& stats) {
+  std::vector<SiteCheck> out;
+  for (Index i = 0; i < stats.blocks(); ++i)
+    for (const Site s : {Site::attn_qkv, Site::attn_output, Site::ffn_gate_up, Site::ffn_down})
+      out.push_back(check_site(i, s, stats.at(i, s, stats.needs())));
+  return out;
+}
+
 /// One line for each thing that is wrong, none if nothing is.
 inline std::vector<std::string> warnings(std::span<const SiteCheck> checks) {
   std::vector<std::string> out;
@@ -40,11 +48,10 @@ inline std::vector<std::string> warnings(std::span<const SiteCheck> checks) {
   std::size_t narrow_sites = 0, silent_sites = 0;
   for (const SiteCheck& c : checks) {
     if (c.tokens < 2 * c.inputs && (!widest || c.inputs > widest->inputs)) widest = &c;
-    // Tokens that repeat each other: fewer directions than a tenth of what as many independent ones would give.
-    const double n = static_cast<double>(c.inputs), t = static_cast<double>(c.tokens);
-    if (c.rank >= 0 && c.tokens > 0 && c.rank < 0.01 * n / (1 + (n - 1) / t)) {
+    // Natural text shows from one to tens of per cent of the directions; one direction means that all tokens are alike.
+    if (c.rank >= 0 && c.rank < 2 && c.tokens >= 64 && c.inputs >= 16) {
       ++narrow_sites;
-      if (!narrow || c.rank / n < narrow->rank / static_cast<double>(narrow->inputs)) narrow = &c;
+      if (!narrow || c.rank < narrow->rank) narrow = &c;
     }
     if (c.silent > 0) {
       ++silent_sites;
@@ -56,10 +63,9 @@ inline std::vector<std::string> warnings(std::span<const SiteCheck> checks) {
                                    name(*widest), "): methods that learn from them are safe from about ", 2 * widest->inputs,
                                    " tokens on."));
   if (narrow)
-    out.push_back(io::detail::text("The calibration text shows little of what can happen: ", narrow_sites,
-                                   " inputs vary in less than a hundredth of their directions, for example ", name(*narrow),
-                                   " in ", static_cast<Index>(narrow->rank + 0.5), " of ", narrow->inputs,
-                                   ": take more varied text."));
+    out.push_back(io::detail::text("The calibration tokens are nearly all alike in ", narrow_sites, " sites, for example ",
+                                   name(*narrow), ", whose ", narrow->inputs,
+                                   " inputs vary in less than 2 directions: take more varied text."));
   if (silent)
     out.push_back(io::detail::text(silent_sites, " sites have inputs that were 0 on every token, most ", name(*silent), ": ",
                                    silent->silent, " of ", silent->inputs, "."));
