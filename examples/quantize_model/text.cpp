@@ -1,6 +1,7 @@
 #include "text.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -65,7 +66,7 @@ std::vector<std::string> text_warnings(const evaluate::Windows& windows, Index t
     out.push_back("Calibration: the last " + std::to_string(tokens - used) + " of " + std::to_string(tokens) +
                   " tokens fill no window of " + std::to_string(windows.length) + " and are dropped.");
   Index repeated = 0;
-  std::set<std::vector<model::TokenId>> seen;
+  std::set<std::vector<std::int32_t>> seen;
   for (Index i = 0; i < windows.count(); ++i) {
     const auto w = windows.window(i);
     repeated += seen.emplace(w.begin(), w.end()).second ? 0 : 1;

@@ -35,17 +35,17 @@ struct RunFingerprint {
   std::string model, plan, text, build{state_build};
 };
 
-/// Without what a file may have filled up with zeros.
-inline void add_packed(Fingerprint& f, const PackedBytes& p) {
-  f.add(p.scheme_name()).add(p.provenance()).add(io::detail::text(p.extents().rows, "x", p.extents().cols));
-  f.add(p.codes()).add(p.scales()).add(p.zeros()).add(p.order());
+/// Without what a file has filled up with zeros.
+inline std::span<const std::byte> own_bytes(const PackedBytes& p) {
+  const std::byte* const end = p.order().data() + p.order().size();
+  return p.bytes().first(static_cast<std::size_t>(end - p.bytes().data()));
 }
 
 inline void add_linear(Fingerprint& f, const Linear& l) {
   const Extents e = l.extents();
   f.add(io::detail::text(e.rows, "x", e.cols));
   if (l.dense()) f.add(std::span<const float>(l.dense()->data(), static_cast<std::size_t>(e.size())));
-  if (l.packed()) add_packed(f, l.packed()->bytes());
+  if (l.packed()) f.add(own_bytes(l.packed()->bytes()));
 }
 
 /// Block i of a model that holds its blocks, or reads them.
@@ -77,7 +77,7 @@ inline std::string fingerprint_of(const ModelPlan& plan, const PackedEmbedding& 
   Fingerprint f;
   for (const ModelRecipe* r : plan.linears)
     f.add(r->description).add(r->scheme).add(anybit::name(r->compute)).add(describe(r->needs));
-  add_packed(f, embedding.embedding.bytes());
+  f.add(own_bytes(embedding.embedding.bytes()));
   f.add(number_text(sample_cap));
   return plan.name + (true_sequential ? ", true-sequential, " : ", ") + f.text();
 }
@@ -169,7 +169,7 @@ class BlockFiles {
       writer.add(std::move(name), ConstMatrix(values.data(), 1, static_cast<Index>(values.size())));
     };
     for_each_linear(block, static_cast<std::size_t>(i), [&](const std::string& name, const Linear& linear) {
-      add_packed(sum.add(name), linear.packed()->bytes());
+      sum.add(name).add(own_bytes(linear.packed()->bytes()));
       writer.add(name, linear.packed()->bytes());
     });
     gains("attn_norm", block.attn_norm), gains("ffn_norm", block.ffn_norm);
@@ -251,8 +251,8 @@ class BlockFiles {
     if (!file.has(name)) return bad(file, "has no tensor " + name);
     ANYBIT_TRY(const PackedBytes view, file.packed(name));
     if (view.extents() != linear.extents()) return bad(file, "tensor " + name + " has another shape than the model's");
-    ANYBIT_TRY(PackedBytes copy, PackedBytes::copy(view.bytes()));
-    add_packed(sum.add(name), copy);
+    ANYBIT_TRY(PackedBytes copy, PackedBytes::copy(own_bytes(view)));
+    sum.add(name).add(copy.bytes());
     auto opened = recipe.open(std::move(copy));
     if (!opened) return in_context(in_context(opened.error(), "tensor " + name), file.name());
     linear = Linear(*std::move(opened), recipe.compute);
