@@ -1,0 +1,17 @@
+#pragma once
+// Integer grids with a zero point and binary16 scales, by each method; the papers of GPTQ and AWQ share them.
+
+#include <anybit/calibrate/scale_search.hpp>
+
+#include "method.hpp"
+
+namespace reproduce {
+
+/// One scale and zero point for each run of `group` columns; a whole row if it is `row`. What both methods know: rows at 4 and
+/// 3 bits, groups of 128 at 4, 3 and 2 bits, groups of 32 at 2 bits.
+inline constexpr int row = 0;
+
+Method round_to_nearest(int bits, int group, anybit::Range range = anybit::Range::format);
+Method gptq(int bits, int group, bool act_order = false);
+
+}  // namespace reproduce

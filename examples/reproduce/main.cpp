@@ -1,0 +1,3 @@
+#include "reproduce.hpp"
+
+int main(int argc, char** argv) { return reproduce::run(argc, argv); }
