@@ -227,10 +227,11 @@ TEST_CASE("wrong arguments and inputs of the reproduction tool") {
   };
   fails(run.tool(""), 2, "--model is required");
   fails(run.tool("--model x"), 2, "--evaluate is required");
-  fails(run.on_model("--window 8"), 2, "--window is 8");
+  const std::string files = "--model " + run.path("tiny.gguf") + " --evaluate " + run.path("text.txt");
+  fails(run.tool(files + " --window 8"), 2, "--window is 8");
   fails(run.on_model("--table gptq-opd"), 2, "--table gptq-opd: there is none; there are gptq-opt");
   fails(run.on_model("--as GPT-7"), 2, "--as GPT-7: no table has that model");
-  fails(run.on_model("--tokens 100000"), 3, "100000 are needed");
+  fails(run.tool(files + " --tokens 100000"), 3, "100000 are needed");
   fails(run.on_model("--claims " + run.path("text.txt")), 3, "is not JSON");
   fails(run.tool("--evaluate " + run.path("text.txt") + " --model " + run.path("none.gguf")), 3, "none.gguf");
   fails(run.on_model("--table qlora-types --json " + run.path("text.txt") + "/r.json"), 4, "text.txt");
