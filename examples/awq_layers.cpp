@@ -67,8 +67,6 @@ Result<ByKind> errors_of(const Method& method, model::Decoder& d, Index every, c
     options.executor = executor;
     const bool clip_qkv[] = {false, false, true};
     if (group.site == model::Site::attn_qkv) options.clip = clip_qkv;
-    const std::vector<Index> tied = model::tied_inputs(group);
-    options.tied = tied;
     const Stats& stats = calibration.at(group.block, group.site, Awq::needs);
     ANYBIT_TRY(const auto result, quantize_siblings(method, weights, stats, options));
     for (std::size_t i = 0; i < weights.size(); ++i) {

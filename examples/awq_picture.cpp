@@ -1,0 +1,163 @@
+// Draws what AWQ searches on two real layers: the error of outputs against the ratio, after rounding to nearest and after GPTQ,
+// and which ratio is chosen for either.
+//   awq_picture MODEL.gguf TEXT OUT.svg [BLOCK]
+// ctest: skip
+// uses: quantize_model
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <anybit/algorithm/gptq.hpp>
+#include <anybit/algorithm/nearest.hpp>
+#include <anybit/evaluate/svg.hpp>
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/format/formats.hpp>
+#include <anybit/model/load.hpp>
+#include <anybit/model/quantize.hpp>
+#include <anybit/transform/awq.hpp>
+
+#include "text.hpp"
+
+using namespace anybit;
+
+namespace {
+
+using S = Scheme<UInt<3>, PerGroup<128>>;
+constexpr Index window = 512, tokens = 4096;
+constexpr int ratios = 20;
+
+struct Curve {
+  std::string name, colour;
+  std::vector<double> errors;  ///< of ratio 0, 1 / ratios, ..
+  std::size_t chosen = 0;
+};
+
+/// Relative error of all siblings' outputs, root mean square, if they are quantized under scale s.
+template <class Algorithm>
+Result<double> error_under(const Algorithm& algorithm, std::span<const ConstMatrix> weights, const Stats& stats,
+                           std::span<const float> s, const QuantizeOptions& options) {
+  Siblings set;
+  for (const ConstMatrix& w : weights) set.weights.emplace_back(w);
+  set.stats = stats;
+  calibrate::scale_inputs(set, s);
+  double squares = 0;
+  for (const Matrix& w : set.weights) {
+    ANYBIT_TRY(const auto q, algorithm.quantize(w.view(), set.stats, options));
+    squares += *q.report.output_error * *q.report.output_error;
+  }
+  return std::sqrt(squares / static_cast<double>(weights.size()));
+}
+
+Result<std::vector<Curve>> curves_of(const model::SiblingGroup& group, const Stats& stats, ExecutorRef executor) {
+  std::vector<ConstMatrix> weights;
+  for (const model::NamedLinear& l : group.linears) weights.push_back(l.linear->dense()->view());
+  QuantizeOptions options;
+  options.executor = executor;
+  const Nearest<S> nearest{};
+  const Gptq<S> gptq{};
+  const GridFit fit = awq::grid_of(nearest);
+  const std::vector<float> mean = stats.mean_abs(), costs = gptq.column_costs(stats);
+  std::vector<float> reach = costs;
+  for (float& r : reach) r = std::sqrt(r);
+  const Matrix hessian = stats.hessian();
+  const MatrixView<const float> h(hessian.data(), hessian.rows(), hessian.cols());
+  const auto published = awq::search_scale(mean, ratios, [&](std::span<const float> s, double least) {
+    return awq::linear_loss<S>(weights, s, fit, h, least, executor);
+  });
+  const auto for_gptq = awq::search_scale(reach, ratios, [&](std::span<const float> s, double least) {
+    return awq::feedback_loss<S>(weights, s, fit, costs, least, executor);
+  });
+  const auto place = [](float ratio) { return static_cast<std::size_t>(std::lround(ratio * static_cast<float>(ratios))); };
+  std::vector<Curve> curves{{"rounded to nearest, s = (mean |x|)^r", "#1f77b4", {}, place(published.ratio)},
+                            {"GPTQ, the same s", "#6b7280", {}, place(published.ratio)},
+                            {"GPTQ, s = (what it leaves)^r", "#c2410c", {}, place(for_gptq.ratio)}};
+  for (int k = 0; k < ratios; ++k) {
+    const float ratio = static_cast<float>(k) / static_cast<float>(ratios);
+    const std::vector<float> by_mean = awq::scale_for(mean, ratio), by_reach = awq::scale_for(reach, ratio);
+    ANYBIT_TRY(const double rounded, error_under(nearest, weights, stats, by_mean, options));
+    ANYBIT_TRY(const double fed_back, error_under(gptq, weights, stats, by_mean, options));
+    ANYBIT_TRY(const double reached, error_under(gptq, weights, stats, by_reach, options));
+    curves[0].errors.push_back(rounded), curves[1].errors.push_back(fed_back), curves[2].errors.push_back(reached);
+  }
+  return curves;
+}
+
+std::string panel(const std::vector<Curve>& curves, double left, double top, const std::string& title) {
+  using namespace evaluate::detail;
+  const double width = 440, height = 300, bottom = top + height;
+  double highest = 0;  // ratios far off need not be seen whole
+  for (const Curve& c : curves) highest = std::max(highest, 1.15 * c.errors[0]);
+  const auto x_of = [&](std::size_t k) { return left + width * static_cast<double>(k) / ratios; };
+  const auto y_of = [&](double e) { return bottom - height * std::min(e / highest, 1.0); };
+  std::string out = svg_text(left, top - 14, "start", 14, title);
+  for (int i = 0; i <= 4; ++i) {
+    const double e = highest * i / 4;
+    out += svg_line(left, y_of(e), left + width, y_of(e), "#e5e7eb") + svg_text(left - 6, y_of(e) + 4, "end", 11, number(e, 2));
+    out += svg_text(left + width * i / 4, bottom + 16, "middle", 11, fixed(i / 4.0, 2));
+  }
+  out += svg_text(left + width / 2, bottom + 34, "middle", 12, "ratio r");
+  for (std::size_t c = 0; c < curves.size(); ++c) {
+    std::string path;
+    for (std::size_t k = 0; k < curves[c].errors.size(); ++k)
+      path += (k == 0 ? "M" : "L") + fixed(x_of(k), 1) + " " + fixed(y_of(curves[c].errors[k]), 1);
+    out += "<path d=\"" + path + "\" stroke=\"" + curves[c].colour + "\" stroke-width=\"2\" fill=\"none\"/>\n";
+    const std::size_t k = curves[c].chosen;
+    out += svg_mark(x_of(k), y_of(curves[c].errors[k]), c, curves[c].colour);
+    const double y = bottom + 58 + 20 * static_cast<double>(c);
+    out += svg_mark(left + 8, y, c, curves[c].colour) +
+           svg_text(left + 22, y + 4, "start", 12,
+                    curves[c].name + ": " + number(curves[c].errors[k], 3) +
+                        " at the chosen r = " + fixed(static_cast<double>(k) / ratios, 2));
+  }
+  return out;
+}
+
+Status work(const std::string& model_file, const std::string& text_file, const std::string& picture, Index block) {
+  ThreadPool pool(2);
+  ANYBIT_TRY(model::Model m, model::load_model(model_file));
+  ANYBIT_TRY(const std::string text, tool::read_text(text_file));
+  ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(tool::cut_in_two(text).evaluate));
+  if (static_cast<Index>(ids.size()) < tokens)
+    return Error{ErrorCode::insufficient_data, "the text must have " + std::to_string(2 * tokens) + " tokens"};
+  if (block < 0 || block >= m.decoder.config.blocks)
+    return Error{ErrorCode::invalid_argument, "block " + std::to_string(block) + " is none of the model's 0 to " +
+                                                  std::to_string(m.decoder.config.blocks - 1)};
+  model::ModelStats stats(m.decoder, Awq::needs);
+  for (Index t = 0; t < tokens; t += window) {
+    ANYBIT_TRY(
+        const Matrix hidden,
+        stats.accumulate(m.decoder, std::span(ids).subspan(static_cast<std::size_t>(t), static_cast<std::size_t>(window)), pool));
+  }
+  const std::vector<model::SiblingGroup> groups = model::sibling_groups(m.decoder);
+  std::string body = evaluate::detail::svg_text(
+      60, 30, "start", 16,
+      m.name + ", block " + std::to_string(block) + ", 3 bits in groups of 128: relative error of outputs against AWQ's ratio");
+  double left = 60;
+  for (const auto& [site, name] : {std::pair{model::Site::attn_qkv, "query, key and value"}, {model::Site::ffn_down, "down"}}) {
+    const model::SiblingGroup& group = groups[static_cast<std::size_t>(block * model::site_count + static_cast<Index>(site))];
+    ANYBIT_TRY(const auto curves, curves_of(group, stats.at(block, site, Awq::needs), pool));
+    body += panel(curves, left, 80, name);
+    left += 520;
+  }
+  std::ofstream out(picture, std::ios::binary);
+  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1060 500\" font-family=\"sans-serif\">\n<rect width=\"100%\" "
+         "height=\"100%\" fill=\"#ffffff\"/>\n"
+      << body << "</svg>\n";
+  if (!out.good()) return Error{ErrorCode::io, picture + ": cannot be written"};
+  return Ok{};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc < 4 || argc > 5) return std::fprintf(stderr, "awq_picture MODEL.gguf TEXT OUT.svg [BLOCK]\n"), 2;
+  const Status done = work(argv[1], argv[2], argv[3], argc == 5 ? std::atoll(argv[4]) : 10);
+  if (!done) return std::fprintf(stderr, "%s\n", done.error().message.c_str()), 1;
+  return 0;
+}
