@@ -1,0 +1,61 @@
+#pragma once
+// The picture of a plan: one field a matrix, blocks from left to right, darker where it got more bits a weight.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string>
+#include <string_view>
+
+#include <anybit/evaluate/choose_bits.hpp>
+#include <anybit/evaluate/svg.hpp>
+
+namespace anybit::evaluate::inline ANYBIT_CODE {
+
+inline std::string widths_svg(const model::ModelPlan& plan, const model::Decoder& d, std::string_view title) {
+  constexpr double left = 130, top = 70, cell = 30, height = 26;
+  constexpr std::array<std::string_view, 7> kinds{"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+  const Index blocks = d.config.blocks;
+  const double width = std::max(left + cell * static_cast<double>(blocks) + 20, 520.0), bottom = top + 8.6 * height + 50;
+  // 2 bits are nearly white, 8 and more dark blue.
+  const auto colour = [](double bits) {
+    const double t = std::clamp((bits - 2) / 6, 0.0, 1.0);
+    const auto mix = [&](double from, double to) { return std::to_string(std::lround(from + t * (to - from))); };
+    return "rgb(" + mix(232, 8) + "," + mix(240, 48) + "," + mix(250, 107) + ")";
+  };
+  const auto field = [&](double x, double y, double w, double bits) {
+    return "<rect x=\"" + detail::fixed(x, 1) + "\" y=\"" + detail::fixed(y, 1) + "\" width=\"" + detail::fixed(w, 1) +
+           "\" height=\"" + detail::fixed(height - 2, 1) + "\" fill=\"" + colour(bits) + "\"/>\n" +
+           detail::svg_text(x + w / 2, y + height / 2 + 3, "middle", 10, detail::fixed(bits, bits < 9.95 ? 1 : 0),
+                            bits > 4.6 ? " fill=\"#ffffff\"" : "");
+  };
+  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + detail::fixed(width, 0) + "\" height=\"" +
+                    detail::fixed(bottom, 0) + "\" viewBox=\"0 0 " + detail::fixed(width, 0) + " " + detail::fixed(bottom, 0) +
+                    "\" font-family=\"sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
+  out += detail::svg_text(left, 28, "start", 16, title);
+  out += detail::svg_text(left, 48, "start", 12, "bits a weight, scales and zero points included; blocks from left to right");
+  model::Decoder copy = d;
+  std::size_t place = 0;
+  for (const model::SiblingGroup& g : model::sibling_groups(copy))
+    for (const model::NamedLinear& l : g.linears) {
+      const auto kind = static_cast<double>(place % kinds.size());
+      out += field(left + cell * static_cast<double>(g.block), top + height * kind, cell - 2,
+                   plan.linears[place]->bits_per_weight(l.linear->extents()));
+      ++place;
+    }
+  for (std::size_t k = 0; k < kinds.size(); ++k)
+    out += detail::svg_text(left - 8, top + height * static_cast<double>(k) + height / 2 + 4, "end", 12, kinds[k]);
+  const auto outside = [&](const model::ModelRecipe* r, Extents e) {
+    return r ? r->bits_per_weight(e) : model::EmbeddingScheme::bits_per_weight(e);
+  };
+  const double last = top + 7.6 * height;
+  out += detail::svg_text(left - 8, last + height / 2 + 4, "end", 12, d.head || plan.head ? "token_embd" : "embedding, head");
+  out += field(left, last, 4 * cell - 2, outside(plan.embedding, d.token_embedding.extents()));
+  if (d.head || plan.head) {
+    out += detail::svg_text(left + 5.6 * cell, last + height / 2 + 4, "end", 12, "output");
+    out += field(left + 6 * cell, last, 4 * cell - 2, outside(plan.head, d.output_head().extents()));
+  }
+  return out + "</svg>\n";
+}
+
+}  // namespace anybit::evaluate::inline ANYBIT_CODE
