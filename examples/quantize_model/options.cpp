@@ -43,6 +43,13 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("--state", o.state, "Folder that keeps finished blocks: the same command goes on where it was interrupted")
       ->type_name("DIR");
   app.add_flag("--dry-run", o.dry_run, "Say how large the files will be, how much memory and time they will take, and stop");
+  app.add_option(
+         "--target-bpw", o.target_bpw,
+         "Make one model of this many bits a weight, embedding, head, scales and zero points counted: each matrix gets the\n"
+         "recipe that serves the model best, of those named by --recipe or of integers of 2 to 8 bits (docs/bits.md)")
+      ->type_name("BITS");
+  app.add_option("--widths-svg", o.widths_svg, "With --target-bpw: write the picture of what each matrix got here")
+      ->type_name("FILE");
   app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 8, 4, 3 or 2; default: floats")->type_name("N");
   app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
   app.add_option("--save", o.save, "Write the quantized model here; with several recipes a folder, one NAME.safetensors each")
@@ -72,6 +79,12 @@ Parsed parse(int argc, const char* const* argv) {
     return wrong("--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64");
   if (o.threads < 0 || o.threads > 1024)
     return wrong("--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
+  if (o.target_bpw && !(*o.target_bpw > 0 && *o.target_bpw <= 32))
+    return wrong("--target-bpw is " + std::to_string(*o.target_bpw) + "; it must be above 0, at most 32");
+  if (o.dry_run && o.target_bpw) return wrong("--dry-run cannot forecast what --target-bpw chooses: leave one of the two out");
+  if (!o.widths_svg.empty() && !o.target_bpw) return wrong("--widths-svg is for --target-bpw");
+  if (!o.head.empty() && o.target_bpw)
+    return wrong("--head and --target-bpw exclude each other: the latter chooses the head too");
   anybit::model::DecoderConfig any_model;
   any_model.head_dim = 1;
   if (const auto possible = check(o.kv, any_model); !possible) return wrong("--kv-bits: " + possible.error().message);

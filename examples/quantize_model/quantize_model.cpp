@@ -50,12 +50,12 @@ std::string save_path(const Options& o, const ModelRecipe& recipe, std::size_t c
 }
 
 Status check_outputs(const Options& o, const std::vector<const ModelRecipe*>& recipes) {
-  for (const std::string& path : {o.json, o.svg})
+  for (const std::string& path : {o.json, o.svg, o.widths_svg})
     if (!path.empty()) {
       ANYBIT_TRY_STATUS(check_writable(path));
     }
   for (const ModelRecipe* r : recipes)
-    if (const std::string path = save_path(o, *r, recipes.size()); !path.empty()) {
+    if (const std::string path = save_path(o, *r, o.target_bpw ? 1 : recipes.size()); !path.empty()) {
       ANYBIT_TRY_STATUS(check_writable(path));
     }
   return Ok{};
@@ -72,6 +72,11 @@ Status write_outputs(const Options& o, const evaluate::EvaluationReport& report)
 }
 
 int run(RecipeBook book, const Options& options) {
+  if (options.target_bpw) {
+    RecipeBook widths = width_recipes();
+    if (options.recipes.empty()) book = RecipeBook();
+    for (const ModelRecipe& r : widths.all()) book.add(r);
+  }
   if (options.int8_activations) book.round_activations();
   if (options.rotate) book.rotate();
   auto recipes = chosen(book, options.recipes);
@@ -121,6 +126,20 @@ int run(RecipeBook book, const Options& options) {
   }
 
   bool failed = false;
+  if (options.target_bpw) {
+    auto row = bench.allocated_row(*options.target_bpw, options.save);
+    if (!row) {
+      progress.clear();
+      return fail(recipe_failed, row.error());
+    }
+    for (const std::string& remark : row->remarks) report.notes.push_back(row->recipe + ": " + remark);
+    report.rows.push_back(*std::move(row));
+    recipes->clear();
+    if (!options.widths_svg.empty()) {
+      if (auto written = write_text(options.widths_svg, bench.widths_picture()); !written)
+        return fail(cannot_write, written.error());
+    }
+  }
   for (const ModelRecipe* recipe : *recipes) {
     auto row = bench.row(*recipe, save_path(options, *recipe, recipes->size()));
     if (!row) {

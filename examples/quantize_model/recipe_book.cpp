@@ -66,4 +66,12 @@ RecipeBook standard_recipes() {
   return book;
 }
 
+RecipeBook width_recipes() {
+  RecipeBook book;
+  add_low_widths(book);
+  add_middle_widths(book);
+  add_high_widths(book);
+  return book;
+}
+
 }  // namespace tool

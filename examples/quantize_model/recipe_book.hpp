@@ -34,6 +34,9 @@ std::size_t edit_distance(std::string_view a, std::string_view b);
 /// Every recipe of the demo's table.
 RecipeBook standard_recipes();
 
+/// The recipes among which --target-bpw chooses: 2 to 8 bits at two sizes of groups.
+RecipeBook width_recipes();
+
 /// The range search of the recipes at 2 bits, nearest and GPTQ alike: four levels from the least weight of a group to the
 /// largest serve nearly none of its weights. Squared error, every twentieth of the range.
 inline constexpr anybit::ShrinkSearch low_bit_search{.shrink = 0.8f, .steps = 20, .norm = 2};
@@ -46,5 +49,8 @@ void add_gptq_recipes(RecipeBook& book);
 void add_low_bit_gptq_recipes(RecipeBook& book);
 void add_awq_recipes(RecipeBook& book);
 void add_w8a8_recipes(RecipeBook& book);
+void add_low_widths(RecipeBook& book);
+void add_middle_widths(RecipeBook& book);
+void add_high_widths(RecipeBook& book);
 
 }  // namespace tool

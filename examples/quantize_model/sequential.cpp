@@ -21,32 +21,32 @@ std::vector<std::span<const model::TokenId>> spans(const evaluate::Windows& wind
   return out;
 }
 
-std::string state_folder(const Options& options, const ModelRecipe& recipe) {
-  return options.state.empty() ? std::string() : (std::filesystem::path(options.state) / recipe.name).string();
+std::string state_folder(const Options& options, const model::ModelPlan& plan) {
+  return options.state.empty() ? std::string() : (std::filesystem::path(options.state) / plan.name).string();
 }
 
 }  // namespace
 
-Result<model::QuantizedModel> Workbench::quantize(const ModelRecipe& recipe, std::vector<std::string>& remarks) {
+Result<model::QuantizedModel> Workbench::quantize(const model::ModelPlan& plan, const model::PackedEmbedding& embedding,
+                                                  std::vector<std::string>& remarks) {
   if (!options_.sequential) {
     model::QuantizeModelOptions options;
     options.strict = options_.strict;
     options.executor = executor_;
     options.progress = [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); };
-    return model::quantize_model(source_.decoder, *source_.calibration, recipe, source_.embedding, options);
+    return model::quantize_model(source_.decoder, *source_.calibration, plan, embedding, options);
   }
   model::LayerWiseOptions options;
   options.strict = options_.strict;
   options.executor = executor_;
   options.true_sequential = options_.true_sequential;
-  options.state = state_folder(options_, recipe);
+  options.state = state_folder(options_, plan);
   options.progress = [&](const model::LayerWiseProgress& p) {
     progress_.update(static_cast<double>(p.block), static_cast<double>(p.blocks));
     return true;
   };
-  const model::ModelPlan plan = model::uniform_plan(recipe, source_.decoder.config);
   ANYBIT_TRY(model::LayerWiseModel done,
-             model::quantize_layer_wise(source_.decoder, plan, spans(calibration_windows_), source_.embedding, options));
+             model::quantize_layer_wise(source_.decoder, plan, spans(calibration_windows_), embedding, options));
   char text[200];
   const model::LayerWiseSeconds& s = done.seconds;
   std::snprintf(text, sizeof text, "block by block: %.1f s forward, %.1f s statistics, %.1f s quantizing, %.1f s state",

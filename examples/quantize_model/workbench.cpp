@@ -65,11 +65,11 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
 }
 
 /// The work of quantizing, in tokens of a forward pass that take as long; only for the time that is left.
-double Workbench::quantization_share(const ModelRecipe& r) const {
-  const double streams = covers(r.needs, Needs::drift) ? 6 : 3;
+double Workbench::quantization_share(Needs needs) const {
+  const double streams = covers(needs, Needs::drift) ? 6 : 3;
   const double calibration = options_.sequential ? streams * static_cast<double>(options_.calibration_tokens_wanted()) : 0;
-  if (covers(r.needs, Needs::samples)) return calibration + 6000;
-  if (covers(r.needs, Needs::hessian)) return calibration + 3000;
+  if (covers(needs, Needs::samples)) return calibration + 6000;
+  if (covers(needs, Needs::hessian)) return calibration + 3000;
   return calibration + 300;
 }
 
@@ -78,9 +78,11 @@ void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
                calibration = static_cast<double>(options_.calibration_tokens_wanted());
   work_ = 300 + (options_.sequential ? 0 : 2 * calibration) + evaluation + 700;
   if (options_.kv.quantized()) work_ += evaluation + 1000;
+  if (options_.target_bpw) work_ += sensitivity_share + 2 * evaluation;
   std::optional<model::RotationOptions> rotation;
   for (const ModelRecipe* r : recipes) {
-    work_ += evaluation + 1000 + quantization_share(*r);
+    if (options_.target_bpw && r != recipes.front()) break;  // one model of all
+    work_ += evaluation + 1000 + quantization_share(r->needs);
     if (r->rotation != rotation) work_ += 2 * calibration + evaluation + 700;
     rotation = r->rotation;
   }
@@ -139,12 +141,13 @@ Result<evaluate::Windows> Workbench::windows_of(const std::vector<TokenId>& toke
 
 Status Workbench::calibrate() {
   const evaluate::Windows& windows = calibration_windows_;
-  if (options_.sequential) return Ok{};  // each recipe calibrates as it goes
+  if (options_.sequential && !options_.target_bpw) return Ok{};  // each recipe calibrates as it goes
   Needs needs = Needs::none;
   for (const ModelRecipe* r : recipes_)
     if (r->rotation == source_.decoder.rotation) needs = needs | r->needs;
   progress_.begin("calibrating", 2 * static_cast<double>(calibration_text_.size()), work_);
-  source_.calibration = std::make_unique<model::ModelStats>(source_.decoder, needs);
+  source_.calibration = std::make_unique<model::ModelStats>(source_.decoder, needs, Stats::default_sample_cap,
+                                                            options_.target_bpw ? needs : Needs::none);
   for (Index i = 0; i < windows.count(); ++i) {
     ANYBIT_TRY(const Matrix hidden, source_.calibration->accumulate(source_.decoder, windows.window(i), executor_));
     progress_.update(static_cast<double>(i + 1), static_cast<double>(windows.count()));
@@ -267,18 +270,23 @@ Result<evaluate::ReportRow> Workbench::cache_row() {
 }
 
 Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std::string& save) {
-  evaluate::ReportRow row;
-  row.recipe = recipe.name;
   ANYBIT_TRY_STATUS(rotate(recipe.rotation));
-  progress_.begin(recipe.name + ": quantizing", quantization_share(recipe), work_);
+  return row(uniform_plan(recipe, source_.decoder.config), source_.embedding, recipe.description, save);
+}
+
+Result<evaluate::ReportRow> Workbench::row(const model::ModelPlan& plan, const model::PackedEmbedding& embedding,
+                                           const std::string& description, const std::string& save) {
+  evaluate::ReportRow row;
+  row.recipe = plan.name;
+  progress_.begin(plan.name + ": quantizing", quantization_share(needs(plan)), work_);
   const Stopwatch watch;
-  auto quantized = quantize(recipe, row.remarks);
+  auto quantized = quantize(plan, embedding, row.remarks);
   row.quantize_s = watch.seconds();
   progress_.end();
   if (!quantized) return quantized.error();
   measure_size(quantized->decoder, row);
 
-  progress_.begin(recipe.name + ": evaluating", static_cast<double>(evaluation_tokens()) + 1000, work_);
+  progress_.begin(plan.name + ": evaluating", static_cast<double>(evaluation_tokens()) + 1000, work_);
   std::size_t fallbacks = 0;
   std::string example;
   for (const model::QuantizedLayer& layer : quantized->layers)
@@ -307,7 +315,7 @@ Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std:
   if (!save.empty()) {
     const Uninterrupted guard;
     const model::Model saved{model_->name, quantized->decoder, model_->tokenizer};
-    ANYBIT_TRY_STATUS(model::save_model(save, saved, {.recipe = recipe.description, .source = options_.model}));
+    ANYBIT_TRY_STATUS(model::save_model(save, saved, {.recipe = description, .source = options_.model}));
   }
   progress_.end();
   return row;
@@ -323,7 +331,8 @@ std::vector<std::string> Workbench::notes() const {
                 : model_->decoder.head ? " and output head"
                                        : " and the head tied to it",
                 embedding_error_);
-  notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included. " + std::string(embedding) +
+  notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included." +
+                  (options_.target_bpw ? std::string() : " " + std::string(embedding)) +
                   (head_.empty() ? "" : " Output head: " + head_ + "."));
   notes.push_back("layer err: ||(W - Q) X|| / ||W X|| on inputs from the evaluation text, mean over layers, and the worst.");
   notes.push_back("perplexity, KL (nats), same top: " + std::to_string(scored) + " predictions, the second halves of " +

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/evaluate/choose_bits.hpp>
 #include <anybit/evaluate/model.hpp>
 #include <anybit/evaluate/report.hpp>
 #include <anybit/exec/thread_pool.hpp>
@@ -36,6 +37,11 @@ class Workbench {
                                               const std::vector<const anybit::model::ModelRecipe*>& recipes,
                                               const anybit::model::ModelRecipe* head, Progress& progress);
 
+  /// One model of `bits` bits a weight, by the recipes that were prepared: see docs/bits.md.
+  anybit::Result<anybit::evaluate::ReportRow> allocated_row(double bits, const std::string& save);
+  /// What each matrix got in it, as SVG.
+  std::string widths_picture() const;
+
   const anybit::model::Model& model() const { return *model_; }
   anybit::Index threads() const { return executor_.concurrency(); }
   anybit::Index calibration_tokens() const { return static_cast<anybit::Index>(calibration_text_.size()); }
@@ -61,15 +67,20 @@ class Workbench {
                                                          const std::vector<const anybit::model::ModelRecipe*>& recipes,
                                                          const anybit::model::ModelRecipe* head, Progress& progress);
   anybit::Status calibrate();
-  anybit::Result<anybit::model::QuantizedModel> quantize(const anybit::model::ModelRecipe& recipe,
+  anybit::Result<anybit::model::QuantizedModel> quantize(const anybit::model::ModelPlan& plan,
+                                                         const anybit::model::PackedEmbedding& embedding,
                                                          std::vector<std::string>& remarks);
   anybit::Status run_reference();
   anybit::Status pack_embedding();
+  anybit::Result<anybit::evaluate::BitCosts> find_costs(double bits);
+  anybit::Result<anybit::evaluate::ReportRow> row(const anybit::model::ModelPlan& plan,
+                                                  const anybit::model::PackedEmbedding& embedding, const std::string& description,
+                                                  const std::string& save);
   /// Makes the model that recipes with this rotation quantize.
   anybit::Status rotate(const std::optional<anybit::model::RotationOptions>& rotation);
   anybit::Status compare(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row);
   void measure_size(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row) const;
-  double quantization_share(const anybit::model::ModelRecipe& recipe) const;
+  double quantization_share(anybit::Needs needs) const;
   void count_work(const std::vector<const anybit::model::ModelRecipe*>& recipes);
 
   /// The float model that recipes of one rotation quantize, what it was seen to do, and the parts that they share.
@@ -78,6 +89,9 @@ class Workbench {
     std::unique_ptr<anybit::model::ModelStats> calibration, held_out;
     anybit::model::PackedEmbedding embedding;
   };
+
+  /// The work of finding what each linear is worth, in tokens of a forward pass that take as long.
+  static constexpr double sensitivity_share = 60000;
 
   Options options_;
   Progress& progress_;
@@ -93,6 +107,7 @@ class Workbench {
   anybit::evaluate::ReferenceLogits reference_;
   anybit::evaluate::SpeedOptions speed_;
   double embedding_error_ = 0;
+  anybit::model::ModelPlan allocated_;
   std::string head_;  ///< what a head of its own recipe is, for the notes
   double work_ = 1;   ///< all shares of the progress
   std::vector<std::string> remarks_;

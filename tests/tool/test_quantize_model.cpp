@@ -13,12 +13,16 @@
 
 #include <nlohmann/json.hpp>
 
+#include <anybit/model/load.hpp>
+#include <anybit/scheme/presets.hpp>
+
 #include "recipe_book.hpp"
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
 #include "text.hpp"
 
 namespace fs = std::filesystem;
+using namespace anybit;
 
 namespace {
 
@@ -191,6 +195,34 @@ TEST_CASE("saving writes a model that the library opens") {
   CHECK(fs::exists(run.path("models/nearest-sf4-g128.safetensors")));
 }
 
+TEST_CASE("--target-bpw makes one file of several schemes, no larger than asked, that runs when it is loaded") {
+  const Run run;
+  const Outcome o = run.on_text("--target-bpw 5 --recipe gptq-best-int3-g128 --recipe gptq-best-int5-g32 --save " +
+                                run.path("mixed.safetensors") + " --widths-svg " + run.path("widths.svg") + " --json " +
+                                run.path("mixed.json"));
+  INFO(o.err);
+  CHECK(o.exit_code == 0);
+  CHECK(contains(o.out, "mixed-5"));
+  CHECK(contains(content(run.path("widths.svg")), "ffn_down"));
+  model::LoadOptions options;
+  options.schemes =
+      preset_registry<TypeList<presets::AsymmetricInt<3>, Scheme<UInt<5>, PerGroup<32>, ScaleF16>, presets::Int8Group32>>();
+  const model::Model m = model::load_model(run.path("mixed.safetensors"), options).value();
+  std::set<std::string> schemes;
+  Index bytes = 0, weights = 0;
+  model::for_each_linear(m.decoder, [&](const std::string&, const model::Linear& l) {
+    REQUIRE(l.packed());
+    schemes.emplace(l.packed()->scheme_name());
+    bytes += l.payload_bytes(), weights += l.extents().size();
+  });
+  CHECK(schemes.size() >= 2);
+  CHECK(8 * static_cast<double>(bytes) <= 5.0 * static_cast<double>(weights));
+  CHECK(8 * static_cast<double>(bytes) > 4.9 * static_cast<double>(weights));
+  model::KvCache cache(m.decoder.config, 8);
+  const model::TokenId ids[] = {1, 2, 3};
+  CHECK(model::forward(m.decoder, ids, cache).ok());
+}
+
 TEST_CASE("wrong use and bad input: the exit code, and a line that says what to do") {
   const Run run;
   run.write("short.txt", "Too short.\n");
@@ -215,6 +247,11 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
       {run.model() + " --threads 100000", 2, "--threads"},
       {run.model() + " --kv-bits 5", 2, "choose 8, 4, 3 or 2"},
       {run.model() + " --kv-hadamard", 2, "give --kv-bits too"},
+      {run.model() + " --target-bpw 0", 2, "above 0, at most 32"},
+      {run.model() + " --widths-svg x.svg", 2, "is for --target-bpw"},
+      {run.model() + " --target-bpw 4 --head nearest-int4-g128", 2, "exclude each other"},
+      {run.model() + texts + run.path("text.txt") + " --target-bpw 1.5 --tokens 64 --calibration-tokens 64", 5,
+       "--target-bpw 1.5: 1.5"},
       {run.model() + " --head gptq-int4-g128", 2, "learns from calibration"},
       {run.path("absent.gguf"), 3, "absent.gguf"},
       {run.path("noise.gguf"), 3, "noise.gguf"},

@@ -30,9 +30,9 @@ struct Allocation {
 namespace anybit::evaluate::inline ANYBIT_CODE {
 
 /// The least sum of costs whose bytes do not exceed `budget`, by a dynamic program over the sums that no other beats in both
-/// bytes and cost. Exact while there are at most `states` of them; beyond that, of sums within budget / states bytes of each
-/// other the cheapest stays, so that the result may be a few thousandths of the budget smaller than it need be. Of equal costs
-/// the smaller, then the option named first. Deterministic.
+/// bytes and cost. Exact while there are at most `states` of them; beyond that their range is cut into `states` parts, and of
+/// each part the cheapest sum stays, so that a slightly better one may be missed. Of equal costs the smaller, then the option
+/// named first. Deterministic.
 inline Result<Allocation> allocate(std::span<const std::vector<SizedCost>> items, Index budget, std::size_t states = 16384) {
   ANYBIT_CHECK(states >= 2, "allocate: fewer than 2 states");
   std::vector<Index> least_after(items.size() + 1, 0);  // bytes that items i.. take at least
