@@ -1,3 +1,4 @@
+#include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/format/integer.hpp>
 
