@@ -106,6 +106,11 @@ Result<evaluate::ReportRow> Workbench::allocated_row(double bits, const std::str
       return Error{ErrorCode::unsupported, "--target-bpw: recipe " + r->name +
                                                " rewrites siblings together, so that none has an error of its own; name "
                                                "recipes without transforms (gptq-..., nearest-...)"};
+  for (const ModelRecipe* r : recipes_)
+    if (covers(r->needs, Needs::hessian) != covers(recipes_.front()->needs, Needs::hessian))
+      return Error{ErrorCode::unsupported, "--target-bpw: the output errors of " + recipes_.front()->name + " and " + r->name +
+                                               " cannot be compared, one knows the inputs' Hessian, the other does not; name "
+                                               "recipes of one kind"};
   // A target that cannot be had is found before anything is measured.
   evaluate::BitCosts free;
   free.recipes = recipes_;

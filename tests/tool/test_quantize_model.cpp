@@ -252,6 +252,9 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
       {run.model() + " --target-bpw 4 --head nearest-int4-g128", 2, "exclude each other"},
       {run.model() + texts + run.path("text.txt") + " --target-bpw 1.5 --tokens 64 --calibration-tokens 64", 5,
        "--target-bpw 1.5: 1.5"},
+      {run.model() + texts + run.path("text.txt") +
+           " --target-bpw 5 --recipe nearest-int4-g128 --recipe gptq-best-int5-g32 --tokens 64 --calibration-tokens 64",
+       5, "name recipes of one kind"},
       {run.model() + " --head gptq-int4-g128", 2, "learns from calibration"},
       {run.path("absent.gguf"), 3, "absent.gguf"},
       {run.path("noise.gguf"), 3, "noise.gguf"},
