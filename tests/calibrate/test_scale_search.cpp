@@ -223,3 +223,13 @@ TEST_CASE("options of the searches that mean nothing are refused") {
   CHECK(!check_search(HalfQuadratic{.rounds = 0}).ok());
   CHECK(check_search(HalfQuadratic{}).ok());
 }
+
+TEST_CASE("a search names what differs from the defaults") {
+  CHECK(GridFit{}.describe() == "");
+  CHECK(GridFit{.range = Range::symmetric}.describe() == "symmetric range");
+  CHECK(GridFit{.search = Search::mse}.describe() == "search");
+  CHECK(GridFit{.range = Range::min_max, .search = Search::mse, .shrink = {.steps = 50, .norm = 2}}.describe(true) ==
+        "min_max range, weighted search(steps=50, norm=2)");
+  CHECK(GridFit{.search = Search::half_quadratic, .half_quadratic = {.norm = 0.5f}}.describe() ==
+        "half-quadratic search(norm=0.5)");
+}

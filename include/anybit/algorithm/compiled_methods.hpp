@@ -1,6 +1,7 @@
 #pragma once
 // For programs of several files that quantize: what all schemes share, above all Eigen's products, need not be compiled in each.
-// Those files include this header, and one file, with the same flags, includes compile_methods.hpp. Other files may go on without.
+// Those files include this header, and one file, with the same flags, includes compile_methods.hpp. Other files may go on
+// without.
 
 #include <optional>
 

@@ -33,13 +33,16 @@ struct Options {
   ColumnOrder order() const {
     return act_order ? ColumnOrder::act : group_aware ? ColumnOrder::group_aware : ColumnOrder::natural;
   }
+  /// Everything that differs from the defaults.
   std::string describe() const {
     std::string text = "gptq(damp=" + detail::number(damp);
+    if (block != 128) text += ", block=" + std::to_string(block);
+    if (dead_diagonal > 0) text += ", dead_diagonal=" + detail::number(dead_diagonal);
     if (act_order) text += ", act_order";
     if (static_groups) text += ", static_groups";
     if (group_aware) text += ", group_aware";
     if (fresh_grids) text += ", fresh_grids";
-    if (fit.search == Search::mse) text += weighted ? ", weighted search" : ", search";
+    if (const std::string grids = fit.describe(weighted); !grids.empty()) text += ", " + grids;
     if (refine > 0) text += ", refine=" + std::to_string(refine);
     if (drift > 0) text += ", drift=" + detail::number(drift);
     return text + ")";

@@ -24,11 +24,8 @@ struct Nearest {
 
   GridFit grid_fit() const { return {range, search, shrink, half_quadratic}; }
   std::string describe() const {
-    if (search == Search::none) return "nearest";
-    const std::string name = search == Search::least_squares    ? "least squares"
-                             : search == Search::half_quadratic ? "half-quadratic search"
-                                                                : "search";
-    return "nearest(" + std::string(weighted ? "weighted " : "") + name + ")";
+    const std::string grids = grid_fit().describe(weighted);
+    return grids.empty() ? "nearest" : "nearest(" + grids + ")";
   }
 
   /// Statistics are read only if `weighted`, and for the report's output error if they hold a Hessian.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <span>
 #include <string>
@@ -183,6 +184,35 @@ struct GridFit {
   ShrinkSearch shrink{};
   HalfQuadratic half_quadratic{};
 
+  /// What differs from the defaults: "", "search", "symmetric range, weighted search(norm=2)".
+  std::string describe(bool weighted = false) const {
+    std::string text = range == Range::format ? "" : range == Range::symmetric ? "symmetric range" : "min_max range";
+    if (search == Search::none) return text;
+    if (!text.empty()) text += ", ";
+    if (weighted) text += "weighted ";
+    text += search == Search::least_squares    ? "least squares"
+            : search == Search::half_quadratic ? "half-quadratic search"
+                                               : "search";
+    std::string options;
+    const auto add = [&](const char* name, float value, float usual) {
+      if (value == usual) return;
+      char number[48];
+      std::snprintf(number, sizeof number, "%s%s=%.6g", options.empty() ? "" : ", ", name, static_cast<double>(value));
+      options += number;
+    };
+    constexpr ShrinkSearch usual;
+    add("shrink", shrink.shrink, usual.shrink);
+    add("steps", static_cast<float>(shrink.steps), static_cast<float>(usual.steps));
+    if (search == Search::mse) add("norm", shrink.norm, usual.norm);
+    if (search == Search::half_quadratic) {
+      constexpr HalfQuadratic hq;
+      add("norm", half_quadratic.norm, hq.norm);
+      add("beta", half_quadratic.beta, hq.beta);
+      add("growth", half_quadratic.growth, hq.growth);
+      add("rounds", static_cast<float>(half_quadratic.rounds), static_cast<float>(hq.rounds));
+    }
+    return options.empty() ? text : text + "(" + options + ")";
+  }
   /// The full range, before the store.
   Affine plain(const calibrate::FormatFunctions& format, std::span<const float> values) const {
     return format.zero_point ? detail::span_range(format.bits, range, detail::min_max(values), 1.0f) : format.fit(values);

@@ -25,7 +25,10 @@ struct PrunedNearest {
   ShrinkSearch shrink{};
 
   GridFit grid_fit() const { return {range, search, shrink}; }
-  std::string describe() const { return pruner.describe() + " then nearest" + (search == Search::mse ? "(search)" : ""); }
+  std::string describe() const {
+    const std::string grids = grid_fit().describe();
+    return pruner.describe() + " then nearest" + (grids.empty() ? "" : "(" + grids + ")");
+  }
 
   /// Grids are found on what pruning left; its zeros decode to 0.
   Result<Quantized<scheme>> quantize(ConstMatrix w, const Stats& stats, const QuantizeOptions& options = {}) const {

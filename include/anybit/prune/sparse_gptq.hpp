@@ -31,7 +31,7 @@ struct SparseGptq {
     std::string text =
         "sparsegptq(" + pruner.sparsity.describe() + ", damp=" + gptq::detail::number(static_cast<double>(pruner.damp));
     if (pruned_grids) text += ", pruned_grids";
-    if (search == Search::mse) text += ", search";
+    if (const std::string grids = grid_fit().describe(); !grids.empty()) text += ", " + grids;
     return text + ")";
   }
 
