@@ -42,6 +42,8 @@ struct Awq {
     if (scaling != AwqScaling::activations) text += scaling == AwqScaling::duo ? ", duo" : ", duo or not";
     if (!for_algorithm) text += ", for rounding";
     if (!clip) text += ", no clip";
+    if (ratios != 20) text += ", ratios=" + std::to_string(ratios);
+    if (clip && clip_steps != 20) text += ", clip_steps=" + std::to_string(clip_steps);
     return text.empty() ? "awq" : "awq(" + text.substr(2) + ")";
   }
 
