@@ -33,54 +33,74 @@ evaluate::Windows sensitivity_text(const std::vector<model::TokenId>& ids, Index
   return w;
 }
 
-std::string bits_text(double bits) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", bits);
-  return text;
+Index measured_stride(const model::Decoder& d) { return std::max<Index>(1, d.config.blocks / measured_blocks); }
+
+Index bytes_for(const model::Decoder& d, double bits) {
+  return static_cast<Index>(std::floor(bits * static_cast<double>(evaluate::quantized_weights(d)) / 8));
 }
 
 }  // namespace
 
-Result<evaluate::BitCosts> Workbench::find_costs(double bits) {
+Status check_candidates(const std::vector<const ModelRecipe*>& recipes) {
+  for (const ModelRecipe* r : recipes) {
+    if (r->transforms)
+      return Error{ErrorCode::unsupported, "--target-bpw: recipe " + r->name +
+                                               " rewrites siblings together, so that none has an error of its own; name "
+                                               "recipes without transforms (gptq-..., nearest-...)"};
+    if (covers(r->needs, Needs::hessian) != covers(recipes.front()->needs, Needs::hessian))
+      return Error{ErrorCode::unsupported, "--target-bpw: the output errors of " + recipes.front()->name + " and " + r->name +
+                                               " cannot be compared, one knows the inputs' Hessian, the other does not; name "
+                                               "recipes of one kind"};
+  }
+  return Ok{};
+}
+
+/// An error where a target cannot be had, before anything is measured.
+Status Workbench::check_targets() const {
+  const model::Decoder& d = model_->decoder;
+  evaluate::BitCosts free;
+  free.recipes = recipes_;
+  free.probe_errors.assign(static_cast<std::size_t>(model::linears_per_block * d.config.blocks), 1.0);
+  free.probe_kl = free.probe_errors;
+  free.errors.assign(recipes_.size(), free.probe_errors);
+  free.embedding_recipes.push_back(nullptr);
+  for (const ModelRecipe* r : recipes_)
+    if (r->needs == Needs::none || !d.head) free.embedding_recipes.push_back(r);
+  free.embedding_kl.assign(free.embedding_recipes.size(), 0.0);
+  for (const double bits : options_.target_bpw)
+    if (auto possible = evaluate::choose_bits(d, free, bytes_for(d, bits), mixed_name(bits)); !possible)
+      return in_context(possible.error(), "--target-bpw");
+  return Ok{};
+}
+
+const ModelRecipe* Workbench::probe_for(double bits) const {
+  const auto distance = [&](const ModelRecipe* r) { return std::abs(r->bits_per_weight({4096, 4096}) - bits); };
+  return *std::min_element(recipes_.begin(), recipes_.end(),
+                           [&](const ModelRecipe* a, const ModelRecipe* b) { return distance(a) < distance(b); });
+}
+
+Status Workbench::measure_candidates() {
   const model::Decoder& d = source_.decoder;
   const auto update = [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); };
-  const evaluate::Windows text = sensitivity_text(calibration_text_, d.config.context);
-  evaluate::BitCosts costs;
-  costs.recipes = recipes_;
-
-  // The probe works at the target, where KL and error are to be related.
-  const Extents middle = d.blocks.front().gate.extents();
-  const auto distance = [&](const ModelRecipe* r) { return std::abs(r->bits_per_weight(middle) - bits); };
-  const ModelRecipe& probe = **std::min_element(
-      recipes_.begin(), recipes_.end(), [&](const ModelRecipe* a, const ModelRecipe* b) { return distance(a) < distance(b); });
-  progress_.begin("finding what each matrix is worth", sensitivity_share, work_);
-  model::QuantizeModelOptions options;
-  options.strict = options_.strict;
-  options.executor = executor_;
-  ANYBIT_TRY(const model::QuantizedModel probed,
-             model::quantize_model(d, *source_.calibration, probe, source_.embedding, options));
-  costs.probe_errors = evaluate::linear_errors(probed);
-  ANYBIT_TRY(costs.probe_kl, evaluate::sensitivities(d, probed.decoder, text, executor_, update));
-  progress_.end();
-
-  const Index stride = std::max<Index>(1, d.config.blocks / measured_blocks);
+  std::vector<std::vector<double>> of_linears;
+  const double errors_share = 0.5 * candidates_share / static_cast<double>(recipes_.size());
   for (const ModelRecipe* r : recipes_) {
-    progress_.begin(r->name + ": finding its errors",
-                    static_cast<double>(options_.tokens_wanted()) / static_cast<double>(recipes_.size()), work_);
+    progress_.begin(r->name + ": finding its errors", errors_share, work_);
     ANYBIT_TRY(std::vector<double> errors,
-               evaluate::recipe_errors(d, *source_.calibration, *r, costs.probe_errors, stride, executor_, update));
-    costs.errors.push_back(std::move(errors));
+               evaluate::recipe_errors(d, *source_.calibration, *r, measured_stride(d), executor_, update));
+    of_linears.push_back(std::move(errors));
     progress_.end();
   }
 
   // Errors of the embedding are felt at both ends of the model, so each candidate is measured by itself.
+  const evaluate::Windows text = sensitivity_text(calibration_text_, d.config.context);
   ANYBIT_TRY(const evaluate::ReferenceLogits reference, evaluate::reference_logits(d, text, executor_));
   std::vector<const ModelRecipe*> candidates = recipes_;
   candidates.push_back(nullptr);
+  embedding_recipes_.clear(), embedding_kl_.clear();
   for (const ModelRecipe* r : candidates) {
     if (r && r->needs != Needs::none && d.head) continue;  // a table of rows that nothing multiplies has no Hessian
-    progress_.begin("embedding by " + (r ? r->name : std::string("8 bits")),
-                    static_cast<double>(options_.tokens_wanted()) / static_cast<double>(candidates.size()), work_);
+    progress_.begin("embedding by " + (r ? r->name : std::string("8 bits")), errors_share, work_);
     model::ModelPlan plan;
     plan.embedding = r;
     QuantizeOptions of_embedding;
@@ -91,44 +111,50 @@ Result<evaluate::BitCosts> Workbench::find_costs(double bits) {
     changed.token_embedding = model::Linear(packed.embedding);
     if (packed.head) changed.head = model::Linear(*packed.head);
     ANYBIT_TRY(const auto tokens, evaluate::compare(reference, changed, text, executor_, update));
-    costs.embedding_recipes.push_back(r);
-    costs.embedding_kl.push_back(evaluate::kl_statistics(tokens).kl.value);
+    embedding_recipes_.push_back(r);
+    embedding_kl_.push_back(evaluate::kl_statistics(tokens).kl.value);
     progress_.end();
   }
+  candidate_errors_ = std::move(of_linears);  // all or nothing, for the next target asks again
+  return Ok{};
+}
+
+Result<evaluate::BitCosts> Workbench::find_costs(double bits) {
+  const model::Decoder& d = source_.decoder;
+  if (candidate_errors_.empty()) {
+    ANYBIT_TRY_STATUS(measure_candidates());
+  }
+  const ModelRecipe* const by = probe_for(bits);
+  Probe& probe = probes_[by];
+  if (probe.kl.empty()) {
+    progress_.begin(by->name + ": finding what each matrix is worth", probe_share, work_);
+    model::QuantizeModelOptions options;
+    options.strict = options_.strict;
+    options.executor = executor_;
+    ANYBIT_TRY(const model::QuantizedModel probed,
+               model::quantize_model(d, *source_.calibration, *by, source_.embedding, options));
+    ANYBIT_TRY(probe.kl, evaluate::sensitivities(d, probed.decoder, sensitivity_text(calibration_text_, d.config.context),
+                                                 executor_, [&](Index done, Index total) {
+                                                   progress_.update(static_cast<double>(done), static_cast<double>(total));
+                                                 }));
+    probe.errors = evaluate::linear_errors(probed);
+    progress_.end();
+  }
+  evaluate::BitCosts costs;
+  costs.recipes = recipes_;
+  costs.probe_errors = probe.errors, costs.probe_kl = probe.kl;
+  for (const std::vector<double>& errors : candidate_errors_)
+    costs.errors.push_back(evaluate::spread_errors(errors, probe.errors, measured_stride(d)));
+  costs.embedding_recipes = embedding_recipes_, costs.embedding_kl = embedding_kl_;
   return costs;
 }
 
 Result<evaluate::ReportRow> Workbench::allocated_row(double bits, const std::string& save) {
   ANYBIT_TRY_STATUS(rotate(recipes_.front()->rotation));
   const model::Decoder& d = source_.decoder;
-  for (const ModelRecipe* r : recipes_)
-    if (r->transforms)
-      return Error{ErrorCode::unsupported, "--target-bpw: recipe " + r->name +
-                                               " rewrites siblings together, so that none has an error of its own; name "
-                                               "recipes without transforms (gptq-..., nearest-...)"};
-  for (const ModelRecipe* r : recipes_)
-    if (covers(r->needs, Needs::hessian) != covers(recipes_.front()->needs, Needs::hessian))
-      return Error{ErrorCode::unsupported, "--target-bpw: the output errors of " + recipes_.front()->name + " and " + r->name +
-                                               " cannot be compared, one knows the inputs' Hessian, the other does not; name "
-                                               "recipes of one kind"};
-  // A target that cannot be had is found before anything is measured.
-  evaluate::BitCosts free;
-  free.recipes = recipes_;
-  free.probe_errors.assign(static_cast<std::size_t>(model::linears_per_block * d.config.blocks), 1.0);
-  free.probe_kl = free.probe_errors;
-  free.errors.assign(recipes_.size(), free.probe_errors);
-  free.embedding_recipes.push_back(nullptr);
-  for (const ModelRecipe* r : recipes_)
-    if (r->needs == Needs::none || !d.head) free.embedding_recipes.push_back(r);
-  free.embedding_kl.assign(free.embedding_recipes.size(), 0.0);
-  const Index weights = evaluate::quantized_weights(d);
-  const auto budget = static_cast<Index>(std::floor(bits * static_cast<double>(weights) / 8));
-  const std::string name = "mixed-" + bits_text(bits);
-  if (auto possible = evaluate::choose_bits(d, free, budget, name); !possible)
-    return in_context(possible.error(), "--target-bpw " + bits_text(bits));
-
+  const std::string name = mixed_name(bits);
   ANYBIT_TRY(const evaluate::BitCosts costs, find_costs(bits));
-  ANYBIT_TRY(const evaluate::BitChoice choice, evaluate::choose_bits(d, costs, budget, name));
+  ANYBIT_TRY(const evaluate::BitChoice choice, evaluate::choose_bits(d, costs, bytes_for(d, bits), name));
   allocated_ = choice.plan;
   QuantizeOptions options;
   options.strict = options_.strict;

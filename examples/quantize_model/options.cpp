@@ -8,6 +8,12 @@
 
 namespace tool {
 
+std::string mixed_name(double bits) {
+  char text[32];
+  std::snprintf(text, sizeof text, "mixed-%.6g", bits);
+  return text;
+}
+
 Parsed parse(int argc, const char* const* argv) {
   Options o;
   CLI::App app(
@@ -46,13 +52,19 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option(
          "--target-bpw", o.target_bpw,
          "Make one model of this many bits a weight, embedding, head, scales and zero points counted: each matrix gets the\n"
-         "recipe that serves the model best, of those named by --recipe or of integers of 2 to 8 bits (docs/bits.md)")
-      ->type_name("BITS");
-  app.add_option("--widths-svg", o.widths_svg, "With --target-bpw: write the picture of what each matrix got here")
+         "recipe that serves the model best, of those named by --recipe or of integers of 2 to 8 bits (docs/bits.md).\n"
+         "May be repeated: a model each")
+      ->type_name("BITS")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--widths-svg", o.widths_svg,
+                 "With --target-bpw: write the picture of what each matrix got here; with several targets a folder, one\n"
+                 "mixed-BITS.svg each")
       ->type_name("FILE");
   app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 8, 4, 3 or 2; default: floats")->type_name("N");
   app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
-  app.add_option("--save", o.save, "Write the quantized model here; with several recipes a folder, one NAME.safetensors each")
+  app.add_option("--save", o.save,
+                 "Write the quantized model here; with several recipes or targets a folder, one NAME.safetensors each")
       ->type_name("OUT");
   app.add_option("--json", o.json, "Write the report here")->type_name("FILE");
   app.add_option("--svg", o.svg, "Write the picture of the report here")->type_name("FILE");
@@ -79,12 +91,17 @@ Parsed parse(int argc, const char* const* argv) {
     return wrong("--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64");
   if (o.threads < 0 || o.threads > 1024)
     return wrong("--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
-  if (o.target_bpw && !(*o.target_bpw > 0 && *o.target_bpw <= 32))
-    return wrong("--target-bpw is " + std::to_string(*o.target_bpw) + "; it must be above 0, at most 32");
-  if (o.dry_run && o.target_bpw) return wrong("--dry-run cannot forecast what --target-bpw chooses: leave one of the two out");
-  if (!o.widths_svg.empty() && !o.target_bpw) return wrong("--widths-svg is for --target-bpw");
-  if (!o.head.empty() && o.target_bpw)
-    return wrong("--head and --target-bpw exclude each other: the latter chooses the head too");
+  for (std::size_t i = 0; i < o.target_bpw.size(); ++i) {
+    const double bits = o.target_bpw[i];
+    if (!(bits > 0 && bits <= 32)) return wrong("--target-bpw is " + std::to_string(bits) + "; it must be above 0, at most 32");
+    for (std::size_t k = 0; k < i; ++k)
+      if (mixed_name(o.target_bpw[k]) == mixed_name(bits))
+        return wrong("--target-bpw: " + mixed_name(bits) + " is asked for twice");
+  }
+  const bool by_size = !o.target_bpw.empty();
+  if (o.dry_run && by_size) return wrong("--dry-run cannot forecast what --target-bpw chooses: leave one of the two out");
+  if (!o.widths_svg.empty() && !by_size) return wrong("--widths-svg is for --target-bpw");
+  if (!o.head.empty() && by_size) return wrong("--head and --target-bpw exclude each other: the latter chooses the head too");
   anybit::model::DecoderConfig any_model;
   any_model.head_dim = 1;
   if (const auto possible = check(o.kv, any_model); !possible) return wrong("--kv-bits: " + possible.error().message);

@@ -43,19 +43,23 @@ Result<std::vector<const ModelRecipe*>> chosen(const RecipeBook& book, const std
   return recipes;
 }
 
-/// Where a recipe's model is saved; empty: nowhere.
-std::string save_path(const Options& o, const ModelRecipe& recipe, std::size_t count) {
-  if (o.save.empty() || count == 1) return o.save;
-  return (std::filesystem::path(o.save) / (recipe.name + ".safetensors")).string();
+/// Where one of `count` models puts its file of this kind, given `path` on the command line; empty: nowhere.
+std::string output_path(const std::string& path, const std::string& name, const char* extension, std::size_t count) {
+  if (path.empty() || count == 1) return path;
+  return (std::filesystem::path(path) / (name + extension)).string();
 }
 
 Status check_outputs(const Options& o, const std::vector<const ModelRecipe*>& recipes) {
-  for (const std::string& path : {o.json, o.svg, o.widths_svg})
+  std::vector<std::string> paths{o.json, o.svg}, names;
+  for (const double bits : o.target_bpw) names.push_back(mixed_name(bits));
+  if (names.empty())
+    for (const ModelRecipe* r : recipes) names.push_back(r->name);
+  for (const std::string& name : names) {
+    paths.push_back(output_path(o.save, name, ".safetensors", names.size()));
+    paths.push_back(output_path(o.widths_svg, name, ".svg", names.size()));
+  }
+  for (const std::string& path : paths)
     if (!path.empty()) {
-      ANYBIT_TRY_STATUS(check_writable(path));
-    }
-  for (const ModelRecipe* r : recipes)
-    if (const std::string path = save_path(o, *r, o.target_bpw ? 1 : recipes.size()); !path.empty()) {
       ANYBIT_TRY_STATUS(check_writable(path));
     }
   return Ok{};
@@ -72,7 +76,7 @@ Status write_outputs(const Options& o, const evaluate::EvaluationReport& report)
 }
 
 int run(RecipeBook book, const Options& options) {
-  if (options.target_bpw) {
+  if (!options.target_bpw.empty()) {
     RecipeBook widths = width_recipes();
     if (options.recipes.empty()) book = RecipeBook();
     for (const ModelRecipe& r : widths.all()) book.add(r);
@@ -81,6 +85,8 @@ int run(RecipeBook book, const Options& options) {
   if (options.rotate) book.rotate();
   auto recipes = chosen(book, options.recipes);
   if (!recipes) return fail(usage, recipes.error());
+  if (!options.target_bpw.empty())
+    if (auto possible = check_candidates(*recipes); !possible) return fail(usage, possible.error());
   const ModelRecipe* head = nullptr;
   if (!options.head.empty()) {
     auto found = book.find(options.head);
@@ -126,31 +132,28 @@ int run(RecipeBook book, const Options& options) {
   }
 
   bool failed = false;
-  if (options.target_bpw) {
-    auto row = bench.allocated_row(*options.target_bpw, options.save);
-    if (!row) {
-      progress.clear();
-      return fail(recipe_failed, row.error());
-    }
-    for (const std::string& remark : row->remarks) report.notes.push_back(row->recipe + ": " + remark);
-    report.rows.push_back(*std::move(row));
-    recipes->clear();
-    if (!options.widths_svg.empty()) {
-      if (auto written = write_text(options.widths_svg, bench.widths_picture()); !written)
-        return fail(cannot_write, written.error());
-    }
-  }
-  for (const ModelRecipe* recipe : *recipes) {
-    auto row = bench.row(*recipe, save_path(options, *recipe, recipes->size()));
+  const auto add = [&](Result<evaluate::ReportRow> row) {
     if (!row) {
       progress.clear();
       fail(recipe_failed, row.error());
       failed = true;
-      continue;
+      return false;
     }
-    for (const std::string& remark : row->remarks) report.notes.push_back(recipe->name + ": " + remark);
+    for (const std::string& remark : row->remarks) report.notes.push_back(row->recipe + ": " + remark);
     report.rows.push_back(*std::move(row));
+    return true;
+  };
+  const std::size_t targets = options.target_bpw.size();
+  for (const double bits : options.target_bpw) {
+    const std::string name = mixed_name(bits);
+    if (!add(bench.allocated_row(bits, output_path(options.save, name, ".safetensors", targets)))) continue;
+    const std::string picture = output_path(options.widths_svg, name, ".svg", targets);
+    if (picture.empty()) continue;
+    if (auto written = write_text(picture, bench.widths_picture()); !written) return fail(cannot_write, written.error());
   }
+  if (targets > 0) recipes->clear();
+  for (const ModelRecipe* recipe : *recipes)
+    add(bench.row(*recipe, output_path(options.save, recipe->name, ".safetensors", recipes->size())));
   progress.clear();
   std::printf("%s on %s\n%lld calibration tokens, %lld evaluation tokens\n\n%s", report.model.c_str(), report.machine.c_str(),
               static_cast<long long>(report.calibration_tokens), static_cast<long long>(report.evaluation_tokens),

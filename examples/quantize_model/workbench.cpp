@@ -57,6 +57,7 @@ Result<std::unique_ptr<Workbench>> Workbench::open(const Options& options, const
 Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, const std::vector<const ModelRecipe*>& recipes,
                                                       const ModelRecipe* head, Progress& progress) {
   ANYBIT_TRY(std::unique_ptr<Workbench> bench, open(options, recipes, head, progress));
+  ANYBIT_TRY_STATUS(bench->check_targets());
   ANYBIT_TRY_STATUS(bench->calibrate());
   ANYBIT_TRY_STATUS(bench->run_reference());
   ANYBIT_TRY_STATUS(bench->pack_embedding());
@@ -78,13 +79,18 @@ void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
                calibration = static_cast<double>(options_.calibration_tokens_wanted());
   work_ = 300 + (options_.sequential ? 0 : 2 * calibration) + evaluation + 700;
   if (options_.kv.quantized()) work_ += evaluation + 1000;
-  if (options_.target_bpw) work_ += sensitivity_share + 2 * evaluation;
+  if (by_size()) {
+    std::set<const ModelRecipe*> probes;
+    for (const double bits : options_.target_bpw) probes.insert(probe_for(bits));
+    work_ += candidates_share + probe_share * static_cast<double>(probes.size());
+  }
+  const std::size_t models = by_size() ? options_.target_bpw.size() : recipes.size();
   std::optional<model::RotationOptions> rotation;
-  for (const ModelRecipe* r : recipes) {
-    if (options_.target_bpw && r != recipes.front()) break;  // one model of all
-    work_ += evaluation + 1000 + quantization_share(r->needs);
-    if (r->rotation != rotation) work_ += 2 * calibration + evaluation + 700;
-    rotation = r->rotation;
+  for (std::size_t i = 0; i < models; ++i) {
+    const ModelRecipe& r = *recipes[by_size() ? 0 : i];
+    work_ += evaluation + 1000 + quantization_share(r.needs);
+    if (r.rotation != rotation) work_ += 2 * calibration + evaluation + 700;
+    rotation = r.rotation;
   }
 }
 
@@ -141,13 +147,13 @@ Result<evaluate::Windows> Workbench::windows_of(const std::vector<TokenId>& toke
 
 Status Workbench::calibrate() {
   const evaluate::Windows& windows = calibration_windows_;
-  if (options_.sequential && !options_.target_bpw) return Ok{};  // each recipe calibrates as it goes
+  if (options_.sequential && !by_size()) return Ok{};  // each recipe calibrates as it goes
   Needs needs = Needs::none;
   for (const ModelRecipe* r : recipes_)
     if (r->rotation == source_.decoder.rotation) needs = needs | r->needs;
   progress_.begin("calibrating", 2 * static_cast<double>(calibration_text_.size()), work_);
-  source_.calibration = std::make_unique<model::ModelStats>(source_.decoder, needs, Stats::default_sample_cap,
-                                                            options_.target_bpw ? needs : Needs::none);
+  source_.calibration =
+      std::make_unique<model::ModelStats>(source_.decoder, needs, Stats::default_sample_cap, by_size() ? needs : Needs::none);
   for (Index i = 0; i < windows.count(); ++i) {
     ANYBIT_TRY(const Matrix hidden, source_.calibration->accumulate(source_.decoder, windows.window(i), executor_));
     progress_.update(static_cast<double>(i + 1), static_cast<double>(windows.count()));
@@ -332,7 +338,7 @@ std::vector<std::string> Workbench::notes() const {
                                        : " and the head tied to it",
                 embedding_error_);
   notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included." +
-                  (options_.target_bpw ? std::string() : " " + std::string(embedding)) +
+                  (by_size() ? std::string() : " " + std::string(embedding)) +
                   (head_.empty() ? "" : " Output head: " + head_ + "."));
   notes.push_back("layer err: ||(W - Q) X|| / ||W X|| on inputs from the evaluation text, mean over layers, and the worst.");
   notes.push_back("perplexity, KL (nats), same top: " + std::to_string(scored) + " predictions, the second halves of " +

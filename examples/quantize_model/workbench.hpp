@@ -1,6 +1,7 @@
 #pragma once
 // The model, the texts and everything that recipes share, prepared once; then one row of the report a recipe.
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +18,9 @@
 #include "recipe_book.hpp"
 
 namespace tool {
+
+/// Whether --target-bpw can choose among these: their errors must be comparable.
+anybit::Status check_candidates(const std::vector<const anybit::model::ModelRecipe*>& recipes);
 
 class Workbench {
  public:
@@ -59,6 +63,7 @@ class Workbench {
         executor_(pool_) {}
   static anybit::Index machine_threads();
 
+  bool by_size() const { return !options_.target_bpw.empty(); }
   anybit::Status load_texts();
   anybit::Result<std::vector<anybit::model::TokenId>> tokens_of(const std::string& text, const std::string& name,
                                                                 anybit::Index wanted, bool asked_for, const char* option);
@@ -72,6 +77,11 @@ class Workbench {
                                                          std::vector<std::string>& remarks);
   anybit::Status run_reference();
   anybit::Status pack_embedding();
+  anybit::Status check_targets() const;
+  /// What the models of every target share.
+  anybit::Status measure_candidates();
+  /// The candidate nearest to `bits`: the probe works where KL and error are to be related.
+  const anybit::model::ModelRecipe* probe_for(double bits) const;
   anybit::Result<anybit::evaluate::BitCosts> find_costs(double bits);
   anybit::Result<anybit::evaluate::ReportRow> row(const anybit::model::ModelPlan& plan,
                                                   const anybit::model::PackedEmbedding& embedding, const std::string& description,
@@ -90,8 +100,14 @@ class Workbench {
     anybit::model::PackedEmbedding embedding;
   };
 
-  /// The work of finding what each linear is worth, in tokens of a forward pass that take as long.
-  static constexpr double sensitivity_share = 60000;
+  /// The work of finding what each linear is worth by one probe, and of measuring all candidates, in tokens of a forward pass
+  /// that take as long.
+  static constexpr double probe_share = 30000, candidates_share = 40000;
+
+  /// One quantized model's errors, and the KL of each of its linears by itself, in the order of ModelPlan::linears.
+  struct Probe {
+    std::vector<double> errors, kl;
+  };
 
   Options options_;
   Progress& progress_;
@@ -107,6 +123,10 @@ class Workbench {
   anybit::evaluate::ReferenceLogits reference_;
   anybit::evaluate::SpeedOptions speed_;
   double embedding_error_ = 0;
+  std::map<const anybit::model::ModelRecipe*, Probe> probes_;
+  std::vector<std::vector<double>> candidate_errors_;  ///< of some blocks' linears, a row a recipe
+  std::vector<const anybit::model::ModelRecipe*> embedding_recipes_;
+  std::vector<double> embedding_kl_;
   anybit::model::ModelPlan allocated_;
   std::string head_;  ///< what a head of its own recipe is, for the notes
   double work_ = 1;   ///< all shares of the progress

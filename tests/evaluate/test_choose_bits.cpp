@@ -71,16 +71,20 @@ TEST_CASE("errors of all blocks are those of the quantized model; of some, they 
   const std::vector<double> all = evaluate::linear_errors(q);
   REQUIRE(all.size() == 14);
   ThreadPool pool(2);
-  CHECK(evaluate::recipe_errors(d, stats, widths()[1], {}, 1, pool).value() == all);
+  CHECK(evaluate::recipe_errors(d, stats, widths()[1], 1, pool).value() == all);
   for (const QuantizedLayer& l : q.layers)
     if (l.name == "blk.1.ffn_up.weight") CHECK(all[12] == *l.report.output_error);
 
   std::vector<double> like(14, 1.0);
   like[7] = 3;
-  const std::vector<double> some = evaluate::recipe_errors(d, stats, widths()[1], like, 2).value();
+  const std::vector<double> first = evaluate::recipe_errors(d, stats, widths()[1], 2).value();
+  const std::vector<double> some = evaluate::spread_errors(first, like, 2);
+  REQUIRE(first.size() == 7);
+  REQUIRE(some.size() == 14);
   for (std::size_t i = 0; i < 7; ++i) CHECK(some[i] == all[i]);
   CHECK(some[7] == Approx(3 * all[0]));
   CHECK(some[9] == Approx(all[2]));
+  CHECK(evaluate::spread_errors(all, like, 1) == all);
 }
 
 TEST_CASE("a plan of least expected KL within the bytes quantizes and holds what it says") {

@@ -221,6 +221,16 @@ TEST_CASE("--target-bpw makes one file of several schemes, no larger than asked,
   model::KvCache cache(m.decoder.config, 8);
   const model::TokenId ids[] = {1, 2, 3};
   CHECK(model::forward(m.decoder, ids, cache).ok());
+
+  const Outcome two =
+      run.on_text("--target-bpw 4.5 --target-bpw 5 --recipe gptq-best-int3-g128 --recipe gptq-best-int5-g32 --save " +
+                  run.path("sizes") + " --widths-svg " + run.path("pictures"));
+  INFO(two.err);
+  CHECK(two.exit_code == 0);
+  CHECK(contains(two.out, "mixed-4.5"));
+  CHECK(fs::file_size(run.path("sizes/mixed-4.5.safetensors")) < fs::file_size(run.path("sizes/mixed-5.safetensors")));
+  CHECK(content(run.path("sizes/mixed-5.safetensors")) == content(run.path("mixed.safetensors")));
+  CHECK(content(run.path("pictures/mixed-5.svg")) == content(run.path("widths.svg")));
 }
 
 TEST_CASE("wrong use and bad input: the exit code, and a line that says what to do") {
@@ -248,13 +258,12 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
       {run.model() + " --kv-bits 5", 2, "choose 8, 4, 3 or 2"},
       {run.model() + " --kv-hadamard", 2, "give --kv-bits too"},
       {run.model() + " --target-bpw 0", 2, "above 0, at most 32"},
+      {run.model() + " --target-bpw 4 --target-bpw 4.0", 2, "mixed-4 is asked for twice"},
       {run.model() + " --widths-svg x.svg", 2, "is for --target-bpw"},
       {run.model() + " --target-bpw 4 --head nearest-int4-g128", 2, "exclude each other"},
-      {run.model() + texts + run.path("text.txt") + " --target-bpw 1.5 --tokens 64 --calibration-tokens 64", 5,
-       "--target-bpw 1.5: 1.5"},
-      {run.model() + texts + run.path("text.txt") +
-           " --target-bpw 5 --recipe nearest-int4-g128 --recipe gptq-best-int5-g32 --tokens 64 --calibration-tokens 64",
-       5, "name recipes of one kind"},
+      {run.model() + texts + run.path("text.txt") + " --target-bpw 5 --target-bpw 1.5", 3, "--target-bpw: 1.5"},
+      {run.model() + " --target-bpw 5 --recipe nearest-int4-g128 --recipe gptq-best-int5-g32", 2, "name recipes of one kind"},
+      {run.model() + " --target-bpw 5 --recipe awq-int4-g128", 2, "name recipes without transforms"},
       {run.model() + " --head gptq-int4-g128", 2, "learns from calibration"},
       {run.path("absent.gguf"), 3, "absent.gguf"},
       {run.path("noise.gguf"), 3, "noise.gguf"},

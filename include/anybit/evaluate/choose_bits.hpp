@@ -61,23 +61,17 @@ inline std::vector<double> linear_errors(const model::QuantizedModel& q) {
   return detail::errors_of(reports);
 }
 
-/// The errors that `recipe` would make of every linear. Of every `stride`-th block they are measured; the others are taken to
-/// stand to `like`, which are errors of all linears by some recipe, as the same linear of the nearest measured block does.
+/// The errors that `recipe` would make of the linears of every `stride`-th block, in the order of ModelPlan::linears.
 inline Result<std::vector<double>> recipe_errors(const model::Decoder& source, const model::ModelStats& stats,
-                                                 const model::ModelRecipe& recipe, std::span<const double> like = {},
-                                                 Index stride = 1, ExecutorRef executor = {}, const OnProgress& progress = {}) {
+                                                 const model::ModelRecipe& recipe, Index stride = 1, ExecutorRef executor = {},
+                                                 const OnProgress& progress = {}) {
   if (recipe.transforms)
     return Error{ErrorCode::unsupported, "recipe " + recipe.name +
                                              " rewrites siblings together, so that none has an error of its own: give one "
                                              "without transforms"};
-  const Index blocks = source.config.blocks;
-  ANYBIT_CHECK(stride >= 1 && (stride == 1 || static_cast<Index>(like.size()) == model::linears_per_block * blocks),
-               "recipe_errors: blocks are left out only where there are errors of all linears to go by");
+  ANYBIT_CHECK(stride >= 1, "recipe_errors: the stride is the distance of two measured blocks, at least 1");
   model::Decoder copy = source;
   std::vector<model::SiblingGroup> groups = model::sibling_groups(copy), measured;
-  const auto nearest = [&](Index block) {
-    return std::min((block + stride / 2) / stride * stride, (blocks - 1) / stride * stride);
-  };
   for (model::SiblingGroup& g : groups)
     if (g.block % stride == 0) measured.push_back(std::move(g));
   std::vector<std::vector<Report>> reports(measured.size());
@@ -103,15 +97,27 @@ inline Result<std::vector<double>> recipe_errors(const model::Decoder& source, c
   std::vector<const Report*> flat;
   for (const auto& some : reports)
     for (const Report& r : some) flat.push_back(&r);
-  const std::vector<double> found = detail::errors_of(flat);
+  return detail::errors_of(flat);
+}
+
+/// The errors of all linears from those of every `stride`-th block: others are taken to stand to `like`, which are errors of all
+/// linears by some recipe, as the same linear of the nearest measured block does.
+inline std::vector<double> spread_errors(std::span<const double> measured, std::span<const double> like, Index stride) {
+  const auto blocks = static_cast<Index>(like.size()) / model::linears_per_block;
+  const Index last = (blocks - 1) / stride;
+  ANYBIT_CHECK(stride >= 1 && static_cast<Index>(like.size()) == blocks * model::linears_per_block &&
+                   static_cast<Index>(measured.size()) == (last + 1) * model::linears_per_block,
+               "spread_errors: errors of all linears, and of those of every stride-th block");
   std::vector<double> errors;
-  for (Index b = 0; b < blocks; ++b)
+  for (Index b = 0; b < blocks; ++b) {
+    const Index source = std::min((b + stride / 2) / stride, last);
     for (Index k = 0; k < model::linears_per_block; ++k) {
-      const auto at = static_cast<std::size_t>(b * model::linears_per_block + k),
-                 near = static_cast<std::size_t>(nearest(b) * model::linears_per_block + k);
-      const double there = found[static_cast<std::size_t>(nearest(b) / stride * model::linears_per_block + k)];
-      errors.push_back(stride == 1 ? there : like[near] > 0 ? there * like[at] / like[near] : there);
+      const double there = measured[static_cast<std::size_t>(source * model::linears_per_block + k)],
+                   near = like[static_cast<std::size_t>(source * stride * model::linears_per_block + k)];
+      const double here = like[static_cast<std::size_t>(b * model::linears_per_block + k)];
+      errors.push_back(b == source * stride || !(near > 0) ? there : there * here / near);
     }
+  }
   return errors;
 }
 
