@@ -61,6 +61,8 @@ RecipeBook standard_recipes() {
   add_other_format_recipes(book);
   add_gptq_recipes(book);
   add_low_bit_gptq_recipes(book);
+  const RecipeBook widths = width_recipes();
+  for (const char* name : {"gptq-best-int4-g64-e5m3", "gptq-best-int3-g64-e5m3"}) book.add(**widths.find(name));
   add_awq_recipes(book);
   add_w8a8_recipes(book);
   return book;

@@ -1,6 +1,6 @@
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
-#include <anybit/format/integer.hpp>
+#include <anybit/scheme/presets.hpp>
 
 #include "recipe_book.hpp"
 
@@ -10,9 +10,9 @@ using namespace anybit;
 using model::model_recipe;
 
 void add_high_widths(RecipeBook& book) {
-  book.add(model_recipe("gptq-best-int5-g32", Gptq<UInt<5>, PerGroup<32>>::best()));
-  book.add(model_recipe("gptq-best-int6-g128", Gptq<UInt<6>, PerGroup<128>>::best()));
-  book.add(model_recipe("gptq-best-int8-g128", Gptq<UInt<8>, PerGroup<128>>::best()));
+  book.add(model_recipe("gptq-best-int5-g128", Gptq<presets::AsymmetricInt<5>>::best()));
+  book.add(model_recipe("gptq-best-int6-g128", Gptq<presets::AsymmetricInt<6>>::best()));
+  book.add(model_recipe("gptq-best-int8-g128", Gptq<presets::AsymmetricInt<8>>::best()));
 }
 
 }  // namespace tool

@@ -1,6 +1,6 @@
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
-#include <anybit/format/integer.hpp>
+#include <anybit/scheme/mixed_widths.hpp>
 
 #include "recipe_book.hpp"
 
@@ -10,9 +10,9 @@ using namespace anybit;
 using model::model_recipe;
 
 void add_low_widths(RecipeBook& book) {
-  book.add(model_recipe("gptq-best-int2-g64", Gptq<UInt<2>, PerGroup<64>>::best()));
-  book.add(model_recipe("gptq-best-int3-g128", Gptq<UInt<3>, PerGroup<128>>::best()));
-  book.add(model_recipe("gptq-best-int3-g32", Gptq<UInt<3>, PerGroup<32>>::best()));
+  book.add(model_recipe("gptq-best-int2-g32-e5m3", Gptq<presets::ByteScaledInt<2, 32>>::best()));
+  book.add(model_recipe("gptq-best-int3-g64-e5m3", Gptq<presets::ByteScaledInt<3, 64>>::best()));
+  book.add(model_recipe("gptq-best-int3-g32-e5m3", Gptq<presets::ByteScaledInt<3, 32>>::best()));
 }
 
 }  // namespace tool

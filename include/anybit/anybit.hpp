@@ -30,7 +30,9 @@
 #include <anybit/prune/sparse_gptq.hpp>
 #include <anybit/prune/wanda.hpp>
 #include <anybit/scheme/double_quant.hpp>
+#include <anybit/scheme/mixed_widths.hpp>
 #include <anybit/scheme/presets.hpp>
+#include <anybit/scheme/scale_e5m3.hpp>
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/scheme/two_of_four.hpp>
 #include <anybit/tensor/pack.hpp>

@@ -7,6 +7,8 @@
 // Sums of integers must be equal bit for bit in every vocabulary and on every path; products in float must be within their
 // rounding of sums in double.
 
+#include <anybit/scheme/scale_e5m3.hpp>
+
 #include "kernel/every_arch.hpp"
 #include "kernel/products.hpp"
 
@@ -242,7 +244,7 @@ void run(Case c, Random& random) {
 }
 
 using Schemes =
-    TypeList<Scheme<SInt<1>, PerGroup<32>, ScaleF32>, Scheme<UInt<1>, PerGroup<33>>, Scheme<UInt<2>, PerGroup<64>>,
+    TypeList<Scheme<SInt<1>, PerGroup<32>, ScaleF32>, Scheme<UInt<1>, PerGroup<33>>, Scheme<UInt<2>, PerGroup<64>, ScaleE5M3>,
              Scheme<SInt<3>, PerRow, ScaleF32>, Scheme<UInt<4>, PerGroup<32>>, Scheme<SInt<4>, PerGroup<128>, ScaleF32>,
              Scheme<UInt<5>, PerGroup<7>, ScaleF32>, Scheme<SInt<6>, PerTensor, ScaleF32>, Scheme<UInt<7>, PerGroup<100>>,
              Scheme<UInt<8>, PerGroup<32>, ScaleF32>, Scheme<SInt<8>, PerRow, ScaleF32>, Scheme<Superfloat<3>, PerGroup<50>>,

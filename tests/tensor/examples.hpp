@@ -3,6 +3,7 @@
 
 #include <anybit/core/matrix.hpp>
 #include <anybit/scheme/presets.hpp>
+#include <anybit/scheme/scale_e5m3.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -42,9 +43,9 @@ using Schemes = anybit::TypeList<
     Scheme<anybit::Superfloat<16>, anybit::PerRow>, Scheme<anybit::SuperfloatPublished<8>, anybit::PerTensor, anybit::NoScale>,
     Scheme<anybit::SInt<1>>, Scheme<anybit::SInt<2>, anybit::PerGroup<64>>, Scheme<anybit::SInt<3>>, Scheme<anybit::SInt<4>>,
     Scheme<anybit::SInt<8>, anybit::PerRow, anybit::ScaleF32>, Scheme<anybit::SInt<11>>,
-    Scheme<anybit::UInt<1>, anybit::PerGroup<16>>, Scheme<anybit::UInt<2>>, Scheme<anybit::UInt<3>, anybit::PerGroup<1>>,
-    Scheme<anybit::UInt<4>, anybit::PerGroup<32>>, Scheme<anybit::UInt<5>, anybit::PerTensor>,
-    Scheme<anybit::UInt<8>, anybit::PerRow>, Scheme<anybit::UInt<10>>,
+    Scheme<anybit::UInt<1>, anybit::PerGroup<16>>, Scheme<anybit::UInt<2>, anybit::PerGroup<32>, anybit::ScaleE5M3>,
+    Scheme<anybit::UInt<3>, anybit::PerGroup<1>>, Scheme<anybit::UInt<4>, anybit::PerGroup<32>>,
+    Scheme<anybit::UInt<5>, anybit::PerTensor>, Scheme<anybit::UInt<8>, anybit::PerRow>, Scheme<anybit::UInt<10>>,
     Scheme<anybit::Nf4, anybit::PerGroup<64>, anybit::DoubleQuant<256>>,
     Scheme<anybit::Fp4, anybit::PerGroup<64>, anybit::ScaleF32>,
     Scheme<anybit::Minifloat<2, 1>, anybit::PerGroup<32>, anybit::ScaleE8M0>, Scheme<anybit::Minifloat<4, 3>>,

@@ -58,7 +58,7 @@ const Expected expected[] = {
     {"int8/row/f32/bits", 0xC038113C1DFB6C89},
     {"int11/g128/f16/bits", 0x71C68A78EEC32809},
     {"uint1/g16/f16/bits", 0xB30A52662DA7779E},
-    {"uint2/g128/f16/bits", 0x7DA492FDF3BED22C},
+    {"uint2/g32/e5m3/bits", 0x90FE69BC47211C15},
     {"uint3/g1/f16/bits", 0x0A177933AA41F0F7},
     {"uint4/g32/f16/bits", 0x01C6D9F0E6CE7A92},
     {"uint5/tensor/f16/bits", 0x57858A1CCD5335AC},

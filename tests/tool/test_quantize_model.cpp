@@ -14,7 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include <anybit/model/load.hpp>
-#include <anybit/scheme/presets.hpp>
+#include <anybit/scheme/mixed_widths.hpp>
 
 #include "recipe_book.hpp"
 #include "support/catch.hpp"
@@ -197,7 +197,7 @@ TEST_CASE("saving writes a model that the library opens") {
 
 TEST_CASE("--target-bpw makes one file of several schemes, no larger than asked, that runs when it is loaded") {
   const Run run;
-  const Outcome o = run.on_text("--target-bpw 5 --recipe gptq-best-int3-g128 --recipe gptq-best-int5-g32 --save " +
+  const Outcome o = run.on_text("--target-bpw 5 --recipe gptq-best-int3-g64-e5m3 --recipe gptq-best-int5-g64-e5m3 --save " +
                                 run.path("mixed.safetensors") + " --widths-svg " + run.path("widths.svg") + " --json " +
                                 run.path("mixed.json"));
   INFO(o.err);
@@ -205,8 +205,7 @@ TEST_CASE("--target-bpw makes one file of several schemes, no larger than asked,
   CHECK(contains(o.out, "mixed-5"));
   CHECK(contains(content(run.path("widths.svg")), "ffn_down"));
   model::LoadOptions options;
-  options.schemes =
-      preset_registry<TypeList<presets::AsymmetricInt<3>, Scheme<UInt<5>, PerGroup<32>, ScaleF16>, presets::Int8Group32>>();
+  options.schemes = preset_registry<MixedWidths>();
   const model::Model m = model::load_model(run.path("mixed.safetensors"), options).value();
   std::set<std::string> schemes;
   Index bytes = 0, weights = 0;
@@ -223,7 +222,7 @@ TEST_CASE("--target-bpw makes one file of several schemes, no larger than asked,
   CHECK(model::forward(m.decoder, ids, cache).ok());
 
   const Outcome two =
-      run.on_text("--target-bpw 4.5 --target-bpw 5 --recipe gptq-best-int3-g128 --recipe gptq-best-int5-g32 --save " +
+      run.on_text("--target-bpw 4.5 --target-bpw 5 --recipe gptq-best-int3-g64-e5m3 --recipe gptq-best-int5-g64-e5m3 --save " +
                   run.path("sizes") + " --widths-svg " + run.path("pictures"));
   INFO(two.err);
   CHECK(two.exit_code == 0);
@@ -262,7 +261,7 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
       {run.model() + " --widths-svg x.svg", 2, "is for --target-bpw"},
       {run.model() + " --target-bpw 4 --head nearest-int4-g128", 2, "exclude each other"},
       {run.model() + texts + run.path("text.txt") + " --target-bpw 5 --target-bpw 1.5", 3, "--target-bpw: 1.5"},
-      {run.model() + " --target-bpw 5 --recipe nearest-int4-g128 --recipe gptq-best-int5-g32", 2, "name recipes of one kind"},
+      {run.model() + " --target-bpw 5 --recipe nearest-int4-g128 --recipe gptq-best-int5-g128", 2, "name recipes of one kind"},
       {run.model() + " --target-bpw 5 --recipe awq-int4-g128", 2, "name recipes without transforms"},
       {run.model() + " --head gptq-int4-g128", 2, "learns from calibration"},
       {run.path("absent.gguf"), 3, "absent.gguf"},

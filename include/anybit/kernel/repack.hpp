@@ -38,7 +38,7 @@ TiledWeights tile(const PackedTensor<S>& t, Compute compute, const LevelGrid& gr
   w.bits = bits;
   w.max_byte = Stored::max_byte;
   w.table = table;
-  w.half_scales = std::is_same_v<typename S::scale_store, ScaleF16>;
+  w.half_scales = Binary16Scales<typename S::scale_store>;
   w.zero_points = S::has_zero_point;
   w.factor = grid.step;
   w.lowest = grid.lowest;

@@ -72,12 +72,4 @@ using Presets =
              presets::AsymmetricInt<2>, presets::AsymmetricInt4Group64, presets::AsymmetricInt4Group32, presets::Nf4DoubleQuant,
              presets::Nf4Plain, presets::Mxfp4, presets::BitNet, presets::TernaryGroup128>;
 
-/// Integers of 2 to 8 bits with zero points, 2.28 to 8.19 bits a weight: what one model may mix (docs/bits.md). A list of its
-/// own, so that only those who open such files compile it: preset_registry<MixedWidths>(), or for_each_type() to add them to
-/// another.
-using MixedWidths =
-    TypeList<Scheme<UInt<2>, PerGroup<64>, ScaleF16>, presets::AsymmetricInt<3>, Scheme<UInt<3>, PerGroup<32>, ScaleF16>,
-             presets::AsymmetricInt<4>, presets::AsymmetricInt4Group32, presets::AsymmetricInt<5>,
-             Scheme<UInt<5>, PerGroup<32>, ScaleF16>, presets::AsymmetricInt<6>, presets::AsymmetricInt<8>>;
-
 }  // namespace anybit::inline ANYBIT_ABI

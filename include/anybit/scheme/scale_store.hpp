@@ -29,6 +29,10 @@ concept ScaleStore = requires(Index n, std::span<float> s, std::span<const float
   S::load(in, n, n, s);
 };
 
+/// Every stored scale is a binary16 number (the store says binary16 = true), so that a kernel may keep it as one.
+template <class S>
+concept Binary16Scales = ScaleStore<S> && requires { requires S::binary16; };
+
 /// The format's levels are the values: every scale is 1 and takes no bytes.
 struct NoScale {
   static constexpr auto name = FixedString("noscale");
@@ -72,6 +76,7 @@ struct ScaleF32 : IndependentScales<ScaleF32, std::uint32_t> {
 };
 struct ScaleF16 : IndependentScales<ScaleF16, std::uint16_t> {
   static constexpr auto name = FixedString("f16");
+  static constexpr bool binary16 = true;
   static constexpr ANYBIT_INLINE std::uint16_t encode(float s) { return f32_to_f16(s < 65504.0f ? s : 65504.0f); }
   static constexpr ANYBIT_INLINE float decode(std::uint16_t p) { return f16_to_f32(p); }
 };

@@ -36,15 +36,16 @@ struct Scheme {
   static_assert(Granularity<G>, "anybit: the second argument of Scheme must be a Granularity: PerTensor, PerRow or PerGroup<g>");
   static_assert(
       ScaleStore<S>,
-      "anybit: the third argument of Scheme must be a ScaleStore: NoScale, ScaleF32, ScaleF16, ScaleBF16, ScaleE8M0 or DoubleQuant<256>");
+      "anybit: the third argument of Scheme must be a ScaleStore: NoScale, ScaleF32, ScaleF16, ScaleBF16, ScaleE5M3, ScaleE8M0 or DoubleQuant<256>");
   static_assert(
       PackLayout<L, F::bits>,
       "anybit: the fourth argument of Scheme must be a PackLayout for the format's bits: BitStream, or Base3 for Ternary");
   static_assert(!std::is_same_v<L, Base3> || code_count_v<F> <= 3,
                 "anybit: the Base3 layout holds three codes: use it with Ternary, and BitStream with other formats");
-  static_assert(layout_knows_zero<F, L>(),
-                "anybit: this layout leaves out zeros, so its zero code must mean 0 in every group: a format without zero point, and "
-                "TwoOfFourFor<Format> as the layout");
+  static_assert(
+      layout_knows_zero<F, L>(),
+      "anybit: this layout leaves out zeros, so its zero code must mean 0 in every group: a format without zero point, and "
+      "TwoOfFourFor<Format> as the layout");
   static_assert(!(has_zero_point_v<F> && std::is_same_v<S, NoScale>),
                 "anybit: a format with a zero point needs a scale store: its zero is found together with the scale");
 
