@@ -1,9 +1,8 @@
 // How much layer error Gptq::best() saves at equal bits, on real layers: three blocks of a model, every linear, 2 to 4 bits,
-// against the published method. Errors are ||(W - Q) X|| / ||W X|| on the calibration text (the second half of the file) and on
-// the first half, which the methods have not seen. --dither adds uniform noise of one step to every 32 weights: a model that was
-// stored in 4 bits lies on 16 levels otherwise, which no method should be judged by.
-// ctest: skip
-// uses: quantize_model
+// against the published method, and what groups and scales of one byte save at equal bits. Errors are ||(W - Q) X|| / ||W X|| on
+// the calibration text (the second half of the file) and on the first half, which the methods have not seen. --dither adds
+// uniform noise of one step to every 32 weights: a model that was stored in 4 bits lies on 16 levels otherwise, which no method
+// should be judged by. ctest: skip uses: quantize_model
 
 #include <algorithm>
 #include <array>
@@ -15,6 +14,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <anybit/algorithm/gptq.hpp>
@@ -22,6 +22,7 @@
 #include <anybit/format/formats.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/siblings.hpp>
+#include <anybit/scheme/mixed_widths.hpp>
 
 #include "text.hpp"
 
@@ -141,6 +142,20 @@ void compare(std::span<const Layer> layers, ExecutorRef executor) {
   run("best()", Method::best(), layers, published, executor);
 }
 
+/// best() of every scheme against that of the first.
+template <AnyScheme First, AnyScheme... Rest>
+void compare_schemes(TypeList<First, Rest...>, std::span<const Layer> layers, ExecutorRef executor) {
+  const auto row = [&]<AnyScheme S>(std::type_identity<S>, std::span<const Errors> base) {
+    char name[80];
+    std::snprintf(name, sizeof name, "%s, %.3f bits", std::string(std::string_view(S::name)).c_str(),
+                  S::bits_per_weight({1536, 576}));
+    return run(name, Gptq<S>::best(), layers, base, executor);
+  };
+  std::printf("best()\n");
+  const auto base = row(std::type_identity<First>{}, {});
+  if (!base.empty()) (row(std::type_identity<Rest>{}, base), ...);
+}
+
 Status work(const std::string& model_file, const std::string& text_file, bool dithered) {
   ThreadPool pool(2);
   ANYBIT_TRY(model::Model m, model::load_model(model_file));
@@ -168,6 +183,15 @@ Status work(const std::string& model_file, const std::string& text_file, bool di
   compare<Scheme<UInt<3>, PerGroup<128>>>(layers, pool);
   compare<Scheme<UInt<4>, PerGroup<128>>>(layers, pool);
   compare<Scheme<Superfloat<4>, PerGroup<64>>>(layers, pool);
+  using presets::ByteScaledInt;
+  compare_schemes(TypeList<Scheme<UInt<4>, PerGroup<128>>, ByteScaledInt<4, 64>, Scheme<UInt<4>, PerGroup<64>>,
+                           ByteScaledInt<4, 32>, Scheme<UInt<4>, PerGroup<32>>>{},
+                  layers, pool);
+  compare_schemes(TypeList<Scheme<UInt<3>, PerGroup<128>>, ByteScaledInt<3, 64>, Scheme<UInt<3>, PerGroup<64>>,
+                           ByteScaledInt<3, 32>, Scheme<UInt<3>, PerGroup<32>>>{},
+                  layers, pool);
+  compare_schemes(TypeList<Scheme<UInt<2>, PerGroup<64>>, ByteScaledInt<2, 32>>{}, layers, pool);
+  compare_schemes(TypeList<Scheme<UInt<5>, PerGroup<128>>, ByteScaledInt<5, 64>>{}, layers, pool);
   return Ok{};
 }
 
