@@ -1,8 +1,10 @@
 // How much layer error Gptq::best() saves at equal bits, on real layers: three blocks of a model, every linear, 2 to 4 bits,
-// against the published method, and what groups and scales of one byte save at equal bits. Errors are ||(W - Q) X|| / ||W X|| on
-// the calibration text (the second half of the file) and on the first half, which the methods have not seen. --dither adds
-// uniform noise of one step to every 32 weights: a model that was stored in 4 bits lies on 16 levels otherwise, which no method
-// should be judged by. ctest: skip uses: quantize_model
+// against the published method; and what small groups with scales of one byte save. Errors are ||(W - Q) X|| / ||W X|| on the
+// calibration text (the second half of the file) and on the first half, which the methods have not seen. --dither adds uniform
+// noise of one step to every 32 weights: a model that was stored in 4 bits lies on 16 levels otherwise, which no method should
+// be judged by.
+// ctest: skip
+// uses: quantize_model
 
 #include <algorithm>
 #include <array>
