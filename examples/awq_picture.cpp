@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +20,7 @@
 #include <anybit/model/quantize.hpp>
 #include <anybit/transform/awq.hpp>
 
+#include "picture.hpp"
 #include "text.hpp"
 
 using namespace anybit;
@@ -125,9 +124,7 @@ Status work(const std::string& model_file, const std::string& text_file, const s
   ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(tool::cut_in_two(text).evaluate));
   if (static_cast<Index>(ids.size()) < tokens)
     return Error{ErrorCode::insufficient_data, "the text must have " + std::to_string(2 * tokens) + " tokens"};
-  if (block < 0 || block >= m.decoder.config.blocks)
-    return Error{ErrorCode::invalid_argument, "block " + std::to_string(block) + " is none of the model's 0 to " +
-                                                  std::to_string(m.decoder.config.blocks - 1)};
+  ANYBIT_TRY_STATUS(tool::check_block(m.decoder, block));
   model::ModelStats stats(m.decoder, Awq::needs);
   for (Index t = 0; t < tokens; t += window) {
     ANYBIT_TRY(
@@ -145,19 +142,9 @@ Status work(const std::string& model_file, const std::string& text_file, const s
     body += panel(curves, left, 80, name);
     left += 520;
   }
-  std::ofstream out(picture, std::ios::binary);
-  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1060 500\" font-family=\"sans-serif\">\n<rect width=\"100%\" "
-         "height=\"100%\" fill=\"#ffffff\"/>\n"
-      << body << "</svg>\n";
-  if (!out.good()) return Error{ErrorCode::io, picture + ": cannot be written"};
-  return Ok{};
+  return tool::write_svg(picture, 1060, 500, body);
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc < 4 || argc > 5) return std::fprintf(stderr, "awq_picture MODEL.gguf TEXT OUT.svg [BLOCK]\n"), 2;
-  const Status done = work(argv[1], argv[2], argv[3], argc == 5 ? std::atoll(argv[4]) : 10);
-  if (!done) return std::fprintf(stderr, "%s\n", done.error().message.c_str()), 1;
-  return 0;
-}
+int main(int argc, char** argv) { return tool::draw_block(argc, argv, "awq_picture", 10, work); }

@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
@@ -22,6 +20,7 @@
 #include <anybit/model/load.hpp>
 #include <anybit/model/quantize.hpp>
 
+#include "picture.hpp"
 #include "text.hpp"
 
 using namespace anybit;
@@ -101,9 +100,7 @@ Status work(const std::string& model_file, const std::string& text_file, const s
   ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(text));
   if (static_cast<Index>(ids.size()) < tokens)
     return Error{ErrorCode::insufficient_data, "the text must have " + std::to_string(tokens) + " tokens"};
-  if (block < 0 || block >= m.decoder.config.blocks)
-    return Error{ErrorCode::invalid_argument, "block " + std::to_string(block) + " is none of the model's 0 to " +
-                                                  std::to_string(m.decoder.config.blocks - 1)};
+  ANYBIT_TRY_STATUS(tool::check_block(m.decoder, block));
   model::ModelStats stats(m.decoder, Needs::hessian);
   for (Index t = 0; t < tokens; t += window) {
     ANYBIT_TRY(
@@ -113,11 +110,10 @@ Status work(const std::string& model_file, const std::string& text_file, const s
   const Stats here = stats.at(block, model::Site::ffn_gate_up, Needs::hessian);
   const ConstMatrix w = m.decoder.blocks[static_cast<std::size_t>(block)].up.dense()->view();
   const Directions directions = directions_of(here.hessian());
-  std::vector<Curve> curves;
   ANYBIT_TRY(Curve nearest, curve_of("rounded to nearest", "#1f77b4", Nearest<S>{}, w, here, directions));
   ANYBIT_TRY(Curve published, curve_of("GPTQ", "#6b7280", Gptq<S>{}, w, here, directions));
   ANYBIT_TRY(Curve best, curve_of("GPTQ, best()", "#c2410c", Gptq<S>::best(), w, here, directions));
-  curves = {nearest, published, best};
+  const std::vector<Curve> curves{nearest, published, best};
 
   std::string body = svg_text(70, 34, "start", 14,
                               m.name + ", up of block " + std::to_string(block) +
@@ -129,19 +125,9 @@ Status work(const std::string& model_file, const std::string& text_file, const s
     body += svg_mark(78, y, c, curves[c].colour) +
             svg_text(92, y + 4, "start", 12, curves[c].name + ": relative error of outputs " + number(curves[c].output_error, 3));
   }
-  std::ofstream out(picture, std::ios::binary);
-  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1060 490\" font-family=\"sans-serif\">\n<rect width=\"100%\" "
-         "height=\"100%\" fill=\"#ffffff\"/>\n"
-      << body << "</svg>\n";
-  if (!out.good()) return Error{ErrorCode::io, picture + ": cannot be written"};
-  return Ok{};
+  return tool::write_svg(picture, 1060, 490, body);
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc < 4 || argc > 5) return std::fprintf(stderr, "gptq_picture MODEL.gguf TEXT OUT.svg [BLOCK]\n"), 2;
-  const Status done = work(argv[1], argv[2], argv[3], argc == 5 ? std::atoll(argv[4]) : 10);
-  if (!done) return std::fprintf(stderr, "%s\n", done.error().message.c_str()), 1;
-  return 0;
-}
+int main(int argc, char** argv) { return tool::draw_block(argc, argv, "gptq_picture", 10, work); }

@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <fstream>
 #include <limits>
 #include <string>
 #include <utility>
@@ -22,6 +20,7 @@
 #include <anybit/scheme/presets.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
+#include "picture.hpp"
 #include "text.hpp"
 
 using namespace anybit;
@@ -138,9 +137,7 @@ std::string draw(model::Decoder& d, const std::string& name, Index block, const 
   };
   row(x, x_after, "inputs X", "#1f77b4");
   row(w, w_after, "weights W", "#c2410c");
-  return "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1110 580\" font-family=\"sans-serif\">\n<rect width=\"100%\" "
-         "height=\"100%\" fill=\"#ffffff\"/>\n" +
-         body + "</svg>\n";
+  return body;
 }
 
 Status work(const std::string& model_file, const std::string& text_file, const std::string& picture, Index block) {
@@ -176,20 +173,10 @@ Status work(const std::string& model_file, const std::string& text_file, const s
   ANYBIT_TRY(const auto before, evaluate::outliers(m.decoder, some, pool));
   ANYBIT_TRY(const auto after, evaluate::outliers(smoothed(m.decoder, searched), some, pool));
   std::printf("\n%s", evaluate::outlier_table(before, after).c_str());
-  if (block < 0 || block >= m.decoder.config.blocks)
-    return Error{ErrorCode::invalid_argument, "block " + std::to_string(block) + " is none of the model's 0 to " +
-                                                  std::to_string(m.decoder.config.blocks - 1)};
-  std::ofstream out(picture, std::ios::binary);
-  out << draw(m.decoder, m.name, block, calibration, searched);
-  if (!out.good()) return Error{ErrorCode::io, picture + ": cannot be written"};
-  return Ok{};
+  ANYBIT_TRY_STATUS(tool::check_block(m.decoder, block));
+  return tool::write_svg(picture, 1110, 580, draw(m.decoder, m.name, block, calibration, searched));
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc < 4 || argc > 5) return std::fprintf(stderr, "smooth_quant_report MODEL.gguf TEXT OUT.svg [BLOCK]\n"), 2;
-  const Status done = work(argv[1], argv[2], argv[3], argc == 5 ? std::atoll(argv[4]) : 0);
-  if (!done) return std::fprintf(stderr, "%s\n", done.error().message.c_str()), 1;
-  return 0;
-}
+int main(int argc, char** argv) { return tool::draw_block(argc, argv, "smooth_quant_report", 0, work); }

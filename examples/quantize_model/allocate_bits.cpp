@@ -81,7 +81,7 @@ const ModelRecipe* Workbench::probe_for(double bits) const {
 
 Status Workbench::measure_candidates() {
   const model::Decoder& d = source_.decoder;
-  const auto update = [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); };
+  const auto update = [&](Index done, Index total) { progress_.update(done, total); };
   std::vector<std::vector<double>> of_linears;
   const double errors_share = 0.5 * candidates_share / static_cast<double>(recipes_.size());
   for (const ModelRecipe* r : recipes_) {
@@ -134,9 +134,7 @@ Result<evaluate::BitCosts> Workbench::find_costs(double bits) {
     ANYBIT_TRY(const model::QuantizedModel probed,
                model::quantize_model(d, *source_.calibration, *by, source_.embedding, options));
     ANYBIT_TRY(probe.kl, evaluate::sensitivities(d, probed.decoder, sensitivity_text(calibration_text_, d.config.context),
-                                                 executor_, [&](Index done, Index total) {
-                                                   progress_.update(static_cast<double>(done), static_cast<double>(total));
-                                                 }));
+                                                 executor_, [&](Index done, Index total) { progress_.update(done, total); }));
     probe.errors = evaluate::linear_errors(probed);
     progress_.end();
   }

@@ -36,9 +36,9 @@ void Progress::begin(std::string step, double share, double expected_total) {
   show(false);
 }
 
-void Progress::update(double done, double total) {
+void Progress::update(anybit::Index done, anybit::Index total) {
   const std::lock_guard lock(mutex_);
-  fraction_ = total > 0 ? std::clamp(done / total, 0.0, 1.0) : 0;
+  fraction_ = total > 0 ? std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0) : 0;
   show(false);
 }
 

@@ -5,6 +5,8 @@
 #include <mutex>
 #include <string>
 
+#include <anybit/core/types.hpp>
+
 namespace tool {
 
 /// Seconds since construction.
@@ -31,7 +33,7 @@ class Progress {
   /// A step of the whole work begins: `share` is its part of everything, of any unit, and `expected_total` the sum of all shares.
   void begin(std::string step, double share, double expected_total);
   /// done of total within the step.
-  void update(double done, double total);
+  void update(anybit::Index done, anybit::Index total);
   /// The step is over: its share counts as done.
   void end();
   /// Takes the line away, for other output.

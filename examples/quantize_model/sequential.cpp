@@ -33,7 +33,7 @@ Result<model::QuantizedModel> Workbench::quantize(const model::ModelPlan& plan, 
     model::QuantizeModelOptions options;
     options.strict = options_.strict;
     options.executor = executor_;
-    options.progress = [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); };
+    options.progress = [&](Index done, Index total) { progress_.update(done, total); };
     return model::quantize_model(source_.decoder, *source_.calibration, plan, embedding, options);
   }
   model::LayerWiseOptions options;
@@ -42,7 +42,7 @@ Result<model::QuantizedModel> Workbench::quantize(const model::ModelPlan& plan, 
   options.true_sequential = options_.true_sequential;
   options.state = state_folder(options_, plan);
   options.progress = [&](const model::LayerWiseProgress& p) {
-    progress_.update(static_cast<double>(p.block), static_cast<double>(p.blocks));
+    progress_.update(p.block, p.blocks);
     return true;
   };
   ANYBIT_TRY(model::LayerWiseModel done,

@@ -156,7 +156,7 @@ Status Workbench::calibrate() {
       std::make_unique<model::ModelStats>(source_.decoder, needs, Stats::default_sample_cap, by_size() ? needs : Needs::none);
   for (Index i = 0; i < windows.count(); ++i) {
     ANYBIT_TRY(const Matrix hidden, source_.calibration->accumulate(source_.decoder, windows.window(i), executor_));
-    progress_.update(static_cast<double>(i + 1), static_cast<double>(windows.count()));
+    progress_.update(i + 1, windows.count());
   }
   for (const std::string& line : model::warnings(model::check_sites(*source_.calibration))) remarks_.push_back(line);
   progress_.end();
@@ -175,7 +175,7 @@ Status Workbench::rotate(const std::optional<model::RotationOptions>& rotation) 
   source_.held_out = std::make_unique<model::ModelStats>(source_.decoder, Needs::samples, layer_error_samples);
   for (Index i = 0; i < windows_.count(); ++i) {
     ANYBIT_TRY(const Matrix hidden, source_.held_out->accumulate(source_.decoder, windows_.window(i), executor_));
-    progress_.update(static_cast<double>(i + 1), static_cast<double>(windows_.count()));
+    progress_.update(i + 1, windows_.count());
   }
   progress_.end();
   return pack_embedding();
@@ -185,9 +185,8 @@ Status Workbench::run_reference() {
   const model::Decoder& d = model_->decoder;
   progress_.begin("running the float model", static_cast<double>(evaluation_tokens()), work_);
   source_.held_out = std::make_unique<model::ModelStats>(d, Needs::samples, layer_error_samples);
-  ANYBIT_TRY(reference_, evaluate::reference_logits(d, windows_, executor_, source_.held_out.get(), [&](Index done, Index total) {
-               progress_.update(static_cast<double>(done), static_cast<double>(total));
-             }));
+  ANYBIT_TRY(reference_, evaluate::reference_logits(d, windows_, executor_, source_.held_out.get(),
+                                                    [&](Index done, Index total) { progress_.update(done, total); }));
   for (const double nll : reference_.nll())
     if (!std::isfinite(nll))
       return Error{
@@ -248,7 +247,7 @@ Result<evaluate::ReportRow> Workbench::reference_row() {
 
 /// How far `d`, with the KV cache that was asked for, is from the reference, and how fast it is.
 Status Workbench::compare(const model::Decoder& d, evaluate::ReportRow& row) {
-  const auto update = [&](Index done, Index total) { progress_.update(static_cast<double>(done), static_cast<double>(total)); };
+  const auto update = [&](Index done, Index total) { progress_.update(done, total); };
   ANYBIT_TRY(const auto tokens, evaluate::compare(reference_, d, windows_, executor_, update, options_.kv));
   const evaluate::KlStatistics statistics = evaluate::kl_statistics(tokens);
   row.perplexity = statistics.perplexity;

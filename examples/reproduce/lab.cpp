@@ -103,7 +103,7 @@ Result<Source> Lab::calibrate(model::Decoder d) const {
   s.stats = model::ModelStats(s.decoder, needs);
   for (Index i = 0; i < calibration_.count(); ++i) {
     ANYBIT_TRY(const Matrix hidden, s.stats.accumulate(s.decoder, calibration_.window(i), executor_));
-    progress_.update(static_cast<double>(i + 1), static_cast<double>(calibration_.count()));
+    progress_.update(i + 1, calibration_.count());
   }
   end();
   return s;
