@@ -14,7 +14,7 @@ template class OutputMetric<>;
 
 namespace anybit::gptq::inline ANYBIT_CODE {
 
-template std::optional<Factor> damped_factor<double>(MatrixView<const double>, double, Report&);
+template std::optional<Factor> damped_factor<double>(const detail::OrderedHessian<double>&, double, Report&);
 template class Method<>;
 
 }  // namespace anybit::gptq::inline ANYBIT_CODE

@@ -18,7 +18,7 @@ extern template class OutputMetric<>;
 
 namespace anybit::gptq::inline ANYBIT_CODE {
 
-extern template std::optional<Factor> damped_factor<double>(MatrixView<const double>, double, Report&);
+extern template std::optional<Factor> damped_factor<double>(const detail::OrderedHessian<double>&, double, Report&);
 extern template class Method<>;
 
 }  // namespace anybit::gptq::inline ANYBIT_CODE

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <Eigen/Cholesky>
@@ -35,37 +36,65 @@ struct Factor {
 
 namespace detail {
 
-/// nullopt if H + damping has no usable factor in Real, or its feedback none in float.
+/// A Hessian whose rows and columns are processed in another order, and whose diagonal is replaced. Symmetric; only entries
+/// right of the diagonal are read.
 template <class Real>
-std::optional<Factor> try_factor(MatrixView<const Real> h, double damping) {
+struct OrderedHessian {
+  MatrixView<const Real> h;
+  std::span<const Index> order;      ///< the original column at each processed position
+  std::span<const double> diagonal;  ///< by original column
+};
+
+/// nullopt if H + damping has no usable factor in Real, or its feedback none in float. In float a factor is usable if it loses no
+/// more than three of seven digits to cancellation: what columns lose by an error in F is of second order in that error.
+template <class Real, class Stored>
+std::optional<Factor> try_factor(const OrderedHessian<Stored>& from, double damping) {
   using Square = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  const Index n = h.rows;
+  constexpr bool narrow = std::is_same_v<Real, float> && !std::is_same_v<Stored, float>;
+  constexpr double most_cancelled = 1000;
+  const Index n = from.h.rows;
+  const auto at = [](Index i) { return static_cast<std::size_t>(i); };
+  const auto diagonal = [&](Index k) { return from.diagonal[at(from.order[at(k)])] + damping; };
+  double unit = 1;  // so that any Hessian fits a float
+  if (narrow)
+    for (Index k = 0; k < n; ++k) unit = std::max(k == 0 ? 0.0 : unit, diagonal(k));
+  if (!(unit > 0)) return std::nullopt;
   // Cholesky gives L L^T with L lower; reversing the order of rows and columns before and after makes it R R^T.
   Square reversed(n, n);
-  for (Index i = 0; i < n; ++i)
-    for (Index j = 0; j <= i; ++j) reversed(i, j) = h(n - 1 - j, n - 1 - i) + (i == j ? static_cast<Real>(damping) : Real{0});
+  const std::vector<Index> backwards(from.order.rbegin(), from.order.rend());
+  const auto scale = static_cast<Stored>(1 / unit);
+  for (Index i = 0; i < n; ++i) {
+    const Stored* const row = from.h.row(backwards[at(i)]).data();
+    for (Index j = 0; j < i; ++j)
+      reversed(i, j) = static_cast<Real>(narrow ? row[backwards[at(j)]] * scale : row[backwards[at(j)]]);
+    reversed(i, i) = static_cast<Real>(diagonal(n - 1 - i) / unit);
+  }
   const Eigen::LLT<Eigen::Ref<Square>, Eigen::Lower> llt(reversed);
   if (llt.info() != Eigen::Success) return std::nullopt;
-  Factor f{n, std::vector<float>(static_cast<std::size_t>(n * n)), std::vector<float>(static_cast<std::size_t>(n)), 1, damping,
-           {}};
-  Real largest = 0;
+  const auto pivot = [&](Index k) { return static_cast<double>(reversed(n - 1 - k, n - 1 - k)); };
+  Factor f{n, std::vector<float>(at(n * n)), std::vector<float>(at(n)), 1, damping, {}};
+  double largest = 0;
+  std::vector<Real> inverse(at(n));  // of the pivots, in reversed order
   for (Index k = 0; k < n; ++k) {
-    const Real pivot = reversed(n - 1 - k, n - 1 - k);
-    if (!(pivot > 0) || !std::isfinite(pivot)) return std::nullopt;
-    f.pivots.push_back(static_cast<double>(pivot));
-    largest = std::max(largest, pivot);
+    const double p = pivot(k);
+    if (!(p > 0) || !std::isfinite(p) || (narrow && diagonal(k) > most_cancelled * p * p * unit)) return std::nullopt;
+    f.pivots.push_back(p * std::sqrt(unit));
+    inverse[at(n - 1 - k)] = static_cast<Real>(1 / p);
+    largest = std::max(largest, p);
   }
-  f.unit = static_cast<double>(largest) * static_cast<double>(largest);
-  for (Index k = 0; k < n; ++k) {
-    const auto share = static_cast<double>(reversed(n - 1 - k, n - 1 - k)) / static_cast<double>(largest);
-    f.weight[static_cast<std::size_t>(k)] = static_cast<float>(share * share);
-  }
-  for (Index j = 0; j < n; ++j)
-    for (Index k = j + 1; k < n; ++k) {
-      const auto value = static_cast<float>(reversed(n - 1 - j, n - 1 - k) / reversed(n - 1 - k, n - 1 - k));
-      if (!std::isfinite(value)) return std::nullopt;
-      f.feedback[static_cast<std::size_t>(j * n + k)] = value;
+  f.unit = largest * largest * unit;
+  for (Index k = 0; k < n; ++k) f.weight[at(k)] = static_cast<float>(pivot(k) / largest * (pivot(k) / largest));
+  float most = 0;
+  for (Index i = 1; i < n; ++i) {
+    float* const row = f.feedback.data() + (n - 1 - i) * n;
+    for (Index j = 0; j < i; ++j) {
+      const auto value = static_cast<float>(reversed(i, j) * inverse[at(j)]);
+      row[n - 1 - j] = value;
+      most = std::max(most, std::fabs(value));
+      if (!(value <= most)) return std::nullopt;  // NaN
     }
+  }
+  if (!std::isfinite(most)) return std::nullopt;
   return f;
 }
 
@@ -92,13 +121,14 @@ inline Status check_options(const std::string& who, double damp, Index block, do
 }
 
 /// Rungs: damp times the mean of the diagonal; twice that again and again up to the mean itself; then 1e-6 to 0.1 of the
-/// largest diagonal entry on top. Every rung but the first goes into the report; nullopt if none holds.
+/// largest diagonal entry on top. Every rung but the first goes into the report; nullopt if none holds. The first is tried in
+/// float before it is in Real, which takes half the time.
 template <class Real>
-std::optional<Factor> damped_factor(MatrixView<const Real> h, double damp, Report& report) {
+std::optional<Factor> damped_factor(const detail::OrderedHessian<Real>& h, double damp, Report& report) {
   double mean = 0, largest = 0;
-  for (Index i = 0; i < h.rows; ++i) {
-    mean += static_cast<double>(h(i, i)) / static_cast<double>(h.rows);
-    largest = std::max(largest, std::fabs(static_cast<double>(h(i, i))));
+  for (const double d : h.diagonal) {
+    mean += d / static_cast<double>(h.diagonal.size());
+    largest = std::max(largest, std::fabs(d));
   }
   const auto attempt = [&](double damping, bool asked) {
     auto f = detail::try_factor<Real>(h, damping);
@@ -108,6 +138,8 @@ std::optional<Factor> damped_factor(MatrixView<const Real> h, double damp, Repor
                                  detail::number(damp * mean));
     return f;
   };
+  if constexpr (!std::is_same_v<Real, float>)
+    if (auto f = detail::try_factor<float>(h, damp * mean)) return f;
   if (auto f = attempt(damp * mean, true)) return f;
   double raised = damp;
   while (raised < 1) {
@@ -157,6 +189,7 @@ struct Prepared {
   std::vector<Index> order;  ///< original column at each processed position
   Matrix weights;            ///< those of dead inputs are 0
   Factor factor;
+  Index dead = 0;  ///< inputs that were 0 on all tokens
 };
 
 /// Dead inputs replaced, columns ordered, the factor found; nullopt, with the reason in the report, if there is none.
@@ -166,12 +199,14 @@ std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const Real> h, double 
   const Index n = w.cols;
   const auto at = [](Index i) { return static_cast<std::size_t>(i); };
   std::vector<double> diagonal(at(n));
+  std::vector<bool> alive(at(n));
   Index dead = 0;
   double sum = 0;
   for (Index j = 0; j < n; ++j) {
     diagonal[at(j)] = static_cast<double>(h(j, j));
     sum += diagonal[at(j)];
-    dead += h(j, j) == 0;
+    alive[at(j)] = h(j, j) != 0;
+    dead += !alive[at(j)];
   }
   if (dead == n) {
     report.fallbacks.push_back("every input was 0 in calibration");
@@ -183,14 +218,10 @@ std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const Real> h, double 
   for (double& d : diagonal)
     if (d == 0) d = dead_diagonal > 0 ? dead_diagonal : sum / static_cast<double>(n - dead);
 
-  Prepared p{column_order(diagonal, kind, group), Matrix(w.rows, n), {}};
+  Prepared p{column_order(diagonal, kind, group), Matrix(w.rows, n), {}, dead};
   for (Index r = 0; r < w.rows; ++r)
-    for (Index k = 0; k < n; ++k) p.weights(r, k) = h(p.order[at(k)], p.order[at(k)]) == 0 ? 0.0f : w(r, p.order[at(k)]);
-  std::vector<Real> ordered(at(n * n));
-  for (Index i = 0; i < n; ++i)
-    for (Index k = 0; k < n; ++k)
-      ordered[at(i * n + k)] = i == k ? static_cast<Real>(diagonal[at(p.order[at(i)])]) : h(p.order[at(i)], p.order[at(k)]);
-  auto factor = damped_factor<Real>({ordered.data(), n, n}, damp, report);
+    for (Index k = 0; k < n; ++k) p.weights(r, k) = alive[at(p.order[at(k)])] ? w(r, p.order[at(k)]) : 0.0f;
+  auto factor = damped_factor<Real>({h, p.order, diagonal}, damp, report);
   if (!factor) {
     report.fallbacks.push_back("the Hessian has no factor at any damping");
     return std::nullopt;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -90,9 +91,12 @@ class Method {
       stats.drift(MatrixView<double>(drift_.data(), n, n));
     }
     report_.requested = report_.done = o_.describe() + " " + std::string(q_.scheme.name);
-    const bool swept = run();
+    const Outcome outcome = run();
     ANYBIT_TRY_STATUS(check_strict(report_, asked_));
-    judge(swept);
+    if (asked_.verify || !outcome.swept)
+      judge(outcome);
+    else
+      accept();
     return check_strict(report_, asked_);
   }
 
@@ -121,13 +125,18 @@ class Method {
     return calibrate::check_limits(q_.scheme, w_, asked_.clip_limits);
   }
 
-  /// False if no factor was to be had; q is unfinished then.
-  bool run() {
+  struct Outcome {
+    bool swept = false;              ///< false if no factor was to be had; q is unfinished then
+    std::optional<double> damage{};  ///< tr(D (H + damping) D^T), where the sweep's own errors add up to it
+    double damping = 0;
+  };
+
+  Outcome run() {
     const Index n = w_.cols;
     const auto h = hessian();
     auto prepared = prepare<double>(w_, h, static_cast<double>(o_.damp), static_cast<double>(o_.dead_diagonal), o_.order(),
                                     q_.group_cols, report_);
-    if (!prepared) return false;
+    if (!prepared) return {};
     const auto& order = prepared->order;
 
     if (o_.drift > 0 && !find_drift(away(), order, static_cast<double>(o_.drift), prepared->factor, asked_.executor))
@@ -162,17 +171,22 @@ class Method {
                             asked_.executor);
     }
 
-    std::vector<calibrate::StoreLoss> losses(static_cast<std::size_t>(ceil_div(w_.rows, row_tile)));
-    asked_.executor.parallel_for(w_.rows, row_tile, [&](Index begin, Index end) {
-      for (Index r = begin; r < end; r += row_tile)
-        gptq::sweep<Real>(prepared->weights.view(), r, std::min(r + row_tile, end), prepared->factor, position, sweep, q_,
-                          losses[static_cast<std::size_t>(r / row_tile)]);
+    const Index rows = calibrate::task_rows(w_.rows);
+    std::vector<SweepTotals> totals(static_cast<std::size_t>(ceil_div(w_.rows, rows)));
+    asked_.executor.parallel_for(w_.rows, rows, [&](Index begin, Index end) {
+      for (Index r = begin; r < end; r += rows)
+        totals[static_cast<std::size_t>(r / rows)] =
+            gptq::sweep<Real>(prepared->weights.view(), r, std::min(r + rows, end), prepared->factor, position, sweep, q_);
     });
-    calibrate::StoreLoss total;
-    for (const auto& l : losses) total += l;
-    total.tell(report_, static_cast<Index>(q_.affines.size()));
-    if (o_.refine > 0) search_jointly(*prepared, position);
-    return true;
+    SweepTotals total;
+    for (const auto& t : totals) total += t;
+    total.loss.tell(report_, static_cast<Index>(q_.affines.size()));
+    Outcome outcome{true, {}, prepared->factor.damping};
+    if (o_.refine > 0)
+      search_jointly(*prepared, position);
+    else if (prepared->dead == 0 && prepared->factor.drift.empty())
+      outcome.damage = total.damage;
+    return outcome;
   }
 
   /// Lowers tr(D (H + damping) D^T) (+ 2 drift tr(W away D^T)) from where the sweep ended.
@@ -212,8 +226,24 @@ class Method {
       for (Index c = 0; c < pull.cols(); ++c) sum += 2 * double{pull(r, c)} * (double{w_(r, c)} - double{q(r, c)});
     return sum;
   }
+  /// tr(D H D^T) of what the sweep gave, without a product where that loses nothing.
+  double error_of(const Outcome& outcome, ConstMatrix own, const calibrate::OutputMetric<>& metric) const {
+    if (outcome.damage) {
+      RelativeError distance;
+      distance.add(w_, own);
+      const double error = *outcome.damage - outcome.damping * distance.error;
+      if (error > 0.5 * *outcome.damage) return error;
+    }
+    return metric.error(own);
+  }
+  void accept() {
+    Matrix own(w_.rows, w_.cols);
+    calibrate::dequantize(q_, target_.column_order, own.view());
+    report_.weight_error = relative_error(w_, own.view());
+    target_.provenance = o_.describe();
+  }
   /// Errors into the report; replaces the result by rounding to nearest where that is closer, or the sweep did not happen.
-  void judge(bool swept) {
+  void judge(const Outcome& outcome) {
     const calibrate::OutputMetric<> metric(w_, hessian(), asked_.executor);
     // What rounding to nearest gives takes the place of the sweep's result, unless that is better.
     const std::size_t bytes = static_cast<std::size_t>(q_.extents.size() * q_.code_bytes());
@@ -228,8 +258,8 @@ class Method {
     const double by_nearest = metric.error(back.view());
     double mine = by_nearest;
     bool keep = false;
-    if (swept) {
-      mine = metric.error(own.view());
+    if (outcome.swept) {
+      mine = error_of(outcome, own.view(), metric);
       // With drift the outputs to reproduce are those of other inputs; what both miss of them alike does not matter.
       const Matrix pulled = o_.drift > 0 ? pull() : Matrix();
       const double mine_apart = missed(own.view(), pulled), nearest_apart = missed(back.view(), pulled);

@@ -22,7 +22,7 @@ struct RefineTarget {
   ConstMatrix drift{};
 };
 
-/// A tile of rows, transposed as in Tile. With e = w - q, `pull_` is e H (+ w D): half the slope of the objective.
+/// A tile of rows, transposed as in Band. With e = w - q, `pull_` is e H (+ w D): half the slope of the objective.
 /// A template so that only programs that quantize compile its products.
 template <class Real = float>
 class Refiner {

@@ -39,7 +39,8 @@ double trace_of_rows(MatrixView<const Real> d, MatrixView<const Real> h, MatrixV
 template <class Real>
 double quadratic_trace(ConstMatrix d, MatrixView<const Real> h, ExecutorRef executor = {}) {
   ANYBIT_CHECK(h.rows == d.cols && h.cols == d.cols, "quadratic_trace: H is not cols x cols");
-  constexpr Index tile = 128, panel = 128;
+  constexpr Index panel = 128;
+  const Index tile = task_rows(d.rows);
   std::vector<double> sums(static_cast<std::size_t>(ceil_div(d.rows, tile)));  // one a tile: equal for any number of threads
   executor.parallel_for(d.rows, tile, [&](Index begin, Index end) {
     std::vector<Real> scratch(static_cast<std::size_t>(tile * panel)), wide;

@@ -25,6 +25,9 @@ struct QuantizeOptions {
   /// Inputs that one output upstream feeds and that can therefore only be scaled alike (those of a value row that several query
   /// heads read): one entry an input, equal for such inputs, each 0 .. inputs - 1. Empty: every input by itself.
   std::span<const Index> tied{};
+  /// false: GPTQ's result is not held against rounding to nearest, which it promises to be no worse than otherwise, and
+  /// Report::output_error stays empty. On a large matrix these two take half the time.
+  bool verify = true;
   /// Rows are independent: results are equal for any number of threads. Must outlive the call.
   ExecutorRef executor{};
 };

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include <anybit/algorithm/gptq_sweep.hpp>
+#include <anybit/algorithm/gptq_band.hpp>
 #include <anybit/calibrate/finite.hpp>
 #include <anybit/prune/select.hpp>
 
@@ -36,7 +36,7 @@ class SparseSweep {
     if (sparsity_.is_pattern()) {
       executor_.parallel_for(tiles, 1, [&](Index begin, Index end) {
         for (Index t = begin; t < end; ++t) {
-          gptq::Tile<Real> tile = make_tile(t);
+          gptq::Band<Real> tile = make_tile(t);
           for (Index i1 = 0; i1 < w_.cols; i1 += block_) {
             tile.enter_block(i1, block_end(i1), i1);
             columns(tile, t, i1, mask, round);
@@ -45,7 +45,7 @@ class SparseSweep {
       });
       return mask;
     }
-    std::vector<std::unique_ptr<gptq::Tile<Real>>> all(static_cast<std::size_t>(tiles));
+    std::vector<std::unique_ptr<gptq::Band<Real>>> all(static_cast<std::size_t>(tiles));
     std::vector<double> scores, scratch;
     for (Index i1 = 0; i1 < w_.cols; i1 += block_) {
       const Index i2 = block_end(i1), width = i2 - i1;
@@ -53,7 +53,7 @@ class SparseSweep {
       executor_.parallel_for(tiles, 1, [&](Index begin, Index end) {
         for (Index t = begin; t < end; ++t) {
           auto& tile = all[static_cast<std::size_t>(t)];
-          if (!tile) tile = std::make_unique<gptq::Tile<Real>>(make_tile(t));
+          if (!tile) tile = std::make_unique<gptq::Band<Real>>(make_tile(t));
           tile->enter_block(i1, i2, i2);
           for (Index k = i1; k < i2; ++k)
             for (Index r = 0; r < rows_of(t); ++r)
@@ -74,19 +74,19 @@ class SparseSweep {
  private:
   Index block_end(Index i1) const { return std::min(i1 + block_, w_.cols); }
   Index rows_of(Index t) const { return std::min(gptq::row_tile, w_.rows - t * gptq::row_tile); }
-  gptq::Tile<Real> make_tile(Index t) const {
+  gptq::Band<Real> make_tile(Index t) const {
     const Index first = t * gptq::row_tile;
     return {w_.row_range(first, first + rows_of(t)), factor_};
   }
   /// Finite, whatever became of the weight.
-  double score(const gptq::Tile<Real>& tile, Index r, Index k) const {
-    const float u = tile.unrounded(k)[r];
+  double score(const gptq::Band<Real>& tile, Index r, Index k) const {
+    const float u = tile.unrounded(0, k)[r];
     const double damage = calibrate::is_finite(u) ? static_cast<double>(u) * factor_.pivots[static_cast<std::size_t>(k)] : 1e150;
     return std::min(damage * damage, 1e300);
   }
 
   /// Columns of the block that starts at i1, one after the other.
-  void columns(gptq::Tile<Real>& tile, Index t, Index i1, Mask& mask, const RoundColumn& round) const {
+  void columns(gptq::Band<Real>& tile, Index t, Index i1, Mask& mask, const RoundColumn& round) const {
     const Index begin = t * gptq::row_tile, rows = rows_of(t), i2 = block_end(i1);
     float now[static_cast<std::size_t>(gptq::row_tile)], kept[static_cast<std::size_t>(gptq::row_tile)];
     std::vector<double> scores, scratch;
@@ -101,12 +101,12 @@ class SparseSweep {
                                [&](Index i) { mask.prune(begin + r, k + i); });
         }
       }
-      for (Index r = 0; r < rows; ++r) now[r] = mask.pruned(begin + r, k) ? 0.0f : tile.compensated(k)[r];
+      for (Index r = 0; r < rows; ++r) now[r] = mask.pruned(begin + r, k) ? 0.0f : tile.compensated(0, k)[r];
       round(begin, rows, k, now, kept);
-      const float* exact = tile.target(k);
-      float* error = tile.error(k);
+      const float* exact = tile.target(0, k);
+      float* error = tile.error(0, k);
       for (Index r = 0; r < rows; ++r) error[r] = exact[r] - kept[r];
-      tile.spread(k, i2);
+      tile.spread(0, k, i2);
     }
   }
 
