@@ -186,27 +186,42 @@ TEST_CASE("gptq that is not verified gives the same, and no output error") {
   CHECK(nearest->report.done.find("nearest") == 0);
 }
 
-TEST_CASE("a Hessian that float cannot resolve gets its factor in double") {
-  const double far = 1 - 1e-6;
-  const std::vector<double> h{1, far, far, 1};
-  const Index order[] = {0, 1};
-  const double diagonal[] = {1, 1};
-  Report report;
-  const auto f = gptq::damped_factor<double>({{h.data(), 2, 2}, order, diagonal}, 1e-12, report);
-  REQUIRE(f);
-  CHECK(report.fallbacks.empty());
-  CHECK(f->pivots[0] * f->pivots[0] == Approx(1 - far * far).epsilon(1e-3));
-  // Of any unit, too.
-  for (const double unit : {1e-60, 1e60}) {
+TEST_CASE("a factor in float is that in double, or none") {
+  const Matrix x = correlated(300, 200, 5);
+  const auto stats = *accumulate<Needs::hessian>(x.view());
+  std::vector<double> h(200 * 200), diagonal(200);
+  stats.hessian(MatrixView<double>(h.data(), 200, 200));
+  std::vector<Index> order(200);
+  std::iota(order.rbegin(), order.rend(), Index{0});
+  for (const double unit : {1.0, 1e-60, 1e60}) {  // no Hessian is too large or too small for it
     std::vector<double> scaled(h);
     for (double& v : scaled) v *= unit;
-    const double entries[] = {unit, unit};
-    const auto g = gptq::damped_factor<double>({{scaled.data(), 2, 2}, order, entries}, 0.01, report);
-    REQUIRE(g);
-    CHECK(report.fallbacks.empty());
-    CHECK(g->pivots[1] * g->pivots[1] == Approx(1.01 * unit));
-    CHECK(g->row(0)[1] == Approx(far / 1.01));
+    double mean = 0;
+    for (std::size_t i = 0; i < 200; ++i) {
+      diagonal[i] = scaled[i * 201];
+      mean += diagonal[i] / 200;
+    }
+    const gptq::detail::OrderedHessian<double> from{{scaled.data(), 200, 200}, order, diagonal};
+    const auto narrow = gptq::detail::try_factor<float>(from, 0.05 * mean),
+               wide = gptq::detail::try_factor<double>(from, 0.05 * mean);
+    REQUIRE((narrow && wide));
+    double worst = 0;
+    for (Index i = 0; i < 200; ++i) {
+      CHECK(narrow->pivots[static_cast<std::size_t>(i)] == Approx(wide->pivots[static_cast<std::size_t>(i)]).epsilon(1e-4));
+      for (Index j = i + 1; j < 200; ++j) worst = std::max(worst, double{std::fabs(narrow->row(i)[j] - wide->row(i)[j])});
+    }
+    CHECK(worst < 1e-3);
+    CHECK(narrow->unit == Approx(wide->unit).epsilon(1e-4));
   }
+  // Two inputs that are almost the same: float would be off by some per cent.
+  const double far = 1 - 1e-6;
+  const std::vector<double> same{1, far, far, 1};
+  const Index natural[] = {0, 1};
+  const double ones[] = {1, 1};
+  CHECK(!gptq::detail::try_factor<float, double>({{same.data(), 2, 2}, natural, ones}, 1e-12));
+  const auto wide = gptq::detail::try_factor<double, double>({{same.data(), 2, 2}, natural, ones}, 1e-12);
+  REQUIRE(wide);
+  CHECK(wide->pivots[0] * wide->pivots[0] == Approx(1 - far * far).epsilon(1e-3));
 }
 
 TEST_CASE("gptq at sizes that divide by nothing") {

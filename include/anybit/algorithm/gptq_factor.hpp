@@ -12,9 +12,8 @@
 #include <type_traits>
 #include <vector>
 
-#include <Eigen/Cholesky>
-
 #include <anybit/calibrate/report.hpp>
+#include <anybit/calibrate/upper_factor.hpp>
 #include <anybit/core/matrix.hpp>
 
 namespace anybit::gptq::inline ANYBIT_CODE {
@@ -49,7 +48,6 @@ struct OrderedHessian {
 /// more than three of seven digits to cancellation: what columns lose by an error in F is of second order in that error.
 template <class Real, class Stored>
 std::optional<Factor> try_factor(const OrderedHessian<Stored>& from, double damping) {
-  using Square = Eigen::Matrix<Real, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   constexpr bool narrow = std::is_same_v<Real, float> && !std::is_same_v<Stored, float>;
   constexpr double most_cancelled = 1000;
   const Index n = from.h.rows;
@@ -59,39 +57,43 @@ std::optional<Factor> try_factor(const OrderedHessian<Stored>& from, double damp
   if (narrow)
     for (Index k = 0; k < n; ++k) unit = std::max(k == 0 ? 0.0 : unit, diagonal(k));
   if (!(unit > 0)) return std::nullopt;
-  // Cholesky gives L L^T with L lower; reversing the order of rows and columns before and after makes it R R^T.
-  Square reversed(n, n);
-  const std::vector<Index> backwards(from.order.rbegin(), from.order.rend());
-  const auto scale = static_cast<Stored>(1 / unit);
-  for (Index i = 0; i < n; ++i) {
-    const Stored* const row = from.h.row(backwards[at(i)]).data();
-    for (Index j = 0; j < i; ++j)
-      reversed(i, j) = static_cast<Real>(narrow ? row[backwards[at(j)]] * scale : row[backwards[at(j)]]);
-    reversed(i, i) = static_cast<Real>(diagonal(n - 1 - i) / unit);
-  }
-  const Eigen::LLT<Eigen::Ref<Square>, Eigen::Lower> llt(reversed);
-  if (llt.info() != Eigen::Success) return std::nullopt;
-  const auto pivot = [&](Index k) { return static_cast<double>(reversed(n - 1 - k, n - 1 - k)); };
   Factor f{n, std::vector<float>(at(n * n)), std::vector<float>(at(n)), 1, damping, {}};
+  std::vector<Real> wide(at(std::is_same_v<Real, float> ? 0 : n * n));
+  const MatrixView<Real> r = [&] {
+    if constexpr (std::is_same_v<Real, float>)
+      return MatrixView<float>(f.feedback.data(), n, n);
+    else
+      return MatrixView<Real>(wide.data(), n, n);
+  }();
+  const auto scale = static_cast<Stored>(1 / unit);
+  for (Index j = 0; j < n; ++j) {
+    const Stored* const row = from.h.row(from.order[at(j)]).data();
+    r(j, j) = static_cast<Real>(diagonal(j) / unit);
+    for (Index k = j + 1; k < n; ++k)
+      r(j, k) = static_cast<Real>(narrow ? row[from.order[at(k)]] * scale : row[from.order[at(k)]]);
+  }
+  if (!calibrate::factor_upper(r)) return std::nullopt;
   double largest = 0;
-  std::vector<Real> inverse(at(n));  // of the pivots, in reversed order
+  std::vector<Real> inverse(at(n));  // of the pivots
   for (Index k = 0; k < n; ++k) {
-    const double p = pivot(k);
-    if (!(p > 0) || !std::isfinite(p) || (narrow && diagonal(k) > most_cancelled * p * p * unit)) return std::nullopt;
-    f.pivots.push_back(p * std::sqrt(unit));
-    inverse[at(n - 1 - k)] = static_cast<Real>(1 / p);
-    largest = std::max(largest, p);
+    const auto pivot = static_cast<double>(r(k, k));
+    if (narrow && diagonal(k) > most_cancelled * pivot * pivot * unit) return std::nullopt;
+    f.pivots.push_back(pivot * std::sqrt(unit));
+    inverse[at(k)] = 1 / r(k, k);
+    largest = std::max(largest, pivot);
   }
   f.unit = largest * largest * unit;
-  for (Index k = 0; k < n; ++k) f.weight[at(k)] = static_cast<float>(pivot(k) / largest * (pivot(k) / largest));
+  for (Index k = 0; k < n; ++k) {
+    const double share = static_cast<double>(r(k, k)) / largest;
+    f.weight[at(k)] = static_cast<float>(share * share);
+  }
   float most = 0;
-  for (Index i = 1; i < n; ++i) {
-    float* const row = f.feedback.data() + (n - 1 - i) * n;
-    for (Index j = 0; j < i; ++j) {
-      const auto value = static_cast<float>(reversed(i, j) * inverse[at(j)]);
-      row[n - 1 - j] = value;
-      most = std::max(most, std::fabs(value));
-      if (!(value <= most)) return std::nullopt;  // NaN
+  for (Index j = 0; j < n; ++j) {
+    float* const row = f.feedback.data() + j * n;
+    for (Index k = j + 1; k < n; ++k) {
+      row[k] = static_cast<float>(r(j, k) * inverse[at(k)]);
+      most = std::max(most, std::fabs(row[k]));
+      if (!(row[k] <= most)) return std::nullopt;  // NaN
     }
   }
   if (!std::isfinite(most)) return std::nullopt;
@@ -121,8 +123,8 @@ inline Status check_options(const std::string& who, double damp, Index block, do
 }
 
 /// Rungs: damp times the mean of the diagonal; twice that again and again up to the mean itself; then 1e-6 to 0.1 of the
-/// largest diagonal entry on top. Every rung but the first goes into the report; nullopt if none holds. The first is tried in
-/// float before it is in Real, which takes half the time.
+/// largest diagonal entry on top. Every rung but the first goes into the report; nullopt if none holds. For matrices whose
+/// factorization takes a while the first is tried in float before it is in Real: half the time.
 template <class Real>
 std::optional<Factor> damped_factor(const detail::OrderedHessian<Real>& h, double damp, Report& report) {
   double mean = 0, largest = 0;
@@ -138,8 +140,10 @@ std::optional<Factor> damped_factor(const detail::OrderedHessian<Real>& h, doubl
                                  detail::number(damp * mean));
     return f;
   };
+  constexpr Index large = 2048;
   if constexpr (!std::is_same_v<Real, float>)
-    if (auto f = detail::try_factor<float>(h, damp * mean)) return f;
+    if (h.h.rows >= large)
+      if (auto f = detail::try_factor<float>(h, damp * mean)) return f;
   if (auto f = attempt(damp * mean, true)) return f;
   double raised = damp;
   while (raised < 1) {
