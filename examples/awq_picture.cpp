@@ -5,6 +5,7 @@
 // uses: quantize_model
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <string>
@@ -13,22 +14,19 @@
 
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/nearest.hpp>
-#include <anybit/evaluate/svg.hpp>
+#include <anybit/evaluate/svg_shapes.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
-#include <anybit/model/load.hpp>
-#include <anybit/model/quantize.hpp>
+#include <anybit/model/siblings.hpp>
 #include <anybit/transform/awq.hpp>
 
 #include "picture.hpp"
-#include "text.hpp"
 
 using namespace anybit;
 
 namespace {
 
 using S = Scheme<UInt<3>, PerGroup<128>>;
-constexpr Index window = 512, tokens = 4096;
 constexpr int ratios = 20;
 
 struct Curve {
@@ -89,48 +87,28 @@ Result<std::vector<Curve>> curves_of(const model::SiblingGroup& group, const Sta
 
 std::string panel(const std::vector<Curve>& curves, double left, double top, const std::string& title) {
   using namespace evaluate::detail;
-  const double width = 440, height = 300, bottom = top + height;
   double highest = 0;  // ratios far off need not be seen whole
   for (const Curve& c : curves) highest = std::max(highest, 1.15 * c.errors[0]);
-  const auto x_of = [&](std::size_t k) { return left + width * static_cast<double>(k) / ratios; };
-  const auto y_of = [&](double e) { return bottom - height * std::min(e / highest, 1.0); };
-  std::string out = svg_text(left, top - 14, "start", 14, title);
-  for (int i = 0; i <= 4; ++i) {
-    const double e = highest * i / 4;
-    out += svg_line(left, y_of(e), left + width, y_of(e), "#e5e7eb") + svg_text(left - 6, y_of(e) + 4, "end", 11, number(e, 2));
-    out += svg_text(left + width * i / 4, bottom + 16, "middle", 11, fixed(i / 4.0, 2));
-  }
-  out += svg_text(left + width / 2, bottom + 34, "middle", 12, "ratio r");
+  const evaluate::SvgPlot plot{{left, top, 440, 300}, {0, 1}, {0, highest}};
+  std::string out = plot.title(title);
+  for (int i = 0; i <= 4; ++i)
+    out += plot.row(highest * i / 4, number(highest * i / 4, 2)) + plot.column(i / 4.0, fixed(i / 4.0, 2));
+  out += plot.x_name("ratio r");
   for (std::size_t c = 0; c < curves.size(); ++c) {
-    std::string path;
-    for (std::size_t k = 0; k < curves[c].errors.size(); ++k)
-      path += (k == 0 ? "M" : "L") + fixed(x_of(k), 1) + " " + fixed(y_of(curves[c].errors[k]), 1);
-    out += "<path d=\"" + path + "\" stroke=\"" + curves[c].colour + "\" stroke-width=\"2\" fill=\"none\"/>\n";
-    const std::size_t k = curves[c].chosen;
-    out += svg_mark(x_of(k), y_of(curves[c].errors[k]), c, curves[c].colour);
-    const double y = bottom + 58 + 20 * static_cast<double>(c);
-    out += svg_mark(left + 8, y, c, curves[c].colour) +
-           svg_text(left + 22, y + 4, "start", 12,
-                    curves[c].name + ": " + number(curves[c].errors[k], 3) +
-                        " at the chosen r = " + fixed(static_cast<double>(k) / ratios, 2));
+    std::vector<std::array<double, 2>> points;
+    for (const double e : curves[c].errors) points.push_back({static_cast<double>(points.size()) / ratios, e});
+    const std::array<double, 2> chosen = points[curves[c].chosen];
+    out += plot.curve(points, curves[c].colour) + plot.mark(chosen, c, curves[c].colour) +
+           plot.legend(c, c, curves[c].colour,
+                       curves[c].name + ": " + number(chosen[1], 3) + " at the chosen r = " + fixed(chosen[0], 2));
   }
   return out;
 }
 
 Status work(const std::string& model_file, const std::string& text_file, const std::string& picture, Index block) {
   ThreadPool pool(2);
-  ANYBIT_TRY(model::Model m, model::load_model(model_file));
-  ANYBIT_TRY(const std::string text, tool::read_text(text_file));
-  ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(tool::cut_in_two(text).evaluate));
-  if (static_cast<Index>(ids.size()) < tokens)
-    return Error{ErrorCode::insufficient_data, "the text must have " + std::to_string(2 * tokens) + " tokens"};
-  ANYBIT_TRY_STATUS(tool::check_block(m.decoder, block));
-  model::ModelStats stats(m.decoder, Awq::needs);
-  for (Index t = 0; t < tokens; t += window) {
-    ANYBIT_TRY(
-        const Matrix hidden,
-        stats.accumulate(m.decoder, std::span(ids).subspan(static_cast<std::size_t>(t), static_cast<std::size_t>(window)), pool));
-  }
+  ANYBIT_TRY(tool::Calibrated seen, tool::calibrated(model_file, text_file, block, {4096, Awq::needs, true}, pool));
+  model::Model& m = seen.model;
   const std::vector<model::SiblingGroup> groups = model::sibling_groups(m.decoder);
   std::string body = evaluate::detail::svg_text(
       60, 30, "start", 16,
@@ -138,7 +116,7 @@ Status work(const std::string& model_file, const std::string& text_file, const s
   double left = 60;
   for (const auto& [site, name] : {std::pair{model::Site::attn_qkv, "query, key and value"}, {model::Site::ffn_down, "down"}}) {
     const model::SiblingGroup& group = groups[static_cast<std::size_t>(block * model::site_count + static_cast<Index>(site))];
-    ANYBIT_TRY(const auto curves, curves_of(group, stats.at(block, site, Awq::needs), pool));
+    ANYBIT_TRY(const auto curves, curves_of(group, seen.stats.at(block, site, Awq::needs), pool));
     body += panel(curves, left, 80, name);
     left += 520;
   }

@@ -5,6 +5,7 @@
 // uses: quantize_model
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <string>
@@ -14,21 +15,18 @@
 
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/nearest.hpp>
-#include <anybit/evaluate/svg.hpp>
+#include <anybit/evaluate/svg_shapes.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/integer.hpp>
-#include <anybit/model/load.hpp>
-#include <anybit/model/quantize.hpp>
 
 #include "picture.hpp"
-#include "text.hpp"
 
 using namespace anybit;
 
 namespace {
 
 using S = Scheme<UInt<3>, PerGroup<128>>;
-constexpr Index window = 512, tokens = 8192, bins = 24;
+constexpr Index bins = 24;
 
 struct Curve {
   std::string name, colour;
@@ -65,29 +63,20 @@ Result<Curve> curve_of(std::string name, std::string colour, const Method& metho
 
 std::string panel(const std::vector<Curve>& curves, std::vector<double> Curve::*values, double left, double top,
                   const std::string& title) {
-  using namespace evaluate::detail;
-  const double width = 440, height = 300, bottom = top + height;
   double low = 1e300, high = 0;
   for (const Curve& c : curves)
     for (const double v : c.*values) low = std::min(low, v), high = std::max(high, v);
   const double from = std::floor(std::log10(low)), to = std::ceil(std::log10(high));
-  const auto x_of = [&](Index b) { return left + width * (static_cast<double>(b) + 0.5) / bins; };
-  const auto y_of = [&](double v) { return bottom - height * (std::log10(v) - from) / (to - from); };
-  std::string out = svg_text(left, top - 14, "start", 14, title);
-  for (double decade = from; decade <= to; ++decade) {
-    const double y = y_of(std::pow(10.0, decade));
-    out += svg_line(left, y, left + width, y, "#e5e7eb") +
-           svg_text(left - 6, y + 4, "end", 11, "1e" + std::to_string(static_cast<int>(decade)));
-  }
-  out += svg_text(left, bottom + 18, "start", 12, "most of the inputs' power") +
-         svg_text(left + width, bottom + 18, "end", 12, "least");
+  const evaluate::SvgPlot plot{{left, top, 440, 300}, {-0.5, bins - 0.5}, {from, to}};
+  std::string out = plot.title(title);
+  for (double decade = from; decade <= to; ++decade) out += plot.row(decade, "1e" + std::to_string(static_cast<int>(decade)));
+  out += evaluate::detail::svg_text(left, plot.bottom() + 18, "start", 12, "most of the inputs' power") +
+         evaluate::detail::svg_text(left + plot.at.width, plot.bottom() + 18, "end", 12, "least");
   for (std::size_t c = 0; c < curves.size(); ++c) {
-    const std::vector<double>& v = curves[c].*values;
-    std::string path;
-    for (Index b = 0; b < bins; ++b)
-      path += (b == 0 ? "M" : "L") + fixed(x_of(b), 1) + " " + fixed(y_of(v[static_cast<std::size_t>(b)]), 1);
-    out += "<path d=\"" + path + "\" stroke=\"" + curves[c].colour + "\" stroke-width=\"2\" fill=\"none\"/>\n";
-    for (Index b = 0; b < bins; b += 4) out += svg_mark(x_of(b), y_of(v[static_cast<std::size_t>(b)]), c, curves[c].colour);
+    std::vector<std::array<double, 2>> points;
+    for (const double v : curves[c].*values) points.push_back({static_cast<double>(points.size()), std::log10(v)});
+    out += plot.curve(points, curves[c].colour);
+    for (std::size_t b = 0; b < points.size(); b += 4) out += plot.mark(points[b], c, curves[c].colour);
   }
   return out;
 }
@@ -95,19 +84,9 @@ std::string panel(const std::vector<Curve>& curves, std::vector<double> Curve::*
 Status work(const std::string& model_file, const std::string& text_file, const std::string& picture, Index block) {
   using namespace evaluate::detail;
   ThreadPool pool;
-  ANYBIT_TRY(model::Model m, model::load_model(model_file));
-  ANYBIT_TRY(const std::string text, tool::read_text(text_file));
-  ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(text));
-  if (static_cast<Index>(ids.size()) < tokens)
-    return Error{ErrorCode::insufficient_data, "the text must have " + std::to_string(tokens) + " tokens"};
-  ANYBIT_TRY_STATUS(tool::check_block(m.decoder, block));
-  model::ModelStats stats(m.decoder, Needs::hessian);
-  for (Index t = 0; t < tokens; t += window) {
-    ANYBIT_TRY(
-        const Matrix hidden,
-        stats.accumulate(m.decoder, std::span(ids).subspan(static_cast<std::size_t>(t), static_cast<std::size_t>(window)), pool));
-  }
-  const Stats here = stats.at(block, model::Site::ffn_gate_up, Needs::hessian);
+  ANYBIT_TRY(const tool::Calibrated seen, tool::calibrated(model_file, text_file, block, {8192, Needs::hessian}, pool));
+  const model::Model& m = seen.model;
+  const Stats here = seen.stats.at(block, model::Site::ffn_gate_up, Needs::hessian);
   const ConstMatrix w = m.decoder.blocks[static_cast<std::size_t>(block)].up.dense()->view();
   const Directions directions = directions_of(here.hessian());
   ANYBIT_TRY(Curve nearest, curve_of("rounded to nearest", "#1f77b4", Nearest<S>{}, w, here, directions));

@@ -1,14 +1,11 @@
 // Draws what rotation does to the inputs of a model's linears: the largest magnitude of every channel over the tokens of a text,
 // before and after, where a norm feeds the feed-forward part and where down reads.
-//   rotation_picture MODEL TEXT OUT.svg [BLOCK]
+//   rotation_picture MODEL.gguf TEXT OUT.svg [BLOCK]
 // ctest: skip
+// uses: quantize_model
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +14,9 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/rotate.hpp>
+
+#include "picture.hpp"
+#include "text.hpp"
 
 using namespace anybit;
 
@@ -52,60 +52,38 @@ std::vector<double> peaks(const Matrix& x) {
   return largest;
 }
 
-std::string panel(const std::vector<double>& peaks, double left, double top, double width, double height, double highest,
-                  const std::string& title) {
+std::string panel(const std::vector<double>& peaks, double left, double top, double highest, const std::string& title) {
   const double most = *std::max_element(peaks.begin(), peaks.end());
-  return evaluate::svg_channels(peaks, {left, top, width, height}, highest, title,
+  return evaluate::svg_channels(peaks, {left, top, 480, 180}, highest, title,
                                 "largest: " + evaluate::detail::fixed(most, 1) + " times the rms");
 }
 
-int fail(const Error& e) {
-  std::fprintf(stderr, "rotation_picture: %s\n", e.message.c_str());
-  return 1;
+Status work(const std::string& model_file, const std::string& text_file, const std::string& picture, Index block) {
+  ThreadPool pool;
+  ANYBIT_TRY(const model::Model m, model::load_model(model_file));
+  ANYBIT_TRY(const std::string text, tool::read_text(text_file));
+  ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(std::string_view(text).substr(0, 4000)));
+  if (ids.size() > 512) ids.resize(512);
+  ANYBIT_TRY_STATUS(tool::check_block(m.decoder, block));
+  ANYBIT_TRY(const model::Decoder rotated, model::rotate(m.decoder, {}, pool));
+
+  std::string body =
+      evaluate::detail::svg_text(60, 30, "start", 16,
+                                 m.name + ", block " + std::to_string(block) +
+                                     ": largest magnitude of each channel / rms, over " + std::to_string(ids.size()) + " tokens");
+  double top = 90;
+  for (const auto& [site, name] :
+       {std::pair{model::Site::ffn_gate_up, std::string("input of gate and up")}, {model::Site::ffn_down, "input of down"}}) {
+    ANYBIT_TRY(const Matrix x, inputs(m.decoder, ids, block, site, pool));
+    ANYBIT_TRY(const Matrix y, inputs(rotated, ids, block, site, pool));
+    const std::vector<double> before = peaks(x), after = peaks(y);
+    const double highest = *std::max_element(before.begin(), before.end());
+    body += panel(before, 60, top, highest, name + ", as trained") + panel(after, 610, top, highest, name + ", rotated");
+    top += 260;
+  }
+  return tool::write_svg(picture, 1110, 580, body);
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc < 4) {
-    std::fprintf(stderr, "rotation_picture MODEL TEXT OUT.svg [BLOCK]\n");
-    return 2;
-  }
-  const auto loaded = model::load_model(argv[1]);
-  if (!loaded) return fail(loaded.error());
-  const model::Decoder& before = loaded->decoder;
-  const Index block = argc > 4 ? std::atoll(argv[4]) : before.config.blocks / 2;
-  std::ifstream in(argv[2], std::ios::binary);
-  const std::string text{std::istreambuf_iterator<char>(in), {}};
-  auto ids = loaded->tokenizer.encode(std::string_view(text).substr(0, 4000));
-  if (!ids) return fail(ids.error());
-  if (ids->size() > 512) ids->resize(512);
-  ThreadPool pool;
-  const auto after = model::rotate(before, {}, pool);
-  if (!after) return fail(after.error());
-
-  const double width = 480, height = 180, left = 60, gap = 70;
-  std::string body;
-  double top = 90;
-  for (const auto& [site, name] :
-       {std::pair{model::Site::ffn_gate_up, "input of gate and up"}, {model::Site::ffn_down, "input of down"}}) {
-    const auto x = inputs(before, *ids, block, site, pool), y = inputs(*after, *ids, block, site, pool);
-    if (!x) return fail(x.error());
-    if (!y) return fail(y.error());
-    const std::vector<double> trained = peaks(*x), rotated = peaks(*y);
-    const double highest = *std::max_element(trained.begin(), trained.end());
-    body += panel(trained, left, top, width, height, highest, std::string(name) + ", as trained") +
-            panel(rotated, left + width + gap, top, width, height, highest, std::string(name) + ", rotated");
-    top += height + 80;
-  }
-  std::ofstream out(argv[3], std::ios::binary);
-  out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << evaluate::detail::fixed(2 * width + gap + left + 20, 0)
-      << " " << evaluate::detail::fixed(top - 30, 0)
-      << "\" font-family=\"sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
-      << evaluate::detail::svg_text(left, 30, "start", 16,
-                                    loaded->name + ", block " + std::to_string(block) +
-                                        ": largest magnitude of each channel / rms, over " + std::to_string(ids->size()) +
-                                        " tokens")
-      << body << "</svg>\n";
-  return out.good() ? 0 : 1;
-}
+int main(int argc, char** argv) { return tool::draw_block(argc, argv, "rotation_picture", 15, work); }

@@ -2,8 +2,15 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <anybit/evaluate/svg_shapes.hpp>
+#include <anybit/model/load.hpp>
 
 #include "outputs.hpp"
+#include "text.hpp"
 
 namespace tool {
 
@@ -23,10 +30,28 @@ Status check_block(const model::Decoder& d, Index block) {
                "block " + std::to_string(block) + " is none of the model's 0 to " + std::to_string(d.config.blocks - 1)};
 }
 
+Result<Calibrated> calibrated(const std::string& model, const std::string& text, Index block, const Calibration& how,
+                              ExecutorRef executor) {
+  constexpr Index window = 512;
+  ANYBIT_TRY(model::Model m, model::load_model(model));
+  ANYBIT_TRY_STATUS(check_block(m.decoder, block));
+  ANYBIT_TRY(std::string words, read_text(text));
+  if (how.second_half) words = cut_in_two(words).evaluate;
+  ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(words));
+  if (static_cast<Index>(ids.size()) < how.tokens)
+    return Error{ErrorCode::insufficient_data, text + (how.second_half ? ": half of it" : "") + " has " +
+                                                   std::to_string(ids.size()) + " tokens, " + std::to_string(how.tokens) +
+                                                   " are needed"};
+  model::ModelStats stats(m.decoder, how.needs);
+  for (Index t = 0; t < how.tokens; t += window) {
+    const auto some = std::span(ids).subspan(static_cast<std::size_t>(t), static_cast<std::size_t>(window));
+    ANYBIT_TRY(const Matrix hidden, stats.accumulate(m.decoder, some, executor));
+  }
+  return Calibrated{std::move(m), std::move(stats)};
+}
+
 Status write_svg(const std::string& path, int width, int height, const std::string& body) {
-  return write_text(
-      path, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + std::to_string(width) + " " + std::to_string(height) +
-                "\" font-family=\"sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n" + body + "</svg>\n");
+  return write_text(path, evaluate::svg_page({static_cast<double>(width), static_cast<double>(height)}, body));
 }
 
 }  // namespace tool

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <anybit/evaluate/rate_distortion.hpp>
-#include <anybit/evaluate/svg.hpp>
+#include <anybit/evaluate/svg_shapes.hpp>
 #include <anybit/io/detail/json_subset.hpp>
 
 namespace anybit::evaluate::inline ANYBIT_ABI {
@@ -113,11 +113,7 @@ inline std::string svg(const std::vector<RatePanel>& panels, const std::vector<R
                                                     "#b91c1c", "#0e7490", "#854d0e", "#475569"};
   const double left = 64, right = options.width - 250, head = 40;
   const double height = head + options.panel_height * static_cast<double>(panels.size());
-  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + fixed(options.width, 0) + "\" height=\"" +
-                    fixed(height, 0) + "\" viewBox=\"0 0 " + fixed(options.width, 0) + " " + fixed(height, 0) +
-                    "\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\" fill=\"#111827\">\n<title>" +
-                    xml_escaped(title) + "</title>\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n" +
-                    svg_text(left, 26, "start", 17, title, " font-weight=\"bold\"");
+  std::string out = svg_text(left, 26, "start", 17, title, " font-weight=\"bold\"");
   const auto x_of = [&](double bits) {
     return left + (right - left) * (bits - options.least_bits) / (options.most_bits - options.least_bits);
   };
@@ -178,7 +174,7 @@ inline std::string svg(const std::vector<RatePanel>& panels, const std::vector<R
       ++kind;
     }
   }
-  return out + "</svg>\n";
+  return svg_page({options.width, height, std::string(title), true}, out);
 }
 
 }  // namespace anybit::evaluate::inline ANYBIT_CODE

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <anybit/evaluate/report.hpp>
+#include <anybit/evaluate/svg_shapes.hpp>
 
 namespace anybit::evaluate::inline ANYBIT_ABI {
 
@@ -24,23 +25,6 @@ namespace anybit::evaluate::inline ANYBIT_CODE {
 
 namespace detail {
 
-inline std::string xml_escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '"')
-      out += "&quot;";
-    else if (static_cast<unsigned char>(c) >= 0x20)
-      out += c;
-  }
-  return out;
-}
-
 /// Recipes are grouped by the first part of their name ("gptq-int4-g128" -> "gptq"): one colour and shape each.
 inline std::string family(std::string_view recipe) { return std::string(recipe.substr(0, recipe.find('-'))); }
 
@@ -51,29 +35,6 @@ struct Box {
     return w > 0 && h > 0 ? w * h : 0;
   }
 };
-
-inline std::string svg_text(double x, double y, std::string_view anchor, double size, std::string_view text,
-                            std::string_view extra = {}) {
-  return "<text x=\"" + fixed(x, 1) + "\" y=\"" + fixed(y, 1) + "\" text-anchor=\"" + std::string(anchor) + "\" font-size=\"" +
-         fixed(size, 0) + "\"" + std::string(extra) + ">" + xml_escaped(text) + "</text>\n";
-}
-inline std::string svg_line(double x1, double y1, double x2, double y2, std::string_view stroke) {
-  return "<line x1=\"" + fixed(x1, 1) + "\" y1=\"" + fixed(y1, 1) + "\" x2=\"" + fixed(x2, 1) + "\" y2=\"" + fixed(y2, 1) +
-         "\" stroke=\"" + std::string(stroke) + "\"/>\n";
-}
-
-/// Shapes differ too, so that the picture can be read without colours.
-inline std::string svg_mark(double x, double y, std::size_t kind, std::string_view colour) {
-  const auto point = [&](double dx, double dy) { return fixed(x + dx, 1) + "," + fixed(y + dy, 1) + " "; };
-  const std::string fill = "\" fill=\"" + std::string(colour) + "\" stroke=\"#ffffff\" stroke-width=\"0.7\"/>\n";
-  switch (kind % 5) {
-    case 0: return "<circle cx=\"" + fixed(x, 1) + "\" cy=\"" + fixed(y, 1) + "\" r=\"4.5" + fill;
-    case 1: return "<rect x=\"" + fixed(x - 4, 1) + "\" y=\"" + fixed(y - 4, 1) + "\" width=\"8\" height=\"8" + fill;
-    case 2: return "<polygon points=\"" + point(0, -6) + point(5.5, 4.5) + point(-5.5, 4.5) + fill;
-    case 3: return "<polygon points=\"" + point(0, -6.5) + point(6.5, 0) + point(0, 6.5) + point(-6.5, 0) + fill;
-    default: return "<polygon points=\"" + point(0, 6) + point(5.5, -4.5) + point(-5.5, -4.5) + fill;
-  }
-}
 
 }  // namespace detail
 
@@ -115,12 +76,8 @@ inline std::string svg(const EvaluationReport& report, const SvgOptions& options
     return bottom - (bottom - top) * (std::log10(kl) - decade_low) / (decade_high - decade_low);
   };
 
-  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + fixed(options.width, 0) + "\" height=\"" +
-                    fixed(options.height, 0) + "\" viewBox=\"0 0 " + fixed(options.width, 0) + " " + fixed(options.height, 0) +
-                    "\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\" fill=\"#111827\">\n";
   const std::string title = options.title.empty() ? report.model : options.title;
-  out += "<title>" + xml_escaped(title) + ": KL divergence against bits per weight</title>\n";
-  out += "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
+  std::string out;
   out += svg_text(left, 26, "start", 17, title, " font-weight=\"bold\"");
   out +=
       svg_text(left, 46, "start", 12,
@@ -193,7 +150,7 @@ inline std::string svg(const EvaluationReport& report, const SvgOptions& options
                        std::to_string(report.calibration_tokens) + " calibration tokens";
   if (!absent.empty()) footer += "; without a finite KL above 0, so not shown: " + absent;
   out += svg_text(left, bottom + 86, "start", 11, footer, " fill=\"#6b7280\"");
-  return out + "</svg>\n";
+  return svg_page({options.width, options.height, title + ": KL divergence against bits per weight", true}, out);
 }
 
 }  // namespace anybit::evaluate::inline ANYBIT_CODE

@@ -6,13 +6,9 @@
 #include <string>
 #include <string_view>
 
-#include <anybit/evaluate/svg.hpp>
+#include <anybit/evaluate/svg_shapes.hpp>
 
 namespace anybit::evaluate::inline ANYBIT_CODE {
-
-struct SvgPanel {
-  double left = 0, top = 0, width = 480, height = 180;
-};
 
 /// `highest` is the value at the upper edge.
 inline std::string svg_channels(std::span<const double> values, const SvgPanel& at, double highest, std::string_view title,

@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include <anybit/evaluate/choose_bits.hpp>
-#include <anybit/evaluate/svg.hpp>
+#include <anybit/evaluate/svg_shapes.hpp>
 
 namespace anybit::evaluate::inline ANYBIT_CODE {
 
@@ -29,9 +29,7 @@ inline std::string widths_svg(const model::ModelPlan& plan, const model::Decoder
            detail::svg_text(x + w / 2, y + height / 2 + 3, "middle", 10, detail::fixed(bits, bits < 9.95 ? 1 : 0),
                             bits > 4.6 ? " fill=\"#ffffff\"" : "");
   };
-  std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + detail::fixed(width, 0) + "\" height=\"" +
-                    detail::fixed(bottom, 0) + "\" viewBox=\"0 0 " + detail::fixed(width, 0) + " " + detail::fixed(bottom, 0) +
-                    "\" font-family=\"sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n";
+  std::string out;
   out += detail::svg_text(left, 28, "start", 16, title);
   out += detail::svg_text(left, 48, "start", 12, "bits a weight, scales and zero points included; blocks from left to right");
   model::Decoder copy = d;
@@ -55,7 +53,7 @@ inline std::string widths_svg(const model::ModelPlan& plan, const model::Decoder
     out += detail::svg_text(left + 5.6 * cell, last + height / 2 + 4, "end", 12, "output");
     out += field(left + 6 * cell, last, 4 * cell - 2, outside(plan.head, d.output_head().extents()));
   }
-  return out + "</svg>\n";
+  return svg_page({width, bottom, {}, true}, out);
 }
 
 }  // namespace anybit::evaluate::inline ANYBIT_CODE
