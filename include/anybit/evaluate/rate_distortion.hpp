@@ -103,6 +103,24 @@ class SampleSource {
     const CellMoments all = moments(-infinity, infinity);
     return all.second - all.first * all.first;
   }
+  /// Levels as dense as the cube root of the values' density (Panter and Dite 1951): near the best where there are many.
+  std::vector<double> companded(int count) const {
+    // The density is that of runs of values, each as many, so that it is known in the tails too.
+    const std::size_t last = sorted_.size() - 1, runs = std::min<std::size_t>(last, 4096);
+    const auto end_of = [&](std::size_t run) { return double{sorted_[last * run / runs]}; };
+    std::vector<double> reached{0};
+    for (std::size_t r = 0; r < runs; ++r) reached.push_back(reached.back() + std::pow(end_of(r + 1) - end_of(r), 2.0 / 3));
+    std::vector<double> levels;
+    for (std::size_t r = 0; r < runs && levels.size() < static_cast<std::size_t>(count);) {
+      const double wanted = (static_cast<double>(levels.size()) + 0.5) / count * reached.back();
+      if (reached[r + 1] <= wanted)
+        ++r;
+      else
+        levels.push_back(end_of(r) + (end_of(r + 1) - end_of(r)) * (wanted - reached[r]) / (reached[r + 1] - reached[r]));
+    }
+    levels.resize(static_cast<std::size_t>(count), double{sorted_.back()});
+    return levels;
+  }
 
  private:
   static constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -210,7 +228,7 @@ double quantile(const Source& source, double fraction) {
 
 /// The quantizer of `count` levels with the least distortion (Lloyd 1957, Max 1960): thresholds half way between levels, levels
 /// the means of their cells. Gaussian and Laplace densities are log-concave, so there is only one; for samples it is the one that
-/// Lloyd's iteration reaches from a Gaussian's.
+/// Lloyd's iteration reaches from a Gaussian's or from Panter and Dite's levels, whichever are better to begin with.
 template <class Source>
 ScalarQuantizer lloyd_max(const Source& source, int count) {
   ANYBIT_CHECK(count >= 1 && count <= 4096, "lloyd_max: 1 to 4096 levels");
@@ -224,6 +242,9 @@ ScalarQuantizer lloyd_max(const Source& source, int count) {
     size = std::sqrt(source.variance());
     levels = lloyd_max(GaussianSource{}, count).levels;
     for (double& l : levels) l *= size;
+    std::vector<double> companded = source.companded(count);
+    if (cell_means(source, detail::middles(companded)).distortion < cell_means(source, detail::middles(levels)).distortion)
+      levels = std::move(companded);
   }
   for (int round = 0; round < (has_density ? 300 : 3000); ++round) {
     double moved = 0;
