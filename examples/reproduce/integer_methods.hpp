@@ -11,7 +11,8 @@ namespace reproduce {
 /// 3 bits, groups of 128 at 4, 3 and 2 bits, groups of 32 at 2 bits.
 inline constexpr int row = 0;
 
-Method round_to_nearest(int bits, int group, anybit::Range range = anybit::Range::format);
-Method gptq(int bits, int group, bool act_order = false);
+Method round_to_nearest(int bits, int group, anybit::Range range = anybit::Range::format,
+                        anybit::Search search = anybit::Search::none);
+Method gptq(int bits, int group, bool act_order = false, anybit::Search search = anybit::Search::none);
 
 }  // namespace reproduce

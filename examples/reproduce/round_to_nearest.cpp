@@ -5,8 +5,9 @@
 
 namespace reproduce {
 
-Method round_to_nearest(int bits, int group, anybit::Range range) {
-  return for_scheme(bits, group, [&]<class S>() { return one_by_one(anybit::Nearest<S>{.range = range}, false); });
+Method round_to_nearest(int bits, int group, anybit::Range range, anybit::Search search) {
+  return for_scheme(bits, group,
+                    [&]<class S>() { return one_by_one(anybit::Nearest<S>{.range = range, .search = search}, false); });
 }
 
 }  // namespace reproduce

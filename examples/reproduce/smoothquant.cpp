@@ -51,15 +51,18 @@ Experiment smoothquant_experiment() {
     std::once_flag once;
     Result<Source> source = Error{};
   };
-  const auto made = std::make_shared<Made>();
-  const auto add_with_outliers = [&](const char* name, const char* description, Method m) {
-    e.settings.push_back({name, description, [made, m = std::move(m)](const Lab& lab) -> Result<Changed> {
-                            std::call_once(made->once,
-                                           [&] { made->source = lab.calibrate(with_outliers(lab.source().decoder)); });
-                            if (!made->source) return made->source.error();
-                            return lab.change(*made->source, m);
-                          }});
+  const auto with_outliers_of = [&e](float factor) {
+    return [&e, factor, made = std::make_shared<Made>()](const std::string& name, const std::string& description, Method m) {
+      e.settings.push_back({name, description, [made, factor, m = std::move(m)](const Lab& lab) -> Result<Changed> {
+                              std::call_once(made->once, [&] {
+                                made->source = lab.calibrate(with_outliers(lab.source().decoder, {.factor = factor}));
+                              });
+                              if (!made->source) return made->source.error();
+                              return lab.change(*made->source, m);
+                            }});
+    };
   };
+  const auto add_with_outliers = with_outliers_of(Outliers{}.factor), add_with_larger = with_outliers_of(256);
   const Method as_is = [](const Group& g) -> Result<Replaced> {
     Replaced r;
     for (const ConstMatrix& w : g.weights) r.weights.emplace_back(w);
@@ -70,6 +73,10 @@ Experiment smoothquant_experiment() {
   add_with_outliers("outliers-naive", "with outliers, W8A8, nearest", w8(Compute::int8_per_token, {}));
   add_with_outliers("outliers-alpha-0.5", "with outliers, W8A8, SmoothQuant with alpha 0.5", w8(Compute::int8_per_token, 0.5f));
   add_with_outliers("outliers-alpha-0.8", "with outliers, W8A8, SmoothQuant with alpha 0.8", w8(Compute::int8_per_token, 0.8f));
+  const std::string larger = "with outliers four times as large, ";
+  add_with_larger("outliers-256-w8", larger + "W8 and float activations", w8(Compute::f32, {}));
+  add_with_larger("outliers-256-naive", larger + "W8A8, nearest", w8(Compute::int8_per_token, {}));
+  add_with_larger("outliers-256-alpha-0.5", larger + "W8A8, SmoothQuant with alpha 0.5", w8(Compute::int8_per_token, 0.5f));
   return e;
 }
 

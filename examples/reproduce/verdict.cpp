@@ -58,10 +58,7 @@ Verdict judge(const Statement& s, const Results& results) {
   const std::string best = least(s.best, results);
   if (others.empty()) return {Outcome::holds, best};
   const std::string other = least(others, results);
-  Verdict v{exceeds(log_ratio(results.at(best), results.at(other)), 0), figures(best, other, results)};
-  // A flat bottom is what such a claim is about: the least is enough.
-  if (v.outcome == Outcome::too_close && results.at(best).perplexity <= results.at(other).perplexity) v.outcome = Outcome::holds;
-  return v;
+  return {exceeds(log_ratio(results.at(best), results.at(other)), 0), figures(best, other, results)};
 }
 
 }  // namespace reproduce

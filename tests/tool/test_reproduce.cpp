@@ -170,7 +170,8 @@ TEST_CASE("a statement holds, does not hold, or is too close to tell") {
     s.best = std::move(names), s.among = {"a", "near", "far", "sure"};
     return judge(s, r).outcome;
   };
-  CHECK(best({"a", "far"}) == Outcome::holds);
+  CHECK(best({"a", "near"}) == Outcome::holds);
+  CHECK(best({"a", "far"}) == Outcome::too_close);  // a is the least, but may not be less than near
   CHECK(best({"far"}) == Outcome::does_not_hold);
   CHECK(best({"near"}) == Outcome::too_close);
   CHECK(log_ratio(r["a"], r["far"]).value == Approx(0.3));
@@ -213,6 +214,7 @@ TEST_CASE("outliers put into a model change nothing until activations are rounde
   };
   CHECK(std::abs(kl("outliers-float")) < 1e-6);
   CHECK(kl("outliers-naive") > 4 * kl("naive"));
+  CHECK(kl("outliers-256-naive") > kl("outliers-naive"));
   // The scale of a channel takes up what the construction multiplied it with, whatever alpha.
   CHECK(kl("outliers-alpha-0.5") == Approx(kl("alpha-0.5")).epsilon(0.05));
   CHECK(kl("outliers-alpha-0.8") == Approx(kl("alpha-0.8")).epsilon(0.05));
