@@ -79,6 +79,15 @@ TEST_CASE("smooth_quant changes nothing but the numbers: (X / s)(W s)^T = X W^T,
     for (Index j = 0; j < 9; ++j) CHECK(set.stats.samples()(t, j) == Approx(divided(t, j)));
 }
 
+TEST_CASE("smooth_quant: descriptions name every option, so that a resumed run sees what changed") {
+  CHECK(SmoothQuantSearch{}.describe() == "smooth_quant(searched)");
+  CHECK(SmoothQuantSearch{.static_activations = true}.describe() == "smooth_quant(searched, static)");
+  CHECK(SmoothQuantSearch{.steps = 10, .tokens = 64}.describe() == "smooth_quant(searched, steps=10, tokens=64)");
+  CHECK(SmoothQuant{}.describe() == "smooth_quant(alpha=0.50)");
+  CHECK(SmoothQuant{.alpha = 0.85f}.describe() == "smooth_quant(alpha=0.85)");
+  CHECK(SmoothQuant{.alpha = 0.855f}.describe() != SmoothQuant{.alpha = 0.85f}.describe());
+}
+
 TEST_CASE("smooth_quant: tied inputs share the largest maxima and one scale") {
   Matrix x(1, 4), w(1, 4);
   const float xs[] = {8, 1, 2, 0.5f}, ws[] = {0.5f, 1, 0.25f, -2};

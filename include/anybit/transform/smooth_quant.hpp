@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <utility>
@@ -95,7 +97,12 @@ struct SmoothQuant {
 
   float alpha = 0.5f;  ///< 0 to 1: how much of the difficulty goes to the weights (0.5 OPT and BLOOM, 0.85 Llama 2 and 3)
 
-  std::string describe() const { return "smooth_quant(alpha=" + std::to_string(alpha).substr(0, 4) + ")"; }
+  std::string describe() const {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.2f", static_cast<double>(alpha));
+    if (std::strtof(text, nullptr) != alpha) std::snprintf(text, sizeof text, "%.9g", static_cast<double>(alpha));
+    return "smooth_quant(alpha=" + std::string(text) + ")";
+  }
 
   Result<std::vector<float>> fit(std::span<const ConstMatrix> siblings, const Stats& stats,
                                  std::span<const Index> tied = {}) const {
@@ -129,7 +136,13 @@ struct SmoothQuantSearch {
   Index tokens = 128;               ///< samples that judge, evenly taken from those there are
   bool static_activations = false;  ///< one scale of activations for all tokens, largest / 127, instead of one a token
 
-  std::string describe() const { return static_activations ? "smooth_quant(searched, static)" : "smooth_quant(searched)"; }
+  std::string describe() const {
+    std::string text = "smooth_quant(searched";
+    if (static_activations) text += ", static";
+    if (steps != 20) text += ", steps=" + std::to_string(steps);
+    if (tokens != 128) text += ", tokens=" + std::to_string(tokens);
+    return text + ")";
+  }
 
   template <class Algorithm>
   Status apply(Siblings& set, const Algorithm& algorithm, const QuantizeOptions& options) const {
