@@ -23,13 +23,26 @@ int fail(ExitCode code, const Error& e) {
   return code;
 }
 
+const char* activations(Compute c) {
+  if (c == Compute::int8_static) return ", 8-bit activations, one calibrated scale";
+  return rounds_to_int8(c) ? ", 8-bit activations" : "";
+}
+
 void list(const RecipeBook& book) {
   std::size_t width = 0;
   for (const ModelRecipe& r : book.all()) width = std::max(width, r.name.size());
   std::printf("%-*s  bits/weight  recipe and scheme (bits of a 4096 x 4096 layer)\n", static_cast<int>(width), "name");
   for (const ModelRecipe& r : book.all())
     std::printf("%-*s  %11.3f  %s, %s%s\n", static_cast<int>(width), r.name.c_str(), r.bits_per_weight({4096, 4096}),
-                r.description.c_str(), r.scheme.c_str(), r.compute == Compute::int8_per_token ? ", 8-bit activations" : "");
+                r.description.c_str(), r.scheme.c_str(), activations(r.compute));
+}
+
+/// What --recipe may name.
+RecipeBook with_more(RecipeBook book) {
+  const RecipeBook more = more_recipes();
+  for (const ModelRecipe& r : more.all())
+    if (!book.has(r.name)) book.add(r);
+  return book;
 }
 
 Result<std::vector<const ModelRecipe*>> chosen(const RecipeBook& book, const std::vector<std::string>& names) {
@@ -81,6 +94,7 @@ int run(RecipeBook book, const Options& options) {
     if (options.recipes.empty()) book = RecipeBook();
     for (const ModelRecipe& r : widths.all()) book.add(r);
   }
+  if (!options.recipes.empty()) book = with_more(std::move(book));
   if (options.int8_activations) book.round_activations();
   if (options.rotate) book.rotate();
   auto recipes = chosen(book, options.recipes);
@@ -118,7 +132,9 @@ int run(RecipeBook book, const Options& options) {
   report.calibration_tokens = bench.calibration_tokens();
   report.evaluation_tokens = bench.evaluation_tokens();
   report.notes = bench.notes();
-  if (options.int8_activations) report.notes.push_back("Every recipe ran with activations rounded to 8 bits, one scale a token.");
+  if (options.int8_activations)
+    report.notes.push_back(
+        "Every recipe ran with activations rounded to 8 bits, with one scale a token unless its name says more.");
   if (options.rotate)
     report.notes.push_back("Every recipe quantized the rotated model: " + describe(model::RotationOptions{}) + ".");
   auto reference = bench.reference_row();
@@ -169,7 +185,7 @@ int run_quantize_model(const RecipeBook& book, int argc, const char* const* argv
   const Parsed parsed = parse(argc, argv);
   if (!parsed.options) return parsed.exit_code;
   if (parsed.options->list) {
-    list(book);
+    list(with_more(book));
     return success;
   }
   return run(book, *parsed.options);

@@ -16,8 +16,13 @@ void RecipeBook::add(model::ModelRecipe recipe) {
   recipes_.push_back(std::move(recipe));
 }
 
+bool RecipeBook::has(std::string_view name) const {
+  return std::any_of(recipes_.begin(), recipes_.end(), [&](const model::ModelRecipe& r) { return r.name == name; });
+}
+
 void RecipeBook::round_activations() {
-  for (model::ModelRecipe& r : recipes_) r.compute = Compute::int8_per_token;
+  for (model::ModelRecipe& r : recipes_)
+    if (!rounds_to_int8(r.compute)) r.compute = Compute::int8_per_token;
 }
 
 void RecipeBook::rotate() {
@@ -65,6 +70,12 @@ RecipeBook standard_recipes() {
   for (const char* name : {"gptq-best-int4-g64-e5m3", "gptq-best-int3-g64-e5m3"}) book.add(**widths.find(name));
   add_awq_recipes(book);
   add_w8a8_recipes(book);
+  return book;
+}
+
+RecipeBook more_recipes() {
+  RecipeBook book;
+  add_more_w8a8_recipes(book);
   return book;
 }
 

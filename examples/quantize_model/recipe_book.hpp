@@ -15,12 +15,13 @@ class RecipeBook {
  public:
   /// A recipe of a name that is there already takes its place.
   void add(anybit::model::ModelRecipe recipe);
-  /// Every recipe multiplies with activations rounded to 8 bits from now on.
+  /// Every recipe multiplies with activations rounded to 8 bits from now on, those that did so in their own way.
   void round_activations();
   /// Every recipe quantizes the rotated model from now on.
   void rotate();
 
   const std::vector<anybit::model::ModelRecipe>& all() const { return recipes_; }
+  bool has(std::string_view name) const;
   /// The error lists the names that come nearest.
   anybit::Result<const anybit::model::ModelRecipe*> find(std::string_view name) const;
 
@@ -33,6 +34,9 @@ std::size_t edit_distance(std::string_view a, std::string_view b);
 
 /// Every recipe of the demo's table.
 RecipeBook standard_recipes();
+
+/// Variants that the documentation compares with those: run where --recipe names them.
+RecipeBook more_recipes();
 
 /// The recipes among which --target-bpw chooses: 2 to 8 bits at two sizes of groups.
 RecipeBook width_recipes();
@@ -49,6 +53,7 @@ void add_gptq_recipes(RecipeBook& book);
 void add_low_bit_gptq_recipes(RecipeBook& book);
 void add_awq_recipes(RecipeBook& book);
 void add_w8a8_recipes(RecipeBook& book);
+void add_more_w8a8_recipes(RecipeBook& book);
 void add_low_widths(RecipeBook& book);
 void add_middle_widths(RecipeBook& book);
 void add_high_widths(RecipeBook& book);

@@ -7,6 +7,7 @@
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/algorithm/recipe.hpp>
 #include <anybit/calibrate/accumulate.hpp>
+#include <anybit/calibrate/activation_scale.hpp>
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/config.hpp>
 #include <anybit/core/eigen_view.hpp>

@@ -177,6 +177,7 @@ TEST_CASE("--list and --help need no model") {
   CHECK(list.exit_code == 0);
   CHECK(contains(list.out, "gptq-int4-g128"));
   CHECK(contains(list.out, "4.125"));
+  CHECK(contains(list.out, "smoothquant-search-w8a8-static"));  // runs where it is named, not with all
   const Outcome help = run.tool("--help");
   CHECK(help.exit_code == 0);
   CHECK(contains(help.out, "Exit codes"));

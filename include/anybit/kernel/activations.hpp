@@ -46,7 +46,7 @@ class Segment {
 
 /// token t = scales[t] * codes, and times a block's own scale if there are blocks. Every segment starts at a multiple of 4 codes;
 /// the gaps are 0. A token or block with NaN or infinity has scale NaN and codes 0, so that the token's outputs are NaN and no
-/// other's are touched.
+/// other's are touched. A scale that was given (Compute::int8_static) changes nothing of that.
 struct RoundedActivations {
   Index tokens = 0, cols = 0, group = 1, segment_cols = 1, segments = 0, stride = 0;
   const std::int8_t* codes = nullptr;  ///< tokens x stride and 64 more that may be read, |code| <= 127
@@ -55,19 +55,19 @@ struct RoundedActivations {
   const std::int32_t* sums = nullptr;  ///< tokens x segments: the sum of a segment's codes
 };
 
-/// Rounds a token or a block of one: scale = largest magnitude / 127, code = x / scale, ties to even. Returns the scale. Writes
-/// nothing past n.
-inline float round_token(const float* x, Index n, std::int8_t* codes) {
+/// Rounds a token or a block of one: scale = largest magnitude / 127, or `fixed` where that is above 0; code = x / scale, ties to
+/// even, cut off at 127. Returns the scale. Writes nothing past n.
+inline float round_token(const float* x, Index n, std::int8_t* codes, float fixed = 0) {
   constexpr Index w = simd::width;
   const float largest = std::bit_cast<float>(abs_max_bits({x, static_cast<std::size_t>(n)}));
   const bool finite = largest <= std::numeric_limits<float>::max();
-  const float scale = largest / 127.0f;
+  const float scale = fixed > 0 ? fixed : largest / 127.0f;
   if (!finite || scale == 0) {
     std::fill(codes, codes + n, std::int8_t{0});
     return finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
   }
   const simd::f32 divisor = simd::broadcast(scale), top = simd::broadcast(127.0f), bottom = simd::broadcast(-127.0f);
-  // A subnormal scale is rounded coarsely: clamp.
+  // Values may exceed a fixed scale, and a subnormal one is rounded coarsely: clamp.
   const auto rounded = [&](simd::f32 v) __attribute__((always_inline)) {
     return simd::round_to_i32(simd::min(simd::max(simd::divide(v, divisor), bottom), top));
   };
@@ -83,7 +83,8 @@ inline float round_token(const float* x, Index n, std::int8_t* codes) {
 
 /// For products with weights whose groups have `group` columns.
 template <Executor E>
-RoundedActivations round_activations(ConstMatrix x, Index group, Compute compute, Workspace& workspace, E&& executor) {
+RoundedActivations round_activations(ConstMatrix x, Index group, ActivationMode mode, Workspace& workspace, E&& executor) {
+  const Compute compute = mode.compute();
   RoundedActivations r;
   r.tokens = x.rows, r.cols = x.cols, r.group = group, r.segment_cols = segment_columns(group, compute);
   for (Segment s(x.cols, group, r.segment_cols); !s.done(); s.next(), ++r.segments) r.stride += round_up(s.length, 4);
@@ -95,7 +96,7 @@ RoundedActivations round_activations(ConstMatrix x, Index group, Compute compute
     for (Index t = begin; t < last; ++t) {
       std::int8_t* out = codes + t * r.stride;
       const float* in = x.data + t * x.stride;
-      scales[t] = blocks ? 1.0f : round_token(in, x.cols, out);
+      scales[t] = blocks ? 1.0f : round_token(in, x.cols, out, mode.scale());
       // Segments move to their places from the last on, since places only grow.
       Index at = r.stride, end = x.cols;
       for (Index s = r.segments; s-- > 0;) {
@@ -119,16 +120,16 @@ RoundedActivations round_activations(ConstMatrix x, Index group, Compute compute
 
 /// The values that activations are rounded to, as a matrix in the workspace: for products in float.
 template <Executor E>
-ConstMatrix rounded_values(ConstMatrix x, Index group, Compute compute, Workspace& workspace, E&& executor) {
+ConstMatrix rounded_values(ConstMatrix x, Index group, ActivationMode mode, Workspace& workspace, E&& executor) {
   auto* values = workspace.get<float>(Workspace::rounded, x.rows * x.cols);
-  if (compute == Compute::bf16) {
+  if (mode.compute() == Compute::bf16) {
     executor.parallel_for(x.rows, 1, [&](Index begin, Index end) {
       for (Index t = begin; t < end; ++t)
         for (Index i = 0; i < x.cols; ++i) values[t * x.cols + i] = bf16_to_f32(f32_to_bf16(x(t, i)));
     });
     return {values, x.rows, x.cols};
   }
-  const RoundedActivations r = round_activations(x, group, compute, workspace, executor);
+  const RoundedActivations r = round_activations(x, group, mode, workspace, executor);
   executor.parallel_for(x.rows, 1, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t) {
       const std::int8_t* codes = r.codes + t * r.stride;

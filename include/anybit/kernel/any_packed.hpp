@@ -16,7 +16,7 @@ namespace anybit::kernel::inline ANYBIT_ABI {
 struct PackedTable {
   void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
   /// `tiled` is null or what tile() made of the tensor.
-  void (*matmul)(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, Compute, ExecutorRef, Workspace&);
+  void (*matmul)(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, ActivationMode, ExecutorRef, Workspace&);
   /// The kernel layout of the tensor, TiledWeights; null where the format does not multiply in integers, nor with levels that are
   /// so far off.
   std::shared_ptr<const void> (*tile)(const void* tensor, Compute, float level_error, ExecutorRef);
@@ -53,16 +53,16 @@ struct PackedTableOf {
       for (Index i = 0; i < n; ++i) out[static_cast<std::size_t>(t.original_column(first + i))] = block[i];
     }
   }
-  static void matmul(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor,
-                     Workspace& workspace) {
+  static void matmul(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, ActivationMode mode,
+                     ExecutorRef executor, Workspace& workspace) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
     check_shapes(t.extents(), x, y);
     if (t.has_column_order()) x = permuted(t.bytes(), x, workspace);
     const auto* w = static_cast<const TiledWeights*>(tiled);
-    if (w && rounds_to_int8(compute) && w->segment_cols == segment_columns(w->group, compute))
-      kernel::matmul(*w, x, y, compute, workspace, executor);
+    if (w && rounds_to_int8(mode.compute()) && w->segment_cols == segment_columns(w->group, mode.compute()))
+      kernel::matmul(*w, x, y, mode, workspace, executor);
     else
-      kernel::matmul(row_source(t), x, y, compute, workspace, executor);
+      kernel::matmul(row_source(t), x, y, mode, workspace, executor);
   }
   static std::shared_ptr<const void> tile(const void* tensor, Compute compute, [[maybe_unused]] float level_error,
                                           ExecutorRef executor) {
@@ -121,9 +121,9 @@ class AnyPacked {
     tiled_for_ = compute;
   }
   /// y = x W^T with x (tokens, cols) in original column order, y (tokens, rows).
-  void matmul(ConstMatrix x, MutableMatrix y, Compute compute, ExecutorRef executor, Workspace& workspace) const {
+  void matmul(ConstMatrix x, MutableMatrix y, ActivationMode mode, ExecutorRef executor, Workspace& workspace) const {
     bytes();
-    table_->matmul(tensor_.get(), tiled_.get(), x, y, compute, executor, workspace);
+    table_->matmul(tensor_.get(), tiled_.get(), x, y, mode, executor, workspace);
   }
 
  private:

@@ -2,6 +2,7 @@
 // How activations enter a product, and the scratch memory that this takes.
 
 #include <array>
+#include <limits>
 #include <string_view>
 
 #include <anybit/core/aligned_buffer.hpp>
@@ -16,13 +17,42 @@ namespace anybit::inline ANYBIT_ABI {
 /// int8_per_block  the same with a scale for each token and block of columns, so that an outlier costs only its own block. Blocks
 ///                 are the weights' groups, in pieces of at most `block_columns`.
 /// bf16            activations rounded to bfloat16 (8 significant bits, ties to even) times dequantized weights, summed in float.
-enum class Compute { f32, int8_per_token, int8_per_block, bf16 };
-inline constexpr std::array<std::string_view, 4> compute_names{"f32", "int8_per_token", "int8_per_block", "bf16"};
+/// int8_static     int8_per_token with one scale for all tokens, known before they come (static_activation_scale() finds it by
+///                 calibration). What lies beyond 127 scales is cut off there.
+enum class Compute { f32, int8_per_token, int8_per_block, bf16, int8_static };
+inline constexpr std::array<std::string_view, 5> compute_names{"f32", "int8_per_token", "int8_per_block", "bf16", "int8_static"};
 
 constexpr std::string_view name(Compute c) { return compute_names[static_cast<std::size_t>(c)]; }
 
 /// Whether activations become integers of 8 bits.
-constexpr bool rounds_to_int8(Compute c) { return c == Compute::int8_per_token || c == Compute::int8_per_block; }
+constexpr bool rounds_to_int8(Compute c) {
+  return c == Compute::int8_per_token || c == Compute::int8_per_block || c == Compute::int8_static;
+}
+
+/// A Compute, and the scale that int8_static needs. Every other Compute converts to it, so that products take either.
+class ActivationMode {
+ public:
+  ActivationMode() = default;
+  ActivationMode(Compute c) : compute_(c) {  // NOLINT(google-explicit-constructor)
+    ANYBIT_CHECK(c != Compute::int8_static, "Compute::int8_static needs a scale: use ActivationMode::int8_static(scale)");
+  }
+  /// The scale must be valid_scale().
+  static ActivationMode int8_static(float scale) {
+    ANYBIT_CHECK(valid_scale(scale), "ActivationMode::int8_static: the scale must be finite and above 0");
+    ActivationMode m;
+    m.compute_ = Compute::int8_static, m.scale_ = scale;
+    return m;
+  }
+  static bool valid_scale(float s) { return s > 0 && s <= std::numeric_limits<float>::max(); }
+
+  Compute compute() const { return compute_; }
+  /// Of int8_static, otherwise 0.
+  float scale() const { return scale_; }
+
+ private:
+  Compute compute_ = Compute::f32;
+  float scale_ = 0;
+};
 
 inline constexpr Index block_columns = 128;
 

@@ -25,13 +25,13 @@ void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, E&& executor) {
   executor.parallel_for(w.extents.rows, row_grain, [&](Index begin, Index end) { f32_rows(w, x, y, begin, end); });
 }
 template <Executor E>
-void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, Compute compute, Workspace& workspace, E&& executor) {
+void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace, E&& executor) {
   check_shapes(w.extents, x, y);
   if (x.rows == 0) return;
-  if (compute == Compute::f32 || x.cols == 0) return matmul(w, x, y, executor);
-  if (!w.bytes || compute == Compute::bf16)
-    return matmul(w, rounded_values(x, w.group, compute, workspace, executor), y, executor);
-  const RoundedActivations rounded = round_activations(x, w.group, compute, workspace, executor);
+  if (mode.compute() == Compute::f32 || x.cols == 0) return matmul(w, x, y, executor);
+  if (!w.bytes || mode.compute() == Compute::bf16)
+    return matmul(w, rounded_values(x, w.group, mode, workspace, executor), y, executor);
+  const RoundedActivations rounded = round_activations(x, w.group, mode, workspace, executor);
   executor.parallel_for(w.extents.rows, row_grain, [&](Index begin, Index end) { int8_rows(w, rounded, y, begin, end); });
 }
 
@@ -54,8 +54,9 @@ void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, E&& execut
 
 /// Rounded activations live in the workspace; for Compute::f32 it is not touched.
 template <AnyScheme S, Executor E = Serial>
-void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, Compute compute, Workspace& workspace, E&& executor = E{}) {
-  kernel::matmul(kernel::row_source(w), x, y, compute, workspace, executor);
+void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace,
+            E&& executor = E{}) {
+  kernel::matmul(kernel::row_source(w), x, y, mode, workspace, executor);
 }
 
 }  // namespace anybit::inline ANYBIT_CODE

@@ -21,9 +21,9 @@ void matvec(const PackedTensor<S>& w, std::span<const float> x, std::span<float>
   matmul(w, detail::as_row(x), detail::as_row(y), executor);
 }
 template <AnyScheme S, Executor E = Serial>
-void matvec(const PackedTensor<S>& w, std::span<const float> x, std::span<float> y, Compute compute, Workspace& workspace,
+void matvec(const PackedTensor<S>& w, std::span<const float> x, std::span<float> y, ActivationMode mode, Workspace& workspace,
             E&& executor = E{}) {
-  matmul(w, detail::as_row(x), detail::as_row(y), compute, workspace, executor);
+  matmul(w, detail::as_row(x), detail::as_row(y), mode, workspace, executor);
 }
 
 }  // namespace anybit::inline ANYBIT_CODE

@@ -36,27 +36,28 @@ std::vector<double> matmul(const PackedTensor<S>& w, ConstMatrix x) {
   return y;
 }
 
-/// Activations as Compute::int8_per_token or int8_per_block rounds them for weights with groups of `group` columns: scale =
-/// largest magnitude of the token or block / 127 in float, code = x / scale, ties to even; all zeros have scale 0, what has NaN
-/// or infinity scale NaN, and codes 0.
+/// Activations as Compute::int8_per_token, int8_per_block or int8_static rounds them for weights with groups of `group` columns:
+/// scale = largest magnitude of the token or block / 127 in float, code = x / scale, ties to even; all zeros have scale 0, what
+/// has NaN or infinity scale NaN, and codes 0. A given scale takes the place of a positive one, and of 0.
 struct Rounded {
   std::vector<int> codes;     ///< tokens x cols
   std::vector<float> scales;  ///< tokens x cols
 };
-inline Rounded round_activations(ConstMatrix x, Compute compute, Index group) {
+inline Rounded round_activations(ConstMatrix x, ActivationMode mode, Index group) {
   Rounded r;
   r.codes.resize(static_cast<std::size_t>(x.rows * x.cols));
   r.scales.resize(r.codes.size());
   for (Index t = 0; t < x.rows; ++t)
     for (Index first = 0, end = 0; first < x.cols; first = end) {
       end = x.cols;
-      if (compute == Compute::int8_per_block)
+      if (mode.compute() == Compute::int8_per_block)
         end = std::min({end, first + block_columns - first % group % block_columns, (first / group + 1) * group});
       float largest = 0;
       bool finite = true;
       for (Index k = first; k < end; ++k)
         finite = finite && std::isfinite(x(t, k)), largest = std::fmax(largest, std::fabs(x(t, k)));
-      const float scale = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
+      const float own = mode.compute() == Compute::int8_static ? mode.scale() : largest / 127.0f;
+      const float scale = finite ? own : std::numeric_limits<float>::quiet_NaN();
       for (Index k = first; k < end; ++k) {
         const auto i = static_cast<std::size_t>(t * x.cols + k);
         r.scales[i] = scale;
@@ -68,8 +69,8 @@ inline Rounded round_activations(ConstMatrix x, Compute compute, Index group) {
 
 /// The product with rounded activations. With an integer form this is scales times exact integers.
 template <AnyScheme S>
-std::vector<double> matmul_int8(const PackedTensor<S>& w, ConstMatrix x, Compute compute = Compute::int8_per_token) {
-  const Rounded rounded = round_activations(x, compute, S::granularity::group_cols(w.cols()));
+std::vector<double> matmul_int8(const PackedTensor<S>& w, ConstMatrix x, ActivationMode mode = Compute::int8_per_token) {
+  const Rounded rounded = round_activations(x, mode, S::granularity::group_cols(w.cols()));
   std::vector<double> y(static_cast<std::size_t>(x.rows * w.rows()));
   const Index group = S::granularity::group_cols(w.cols());
   for (Index r = 0; r < w.rows(); ++r) {

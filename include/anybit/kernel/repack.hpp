@@ -111,12 +111,12 @@ std::optional<TiledWeights> tile_weights(const PackedTensor<S>& t, Compute compu
   return detail::tile<TileCodes<F::bits, 255, true>>(t, compute, grid, table, executor);
 }
 
-/// y = x W^T with activations rounded to 8 bits, to the bit what `compute` makes of the packed weights. Weights tiled for the
+/// y = x W^T with activations rounded to 8 bits, to the bit what `mode` makes of the packed weights. Weights tiled for the
 /// other way of rounding serve too if their groups have at most `block_columns` columns.
 template <Executor E>
-void matmul(const TiledWeights& w, ConstMatrix x, MutableMatrix y, Compute compute, Workspace& workspace, E&& executor) {
+void matmul(const TiledWeights& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace, E&& executor) {
   check_shapes(w.extents, x, y);
-  ANYBIT_CHECK(rounds_to_int8(compute) && w.segment_cols == segment_columns(w.group, compute),
+  ANYBIT_CHECK(rounds_to_int8(mode.compute()) && w.segment_cols == segment_columns(w.group, mode.compute()),
                "matmul: the weights were tiled for another compute");
   if (x.rows == 0) return;
   if (x.cols == 0) {
@@ -124,7 +124,7 @@ void matmul(const TiledWeights& w, ConstMatrix x, MutableMatrix y, Compute compu
     return;
   }
   const TiledActivations tiled =
-      tile_activations<native_arch>(round_activations(x, w.group, compute, workspace, executor), w, workspace, executor);
+      tile_activations<native_arch>(round_activations(x, w.group, mode, workspace, executor), w, workspace, executor);
   executor.parallel_for(w.extents.rows, 4 * tile_rows, [&](Index begin, Index end) { w.rows(w, tiled, y, begin, end); });
 }
 

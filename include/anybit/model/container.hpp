@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -89,6 +90,28 @@ inline constexpr std::string_view vocabulary_prefix = "tokenizer.";
 /// Models with rotations in their forward pass have an architecture of their own, so that no reader runs them without.
 inline constexpr std::array<std::string_view, 2> architectures{"llama", "llama-rotated"};
 
+/// Before a tensor's name: how its activations enter the product, if not as floats, and the scale of int8_static. Readers that do
+/// not know a way refuse the file.
+inline constexpr std::string_view compute_key = "compute.", activation_scale_key = "activation_scale.";
+
+/// Always as long as any other, so that the size of a file is known before the scales are.
+inline std::string scale_text(float scale) {
+  std::array<char, 32> out{};
+  return {out.data(), std::to_chars(out.data(), out.data() + out.size(), scale, std::chars_format::scientific, 8).ptr};
+}
+
+/// The scale that the file gives a tensor.
+inline Result<ActivationMode> read_activation_scale(const MetadataReader& read, const std::string& file,
+                                                    const std::string& tensor) {
+  const std::string key = std::string(activation_scale_key) + tensor;
+  float scale = 0;
+  ANYBIT_TRY_STATUS(read.number(key, scale));
+  if (ActivationMode::valid_scale(scale)) return ActivationMode::int8_static(scale);
+  ANYBIT_TRY(const std::string value, read.text(key));
+  return {ErrorCode::corrupt_data, io::detail::text(file, ": metadata ", key, " is ", io::detail::shown(value),
+                                                    "; a scale must be finite and above 0: save the model again")};
+}
+
 inline constexpr std::string_view no_rotation = "none";
 
 /// Each rotation that may run in the forward pass: its key, whose value is the seed or "none", and its length.
@@ -126,6 +149,19 @@ inline Status read_rotations(const io::AnybitFile& file, bool rotated, Decoder& 
     if (status) status = one(key, rotation, width);
   });
   return status;
+}
+
+/// A scale that no linear multiplies with means that its `compute.` key was lost.
+inline Status check_activation_scales(const io::AnybitFile& file, const Decoder& d) {
+  std::set<std::string, std::less<>> used;
+  for_each_linear(d, [&](const std::string& name, const Linear& linear) {
+    if (linear.compute() == Compute::int8_static) used.insert(std::string(activation_scale_key) + name);
+  });
+  for (const auto& [key, value] : file.metadata())
+    if (key.starts_with(activation_scale_key) && !used.contains(key))
+      return {ErrorCode::corrupt_data, io::detail::text(file.name(), ": metadata ", io::detail::shown(key),
+                                                        " is of no tensor that multiplies with it: save the model again")};
+  return Ok{};
 }
 
 /// A vocabulary as flat arrays: what a safetensors file can hold. They stay in memory until the file is written.
@@ -223,10 +259,12 @@ class ContainerTensors {
     if (!packed) return in_context(in_context(packed.error(), "tensor " + tensor), name());
     const MetadataReader read(file_.metadata(), name());
     std::size_t compute = 0;
-    if (const std::string key = "compute." + tensor; read.has(key)) {
+    if (const std::string key = std::string(compute_key) + tensor; read.has(key)) {
       ANYBIT_TRY(compute, read.choice(key, compute_names));
     }
-    return Linear(*std::move(packed), static_cast<Compute>(compute));
+    if (static_cast<Compute>(compute) != Compute::int8_static) return Linear(*std::move(packed), static_cast<Compute>(compute));
+    ANYBIT_TRY(const ActivationMode activations, read_activation_scale(read, name(), tensor));
+    return Linear(*std::move(packed), activations);
   }
 
  private:
@@ -261,7 +299,10 @@ auto with_writer(const Model& m, const Provenance& provenance, Use use) {
       writer.add(name, linear.dense()->view());
     else
       writer.add(name, linear.packed()->bytes());
-    if (linear.compute() != Compute::f32) writer.set_metadata("compute." + name, std::string(anybit::name(linear.compute())));
+    if (linear.compute() == Compute::f32) return;
+    writer.set_metadata(std::string(compute_key) + name, std::string(anybit::name(linear.compute())));
+    if (linear.compute() == Compute::int8_static)
+      writer.set_metadata(std::string(activation_scale_key) + name, scale_text(linear.activations().scale()));
   });
   for (std::size_t i = 0; i < d.blocks.size(); ++i) {
     add_gains(io::detail::text("blk.", i, ".attn_norm.weight"), d.blocks[i].attn_norm);
@@ -302,6 +343,7 @@ inline Result<Model> model_from_container(const io::AnybitFile& file, const Sche
   if (!numbers) return numbers.error();
   ANYBIT_TRY(Decoder decoder, detail::read_decoder(detail::ContainerTensors(file, schemes), std::move(config)));
   ANYBIT_TRY_STATUS(detail::read_rotations(file, rotated, decoder));
+  ANYBIT_TRY_STATUS(detail::check_activation_scales(file, decoder));
   ANYBIT_TRY(Tokenizer tokenizer, detail::read_vocabulary(file));
   if (auto agree = check_sizes_agree(decoder, tokenizer); !agree) return in_context(agree.error(), file.name());
   ANYBIT_TRY(std::string name, read.text("general.name"));

@@ -35,7 +35,9 @@ inline Decoder blank_model(const Decoder& source, const Block& any_block, const 
         found = known.emplace(known.end(), recipe, recipe->blank(linear.extents()));
         found->second.prepare(recipe->compute);
       }
-      linear = Linear(found->second, recipe->compute);
+      // Any scale takes as many bytes as another.
+      linear = Linear(found->second,
+                      recipe->compute == Compute::int8_static ? ActivationMode::int8_static(1) : ActivationMode(recipe->compute));
     });
   }
   return out;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/calibrate/activation_scale.hpp>
 #include <anybit/model/model_plan.hpp>
 #include <anybit/model/model_stats.hpp>
 #include <anybit/model/siblings.hpp>
@@ -40,9 +41,20 @@ class HalfBlock {
     for (std::size_t i = 0; i < group.linears.size(); ++i) {
       Linear& linear = *group.linears[i].linear;
       const bool divided = &linear == divided_;
+      const ModelRecipe& recipe = *recipes[i];
+      ActivationMode activations;
+      if (recipe.compute == Compute::int8_static) {
+        const auto scale = static_activation_scale(stats_.at(group.block, group.site, recipe.needs), done->input_scale);
+        if (!scale) return in_context(scale.error(), "recipe " + recipe.name + ": " + group.linears[i].name);
+        activations = ActivationMode::int8_static(*scale);
+        done->reports[i].remarks.push_back(
+            io::detail::text("activations in 8 bits: one scale, for magnitudes up to ", 127 * *scale));
+      } else {
+        activations = recipe.compute;
+      }
       layers.push_back({group.linears[i].name, number, i, std::move(done->reports[i]), done->input_scale,
                         divided ? divisor_ : std::vector<float>{}});
-      linear = Linear(std::move(done->packed[i]), recipes[i]->compute);
+      linear = Linear(std::move(done->packed[i]), activations);
     }
     if (done->input_scale.empty()) return Ok{};
     if (group.norm_gain) {

@@ -171,6 +171,10 @@ class BlockFiles {
     for_each_linear(block, static_cast<std::size_t>(i), [&](const std::string& name, const Linear& linear) {
       sum.add(name).add(own_bytes(linear.packed()->bytes()));
       writer.add(name, linear.packed()->bytes());
+      if (linear.compute() != Compute::int8_static) return;
+      const std::string key = std::string(activation_scale_key) + name, scale = scale_text(linear.activations().scale());
+      sum.add(scale);
+      writer.set_metadata(key, scale);
     });
     gains("attn_norm", block.attn_norm), gains("ffn_norm", block.ffn_norm);
     for (std::size_t k = 0; k < layers.size(); ++k) {
@@ -255,7 +259,14 @@ class BlockFiles {
     sum.add(name).add(copy.bytes());
     auto opened = recipe.open(std::move(copy));
     if (!opened) return in_context(in_context(opened.error(), "tensor " + name), file.name());
-    linear = Linear(*std::move(opened), recipe.compute);
+    ActivationMode activations;
+    if (recipe.compute == Compute::int8_static) {
+      ANYBIT_TRY(activations, read_activation_scale(MetadataReader(file.metadata(), file.name()), file.name(), name));
+      sum.add(scale_text(activations.scale()));
+    } else {
+      activations = recipe.compute;
+    }
+    linear = Linear(*std::move(opened), activations);
     return Ok{};
   }
   static Status read_values(const io::AnybitFile& file, const std::string& name, Fingerprint& sum, std::vector<float>& values) {

@@ -41,9 +41,9 @@ class Linear {
  public:
   Linear() = default;
   explicit Linear(Matrix w) : dense_(std::make_shared<const Matrix>(std::move(w))) {}
-  /// `compute` says how activations enter the product; w is prepared for it.
-  explicit Linear(AnyPacked w, Compute compute = Compute::f32) : packed_(std::move(w)), compute_(compute) {
-    packed_.prepare(compute);
+  /// `activations` says how they enter the product; w is prepared for it.
+  explicit Linear(AnyPacked w, ActivationMode activations = {}) : packed_(std::move(w)), activations_(activations) {
+    packed_.prepare(activations.compute());
   }
 
   Extents extents() const { return dense_ ? dense_->extents() : packed_.empty() ? Extents{} : packed_.extents(); }
@@ -51,7 +51,9 @@ class Linear {
   const Matrix* dense() const { return dense_.get(); }
   /// Null where the weights are floats.
   const AnyPacked* packed() const { return packed_.empty() ? nullptr : &packed_; }
-  Compute compute() const { return compute_; }
+  Compute compute() const { return activations_.compute(); }
+  /// The same with the calibrated scale of Compute::int8_static.
+  ActivationMode activations() const { return activations_; }
 
   /// Bytes that hold weights.
   Index payload_bytes() const {
@@ -67,7 +69,7 @@ class Linear {
     if (dense_)
       float_product(dense_->view(), x, y, executor);
     else
-      packed_.matmul(x, y, compute_, executor, workspace);
+      packed_.matmul(x, y, activations_, executor, workspace);
   }
 
   /// Row r of W as floats.
@@ -83,7 +85,7 @@ class Linear {
  private:
   std::shared_ptr<const Matrix> dense_;
   AnyPacked packed_;
-  Compute compute_ = Compute::f32;
+  ActivationMode activations_;
 };
 
 }  // namespace anybit::model::inline ANYBIT_CODE

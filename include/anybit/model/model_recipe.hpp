@@ -35,7 +35,9 @@ struct ModelRecipe {
   std::string description;  ///< the recipe's own, with its options
   std::string scheme;       ///< of the packed weights
   Needs needs = Needs::none;
-  Compute compute = Compute::f32;             ///< how activations enter the products
+  /// How activations enter the products. int8_static: with one scale for what siblings share, static_activation_scale() of the
+  /// statistics that they are quantized with.
+  Compute compute = Compute::f32;
   std::optional<RotationOptions> rotation{};  ///< the recipe is for rotate(model, *rotation) and statistics of that
   bool transforms = false;                    ///< siblings are rewritten together before they are quantized
   bool folds_into_linear = false;             ///< input scales may be folded into the linear upstream, not only into norms
@@ -106,7 +108,7 @@ constexpr bool orders_columns(const A& algorithm) {
 }  // namespace detail
 
 /// `recipe` applied to every linear of a model's blocks. Transforms are used where what they do to the input can be folded into
-/// what makes it; elsewhere the algorithm works alone.
+/// what makes it; elsewhere the algorithm works alone. With Compute::int8_static it needs statistics, whatever the algorithm.
 template <class A, class... Ts>
 ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compute compute = Compute::f32) {
   using S = typename A::scheme;
@@ -117,6 +119,7 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
   m.needs = Recipe<A, Ts...>::needs;
   if constexpr (requires { recipe.algorithm.wanted(); }) m.needs = m.needs | recipe.algorithm.wanted();
   m.compute = compute;
+  if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
   m.transforms = sizeof...(Ts) > 0;
   m.folds_into_linear = (detail::folds_into_linear_v<Ts> || ...);
   m.bits_per_weight = [](Extents e) { return S::bits_per_weight(e); };

@@ -24,7 +24,8 @@ struct QuantizedModel {
 
 struct QuantizeModelOptions {
   bool strict = false;
-  /// How activations enter the output head. Floats unless asked for: rounding them there is felt in every prediction.
+  /// How activations enter the output head, int8_static excluded. Floats unless asked for: rounding them there is felt in every
+  /// prediction.
   Compute head_compute = Compute::f32;
   ExecutorRef executor{};
   /// Told after each group of siblings, from any thread, one at a time.
