@@ -75,6 +75,7 @@ RecipeBook standard_recipes() {
 
 RecipeBook more_recipes() {
   RecipeBook book;
+  add_more_awq_recipes(book);
   add_more_w8a8_recipes(book);
   return book;
 }

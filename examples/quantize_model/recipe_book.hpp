@@ -53,6 +53,7 @@ void add_gptq_recipes(RecipeBook& book);
 void add_low_bit_gptq_recipes(RecipeBook& book);
 void add_awq_recipes(RecipeBook& book);
 void add_w8a8_recipes(RecipeBook& book);
+void add_more_awq_recipes(RecipeBook& book);
 void add_more_w8a8_recipes(RecipeBook& book);
 void add_low_widths(RecipeBook& book);
 void add_middle_widths(RecipeBook& book);

@@ -16,4 +16,11 @@ void add_awq_recipes(RecipeBook& book) {
   book.add(model_recipe("awq-gptq-sf4-g128", Awq{.scaling = AwqScaling::both} | Gptq<presets::ScaledSuperfloat<4>>{}));
 }
 
+void add_more_awq_recipes(RecipeBook& book) {
+  const Awq by_block{.block_output = true};
+  book.add(model_recipe("awq-block-int4-g128", by_block | Nearest<presets::AsymmetricInt<4>>{}));
+  book.add(model_recipe("awq-int3-g128", Awq{} | Nearest<presets::AsymmetricInt<3>>{}));
+  book.add(model_recipe("awq-block-int3-g128", by_block | Nearest<presets::AsymmetricInt<3>>{}));
+}
+
 }  // namespace tool

@@ -277,6 +277,25 @@ TEST_CASE("awq of odd layers: dead inputs, one column, one scale a tensor, block
   CHECK(quantize_siblings(Awq{} | Sf4{}, one, *accumulate<Awq::needs>(y.view())).ok());
 }
 
+TEST_CASE("awq: a block loss is given the weights that meet the original inputs, whatever transforms went before") {
+  const Matrix a = random_matrix(5, 32, 1), b = random_matrix(3, 32, 2), x = with_outliers(60, 32, 3);
+  const auto stats = *accumulate<Awq::needs | Needs::abs_max>(x.view());
+  const ConstMatrix siblings[] = {a.view(), b.view()};
+  double farthest = 0;
+  int calls = 0;
+  const Awq told{.clip = false, .block_loss = [&](std::span<const ConstMatrix> w) {
+                   double sum = 0;
+                   for (std::size_t i = 0; i < 2; ++i) sum += relative_error(siblings[i], w[i]);
+                   ++calls;
+                   farthest = std::max(farthest, sum);
+                   return sum;
+                 }};
+  using Fine = Nearest<UInt<8>, PerGroup<16>>;
+  REQUIRE(quantize_siblings(SmoothQuant{} | told | Fine{}, siblings, stats).ok());
+  CHECK(calls == 20);
+  CHECK(farthest < 0.1);
+}
+
 TEST_CASE("awq and recipes refuse what they cannot use") {
   const Matrix w = random_matrix(3, 20, 1), other = random_matrix(3, 19, 1), x = with_outliers(30, 20, 2);
   const auto stats = *accumulate<Awq::needs>(x.view());

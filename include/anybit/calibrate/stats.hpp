@@ -26,6 +26,7 @@ enum class Needs : unsigned {
   hessian = 8,      ///< 2/n X^T X
   samples = 16,     ///< some rows of X themselves
   drift = 32,       ///< 2/n (X0 - X)^T X, where X0 is what the float model would have sent in
+  sequences = 64,   ///< what enters attention and MLP, token after token; kept by model::ModelStats, not by Stats
 };
 constexpr Needs operator|(Needs a, Needs b) { return static_cast<Needs>(static_cast<unsigned>(a) | static_cast<unsigned>(b)); }
 constexpr Needs operator&(Needs a, Needs b) { return static_cast<Needs>(static_cast<unsigned>(a) & static_cast<unsigned>(b)); }
@@ -34,7 +35,8 @@ constexpr bool covers(Needs have, Needs wanted) { return (have & wanted) == want
 inline std::string describe(Needs needs) {
   constexpr std::pair<Needs, std::string_view> all[] = {{Needs::abs_max, "abs_max"},         {Needs::mean_abs, "mean_abs"},
                                                         {Needs::mean_square, "mean_square"}, {Needs::hessian, "hessian"},
-                                                        {Needs::samples, "samples"},         {Needs::drift, "drift"}};
+                                                        {Needs::samples, "samples"},         {Needs::drift, "drift"},
+                                                        {Needs::sequences, "sequences"}};
   std::string text;
   for (const auto& [need, need_name] : all)
     if (covers(needs, need)) text += (text.empty() ? "" : " | ") + std::string(need_name);

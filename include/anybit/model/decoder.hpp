@@ -185,6 +185,40 @@ struct BlockScratch {
   Workspace workspace;
 };
 
+/// What attention adds to the residual stream, into s.delta, given its normed input (tokens, dim). Arguments as for run_block();
+/// false where on_input ended it.
+template <class OnInput>
+bool run_attention(const Block& b, const Decoder& d, const RopeTable& rope, Index layer, KvCache& cache, ConstMatrix normed,
+                   BlockScratch& s, ExecutorRef executor, OnInput&& on_input) {
+  const DecoderConfig& c = d.config;
+  if (!on_input(Site::attn_qkv, normed)) return false;
+  b.q.apply(normed, s.q.view(), executor, s.workspace);
+  b.k.apply(normed, s.k.view(), executor, s.workspace);
+  b.v.apply(normed, s.v.view(), executor, s.workspace);
+  rope.apply(s.q.view(), c.head_dim, executor);
+  rope.apply(s.k.view(), c.head_dim, executor);
+  cache.append(layer, s.k.view(), s.v.view(), executor);
+  attention(c, s.q.view(), cache, layer, s.mixed.view(), executor);
+  cache.settle(layer, normed.rows);
+  if (d.online.attn_output) d.online.attn_output->forward(s.mixed.view(), executor);
+  if (!on_input(Site::attn_output, s.mixed.view())) return false;
+  b.o.apply(s.mixed.view(), s.delta.view(), executor, s.workspace);
+  return true;
+}
+
+/// The same of the feed-forward part.
+template <class OnInput>
+bool run_mlp(const Block& b, const Decoder& d, ConstMatrix normed, BlockScratch& s, ExecutorRef executor, OnInput&& on_input) {
+  if (!on_input(Site::ffn_gate_up, normed)) return false;
+  b.gate.apply(normed, s.gate.view(), executor, s.workspace);
+  b.up.apply(normed, s.up.view(), executor, s.workspace);
+  detail::swiglu(s.gate.view(), s.up.view(), executor);
+  if (d.online.ffn_down) d.online.ffn_down->forward(s.gate.view(), executor);
+  if (!on_input(Site::ffn_down, s.gate.view())) return false;
+  b.down.apply(s.gate.view(), s.delta.view(), executor, s.workspace);
+  return true;
+}
+
 /// Adds to the residual stream x, (tokens, dim), what the block makes of it. The tokens, as many as the scratch and `rope` are
 /// for, continue the sequence in layer `layer` of the cache, which the caller advances. `d` gives configuration and rotations;
 /// the block need not be one of its own. on_input(Site, ConstMatrix) is told the input of each group of siblings, valid during
@@ -192,31 +226,19 @@ struct BlockScratch {
 template <class OnInput>
 void run_block(const Block& b, const Decoder& d, const RopeTable& rope, Index layer, KvCache& cache, MutableMatrix x,
                BlockScratch& s, ExecutorRef executor, OnInput&& on_input) {
-  const DecoderConfig& c = d.config;
-  rms_norm(x, b.attn_norm, c.norm_epsilon, s.normed.view(), executor);
-  if (!on_input(Site::attn_qkv, s.normed.view())) return;
-  b.q.apply(s.normed.view(), s.q.view(), executor, s.workspace);
-  b.k.apply(s.normed.view(), s.k.view(), executor, s.workspace);
-  b.v.apply(s.normed.view(), s.v.view(), executor, s.workspace);
-  rope.apply(s.q.view(), c.head_dim, executor);
-  rope.apply(s.k.view(), c.head_dim, executor);
-  cache.append(layer, s.k.view(), s.v.view(), executor);
-  attention(c, s.q.view(), cache, layer, s.mixed.view(), executor);
-  cache.settle(layer, x.rows);
-  if (d.online.attn_output) d.online.attn_output->forward(s.mixed.view(), executor);
-  if (!on_input(Site::attn_output, s.mixed.view())) return;
-  b.o.apply(s.mixed.view(), s.delta.view(), executor, s.workspace);
+  const float epsilon = d.config.norm_epsilon;
+  rms_norm(x, b.attn_norm, epsilon, s.normed.view(), executor);
+  if (!run_attention(b, d, rope, layer, cache, s.normed.view(), s, executor, on_input)) return;
   detail::add(s.delta.view(), x, executor);
+  rms_norm(x, b.ffn_norm, epsilon, s.normed.view(), executor);
+  if (!run_mlp(b, d, s.normed.view(), s, executor, on_input)) return;
+  detail::add(s.delta.view(), x, executor);
+}
 
-  rms_norm(x, b.ffn_norm, c.norm_epsilon, s.normed.view(), executor);
-  if (!on_input(Site::ffn_gate_up, s.normed.view())) return;
-  b.gate.apply(s.normed.view(), s.gate.view(), executor, s.workspace);
-  b.up.apply(s.normed.view(), s.up.view(), executor, s.workspace);
-  detail::swiglu(s.gate.view(), s.up.view(), executor);
-  if (d.online.ffn_down) d.online.ffn_down->forward(s.gate.view(), executor);
-  if (!on_input(Site::ffn_down, s.gate.view())) return;
-  b.down.apply(s.gate.view(), s.delta.view(), executor, s.workspace);
-  detail::add(s.delta.view(), x, executor);
+/// What a cache of one block is made for.
+inline DecoderConfig one_block(DecoderConfig c) {
+  c.blocks = 1;
+  return c;
 }
 
 /// The residual stream behind the output norm, (tokens, dim): what the head multiplies. `ids` continue the sequence in `cache`,

@@ -51,6 +51,8 @@ inline Index layer_wise_memory(const Decoder& source, const Block& any_block, bo
   for (const Decoder* d : {&source, &packed})
     for_each_linear(*d, [&](const std::string&, const Linear& l) { bytes += l.payload_bytes(); });
   if (reads_blocks) for_each_linear(any_block, 0, [&](const std::string&, const Linear& l) { bytes += l.payload_bytes(); });
+  if (covers(needs, Needs::sequences))  // kept at two sites, and what a pass over them writes
+    bytes += std::min(tokens, sequence_tokens) * (4 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;
   const bool drifts = covers(needs, Needs::drift), hessian = covers(needs, Needs::hessian);
   bytes += tokens * c.dim * f32 * (drifts ? 2 : 1);
   bytes += longest * (5 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;

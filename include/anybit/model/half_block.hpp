@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <anybit/calibrate/activation_scale.hpp>
+#include <anybit/model/block_output.hpp>
 #include <anybit/model/model_plan.hpp>
 #include <anybit/model/model_stats.hpp>
 #include <anybit/model/siblings.hpp>
@@ -29,9 +32,9 @@ namespace detail {
 /// Half a block: o before q, k and v, or down before gate and up, because the scale of the former divides rows of the latter.
 class HalfBlock {
  public:
-  /// `options` serve every linear; what to clip is decided here.
-  HalfBlock(const ModelPlan& plan, const ModelStats& stats, const QuantizeOptions& options)
-      : plan_(plan), stats_(stats), options_(options) {}
+  /// `decoder` is the model whose linears the groups point at. `options` serve every linear; what to clip is decided here.
+  HalfBlock(const Decoder& decoder, const ModelPlan& plan, const ModelStats& stats, const QuantizeOptions& options)
+      : decoder_(decoder), plan_(plan), stats_(stats), options_(options) {}
 
   /// `first` is the place of the group's first linear in the plan.
   Status run(SiblingGroup& group, std::size_t number, std::size_t first) {
@@ -100,7 +103,14 @@ class HalfBlock {
         return in_context(
             e, "recipe " + recipe.name + ": " + group.linears[i].name + (members.size() > 1 ? " and its siblings" : ""));
       };
-      auto done = recipe.quantize(upstream, weights, stats_.at(group.block, group.site, recipe.needs), options);
+      std::optional<ModelRecipe> judge;
+      if (recipe.judged_by && upstream == Upstream::norm) {
+        auto made = judged(recipe, group);
+        if (!made) return named(made.error());
+        judge = *std::move(made);
+      }
+      auto done =
+          (judge ? *judge : recipe).quantize(upstream, weights, stats_.at(group.block, group.site, recipe.needs), options);
       if (!done) return named(done.error());
       for (std::size_t k = 0; k < members.size(); ++k) {
         Report& report = done->reports[k];
@@ -116,6 +126,19 @@ class HalfBlock {
     return all;
   }
 
+  /// The recipe for what feeds on a norm, choosing by what attention or MLP make of it.
+  Result<ModelRecipe> judged(const ModelRecipe& recipe, const SiblingGroup& group) const {
+    const std::span<const Matrix> inputs = stats_.sequences(group.block, group.site);
+    if (inputs.empty())
+      return Error{ErrorCode::insufficient_data,
+                   "it chooses by what the block makes of whole sequences, and the statistics hold none: make them with "
+                   "Needs::sequences, and add tokens"};
+    const auto output = std::make_shared<BlockOutput>(decoder_, decoder_.blocks[static_cast<std::size_t>(group.block)],
+                                                      group.site, inputs, options_.executor);
+    return recipe.judged_by([output](std::span<const ConstMatrix> weights) { return output->error(weights); });
+  }
+
+  const Decoder& decoder_;
   const ModelPlan& plan_;
   const ModelStats& stats_;
   QuantizeOptions options_;

@@ -127,10 +127,6 @@ class WindowRunner {
   struct Kept {
     Kept(const Decoder& d, Index tokens)
         : x(tokens, d.config.dim), rope(d.config, 0, tokens), cache(one_block(d.config), tokens), scratch(d.config, tokens) {}
-    static DecoderConfig one_block(DecoderConfig c) {
-      c.blocks = 1;
-      return c;
-    }
     Matrix x;
     RopeTable rope;
     KvCache cache;
@@ -236,7 +232,7 @@ class LayerWise {
     for (std::size_t s = 0; s < place.size(); ++s) place[s] = first, first += groups[g + s].linears.size();
     const auto quantize = [&](std::initializer_list<std::size_t> sites) -> Status {
       ANYBIT_TRY_STATUS(tell("quantizing"));
-      HalfBlock work(plan_, stats, {.strict = options_.strict, .executor = options_.executor});
+      HalfBlock work(result_.quantized.decoder, plan_, stats, {.strict = options_.strict, .executor = options_.executor});
       for (const std::size_t s : sites) ANYBIT_TRY_STATUS(work.run(groups[g + s], g + s, place[s]));
       for (QuantizedLayer& l : work.layers) result_.quantized.layers.push_back(std::move(l));
       clock_.add_to(result_.seconds.quantize);

@@ -30,6 +30,9 @@ struct QuantizedSiblings {
   std::vector<float> input_scale;  ///< what upstream must divide by; empty: nothing
 };
 
+/// The error of what siblings feed, given their effective weights.
+using BlockLoss = std::function<double(std::span<const ConstMatrix>)>;
+
 struct ModelRecipe {
   std::string name;         ///< "gptq-int4-g128": what the user types
   std::string description;  ///< the recipe's own, with its options
@@ -42,6 +45,8 @@ struct ModelRecipe {
   bool transforms = false;                    ///< siblings are rewritten together before they are quantized
   bool folds_into_linear = false;             ///< input scales may be folded into the linear upstream, not only into norms
   std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
+  /// This recipe choosing by such an error, for siblings that a norm feeds; null where it does not want one (Awq::block_output).
+  std::function<ModelRecipe(BlockLoss)> judged_by{};
   std::function<double(Extents)> bits_per_weight;
   std::function<AnyPacked(Extents)> blank;             ///< of the size that quantize() gives, all zeros
   std::function<Result<AnyPacked>(PackedBytes)> open;  ///< what quantize() gave, from its bytes
@@ -96,6 +101,15 @@ auto for_linear_upstream(const Recipe<A, Ts...>& recipe) {
   return Kept{std::move(kept), recipe.algorithm};
 }
 
+/// Whether a transform wants to choose by what the siblings feed.
+template <class T>
+bool wants_block_loss(const T& transform) {
+  if constexpr (requires { transform.block_output; })
+    return transform.block_output;
+  else
+    return false;
+}
+
 /// Whether the packed tensors that an algorithm makes carry a column order.
 template <class A>
 constexpr bool orders_columns(const A& algorithm) {
@@ -122,6 +136,20 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
   if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
   m.transforms = sizeof...(Ts) > 0;
   m.folds_into_linear = (detail::folds_into_linear_v<Ts> || ...);
+  if constexpr (sizeof...(Ts) > 0) {
+    if (std::apply([](const auto&... t) { return (detail::wants_block_loss(t) || ...); }, recipe.transforms)) {
+      m.needs = m.needs | Needs::sequences;
+      m.judged_by = [recipe, compute, own_name = m.name](const BlockLoss& loss) {
+        auto judged = recipe;
+        const auto give = [&](auto& t) {
+          if constexpr (requires { t.block_output, t.block_loss; })
+            if (t.block_output) t.block_loss = loss;
+        };
+        std::apply([&](auto&... t) { (give(t), ...); }, judged.transforms);
+        return model_recipe(own_name, judged, compute);
+      };
+    }
+  }
   m.bits_per_weight = [](Extents e) { return S::bits_per_weight(e); };
   m.blank = [provenance = m.description, ordered = detail::orders_columns(recipe.algorithm)](Extents e) {
     return AnyPacked(PackedTensor<S>::allocate(e, ordered, provenance));

@@ -1,6 +1,7 @@
 #pragma once
 // Statistics of what enters the linears of a decoder's blocks.
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <span>
@@ -14,6 +15,8 @@
 namespace anybit::model::inline ANYBIT_CODE {
 
 inline constexpr Index site_count = 4;
+/// Tokens of Needs::sequences, whole passes from the first on; the last one is cut.
+inline constexpr Index sequence_tokens = 1024;
 
 /// What calibration saw at every site of every block. Recipes that need no Hessian get the sums without it, because
 /// with it an algorithm would also measure output errors, which takes longer than rounding.
@@ -24,10 +27,12 @@ class ModelStats {
   /// for n inputs.
   ModelStats(const Decoder& d, Needs needs, Index sample_cap = Stats::default_sample_cap, Needs head = Needs::none)
       : ModelStats(d, needs, 0, d.config.blocks, sample_cap) {
-    if (head != Needs::none) head_.emplace(d.config.dim, all_sums | head, sample_cap);
+    if (head != Needs::none) head_.emplace(d.config.dim, all_sums | without_sequences(head), sample_cap);
   }
   /// The same of `count` blocks alone, from `first` on; to be filled by add().
-  ModelStats(const Decoder& d, Needs needs, Index first, Index count, Index sample_cap) : first_(first), blocks_(count) {
+  ModelStats(const Decoder& d, Needs wanted, Index first, Index count, Index sample_cap) : first_(first), blocks_(count) {
+    if (covers(wanted, Needs::sequences)) sequences_.resize(static_cast<std::size_t>(count * site_count));
+    const Needs needs = without_sequences(wanted);
     for (Index i = 0; i < blocks_; ++i)
       for (const Index inputs : {d.config.dim, d.config.query_width(), d.config.dim, d.config.hidden}) {
         light_.emplace_back(inputs, all_sums | (needs & Needs::samples), sample_cap);
@@ -37,6 +42,11 @@ class ModelStats {
 
   const Stats& at(Index block, Site site, Needs needs) const {
     return covers(needs, Needs::hessian) ? full_[index(block, site)] : light_[index(block, site)];
+  }
+  /// With Needs::sequences, what entered attention (Site::attn_qkv) or MLP (Site::ffn_gate_up), a matrix a pass; else none.
+  std::span<const Matrix> sequences(Index block, Site site) const {
+    const std::size_t i = index(block, site);
+    return sequences_.empty() ? std::span<const Matrix>() : sequences_[i];
   }
   /// Null where the head's input was not asked for.
   const Stats* head() const { return head_ ? &*head_ : nullptr; }
@@ -48,6 +58,11 @@ class ModelStats {
   /// Adds what entered one site. `original` is what the float model would have sent in, for Needs::drift; else it is left out.
   Status add(Index block, Site site, ConstMatrix x, const ConstMatrix* original, ExecutorRef executor) {
     const std::size_t i = index(block, site);
+    if (!sequences_.empty() && (site == Site::attn_qkv || site == Site::ffn_gate_up)) {
+      Index room = sequence_tokens;
+      for (const Matrix& m : sequences_[i]) room -= m.rows();
+      if (room > 0 && x.rows > 0) sequences_[i].emplace_back(x.row_range(0, std::min(room, x.rows)));
+    }
     Status status = light_[i].accumulate(x, executor);
     if (status && !full_.empty())
       status = original ? full_[i].accumulate(x, *original, executor) : full_[i].accumulate(x, executor);
@@ -86,6 +101,9 @@ class ModelStats {
   }
 
  private:
+  static constexpr Needs without_sequences(Needs n) {
+    return static_cast<Needs>(static_cast<unsigned>(n) & ~static_cast<unsigned>(Needs::sequences));
+  }
   static constexpr Needs all_sums = Needs::abs_max | Needs::mean_abs | Needs::mean_square;
 
   std::size_t index(Index block, Site site) const {
@@ -94,7 +112,8 @@ class ModelStats {
   }
 
   Index first_ = 0, blocks_ = 0;
-  std::vector<Stats> light_, full_;  ///< blocks x sites
+  std::vector<Stats> light_, full_;             ///< blocks x sites
+  std::vector<std::vector<Matrix>> sequences_;  ///< blocks x sites, or none
   std::optional<Stats> head_;
 };
 

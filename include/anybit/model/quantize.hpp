@@ -117,7 +117,7 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
   options.executor.parallel_for(halves, 1, [&](Index begin, Index end) {
     for (Index half = begin; half < end; ++half) {
       const auto h = static_cast<std::size_t>(half);
-      detail::HalfBlock work(plan, stats, {.strict = options.strict});
+      detail::HalfBlock work(out.decoder, plan, stats, {.strict = options.strict});
       for (const std::size_t group : {2 * h + 1, 2 * h})
         if (status[h]) status[h] = work.run(groups[group], group, first[group]);
       layers[h] = std::move(work.layers);

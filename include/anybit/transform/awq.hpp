@@ -33,14 +33,20 @@ struct Awq {
   /// In front of an algorithm that makes up for errors (GPTQ: one with column_costs) choices are made for what that leaves, and
   /// every one that does not lower it for each sibling is undone. False: always for rounding to nearest, as published.
   bool for_algorithm = true;
-  /// Error of what the siblings feed, given their effective weights, where the linear outputs side by side are not what
-  /// counts (gate and up of an MLP: down(silu(gate x) * up x)). Empty: the linear outputs.
+  /// In a model, choose the scale of q, k and v by the error of the attention's output, that of gate and up by the MLP's, as
+  /// published, on the first model::sequence_tokens tokens of calibration: model::quantize_model and quantize_layer_wise then
+  /// give `block_loss`. Other linears stay with their own outputs.
+  bool block_output = false;
+  /// Error of what the siblings feed, given their effective weights (those that meet the inputs as they were before any
+  /// transform), where the linear outputs side by side are not what counts (gate and up of an MLP: down(silu(gate x) * up x)).
+  /// Empty: the linear outputs.
   std::function<double(std::span<const ConstMatrix>)> block_loss{};
 
   std::string describe() const {
     std::string text;
     if (scaling != AwqScaling::activations) text += scaling == AwqScaling::duo ? ", duo" : ", duo or not";
     if (!for_algorithm) text += ", for rounding";
+    if (block_output) text += ", block output";
     if (!clip) text += ", no clip";
     if (ratios != 20) text += ", ratios=" + std::to_string(ratios);
     if (clip && clip_steps != 20) text += ", clip_steps=" + std::to_string(clip_steps);
@@ -74,8 +80,10 @@ struct Awq {
                                     if (!block_loss)
                                       return awq::linear_loss<S>(siblings, s, fit, view_of(hessian), least, options.executor);
                                     std::vector<Matrix> rounded;
-                                    for (const ConstMatrix& w : siblings)
+                                    for (const ConstMatrix& w : siblings) {
                                       rounded.push_back(awq::rounded_under<S>(w, s, fit, options.executor));
+                                      take_off(set.input_scale, rounded.back());
+                                    }
                                     std::vector<ConstMatrix> views;
                                     for (const Matrix& m : rounded) views.push_back(m.view());
                                     return block_loss(views);
@@ -98,6 +106,12 @@ struct Awq {
   }
 
  private:
+  /// What a transform before this one did to the columns.
+  static void take_off(std::span<const float> input_scale, Matrix& w) {
+    if (input_scale.empty()) return;
+    for (Index r = 0; r < w.rows(); ++r)
+      for (Index c = 0; c < w.cols(); ++c) w(r, c) /= input_scale[static_cast<std::size_t>(c)];
+  }
   static MatrixView<const float> view_of(const Matrix& hessian) { return {hessian.data(), hessian.rows(), hessian.cols()}; }
 
   template <AnyScheme S>
