@@ -2,6 +2,7 @@
 
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/algorithm/recipe.hpp>
+#include <anybit/calibrate/activation_scale.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
@@ -24,9 +25,16 @@ Method w8(Compute compute, std::optional<float> alpha) {
                                    : quantize_siblings(nearest, g.weights, g.sums));
     Replaced r;
     r.packed = std::make_shared<PackedLinears>();
+    ActivationMode activations;
+    if (compute == Compute::int8_static) {
+      ANYBIT_TRY(const float scale, static_activation_scale(g.sums, result.input_scale));
+      activations = ActivationMode::int8_static(scale);
+    } else {
+      activations = compute;
+    }
     for (const auto& q : result.matrices) {
       r.bits += q.report.bits_per_weight * static_cast<double>(q.matrix.extents.size());
-      r.packed->linears.emplace_back(AnyPacked(pack(q.matrix)), compute);
+      r.packed->linears.emplace_back(AnyPacked(pack(q.matrix)), activations);
     }
     r.input_scale = std::move(result.input_scale);
     return r;
@@ -72,6 +80,9 @@ Experiment smoothquant_experiment() {
   add_with_outliers("outliers-w8", "with outliers, W8 and float activations", w8(Compute::f32, {}));
   add_with_outliers("outliers-naive", "with outliers, W8A8, nearest", w8(Compute::int8_per_token, {}));
   add_with_outliers("outliers-alpha-0.5", "with outliers, W8A8, SmoothQuant with alpha 0.5", w8(Compute::int8_per_token, 0.5f));
+  add_with_outliers("outliers-alpha-0.5-static",
+                    "with outliers, W8A8, SmoothQuant with alpha 0.5, one calibrated scale for the activations of a layer",
+                    w8(Compute::int8_static, 0.5f));
   add_with_outliers("outliers-alpha-0.8", "with outliers, W8A8, SmoothQuant with alpha 0.8", w8(Compute::int8_per_token, 0.8f));
   const std::string larger = "with outliers four times as large, ";
   add_with_larger("outliers-256-w8", larger + "W8 and float activations", w8(Compute::f32, {}));
