@@ -6,6 +6,7 @@
 #include <span>
 #include <utility>
 
+#include <anybit/core/distance.hpp>
 #include <anybit/model/decoder.hpp>
 
 namespace anybit::model::inline ANYBIT_CODE {
