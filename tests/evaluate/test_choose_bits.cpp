@@ -1,5 +1,4 @@
 #include <cmath>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -12,26 +11,17 @@
 #include <anybit/model/quantize.hpp>
 
 #include "model/random_decoder.hpp"
+#include "model/random_ids.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::ids;
 using test_support::random_decoder;
 
 namespace {
 
-std::vector<TokenId> ids(Index n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> out(static_cast<std::size_t>(n));
-  for (TokenId& id : out) id = static_cast<TokenId>(random() % 61);
-  return out;
-}
-
-ModelStats calibrated(const Decoder& d) {
-  ModelStats stats(d, Needs::hessian, 16, Needs::hessian);
-  for (unsigned w = 0; w < 4; ++w) REQUIRE(stats.accumulate(d, ids(48, w), {}).ok());
-  return stats;
-}
+ModelStats calibrated(const Decoder& d) { return test_support::calibrated(d, ModelStats(d, Needs::hessian, 16, Needs::hessian)); }
 
 const std::vector<ModelRecipe>& widths() {
   static const std::vector<ModelRecipe> all{model_recipe("int2", Gptq<SInt<2>, PerGroup<16>>{}),

@@ -16,22 +16,17 @@
 
 #include "model/naive_decoder.hpp"
 #include "model/random_decoder.hpp"
+#include "model/random_ids.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::ids;
 using test_support::random_decoder;
 using test_support::times;
 using test_support::Vector;
 
 namespace {
-
-std::vector<TokenId> ids(Index n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> out(static_cast<std::size_t>(n));
-  for (TokenId& id : out) id = static_cast<TokenId>(random() % 61);
-  return out;
-}
 
 Vector row_of(const Matrix& m, Index t) { return Vector(m.view().row(t).begin(), m.view().row(t).end()); }
 

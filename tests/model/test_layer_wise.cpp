@@ -20,20 +20,15 @@
 #include <anybit/transform/awq.hpp>
 
 #include "model/random_decoder.hpp"
+#include "model/random_ids.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::ids;
 using test_support::random_decoder;
 
 namespace {
-
-std::vector<TokenId> ids(Index n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> out(static_cast<std::size_t>(n));
-  for (TokenId& id : out) id = static_cast<TokenId>(random() % 61);
-  return out;
-}
 
 /// Windows of unequal length.
 struct Text {

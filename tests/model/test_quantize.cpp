@@ -1,5 +1,4 @@
 #include <cmath>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -13,26 +12,16 @@
 #include <anybit/transform/smooth_quant.hpp>
 
 #include "model/random_decoder.hpp"
+#include "model/random_ids.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::calibrated;
+using test_support::ids;
 using test_support::random_decoder;
 
 namespace {
-
-std::vector<TokenId> ids(Index n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> out(static_cast<std::size_t>(n));
-  for (TokenId& id : out) id = static_cast<TokenId>(random() % 61);
-  return out;
-}
-
-ModelStats calibrated(const Decoder& d, Needs needs) {
-  ModelStats stats(d, needs);
-  for (unsigned w = 0; w < 4; ++w) REQUIRE(stats.accumulate(d, ids(48, w), {}).ok());
-  return stats;
-}
 
 /// Largest difference of logits, with the embedding kept in floats so that only the linears differ.
 float logit_difference(const Decoder& a, Decoder b) {

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -16,29 +15,19 @@
 #include <anybit/transform/smooth_quant.hpp>
 
 #include "model/random_decoder.hpp"
+#include "model/random_ids.hpp"
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::calibrated;
+using test_support::ids;
 using test_support::random_decoder;
 
 namespace {
 
 using W8 = Nearest<presets::Int8PerRow>;
-
-std::vector<TokenId> ids(Index n, unsigned seed) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> out(static_cast<std::size_t>(n));
-  for (TokenId& id : out) id = static_cast<TokenId>(random() % 61);
-  return out;
-}
-
-ModelStats calibrated(const Decoder& d, Needs needs) {
-  ModelStats stats(d, needs);
-  for (unsigned w = 0; w < 4; ++w) REQUIRE(stats.accumulate(d, ids(48, w), {}).ok());
-  return stats;
-}
 
 Matrix logits_of(const Decoder& d, ExecutorRef executor = {}) {
   KvCache cache(d.config, 40);
