@@ -1,7 +1,7 @@
 #pragma once
-// What an engine or a quantizer needs: formats, schemes, packed tensors, kernels, executors, calibrated methods, files.
-// Beside it, included by name: anybit/model/ (transformers and tokenizers), anybit/evaluate/ (perplexity, KL, reports) and
-// anybit/testing/ (the laws that a format of your own has to keep).
+// What an engine or a quantizer needs: formats, schemes, packed tensors, kernels, executors, calibrated methods. Beside it,
+// included by name: anybit/io/ (files), anybit/model/ (transformers and tokenizers), anybit/evaluate/ (perplexity, KL, reports),
+// anybit/testing/ (the laws that a format of your own has to keep) and anybit/core/eigen_view.hpp (views of Eigen's matrices).
 
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/nearest.hpp>
@@ -10,18 +10,12 @@
 #include <anybit/calibrate/activation_scale.hpp>
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/config.hpp>
-#include <anybit/core/eigen_view.hpp>
 #include <anybit/core/matrix.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/exec/openmp.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
-#include <anybit/io/anybit_file.hpp>
-#include <anybit/io/gguf.hpp>
-#include <anybit/io/llama2c.hpp>
-#include <anybit/io/safetensors.hpp>
-#include <anybit/io/safetensors_writer.hpp>
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/kernel/isa.hpp>
 #include <anybit/kernel/matmul.hpp>

@@ -8,6 +8,7 @@
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/algorithm/recipe.hpp>
+#include <anybit/core/eigen_view.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/io/safetensors.hpp>
 #include <anybit/transform/awq.hpp>

@@ -38,7 +38,8 @@ struct HadamardPlan {
 };
 
 /// Tries every way to give the divisors of n's odd part their powers of two.
-inline void plan_hadamard(Index odd, Index power, std::vector<Index> orders, std::optional<HadamardPlan>& best) {
+template <class = void>
+void plan_hadamard(Index odd, Index power, std::vector<Index> orders, std::optional<HadamardPlan>& best) {
   if (odd == 1) {
     std::sort(orders.rbegin(), orders.rend());
     HadamardPlan plan{std::move(orders), power};

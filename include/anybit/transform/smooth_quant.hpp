@@ -35,7 +35,8 @@ inline std::vector<float> scale_for(std::span<const float> x, std::span<const fl
 }
 
 /// The values that 8 bits make of x: a scale of largest / 127 for each token, or `fixed` for all of them.
-inline Matrix rounded_to_int8(ConstMatrix x, float fixed = 0) {
+template <class = void>
+Matrix rounded_to_int8(ConstMatrix x, float fixed = 0) {
   Matrix out(x);
   std::vector<code_t<SInt<8>>> codes(static_cast<std::size_t>(x.cols));
   for (Index t = 0; t < x.rows; ++t) {
