@@ -76,11 +76,11 @@ void quantize(benchmark::State& state) {
 
 void product(benchmark::State& state) {
   constexpr Index depth = 2048, columns = 512, rows = 256;
-  const Matrix a = bench::normal(depth, columns, 1, 1), b = bench::normal(depth, rows, 2, 1);
+  const Matrix a = bench::normal(columns, depth, 1, 1), b = bench::normal(depth, rows, 2, 1);
   Matrix c(columns, rows);
   bench::Samples ours, peak;
   for (auto _ : state) {
-    ours.time([&] { calibrate::add_transposed_product<float>(a.view(), b.view(), c.view()); });
+    ours.time([&] { simd::add_product<float>(a.view(), b.view(), c.view()); });
     peak.time([&] { benchmark::DoNotOptimize(bench::multiply_adds(1000000)); });
   }
   const double rate = static_cast<double>(depth * columns * rows) / bench::median(ours.own);

@@ -25,7 +25,7 @@ inline const std::vector<Layer>& layers() {
       {"exec", {"core"}},
       {"tensor", {"core", "format", "scheme", "simd"}},
       {"io", {"core", "format", "scheme", "tensor"}},
-      {"calibrate", {"core", "format", "scheme", "tensor", "exec", "io"}},
+      {"calibrate", {"core", "format", "scheme", "tensor", "simd", "exec", "io"}},
       {"transform", {"core", "format", "scheme", "tensor", "simd", "exec", "calibrate"}},
       {"algorithm", {"core", "format", "scheme", "tensor", "exec", "calibrate"}},
       {"prune", {"core", "format", "scheme", "tensor", "exec", "calibrate", "algorithm"}},

@@ -3,11 +3,17 @@
 
 #include <anybit/algorithm/compiled_methods.hpp>
 
+namespace anybit::simd::inline ANYBIT_CODE {
+
+template void add_product<float>(ConstMatrix, ConstMatrix, MutableMatrix, float);
+template void add_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>, double);
+template void add_transposed_product<float>(ConstMatrix, ConstMatrix, MutableMatrix, float);
+template void add_transposed_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>, double);
+
+}  // namespace anybit::simd::inline ANYBIT_CODE
+
 namespace anybit::calibrate::inline ANYBIT_CODE {
 
-template void add_product<float>(ConstMatrix, ConstMatrix, MutableMatrix);
-template void add_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>);
-template void add_transposed_product<float>(ConstMatrix, ConstMatrix, MutableMatrix);
 template class OutputMetric<>;
 
 }  // namespace anybit::calibrate::inline ANYBIT_CODE

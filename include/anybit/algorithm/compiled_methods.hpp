@@ -1,5 +1,5 @@
 #pragma once
-// For programs of several files that quantize: what all schemes share, above all Eigen's products, need not be compiled in each.
+// For programs of several files that quantize: what all schemes share need not be compiled in each.
 // Those files include this header, and one file, with the same flags, includes compile_methods.hpp. Other files may go on
 // without.
 
@@ -7,11 +7,18 @@
 
 #include <anybit/algorithm/gptq_method.hpp>
 
+namespace anybit::simd::inline ANYBIT_CODE {
+
+extern template void add_product<float>(ConstMatrix, ConstMatrix, MutableMatrix, float);
+extern template void add_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>, double);
+extern template void add_transposed_product<float>(ConstMatrix, ConstMatrix, MutableMatrix, float);
+extern template void add_transposed_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>,
+                                                    double);
+
+}  // namespace anybit::simd::inline ANYBIT_CODE
+
 namespace anybit::calibrate::inline ANYBIT_CODE {
 
-extern template void add_product<float>(ConstMatrix, ConstMatrix, MutableMatrix);
-extern template void add_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>);
-extern template void add_transposed_product<float>(ConstMatrix, ConstMatrix, MutableMatrix);
 extern template class OutputMetric<>;
 
 }  // namespace anybit::calibrate::inline ANYBIT_CODE

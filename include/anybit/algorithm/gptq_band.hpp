@@ -60,11 +60,11 @@ class Band {
       const Index s2 = std::min(s1 + step, to);
       for (Index k = s1; k < s2; ++k)
         for (Index t = 0; t < tiles(); ++t) subtract(target(t, k), compensated(t, k), at(unrounded_, t, k));
-      if (s1 > from) add_product(factor_.feedback, from, s1, unrounded_, s2, unrounded_);
+      if (s1 > from) add_product(factor_.transposed(), from, s1, unrounded_, s2, unrounded_);
       for (Index k = s1; k < s2; ++k)
         for (Index t = 0; t < tiles(); ++t) {
           subtract(zeros, unrounded(t, k), at(unrounded_, t, k));
-          for (Index j = k + 1; j < s2; ++j) add_share(factor_.row(k)[j], unrounded(t, k), at(unrounded_, t, j));
+          for (Index j = k + 1; j < s2; ++j) add_share(factor_.column(j)[k], unrounded(t, k), at(unrounded_, t, j));
         }
     }
     for (Index k = from; k < to; ++k)
@@ -74,10 +74,10 @@ class Band {
   void catch_up(Index i1, Index from, Index to) { follow(i1, from, to, moved_, compensated_); }
   /// Lets columns k + 1 .. to - 1 of a tile make up for the error of column k.
   void spread(Index tile, Index k, Index to) {
-    for (Index j = k + 1; j < to; ++j) add_share(factor_.row(k)[j], error(tile, k), at(compensated_, tile, j));
+    for (Index j = k + 1; j < to; ++j) add_share(factor_.column(j)[k], error(tile, k), at(compensated_, tile, j));
     if (!drifts()) return;
     for (Index j = k + 1; j < to; ++j) {
-      const Real share = factor_.drift[static_cast<std::size_t>(k * factor_.size + j)];
+      const Real share = drift()(j, k);
       add_share(share, compensated(tile, k), at(compensated_, tile, j));
       add_share(share, compensated(tile, k), at(moved_, tile, j));
     }
@@ -98,47 +98,52 @@ class Band {
   class Columns {
    public:
     void resize(Index count, Index width) { start(0, count, width); }
-    /// Forgets what it holds, for columns from .. to - 1.
+    /// Forgets what it holds, for columns from .. to - 1, of any values.
     void start(Index from, Index to, Index width) {
       first_ = from;
       width_ = width;
-      all_.assign(static_cast<std::size_t>((to - from) * width), Real{0});
+      const std::size_t bytes = static_cast<std::size_t>((to - from) * width) * sizeof(Real);
+      if (bytes > all_.size()) all_ = AlignedBuffer(bytes, AlignedBuffer::Uninitialized{});
     }
-    Real* at(Index k) { return all_.data() + (k - first_) * width_; }
-    const Real* at(Index k) const { return all_.data() + (k - first_) * width_; }
+    Index width() const { return width_; }
+    Real* at(Index k) { return all_.as<Real>() + (k - first_) * width_; }
+    const Real* at(Index k) const { return all_.as<Real>() + (k - first_) * width_; }
 
    private:
-    std::vector<Real> all_;
+    AlignedBuffer all_;
     Index first_ = 0, width_ = 0;
   };
 
   static Real* at(Columns& columns, Index tile, Index k) { return columns.at(k) + tile * row_tile; }
   static const Real* at(const Columns& columns, Index tile, Index k) { return columns.at(k) + tile * row_tile; }
   bool drifts() const { return !factor_.drift.empty(); }
+  ConstMatrix drift() const { return {factor_.drift.data(), factor_.size, factor_.size}; }
   /// Columns begin .. end - 1 of original_ and base_ for blocks to come.
   void enter_panel(Index begin, Index end) {
     panel_begin_ = begin;
     panel_end_ = end;
     original_.start(begin, end, width_);
-    for (Index r = 0; r < rows_.rows; ++r)
-      for (Index k = begin; k < end; ++k) original_.at(k)[r] = rows_(r, k);
-    base_ = original_;
+    constexpr Index line = 16;  // rows read side by side, so that whole cache lines are written
+    for (Index first = 0; first < width_; first += line)
+      for (Index k = begin; k < end; ++k)
+        for (Index r = first; r < first + line; ++r) original_.at(k)[r] = r < rows_.rows ? rows_(r, k) : Real{0};
+    base_.start(begin, end, width_);
+    std::copy_n(original_.at(begin), (end - begin) * width_, base_.at(begin));
     if (begin > 0) follow(0, begin, end, original_, base_);
   }
   /// Columns end .. reach - 1 of `target` and `now`, as columns begin .. end - 1 left them, follow those.
   void follow(Index begin, Index end, Index reach, Columns& target, Columns& now) const {
     if (drifts()) {
       // Targets move by what the earlier columns, as they stood when they were rounded, lack.
-      add_product(factor_.drift, begin, end, compensated_, reach, target);
-      add_product(factor_.drift, begin, end, compensated_, reach, now);
+      add_product(drift(), begin, end, compensated_, reach, target);
+      add_product(drift(), begin, end, compensated_, reach, now);
     }
-    add_product(factor_.feedback, begin, end, error_, reach, now);
+    add_product(factor_.transposed(), begin, end, error_, reach, now);
   }
   /// to += columns begin .. end - 1 of `from` through `by`, for columns end .. reach - 1.
-  void add_product(const std::vector<float>& by, Index begin, Index end, const Columns& from, Index reach, Columns& to) const {
-    const MatrixView<const Real> all(by.data(), factor_.size, factor_.size);
-    calibrate::add_transposed_product<Real>(all.row_range(begin, end).col_range(end, reach),
-                                            {from.at(begin), end - begin, width_}, {to.at(end), reach - end, width_});
+  static void add_product(ConstMatrix by, Index begin, Index end, const Columns& from, Index reach, Columns& to) {
+    calibrate::add_product<Real>(by.row_range(end, reach).col_range(begin, end), {from.at(begin), end - begin, from.width()},
+                                 {to.at(end), reach - end, to.width()});
   }
   // Columns are either the same or apart.
   static void subtract(const Real* a, const Real* b, Real* to) {

@@ -23,11 +23,11 @@ bool find_drift(MatrixView<const double> d, std::span<const Index> order, double
   const Index n = factor.size;
   const auto at = [](Index i) { return static_cast<std::size_t>(i); };
   std::vector<float> p(at(n * n));
-  const ConstMatrix f(factor.feedback.data(), n, n);
+  const ConstMatrix f = factor.transposed();
   constexpr Index tile = drift_tile, block = 64;
   executor.parallel_for(n, tile, [&](Index begin, Index end) {
-    std::vector<float> storage(at(n * tile)), negated(at(n * tile));  // transposed: a row for each column of Y or P
-    const MutableMatrix y(storage.data(), n, tile), minus(negated.data(), n, tile);
+    std::vector<float> storage(at(n * tile));  // transposed: a row for each column of Y or P
+    const MutableMatrix y(storage.data(), n, tile);
     const auto subtract = [](float share, const float* from, float* to) {
       for (Index r = 0; r < drift_tile; ++r) to[r] -= share * from[r];
     };
@@ -40,12 +40,10 @@ bool find_drift(MatrixView<const double> d, std::span<const Index> order, double
       for (Index stop = n, k1 = 0; stop > first; stop = k1) {
         k1 = std::max(stop - block, first);
         if (stop < n)
-          calibrate::add_product<Real>(f.row_range(k1, stop).col_range(stop, n), ConstMatrix(minus).row_range(stop, n),
-                                       y.row_range(k1, stop));
+          calibrate::add_transposed_product<Real>(f.row_range(stop, n).col_range(k1, stop), ConstMatrix(y).row_range(stop, n),
+                                                  y.row_range(k1, stop), -1);
         for (Index k = stop - 1; k >= k1; --k)
-          for (Index j = k + 1; j < stop; ++j) subtract(f(k, j), y.row(j).data(), y.row(k).data());
-        for (Index k = k1; k < stop; ++k)
-          for (Index r = 0; r < tile; ++r) minus(k, r) = -y(k, r);
+          for (Index j = k + 1; j < stop; ++j) subtract(f(j, k), y.row(j).data(), y.row(k).data());
       }
       for (Index k = 0; k < n; ++k) {
         const auto share = static_cast<float>(alpha / static_cast<double>(factor.weight[at(k)]));
@@ -54,15 +52,12 @@ bool find_drift(MatrixView<const double> d, std::span<const Index> order, double
       for (Index k1 = first; k1 < n; k1 += block) {
         const Index stop = std::min(k1 + block, n);
         if (k1 > first)
-          calibrate::add_transposed_product<Real>(f.row_range(first, k1).col_range(k1, stop),
-                                                  ConstMatrix(minus).row_range(first, k1), y.row_range(k1, stop));
+          calibrate::add_product<Real>(f.row_range(k1, stop).col_range(first, k1), ConstMatrix(y).row_range(first, k1),
+                                       y.row_range(k1, stop), -1);
         for (Index k = k1; k < stop; ++k)
-          for (Index j = k + 1; j < stop; ++j) subtract(f(k, j), y.row(k).data(), y.row(j).data());
-        for (Index k = k1; k < stop; ++k)
-          for (Index r = 0; r < tile; ++r) minus(k, r) = -y(k, r);
+          for (Index j = k + 1; j < stop; ++j) subtract(f(j, k), y.row(k).data(), y.row(j).data());
       }
-      for (Index r = 0; r < rows; ++r)
-        for (Index k = first + r + 1; k < n; ++k) p[at((first + r) * n + k)] = y(k, r);
+      for (Index k = first + 1; k < n; ++k) std::copy_n(y.row(k).data(), std::min(rows, k - first), p.data() + k * n + first);
     }
   });
   for (const float v : p)

@@ -12,8 +12,8 @@
 #include <type_traits>
 #include <vector>
 
+#include <anybit/calibrate/cholesky.hpp>
 #include <anybit/calibrate/report.hpp>
-#include <anybit/calibrate/upper_factor.hpp>
 #include <anybit/core/matrix.hpp>
 
 namespace anybit::gptq::inline ANYBIT_CODE {
@@ -21,22 +21,25 @@ namespace anybit::gptq::inline ANYBIT_CODE {
 /// With H + damping = R R^T, R upper triangular, the objective of a row's error d = w - q is
 ///   d (H + damping) d^T = sum_k R_kk^2 (d_k + sum_{j<k} d_j F_jk)^2,   F = R diag(R)^-1,
 /// so that q_k is best chosen nearest to w_k + sum_{j<k} d_j F_jk. These are the codes of GPTQ's published loop, whose
-/// matrix U = chol(H^-1) is R^-1, with one factorization instead of Cholesky, inverse and Cholesky.
+/// matrix U = chol(H^-1) is R^-1, with one factorization instead of Cholesky, inverse and Cholesky. Matrices are stored
+/// transposed, so that what column k depends on is a row.
 struct Factor {
   Index size = 0;
-  std::vector<float> feedback;   ///< F, row-major; only entries (j, k > j) are used
+  AlignedBuffer feedback;        ///< F^T, row-major floats; only entries (k, j < k) are used
   std::vector<float> weight;     ///< R_kk^2 over the largest of them: what a squared rounding error of column k costs
   double unit = 1;               ///< the largest R_kk^2
   double damping = 0;            ///< what was added to the diagonal
   std::vector<double> pivots{};  ///< R_kk: error e of column k, made up for as well as later columns can, costs e^2 R_kk^2
-  std::vector<float> drift{};    ///< GPTAQ's P, row-major, or empty; see find_drift()
-  const float* row(Index j) const { return feedback.data() + j * size; }
+  std::vector<float> drift{};    ///< GPTAQ's P, as F, or empty; see find_drift()
+  ConstMatrix transposed() const { return {feedback.as<float>(), size, size}; }
+  /// F_jk, 0 <= j < k.
+  const float* column(Index k) const { return feedback.as<float>() + k * size; }
 };
 
 namespace detail {
 
 /// A Hessian whose rows and columns are processed in another order, and whose diagonal is replaced. Symmetric; only entries
-/// right of the diagonal are read.
+/// left of the diagonal are read.
 template <class Real>
 struct OrderedHessian {
   MatrixView<const Real> h;
@@ -57,29 +60,22 @@ std::optional<Factor> try_factor(const OrderedHessian<Stored>& from, double damp
   if (narrow)
     for (Index k = 0; k < n; ++k) unit = std::max(k == 0 ? 0.0 : unit, diagonal(k));
   if (!(unit > 0)) return std::nullopt;
-  Factor f{n, std::vector<float>(at(n * n)), std::vector<float>(at(n)), 1, damping, {}};
-  std::vector<Real> wide(at(std::is_same_v<Real, float> ? 0 : n * n));
-  const MatrixView<Real> r = [&] {
-    if constexpr (std::is_same_v<Real, float>)
-      return MatrixView<float>(f.feedback.data(), n, n);
-    else
-      return MatrixView<Real>(wide.data(), n, n);
-  }();
+  const auto square = [&](std::size_t size) { return AlignedBuffer(at(n * n) * size, AlignedBuffer::Uninitialized{}); };
+  Factor f{n, square(sizeof(float)), std::vector<float>(at(n)), 1, damping, {}};
+  AlignedBuffer wide = std::is_same_v<Real, float> ? AlignedBuffer() : square(sizeof(Real));
+  const MatrixView<Real> r((std::is_same_v<Real, float> ? f.feedback : wide).template as<Real>(), n, n);
   const auto scale = static_cast<Stored>(1 / unit);
-  for (Index j = 0; j < n; ++j) {
-    const Stored* const row = from.h.row(from.order[at(j)]).data();
-    r(j, j) = static_cast<Real>(diagonal(j) / unit);
-    for (Index k = j + 1; k < n; ++k)
-      r(j, k) = static_cast<Real>(narrow ? row[from.order[at(k)]] * scale : row[from.order[at(k)]]);
+  for (Index k = 0; k < n; ++k) {
+    const Stored* const row = from.h.row(from.order[at(k)]).data();
+    for (Index j = 0; j < k; ++j) r(k, j) = static_cast<Real>(narrow ? row[from.order[at(j)]] * scale : row[from.order[at(j)]]);
+    r(k, k) = static_cast<Real>(diagonal(k) / unit);
   }
-  if (!calibrate::factor_upper(r)) return std::nullopt;
+  if (!calibrate::cholesky_from_last(r)) return std::nullopt;
   double largest = 0;
-  std::vector<Real> inverse(at(n));  // of the pivots
   for (Index k = 0; k < n; ++k) {
     const auto pivot = static_cast<double>(r(k, k));
     if (narrow && diagonal(k) > most_cancelled * pivot * pivot * unit) return std::nullopt;
     f.pivots.push_back(pivot * std::sqrt(unit));
-    inverse[at(k)] = 1 / r(k, k);
     largest = std::max(largest, pivot);
   }
   f.unit = largest * largest * unit;
@@ -88,12 +84,13 @@ std::optional<Factor> try_factor(const OrderedHessian<Stored>& from, double damp
     f.weight[at(k)] = static_cast<float>(share * share);
   }
   float most = 0;
-  for (Index j = 0; j < n; ++j) {
-    float* const row = f.feedback.data() + j * n;
-    for (Index k = j + 1; k < n; ++k) {
-      row[k] = static_cast<float>(r(j, k) * inverse[at(k)]);
-      most = std::max(most, std::fabs(row[k]));
-      if (!(row[k] <= most)) return std::nullopt;  // NaN
+  for (Index k = 0; k < n; ++k) {
+    float* const column = f.feedback.as<float>() + k * n;
+    const Real inverse = 1 / r(k, k);
+    for (Index j = 0; j < k; ++j) {
+      column[j] = static_cast<float>(r(k, j) * inverse);
+      most = std::max(most, std::fabs(column[j]));
+      if (!(column[j] <= most)) return std::nullopt;  // NaN
     }
   }
   if (!std::isfinite(most)) return std::nullopt;

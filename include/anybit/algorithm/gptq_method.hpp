@@ -84,11 +84,11 @@ class Method {
   Status quantize(const Stats& stats) {
     ANYBIT_TRY_STATUS(check(stats));
     const Index n = w_.cols;
-    hessian_.resize(static_cast<std::size_t>(n * n));
-    stats.hessian(MatrixView<double>(hessian_.data(), n, n));
+    hessian_ = square(n);
+    stats.hessian(MatrixView<double>(hessian_.as<double>(), n, n));
     if (o_.drift > 0) {
-      drift_.resize(hessian_.size());
-      stats.drift(MatrixView<double>(drift_.data(), n, n));
+      drift_ = square(n);
+      stats.drift(MatrixView<double>(drift_.as<double>(), n, n));
     }
     report_.requested = report_.done = o_.describe() + " " + std::string(q_.scheme.name);
     const Outcome outcome = run();
@@ -101,8 +101,11 @@ class Method {
   }
 
  private:
-  MatrixView<const double> hessian() const { return {hessian_.data(), w_.cols, w_.cols}; }
-  MatrixView<const double> away() const { return {drift_.data(), drift_.empty() ? 0 : w_.cols, w_.cols}; }
+  static AlignedBuffer square(Index n) {
+    return {static_cast<std::size_t>(n * n) * sizeof(double), AlignedBuffer::Uninitialized{}};
+  }
+  MatrixView<const double> hessian() const { return {hessian_.as<double>(), w_.cols, w_.cols}; }
+  MatrixView<const double> away() const { return {drift_.as<double>(), drift_.empty() ? 0 : w_.cols, w_.cols}; }
 
   Status check(const Stats& stats) const {
     ANYBIT_TRY_STATUS(check_options("gptq", static_cast<double>(o_.damp), o_.block, static_cast<double>(o_.dead_diagonal)));
@@ -294,7 +297,7 @@ class Method {
   const calibrate::AnyQuantized& q_;
   const Target& target_;
   Report& report_;
-  std::vector<double> hessian_, drift_;
+  AlignedBuffer hessian_, drift_;
 };
 
 }  // namespace anybit::gptq::inline ANYBIT_CODE

@@ -1,11 +1,11 @@
 #pragma once
-// The two products that calibrated methods need, over views, and how they are cut. Each is one instance of Eigen's kernel,
-// whoever calls it: every other shape of expression would cost a program another second of compilation.
+// The products of dense matrices that calibrated methods need, and how they are cut.
 
 #include <algorithm>
 
-#include <anybit/core/eigen_view.hpp>
 #include <anybit/core/types.hpp>
+#include <anybit/core/view.hpp>
+#include <anybit/simd/product.hpp>
 
 namespace anybit::calibrate::inline ANYBIT_CODE {
 
@@ -16,16 +16,7 @@ constexpr Index task_rows(Index rows) {
   return std::clamp(round_up(ceil_div(rows, tasks), tile), tile, most);
 }
 
-/// C += A B; a (m, k), b (k, n), c (m, n).
-template <class Real>
-void add_product(MatrixView<const Real> a, MatrixView<const Real> b, MatrixView<Real> c) {
-  as_eigen(c).noalias() += as_eigen(a) * as_eigen(b);
-}
-
-/// C += A^T B; a (k, m), b (k, n), c (m, n).
-template <class Real>
-void add_transposed_product(MatrixView<const Real> a, MatrixView<const Real> b, MatrixView<Real> c) {
-  as_eigen(c).noalias() += as_eigen(a).transpose() * as_eigen(b);
-}
+using simd::add_product;
+using simd::add_transposed_product;
 
 }  // namespace anybit::calibrate::inline ANYBIT_CODE

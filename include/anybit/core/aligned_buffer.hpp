@@ -6,23 +6,42 @@
 #include <span>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <anybit/core/types.hpp>
 
 namespace anybit::inline ANYBIT_ABI {
 
+/// Pages of memory that the system has on request. If it refuses, pages are small: slower, not wrong.
+struct LargePages {
+  static constexpr std::size_t size = std::size_t{2} << 20;
+  static void ask_for([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    ::madvise(data, bytes, MADV_HUGEPAGE);
+#endif
+  }
+};
+
 /// Owned bytes, aligned to 64 in every translation unit whatever its -m flags. New bytes are zero.
-/// There is no slack at the end: kernels mask their tails.
+/// There is no slack at the end: kernels mask their tails. Large buffers lie on large pages where the system has them.
 class AlignedBuffer {
  public:
   static constexpr std::size_t alignment = 64;
 
   AlignedBuffer() = default;
-  explicit AlignedBuffer(std::size_t bytes) : size_(bytes) {
-    if (bytes == 0) return;
-    data_ = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{alignment}));
-    std::memset(data_, 0, bytes);
+  explicit AlignedBuffer(std::size_t bytes) : AlignedBuffer(bytes, Uninitialized{}) {
+    if (bytes > 0) std::memset(data_, 0, bytes);
   }
-  AlignedBuffer(const AlignedBuffer& other) : AlignedBuffer(other.size_) {
+  /// The same without the zeros.
+  struct Uninitialized {};
+  AlignedBuffer(std::size_t bytes, Uninitialized) : size_(bytes) {
+    if (bytes == 0) return;
+    data_ = static_cast<std::byte*>(::operator new(bytes, alignment_of(bytes)));
+    if (bytes >= large) LargePages::ask_for(data_, bytes);
+  }
+  AlignedBuffer(const AlignedBuffer& other) : AlignedBuffer(other.size_, Uninitialized{}) {
     if (size_) std::memcpy(data_, other.data_, size_);
   }
   AlignedBuffer(AlignedBuffer&& other) noexcept
@@ -33,7 +52,7 @@ class AlignedBuffer {
     return *this;
   }
   ~AlignedBuffer() {
-    if (data_) ::operator delete(data_, std::align_val_t{alignment});
+    if (data_) ::operator delete(data_, alignment_of(size_));
   }
 
   std::byte* data() { return data_; }
@@ -52,6 +71,10 @@ class AlignedBuffer {
   }
 
  private:
+  static constexpr std::size_t large = 2 * LargePages::size;
+  static constexpr std::align_val_t alignment_of(std::size_t bytes) {
+    return std::align_val_t{bytes >= large ? LargePages::size : alignment};
+  }
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };

@@ -10,10 +10,7 @@
 #include <tuple>
 #include <utility>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
+#include <anybit/core/aligned_buffer.hpp>
 #include <anybit/core/types.hpp>
 
 namespace anybit::inline ANYBIT_ABI {
@@ -23,14 +20,12 @@ namespace detail {
 /// Whole large pages, given out from the front. Lives as long as anything in it.
 class PageChunk {
  public:
-  static constexpr std::size_t page = std::size_t{2} << 20, usual = 8 * page;
+  static constexpr std::size_t page = LargePages::size, usual = 8 * page;
 
   explicit PageChunk(std::size_t bytes)
       : size_(((bytes > usual / 4 ? bytes : usual) + page - 1) / page * page),
         data_(static_cast<std::byte*>(::operator new(size_, std::align_val_t{page}))) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    ::madvise(data_, size_, MADV_HUGEPAGE);  // if refused, pages are small: slower, not wrong
-#endif
+    LargePages::ask_for(data_, size_);
   }
   PageChunk(const PageChunk&) = delete;
   PageChunk& operator=(const PageChunk&) = delete;

@@ -32,6 +32,35 @@ using i32 = xsimd::batch<std::int32_t>;
 using u32 = xsimd::batch<std::uint32_t>;
 using u64 = xsimd::batch<std::uint64_t>;
 
+/// The vector of any type that has one; of one lane where the hardware has none (doubles on 32-bit Arm).
+template <class T>
+struct VectorOf {
+  using type = xsimd::batch<T>;
+};
+#if defined(__arm__)
+template <>
+struct VectorOf<double> {
+  struct type {
+    static constexpr std::size_t size = 1;
+    double value = 0;
+    type() = default;
+    explicit type(double v) : value(v) {}
+    static type load_unaligned(const double* p) { return type(*p); }
+    void store_unaligned(double* p) const { *p = value; }
+    friend type operator+(type a, type b) { return type(a.value + b.value); }
+  };
+};
+ANYBIT_INLINE VectorOf<double>::type fma(VectorOf<double>::type a, VectorOf<double>::type b, VectorOf<double>::type c) {
+  return VectorOf<double>::type(a.value * b.value + c.value);
+}
+#endif
+/// Vectors that registers hold at a time.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int registers = 32;
+#else
+inline constexpr int registers = 16;
+#endif
+
 /// Lanes of f32, i32 and u32: 4, 8 or 16 on the machines in use; and of u64.
 inline constexpr Index width = static_cast<Index>(f32::size);
 inline constexpr Index width64 = static_cast<Index>(u64::size);
@@ -62,8 +91,8 @@ ANYBIT_INLINE u32 broadcast(std::uint32_t x) { return u32(x); }
 ANYBIT_INLINE f32 zero() { return f32(0.0f); }
 
 /// a * b + c, rounded once where the hardware can, twice elsewhere.
-template <class = void>
-ANYBIT_INLINE f32 fma(f32 a, f32 b, f32 c) {
+template <class T>
+ANYBIT_INLINE xsimd::batch<T> fma(xsimd::batch<T> a, xsimd::batch<T> b, xsimd::batch<T> c) {
   return xsimd::fma(a, b, c);
 }
 /// a / b, rounded as the scalar division is. (On NEON xsimd's own operator, up to version 8 at least, estimates.)
