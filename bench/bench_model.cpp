@@ -157,6 +157,7 @@ int main(int argc, char** argv) {
       {"float", "f32", [](Matrix w, bool) { return Linear(std::move(w)); }, {}},
       packed<presets::ScaledSuperfloat<4>>(Compute::f32),
       packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token),
+      with_cache(packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token), 16),
       with_cache(packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token), 8),
       with_cache(packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token), 4),
       with_cache(packed<presets::ScaledSuperfloat<4>>(Compute::int8_per_token), 3),

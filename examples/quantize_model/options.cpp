@@ -61,7 +61,7 @@ Parsed parse(int argc, const char* const* argv) {
                  "With --target-bpw: write the picture of what each matrix got here; with several targets a folder, one\n"
                  "mixed-BITS.svg each")
       ->type_name("FILE");
-  app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 8, 4, 3 or 2; default: floats")->type_name("N");
+  app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 16, 8, 4, 3 or 2; default: floats")->type_name("N");
   app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
   app.add_option("--save", o.save,
                  "Write the quantized model here; with several recipes or targets a folder, one NAME.safetensors each")

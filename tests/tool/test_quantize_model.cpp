@@ -255,7 +255,7 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
       {run.model() + " --tokens 0", 2, "at least 64"},
       {run.model() + " --tokens -5", 2, "at least 64"},
       {run.model() + " --threads 100000", 2, "--threads"},
-      {run.model() + " --kv-bits 5", 2, "choose 8, 4, 3 or 2"},
+      {run.model() + " --kv-bits 5", 2, "choose 16, 8, 4, 3 or 2"},
       {run.model() + " --kv-hadamard", 2, "give --kv-bits too"},
       {run.model() + " --target-bpw 0", 2, "above 0, at most 32"},
       {run.model() + " --target-bpw 4 --target-bpw 4.0", 2, "mixed-4 is asked for twice"},

@@ -23,7 +23,7 @@ namespace anybit::model::inline ANYBIT_ABI {
 inline constexpr Index kv_block = 32;
 
 struct KvCacheConfig {
-  int bits = 32;          ///< of a key or value: 32 (floats), 8, 4, 3 or 2
+  int bits = 32;          ///< of a key or value: 32 (floats), 16 (binary16), 8, 4, 3 or 2
   Index residual = 32;    ///< a query sees at least so many positions before it as floats, whatever `bits`; a multiple of 32
   bool hadamard = false;  ///< keys and values are rotated, head by head, by a Hadamard matrix
   bool quantized() const { return bits != 32; }
@@ -35,8 +35,8 @@ namespace anybit::model::inline ANYBIT_CODE {
 
 inline Status check(const KvCacheConfig& kv, const DecoderConfig& c) {
   const auto bad = [](auto... what) { return Error{ErrorCode::invalid_argument, io::detail::text("KV cache: ", what...)}; };
-  if (kv.bits != 32 && kv.bits != 8 && kv.bits != 4 && kv.bits != 3 && kv.bits != 2)
-    return bad(kv.bits, " bits are not offered: choose 8, 4, 3 or 2, or 32 for floats");
+  if (kv.bits != 32 && kv.bits != 16 && kv.bits != 8 && kv.bits != 4 && kv.bits != 3 && kv.bits != 2)
+    return bad(kv.bits, " bits are not offered: choose 16, 8, 4, 3 or 2, or 32 for floats");
   if (kv.residual < 0 || kv.residual % kv_block != 0 || kv.residual > Index{1} << 30)
     return bad("a residual of ", kv.residual, " positions: it must be a multiple of ", kv_block);
   if (kv.hadamard)

@@ -1,5 +1,6 @@
 #pragma once
-// Blocks of the KV cache as codes: runs of up to 32 values that share a scale and an offset, value = offset + scale * code.
+// Blocks of the KV cache as codes: runs of up to 32 values that share a scale and an offset, value = offset + scale * code; at 16
+// bits binary16.
 
 #include <algorithm>
 #include <cstddef>
@@ -25,8 +26,8 @@ struct KvBlockShape {
   Index groups_per_row() const { return ceil_div(cols, kv_group); }
   Index groups() const { return rows * groups_per_row(); }
   Index code_bytes(int bits) const { return rows * cols * bits / 8; }
-  /// Codes, then the scales of all groups, then their offsets. Decoders read up to 64 bytes past them.
-  Index bytes(int bits) const { return round_up(code_bytes(bits), 4) + groups() * 4; }
+  /// Codes, then the scales of all groups, then their offsets, which 16 bits do without. Decoders read up to 64 bytes past them.
+  Index bytes(int bits) const { return round_up(code_bytes(bits), 4) + (bits == 16 ? 0 : groups() * 4); }
   /// Scratch that decoding needs.
   Index scratch_bytes() const { return rows * cols + 64; }
 };
@@ -89,6 +90,21 @@ void decode_kv_block(const KvBlockShape& shape, const std::byte* in, float* x, s
     }
 }
 
+/// Each value rounded to the nearest binary16; one beyond its range becomes infinity.
+inline void encode_kv_halves(const KvBlockShape& shape, const float* x, std::byte* out, std::uint8_t*) {
+  auto* to = reinterpret_cast<std::uint16_t*>(out);
+  for (Index r = 0; r < shape.rows; ++r, x += shape.stride, to += shape.cols) {
+    Index i = 0;
+    for (; i + simd::width <= shape.cols; i += simd::width) simd::store_f16(to + i, simd::load(x + i));
+    for (; i < shape.cols; ++i) to[i] = f32_to_f16(x[i]);
+  }
+}
+inline void decode_kv_halves(const KvBlockShape& shape, const std::byte* in, float* x, std::uint8_t*) {
+  const auto* from = reinterpret_cast<const std::uint16_t*>(in);
+  for (Index r = 0; r < shape.rows; ++r, x += shape.stride, from += shape.cols)
+    for (Index i = 0; i < shape.cols; i += simd::width) simd::store(x + i, simd::load_f16(from + i));  // spills into the padding
+}
+
 }  // namespace detail
 
 /// The two directions for one width. `scratch` has shape.scratch_bytes(). Decoding may write into the padding of rows.
@@ -96,9 +112,10 @@ struct KvCodec {
   void (*encode)(const KvBlockShape&, const float* x, std::byte* out, std::uint8_t* scratch);
   void (*decode)(const KvBlockShape&, const std::byte* in, float* x, std::uint8_t* scratch);
 };
-/// bits: 8, 4, 3 or 2.
+/// bits: 16, 8, 4, 3 or 2.
 inline KvCodec kv_codec(int bits) {
   switch (bits) {
+    case 16: return {&detail::encode_kv_halves, &detail::decode_kv_halves};
     case 8: return {&detail::encode_kv_block<8>, &detail::decode_kv_block<8>};
     case 4: return {&detail::encode_kv_block<4>, &detail::decode_kv_block<4>};
     case 3: return {&detail::encode_kv_block<3>, &detail::decode_kv_block<3>};
