@@ -53,7 +53,7 @@ TiledWeights tile(const PackedTensor<S>& t, Compute compute, const LevelGrid& gr
     for (Index tile = begin; tile < end; ++tile) {
       const Index first = tile * tile_rows, rows = std::min(tile_rows, t.rows() - first);
       std::byte* start = w.memory.data() + tile * w.tile_bytes();
-      std::byte *unit = start, *scales = start + w.scales_at(), *zeros = start + w.zeros_at();
+      std::byte *unit = start + w.codes_at(), *scales = start, *zeros = start + w.zeros_at();
       std::size_t segment = 0;
       for (Segment s(t.cols(), w.group, w.segment_cols); !s.done();) {
         Segment here = s;

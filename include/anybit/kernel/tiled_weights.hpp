@@ -2,13 +2,15 @@
 // The kernel layout of weights that multiply in integers: made from packed bytes at load, never written to a file.
 //
 // Rows stand in tiles of 16. A tile is one stretch of memory:
-//   codes    segment after segment (activations.hpp), each in whole units of lines (code_lines.hpp). A code is the byte
-//            u = level / step - lowest in the fewest bits, or, where it takes more bits than the format's own code, that one, to
-//            be looked up in a table. A step holds 4 consecutive columns of row 0, of row 1, .. of row 15. Columns past the end
-//            of a segment have code 0, as do rows past the last.
-//   scales   of segment 0 for the 16 rows, of segment 1, .. as f16 where the scheme stores them so, else as f32
+//   scales   of segment 0 (activations.hpp) for the 16 rows, of segment 1, .. as f16 where the scheme stores them so, else as f32
 //   zeros    likewise, one byte each, only in formats with a zero point
-// One vector of codes thus serves 16 rows, and codes start at multiples of 64 bytes.
+//   codes    from the next multiple of 64 bytes on, segment after segment, each in whole units of lines (code_lines.hpp). A code
+//            is the byte u = level / step - lowest in the fewest bits, or, where it takes more bits than the format's own code,
+//            that one, to be looked up in a table. A step holds 4 consecutive columns of row 0, of row 1, .. of row 15. Columns
+//            past the end of a segment have code 0, as do rows past the last.
+//
+// One vector of codes thus serves 16 rows, codes start at multiples of 64 bytes, and tiles one after the other are read as one
+// stream without a gap: scales are few, so they can all be fetched before the first code is used.
 
 #include <vector>
 
@@ -46,9 +48,9 @@ struct TiledWeights {
   Index step_bytes() const { return 8 * bits; }
   Index scale_bytes() const { return half_scales ? 2 * tile_rows : 4 * tile_rows; }
   /// From the start of a tile.
-  Index scales_at() const { return all_steps * step_bytes(); }
-  Index zeros_at() const { return scales_at() + segments() * scale_bytes(); }
-  Index tile_bytes() const { return round_up(zeros_at() + (zero_points ? segments() * tile_rows : 0), line_bytes); }
+  Index zeros_at() const { return segments() * scale_bytes(); }
+  Index codes_at() const { return round_up(zeros_at() + (zero_points ? segments() * tile_rows : 0), line_bytes); }
+  Index tile_bytes() const { return codes_at() + all_steps * step_bytes(); }
   const std::byte* tile(Index i) const { return memory.data() + i * tile_bytes(); }
 };
 
