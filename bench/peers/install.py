@@ -139,4 +139,8 @@ class Place:
         for name, source in sources.items():
             options += [f"-D{name}={self.source_folder(source)}", f"-D{name}_BUILD={self.build_folder(source)}"]
         step("configuring the workers", log, "cmake", "-S", HERE, "-B", self.programs, "-G", "Ninja", *options)
+        self.build_workers()
+
+    def build_workers(self):
+        log = self.logs / "programs.log"
         step("building the workers", log, "cmake", "--build", self.programs, "--parallel", self.jobs)

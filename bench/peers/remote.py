@@ -1,6 +1,7 @@
 """A program that answers lines of text with lines of text (worker.hpp)."""
 
 import os
+import re
 import select
 import subprocess
 import tempfile
@@ -40,10 +41,13 @@ class Remote:
         return line.decode(errors="replace")
 
     def expect(self, word):
-        first, _, rest = self.line().partition(" ")
-        if first != word:
-            raise Refused(rest or first)
-        return rest.split()
+        """The rest of the answer `word`. Lines that are no answer are passed over: libraries print on their way out, too."""
+        while True:
+            first, _, rest = self.line().partition(" ")
+            if first == word:
+                return rest.split()
+            if first == "no":
+                raise Refused(rest or first)
 
     def ask(self, *words):
         if self.process.poll() is not None:
@@ -55,12 +59,15 @@ class Remote:
         return self.expect("ok")
 
     def end(self, how):
-        """Stops the program and says how it went, with the last that it printed."""
+        """Stops the program and says how it went, with the last complaint that it printed, or the last line."""
         self.process.kill()
         status = self.process.wait()
         self.log.seek(0)
-        last = self.log.read().decode(errors="replace").strip().splitlines()[-1:]
+        lines = self.log.read().decode(errors="replace").strip().splitlines()
+        last = [line for line in lines if "assert" in line.lower() or "error" in line.lower()][-1:] or lines[-1:]
         self.close()
+        # A failed assertion names its source by the path on the machine that compiled it.
+        last = [re.sub(r"^/\S*/(?=[^/\s]+:\d+:)", "", line) for line in last]
         return f"its program {how} (status {status})" + (f": {last[0][:200]}" if last else "")
 
     def close(self):

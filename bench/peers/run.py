@@ -69,7 +69,7 @@ def arguments(argv):
         "--work", default=str(root / "build" / "peers"), metavar="DIR", help="where libraries are fetched and built"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="of compilers")
-    parser.add_argument("--no-install", action="store_true", help="use what is in place already")
+    parser.add_argument("--no-install", action="store_true", help="use the libraries that are in place already")
     parser.add_argument(
         "--lock",
         action="append",
@@ -117,6 +117,7 @@ class Contest:
     def install(self, chosen):
         """Returns the libraries that are in place."""
         if self.options.no_install:
+            self.place.build_workers()
             return list(chosen)
         print("== Fetching and building", flush=True)
         self.place.packages(catalog.TOOLS)

@@ -182,10 +182,9 @@ def leaders(document):
 
 
 def page(document, picture):
-    parts = [
-        f"Measured on: {document['machine']}. Of the peers, those that are the fastest of their whole bits somewhere."
-    ]
+    parts = [f"Measured on: {document['machine']}."]
     if document["rows"]:
+        parts[0] += " Of the peers, those that are the fastest of their whole bits somewhere."
         parts.append(
             f"![Speed over tokens at a time: the fastest of anybit and of the peers, at each number of bits]({picture})"
         )
