@@ -15,6 +15,10 @@
 //   short_sums(MaxByte)       so many of them fit sums of 16 bits; 0 where there are no such sums. Else also:
 //   Shorts, no_shorts(), tile_dot4<MaxByte>(shorts, b, x), add(ints, shorts)
 //   add(a, b)                 ints
+//   TokenPair, no_pair()      only where instructions multiply small matrices: sums of two tokens that stand side by side, and
+//   tile_dot8(pair, b, next, x, x_next)   the same plus tile_dot4 of both tokens at x with b and at x_next, the next four
+//                             columns, with next
+//   add_pair(one, other, p)   adds them to the ints of the one token and of the other
 //   zero, load, store, scaled floats; scaled(a, s) = a * s
 //   multiply_add(i, s, a)     float(i) * s + a, with one rounding where the hardware has it
 //   interleave(rows, stride, n, out)   dwords k = 0 .. n - 1 of 16 byte rows, out[k * 64 + 4 * row]; n a multiple of 16,

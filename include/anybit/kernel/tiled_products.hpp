@@ -63,6 +63,9 @@ ANYBIT_INLINE void each_step(Use use) {
   (std::make_integer_sequence<int, Steps>());
 }
 
+template <class Arch>
+inline constexpr bool pairs_of_tokens = requires { typename Arch::TokenPair; };
+
 /// y(token, row) for 16 rows a tile: 0 if the task has the first segments of a row, else what is there, plus the products of
 /// `Codes`. 0 < Ahead asks for lines so many bytes ahead.
 template <class Arch, class Codes, Index Ahead, int Tiles, int Tokens>
@@ -101,20 +104,25 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
       code_at += Lines::bytes;
     }
   };
-  // One step of the unit that starts at step k. Tokens outside, tiles inside: an activation then stays in a register only as
-  // long as it is used.
-  const auto add_step = [&]<int Step>(std::integral_constant<int, Step>, Index k, auto& sum) __attribute__((always_inline)) {
-    typename Arch::Bytes b[M];
+  // One step of the unit that starts at step k.
+  const auto read_step = [&]<int Step>(std::integral_constant<int, Step>, Index k, auto& b) __attribute__((always_inline)) {
 #pragma GCC unroll 8
     for (std::size_t m = 0; m < M; ++m) {
       b[m] = reader.template read<Step>(codes[m] + k * (8 * Bits));
       if constexpr (Ahead > 0 && Step < Lines::lines) __builtin_prefetch(task.tiles[m] + wanted + Step * line_bytes);
     }
+  };
+  const auto x_at = [&](Index step, std::size_t t) __attribute__((always_inline)) {
+    return x + 4 * (static_cast<std::size_t>(step) * N + t);
+  };
+  // Tokens outside, tiles inside: an activation then stays in a register only as long as it is used.
+  const auto add_step = [&](auto step, Index k, auto& sum) __attribute__((always_inline)) {
+    typename Arch::Bytes b[M];
+    read_step(step, k, b);
 #pragma GCC unroll 8
     for (std::size_t t = 0; t < N; ++t)
 #pragma GCC unroll 8
-      for (std::size_t m = 0; m < M; ++m)
-        sum[m][t] = Arch::template tile_dot4<MaxByte>(sum[m][t], b[m], x + 4 * (static_cast<std::size_t>(k + Step) * N + t));
+      for (std::size_t m = 0; m < M; ++m) sum[m][t] = Arch::template tile_dot4<MaxByte>(sum[m][t], b[m], x_at(k + step(), t));
   };
   for (Index s = task.first; s < task.last; ++s) {
     const Index steps = w.steps[static_cast<std::size_t>(s)];
@@ -132,7 +140,49 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
         for (std::size_t t = 0; t < N; ++t) dot[m][t] = Arch::equal(x_starts[t]);
       }
     }
-    if constexpr (deep == 0) {
+    if constexpr (pairs_of_tokens<Arch> && N % 2 == 0) {
+      typename Arch::TokenPair pair[M][N / 2];
+#pragma GCC unroll 8
+      for (std::size_t m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (auto& p : pair[m]) p = Arch::no_pair();
+      const auto add_two = [&](const auto& b, const auto& next, Index step) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (std::size_t t = 0; t < N; t += 2)
+#pragma GCC unroll 8
+          for (std::size_t m = 0; m < M; ++m)
+            pair[m][t / 2] = Arch::tile_dot8(pair[m][t / 2], b[m], next[m], x_at(step, t), x_at(step + 1, t));
+      };
+      typename Arch::Bytes b[M], next[M];
+      Index k = 0;
+      if constexpr (Lines::steps == 1) {
+        constexpr std::integral_constant<int, 0> whole{};
+        for (; k + 2 <= steps; k += 2) {
+          start_unit();
+          read_step(whole, k, b);
+          start_unit();
+          read_step(whole, k + 1, next);
+          add_two(b, next, k);
+        }
+        if (k < steps) {
+          start_unit();
+          add_step(whole, k, dot);
+        }
+      } else {
+        for (; k < steps; k += Lines::steps) {
+          start_unit();
+          each_step<Lines::steps / 2>([&](auto half) __attribute__((always_inline)) {
+            read_step(std::integral_constant<int, 2 * half()>(), k, b);
+            read_step(std::integral_constant<int, 2 * half() + 1>(), k, next);
+            add_two(b, next, k + 2 * half());
+          });
+        }
+      }
+#pragma GCC unroll 8
+      for (std::size_t m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (std::size_t t = 0; t < N; t += 2) Arch::add_pair(dot[m][t], dot[m][t + 1], pair[m][t / 2]);
+    } else if constexpr (deep == 0) {
       for (Index k = 0; k < steps; k += Lines::steps) {
         start_unit();
         each_step<Lines::steps>([&](auto step) __attribute__((always_inline)) { add_step(step, k, dot); });

@@ -1,6 +1,6 @@
 #pragma once
-// The vocabulary of kernel/arch.hpp in NEON intrinsics: usdot where 8-bit matrix products are, sdot where dot products are, else
-// products of 8 bits added in pairs.
+// The vocabulary of kernel/arch.hpp in NEON intrinsics: usmmla and usdot where 8-bit matrix products are, sdot where dot products
+// are, else products of 8 bits added in pairs.
 
 #include <arm_neon.h>
 
@@ -123,6 +123,33 @@ struct Neon {
     for (int i = 0; i < 4; ++i) a.v[i] = vaddq_s32(a.v[i], b.v[i]);
     return a;
   }
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+  struct TokenPair {
+    int32x4_t v[8];  // rows 2 i and 2 i + 1: row by row, of the one token and of the other
+  };
+  static ANYBIT_INLINE TokenPair no_pair() {
+    const int32x4_t z = vdupq_n_s32(0);
+    return {{z, z, z, z, z, z, z, z}};
+  }
+  static ANYBIT_INLINE TokenPair tile_dot8(TokenPair a, Bytes b, Bytes next, const std::int8_t* x, const std::int8_t* x_next) {
+    // 8 columns side by side, which the two operands of usmmla have of two rows and of two tokens.
+    const int8x16_t v = vreinterpretq_s8_s32(vzip1q_s32(two_tokens(x), two_tokens(x_next)));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const uint32x4_t left = vreinterpretq_u32_u8(b.v[i]), right = vreinterpretq_u32_u8(next.v[i]);
+      a.v[2 * i] = vusmmlaq_s32(a.v[2 * i], vreinterpretq_u8_u32(vzip1q_u32(left, right)), v);
+      a.v[2 * i + 1] = vusmmlaq_s32(a.v[2 * i + 1], vreinterpretq_u8_u32(vzip2q_u32(left, right)), v);
+    }
+    return a;
+  }
+  static ANYBIT_INLINE void add_pair(Ints& one, Ints& other, TokenPair sums) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      one.v[i] = vaddq_s32(one.v[i], vuzp1q_s32(sums.v[2 * i], sums.v[2 * i + 1]));
+      other.v[i] = vaddq_s32(other.v[i], vuzp2q_s32(sums.v[2 * i], sums.v[2 * i + 1]));
+    }
+  }
+#endif
   static ANYBIT_INLINE Floats zero() {
     const float32x4_t z = vdupq_n_f32(0);
     return {{z, z, z, z}};
@@ -167,6 +194,11 @@ struct Neon {
     std::int32_t four;
     std::memcpy(&four, x, 4);
     return vreinterpretq_s8_s32(vdupq_n_s32(four));
+  }
+  static ANYBIT_INLINE int32x4_t two_tokens(const std::int8_t* x) {
+    std::int64_t eight;
+    std::memcpy(&eight, x, 8);
+    return vreinterpretq_s32_s64(vdupq_n_s64(eight));
   }
   template <int Shift>
   static ANYBIT_INLINE uint8x16_t shifted(uint8x16_t b) {
