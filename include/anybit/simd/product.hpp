@@ -69,8 +69,10 @@ struct ProductTile {
 };
 
 /// Cuts the columns of m into strips of `Strip`: to[(s * m.rows + k) * Strip + i] = m(k, s * Strip + i), 0 past the last column.
+/// `to` may be null if m has no columns.
 template <Index Strip, class Real>
 void pack_strips(MatrixView<const Real> m, Real* to) {
+  if (m.cols == 0) return;
   const Index whole = m.cols / Strip * Strip, left = m.cols - whole;
   for (Index k = 0; k < m.rows; ++k) {
     const Real* const from = m.row(k).data();
