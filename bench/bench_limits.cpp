@@ -2,6 +2,9 @@
 
 #include <benchmark/benchmark.h>
 
+#include <string>
+#include <utility>
+
 #include "limits.hpp"
 
 namespace {
@@ -10,9 +13,9 @@ using namespace bench;
 
 /// `work(steps)` on every thread; it returns what it has done.
 template <class Work>
-void peak(const char* name, Work work) {
+void peak(const std::string& name, Work work) {
   for (const Index threads : {1, 2})
-    benchmark::RegisterBenchmark((std::string(name) + "/threads:" + std::to_string(threads)).c_str(),
+    benchmark::RegisterBenchmark((name + "/threads:" + std::to_string(threads)).c_str(),
                                  [=](benchmark::State& state) {
                                    constexpr Index steps = 200000;
                                    ThreadPool pool(threads);
@@ -49,8 +52,9 @@ void reading(const char* name, std::size_t bytes) {
 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
-  peak("dot/up_to_7_bits", [](Index steps) { return dot_products<128>(steps); });
-  peak("dot/8_bits", [](Index steps) { return dot_products<255>(steps); });
+  [&]<int... Less>(std::integer_sequence<int, Less...>) {
+    (peak("dot/bits:" + std::to_string(Less + 1), [](Index steps) { return dot_products<Less + 1>(steps); }), ...);
+  }(std::make_integer_sequence<int, 8>());
   peak("multiply_add/f32", [](Index steps) { return multiply_adds(steps); });
   reading("read/16KiB_a_thread", 16 << 10);
   reading("read/256KiB_a_thread", 256 << 10);

@@ -1,6 +1,8 @@
 #pragma once
 // What this machine can do at best, measured in the same run: dot products and multiply-adds from registers, and reading.
 
+#include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include <anybit/core/weight_buffer.hpp>
@@ -12,30 +14,47 @@ namespace bench {
 
 using namespace anybit;
 
-/// Multiply-adds of bytes that `steps` rounds over independent sums make, each the dot-product sequence of the kernels.
-template <int MaxByte>
-inline double dot_products(Index steps) {
-  using Arch = kernel::native_arch;
-  constexpr std::size_t sums = Arch::token_group == 8 ? 12 : 6;  // what the registers hold
+/// Multiply-adds of bytes that `steps` steps of a tile make with some tokens, from registers: the sequence of instructions that
+/// the tiled kernels have for codes of `Bits` bits.
+template <int Bits, class Arch = kernel::native_arch>
+double dot_products(Index steps) {
+  constexpr int max_byte = (1 << Bits) - 1, deep = Arch::short_sums(max_byte);
+  constexpr std::size_t tokens = Arch::token_group == 8 ? 12 : Arch::token_group;  // what the registers hold
   alignas(64) std::uint8_t bytes[64];
-  for (std::size_t i = 0; i < 64; ++i) bytes[i] = static_cast<std::uint8_t>(i);
-  const std::int8_t x[4] = {1, -1, 2, -2};
-  typename Arch::Ints sum[sums];
+  for (std::size_t i = 0; i < 64; ++i) bytes[i] = static_cast<std::uint8_t>(i & max_byte);
+  std::int8_t x[4 * tokens];  // of every token its own: with equal ones products would be shared
+  for (std::size_t i = 0; i < sizeof x; ++i) x[i] = static_cast<std::int8_t>(i);
+  typename Arch::Ints sum[tokens];
 #pragma GCC unroll 12
-  for (std::size_t i = 0; i < sums; ++i) sum[i] = Arch::equal(static_cast<std::int32_t>(i));  // equal sums would be one
-  auto b = Arch::load_bytes(bytes);
-  for (Index k = 0; k < steps; ++k) {
+  for (auto& s : sum) s = Arch::equal(0);
+  const auto b = Arch::load_bytes(bytes);
+  const auto add_step = [&](auto& to) __attribute__((always_inline)) {
 #if defined(__GNUC__)
-    asm volatile("" ::: "memory");  // x is loaded again, as in the kernels
+    asm volatile("" ::"r"(x) : "memory");  // x is loaded again, as in the kernels
 #endif
 #pragma GCC unroll 12
-    for (std::size_t i = 0; i < sums; ++i) sum[i] = Arch::template dot4<MaxByte>(sum[i], b, x);
+    for (std::size_t t = 0; t < tokens; ++t) to[t] = Arch::template tile_dot4<max_byte>(to[t], b, x + 4 * t);
+  };
+  if constexpr (deep == 0) {
+#pragma GCC unroll 4
+    for (Index k = 0; k < steps; ++k) add_step(sum);
+  } else {
+    for (Index k = 0; k < steps;) {
+      typename Arch::Shorts part[tokens];
+#pragma GCC unroll 12
+      for (auto& p : part) p = Arch::no_shorts();
+      const Index stop = std::min<Index>(k + deep, steps);
+#pragma GCC unroll 8
+      for (; k < stop; ++k) add_step(part);
+#pragma GCC unroll 12
+      for (std::size_t t = 0; t < tokens; ++t) sum[t] = Arch::add(sum[t], part[t]);
+    }
   }
 #pragma GCC unroll 12
-  for (std::size_t i = 1; i < sums; ++i) sum[0] = Arch::add(sum[0], sum[i]);
+  for (std::size_t t = 1; t < tokens; ++t) sum[0] = Arch::add(sum[0], sum[t]);
   alignas(64) volatile char sink[sizeof sum[0]];
   std::memcpy(const_cast<char*>(sink), &sum[0], sizeof sum[0]);
-  return 64.0 * static_cast<double>(sums) * static_cast<double>(steps);
+  return 64.0 * static_cast<double>(tokens) * static_cast<double>(steps);
 }
 
 /// The same for f32 multiply-adds.

@@ -4,12 +4,14 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <time.h>
@@ -110,16 +112,21 @@ class EigenProduct {
   std::size_t next_ = 0;
 };
 
-/// The least time that the dot products of `tokens` tokens take in this run, in seconds of one thread.
-inline double seconds_at_peak(Index tokens, bool eight_bits) {
+/// The least time that the dot products of `tokens` tokens with codes of so many bits take in this run, in seconds of one thread.
+inline double seconds_at_peak(Index tokens, int bits) {
   const auto measured = [](auto work) {
     Samples samples;
     double done = 0;
     for (int i = 0; i < 15; ++i) samples.time([&] { done = work(100000); });
     return done / median(samples.own);
   };
-  static const double rates[] = {measured(dot_products<128>), measured(dot_products<255>)};
-  return static_cast<double>(rows * cols * tokens) / rates[eight_bits ? 1 : 0];
+  static double rates[8];
+  double& rate = rates[bits - 1];
+  if (rate == 0)
+    [&]<int... Less>(std::integer_sequence<int, Less...>) {
+      (void)((bits == Less + 1 && (rate = measured(dot_products<Less + 1>), true)) || ...);
+    }(std::make_integer_sequence<int, 8>());
+  return static_cast<double>(rows * cols * tokens) / rate;
 }
 
 inline void report(benchmark::State& state, Index tokens, double bytes, double error, const Samples& ours, const Samples& eigen) {
@@ -155,10 +162,10 @@ void multiply(const PackedTensor<S>& w, Way way, ConstMatrix x, MutableMatrix y,
   matmul(w, x, y, way.compute, workspace, pool);
 }
 
-/// Weights rotate over `rotate` bytes. Eigen's product is timed in turns with ours, and so is plain reading of as much memory
-/// where the weights come from there.
+/// Weights, bytes of `byte_bits` bits to the dot products, rotate over `rotate` bytes. Eigen's product is timed in turns with
+/// ours, and so is plain reading of as much memory where the weights come from there.
 template <class Weights>
-void run_product(benchmark::State& state, const Weights& first, std::size_t bytes, Way way, bool eight_bits, Index tokens,
+void run_product(benchmark::State& state, const Weights& first, std::size_t bytes, Way way, int byte_bits, Index tokens,
                  Index threads, EigenProduct& eigen, std::size_t rotate) {
   std::vector<Weights> copies{first};
   while (copies.size() * bytes < rotate) copies.push_back(first);
@@ -179,7 +186,7 @@ void run_product(benchmark::State& state, const Weights& first, std::size_t byte
   }
   report(state, tokens, static_cast<double>(bytes), output_error(x.view(), y.view()), ours, theirs);
   if (rounds_to_int8(way.compute) && threads == 1)
-    state.counters["of_peak"] = seconds_at_peak(tokens, eight_bits) / median(ours.own);
+    state.counters["of_peak"] = seconds_at_peak(tokens, byte_bits) / median(ours.own);
   if (rotate > 0)
     state.counters["of_probe"] =
         static_cast<double>(bytes) / median(ours.wall) / (static_cast<double>(memory.bytes()) / median(reading.wall));
@@ -196,15 +203,16 @@ void add_product(const std::string& kind, Index tokens, Way way, Index threads, 
   benchmark::RegisterBenchmark(title.c_str(), [=, &eigen](benchmark::State& state) {
     static const PackedTensor<S> packed = pack(quantize_nearest<S>(weights().view()));
     if (!way.tiled)
-      return run_product(state, packed, static_cast<std::size_t>(packed.bytes().payload_bytes()), way, S::bits == 8, tokens,
-                         threads, eigen, rotate);
+      return run_product(state, packed, static_cast<std::size_t>(packed.bytes().payload_bytes()), way, S::bits, tokens, threads,
+                         eigen, rotate);
     const auto tiled = [&] {
       if constexpr (has_integer_dot_v<typename S::format>)
         return kernel::tile_weights(packed, way.compute);
       else
         return kernel::tile_weights(packed, way.compute, level_error).value();
     }();
-    run_product(state, tiled, tiled.memory.size(), way, tiled.max_byte > 128, tokens, threads, eigen, rotate);
+    run_product(state, tiled, tiled.memory.size(), way, static_cast<int>(std::bit_width(static_cast<unsigned>(tiled.max_byte))),
+                tokens, threads, eigen, rotate);
   })->Unit(benchmark::kMicrosecond);
 }
 

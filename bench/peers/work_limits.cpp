@@ -60,9 +60,9 @@ int main() {
       if (!memory || memory->bytes() < bytes) memory = std::make_unique<Reading>(bytes + 4096);
       done = static_cast<double>(memory->bytes()) / seconds_of(3, [&] { (*memory)(*pool); });
     } else if (command == "dot7") {
-      done = rate(*pool, [](Index steps) { return dot_products<128>(steps); });
+      done = rate(*pool, [](Index steps) { return dot_products<7>(steps); });
     } else if (command == "dot8") {
-      done = rate(*pool, [](Index steps) { return dot_products<255>(steps); });
+      done = rate(*pool, [](Index steps) { return dot_products<8>(steps); });
     } else if (command == "f32") {
       done = rate(*pool, [](Index steps) { return multiply_adds(steps); });
     } else {
