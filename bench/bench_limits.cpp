@@ -3,7 +3,6 @@
 #include <benchmark/benchmark.h>
 
 #include <string>
-#include <utility>
 
 #include "limits.hpp"
 
@@ -52,9 +51,7 @@ void reading(const char* name, std::size_t bytes) {
 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
-  [&]<int... Less>(std::integer_sequence<int, Less...>) {
-    (peak("dot/bits:" + std::to_string(Less + 1), [](Index steps) { return dot_products<Less + 1>(steps); }), ...);
-  }(std::make_integer_sequence<int, 8>());
+  for (int bits = 1; bits <= 8; ++bits) peak("dot/bits:" + std::to_string(bits), dot_products_by_bits[bits - 1]);
   peak("multiply_add/f32", [](Index steps) { return multiply_adds(steps); });
   reading("read/16KiB_a_thread", 16 << 10);
   reading("read/256KiB_a_thread", 256 << 10);

@@ -57,6 +57,10 @@ double dot_products(Index steps) {
   return 64.0 * static_cast<double>(tokens) * static_cast<double>(steps);
 }
 
+/// By bits, from 1 up.
+inline constexpr double (*dot_products_by_bits[])(Index) = {dot_products<1>, dot_products<2>, dot_products<3>, dot_products<4>,
+                                                            dot_products<5>, dot_products<6>, dot_products<7>, dot_products<8>};
+
 /// The same for f32 multiply-adds.
 inline double multiply_adds(Index steps) {
   constexpr std::size_t sums = 12;

@@ -11,7 +11,6 @@
 #include <memory>
 #include <random>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <time.h>
@@ -114,18 +113,14 @@ class EigenProduct {
 
 /// The least time that the dot products of `tokens` tokens with codes of so many bits take in this run, in seconds of one thread.
 inline double seconds_at_peak(Index tokens, int bits) {
-  const auto measured = [](auto work) {
-    Samples samples;
-    double done = 0;
-    for (int i = 0; i < 15; ++i) samples.time([&] { done = work(100000); });
-    return done / median(samples.own);
-  };
   static double rates[8];
   double& rate = rates[bits - 1];
-  if (rate == 0)
-    [&]<int... Less>(std::integer_sequence<int, Less...>) {
-      (void)((bits == Less + 1 && (rate = measured(dot_products<Less + 1>), true)) || ...);
-    }(std::make_integer_sequence<int, 8>());
+  if (rate == 0) {
+    Samples samples;
+    double done = 0;
+    for (int i = 0; i < 15; ++i) samples.time([&] { done = dot_products_by_bits[bits - 1](100000); });
+    rate = done / median(samples.own);
+  }
   return static_cast<double>(rows * cols * tokens) / rate;
 }
 

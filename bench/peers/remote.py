@@ -64,11 +64,11 @@ class Remote:
         status = self.process.wait()
         self.log.seek(0)
         lines = self.log.read().decode(errors="replace").strip().splitlines()
-        last = [line for line in lines if "assert" in line.lower() or "error" in line.lower()][-1:] or lines[-1:]
+        complaints = [line for line in lines if "assert" in line.lower() or "error" in line.lower()]
         self.close()
         # A failed assertion names its source by the path on the machine that compiled it.
-        last = [re.sub(r"^/\S*/(?=[^/\s]+:\d+:)", "", line) for line in last]
-        return f"its program {how} (status {status})" + (f": {last[0][:200]}" if last else "")
+        last = re.sub(r"^/\S*/(?=[^/\s]+:\d+:)", "", (complaints or lines or [""])[-1])
+        return f"its program {how} (status {status})" + (f": {last[:200]}" if last else "")
 
     def close(self):
         self.process.stdin.close()
