@@ -182,6 +182,40 @@ TEST_CASE("quantize_values: borders between codes fall as quantize_value says") 
   check_borders<Ternary>();
   check_borders<Shuffled>();
 }
+namespace {
+/// The code changes at Mantissa * 2^-23, and weights are multiplied by the reciprocal of their scale.
+template <int Mantissa>
+struct OneBorder {
+  static constexpr int bits = 1;
+  static constexpr auto name = FixedString("one border");
+  static constexpr bool multiplies_by_reciprocal = true;
+  static constexpr float border = static_cast<float>(Mantissa) * 0x1p-23f;
+  static Code encode(float x) { return x >= border ? Code{1} : Code{0}; }
+  static constexpr float decode(Code c) { return c ? 2.0f : 0.0f; }
+  static Affine fit(std::span<const float> v) { return fit_abs_max(v, 2.0f); }
+};
+
+/// A weight whose product with the reciprocal 3 lies half way between the border and the float below it.
+template <int Mantissa>
+void check_half_way() {
+  using F = OneBorder<Mantissa>;
+  constexpr float scale = 1.0f / 3.0f;
+  STATIC_REQUIRE(1.0f / scale == 3.0f);
+  STATIC_REQUIRE((2 * Mantissa - 1) % 3 == 0);
+  const float tie = static_cast<float>((2 * Mantissa - 1) / 3) * 0x1p-24f;
+  const std::vector<float> w{std::nextafter(tie, 0.0f), tie, std::nextafter(tie, 2.0f)};
+  std::vector<code_t<F>> codes(3);
+  quantize_values<F>(w, {scale, 0}, codes);
+  // A tie goes to the float with an even mantissa: the border, or the float below.
+  CHECK(codes == std::vector<code_t<F>>{0, Mantissa % 2 == 0, 1});
+  for (std::size_t i = 0; i < 3; ++i) CHECK(codes[i] == quantize_value<F>(w[i], {scale, 0}));
+}
+}  // namespace
+
+TEST_CASE("quantize_values: a product half way between two floats is rounded to even") {
+  check_half_way<(1 << 23) + 3>();
+  check_half_way<(1 << 23) + 6>();
+}
 TEST_CASE("quantize_values: the usual formats take the vector path") {
   CHECK(encoders::UsualRounding<Superfloat<5>>::is_encoder());
   CHECK(encoders::UsualRounding<SInt<8>>::is_encoder());

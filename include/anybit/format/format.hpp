@@ -104,53 +104,88 @@ constexpr float max_level() {
   return m;
 }
 
-// Fits read every weight, so they must run in vectors, and formats know no simd/: the compilers' own vectors, of 64 bytes for any
-// instruction set, do. Elsewhere and at compile time there are plain loops.
+// Fits read every weight, so they must run in vectors, and formats know no simd/: the compilers' own vectors, as wide as the
+// registers, do (wider ones are cut up badly). Elsewhere and at compile time there are plain loops.
 namespace detail {
 
-/// The largest of bits & mask ^ flip as signed numbers, at least `start`.
-constexpr ANYBIT_INLINE std::int32_t max_of_bits(std::span<const float> values, std::int32_t mask, std::int32_t flip,
-                                                 std::int32_t start) {
-  std::int32_t m = start;
+#if defined(__GNUC__)
+#if defined(__AVX512F__)
+#define ANYBIT_FIT_BYTES 64
+#elif defined(__AVX2__)
+#define ANYBIT_FIT_BYTES 32
+#else
+#define ANYBIT_FIT_BYTES 16
+#endif
+
+/// The largest lane of a vector of int32.
+template <class V>
+ANYBIT_INLINE std::int32_t largest_lane(V v) {
+  if constexpr (sizeof(V) == 64) {
+    const auto a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+               b = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    return largest_lane(a > b ? a : b);
+  } else if constexpr (sizeof(V) == 32) {
+    const auto a = __builtin_shufflevector(v, v, 0, 1, 2, 3), b = __builtin_shufflevector(v, v, 4, 5, 6, 7);
+    return largest_lane(a > b ? a : b);
+  } else {
+    const V other = __builtin_shufflevector(v, v, 2, 3, 0, 1), two = v > other ? v : other;
+    return two[0] > two[1] ? two[0] : two[1];
+  }
+}
+/// The sum of the lanes of a vector of double, added by halves.
+template <class V>
+ANYBIT_INLINE double sum_by_halves(V v) {
+  if constexpr (sizeof(V) == 64)
+    return sum_by_halves(__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7));
+  else if constexpr (sizeof(V) == 32)
+    return sum_by_halves(__builtin_shufflevector(v, v, 0, 1) + __builtin_shufflevector(v, v, 2, 3));
+  else
+    return v[0] + v[1];
+}
+#endif
+
+/// What is done to the bits of a float before they are compared as signed numbers: bits & mask ^ flip.
+struct BitOrder {
+  std::int32_t mask, flip;
+};
+
+/// For each order the largest of the values' bits in it, at least 0, in one pass.
+template <std::size_t Orders>
+constexpr ANYBIT_INLINE std::array<std::int32_t, Orders> max_of_bits(std::span<const float> values,
+                                                                     const BitOrder (&orders)[Orders]) {
+  std::array<std::int32_t, Orders> m{};
   std::size_t i = 0;
 #if defined(__GNUC__)
   if (!std::is_constant_evaluated()) {
-    typedef std::int32_t V16 __attribute__((vector_size(64)));
-    typedef std::int32_t V8 __attribute__((vector_size(32)));
-    typedef std::int32_t V4 __attribute__((vector_size(16)));
-    if (values.size() >= 16) {
-      V16 x = V16{} + start, y = x;
-      for (; i + 32 <= values.size(); i += 32) {
-        V16 a, c;
-        __builtin_memcpy(&a, values.data() + i, 64);
-        __builtin_memcpy(&c, values.data() + i + 16, 64);
-        a = (a & mask) ^ flip;
-        c = (c & mask) ^ flip;
-        x = a > x ? a : x;
-        y = c > y ? c : y;
+    typedef std::int32_t V __attribute__((vector_size(ANYBIT_FIT_BYTES)));
+    constexpr std::size_t lanes = ANYBIT_FIT_BYTES / 4, sums = ANYBIT_FIT_BYTES == 64 || Orders > 1 ? 2 : 4;
+    if (values.size() >= lanes) {
+      V largest[Orders][sums] = {};
+      const auto take = [&](std::size_t s, std::size_t from) __attribute__((always_inline)) {
+        V v;
+        __builtin_memcpy(&v, values.data() + from, sizeof v);
+        for (std::size_t o = 0; o < Orders; ++o) {
+          const V x = (v & orders[o].mask) ^ orders[o].flip;
+          largest[o][s] = x > largest[o][s] ? x : largest[o][s];
+        }
+      };
+      for (; i + sums * lanes <= values.size(); i += sums * lanes)
+        for (std::size_t s = 0; s < sums; ++s) take(s, i + s * lanes);
+      for (; i + lanes <= values.size(); i += lanes) take(0, i);
+      for (std::size_t o = 0; o < Orders; ++o) {
+        for (std::size_t s = sums / 2; s > 0; s /= 2)
+          for (std::size_t j = 0; j < s; ++j)
+            largest[o][j] = largest[o][j] > largest[o][j + s] ? largest[o][j] : largest[o][j + s];
+        m[o] = largest_lane(largest[o][0]);
       }
-      x = x > y ? x : y;
-      if (i + 16 <= values.size()) {
-        __builtin_memcpy(&y, values.data() + i, 64);
-        y = (y & mask) ^ flip;
-        x = x > y ? x : y;
-        i += 16;
-      }
-      const V8 h = __builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7),
-               k = __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15);
-      const V8 eight = h > k ? h : k;
-      const V4 q = __builtin_shufflevector(eight, eight, 0, 1, 2, 3), r = __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
-      V4 four = q > r ? q : r;
-      const V4 two = __builtin_shufflevector(four, four, 2, 3, 0, 1);
-      four = four > two ? four : two;
-      m = four[0] > four[1] ? four[0] : four[1];
     }
   }
 #endif
-  for (; i < values.size(); ++i) {
-    const std::int32_t v = (std::bit_cast<std::int32_t>(values[i]) & mask) ^ flip;
-    m = v > m ? v : m;
-  }
+  for (; i < values.size(); ++i)
+    for (std::size_t o = 0; o < Orders; ++o) {
+      const std::int32_t v = (std::bit_cast<std::int32_t>(values[i]) & orders[o].mask) ^ orders[o].flip;
+      m[o] = v > m[o] ? v : m[o];
+    }
   return m;
 }
 
@@ -161,7 +196,7 @@ inline constexpr std::int32_t sign_bit = std::numeric_limits<std::int32_t>::min(
 /// The bits of max |v|, where NaN is above infinity: bits of floats without a sign are in the order of the floats. 0 for an empty
 /// span.
 constexpr ANYBIT_INLINE std::int32_t abs_max_bits(std::span<const float> values) {
-  return detail::max_of_bits(values, detail::magnitude_bits, 0, 0);
+  return detail::max_of_bits(values, {{detail::magnitude_bits, 0}})[0];
 }
 
 /// max |v|; 0 for an empty span. NaN does not count.
@@ -183,8 +218,8 @@ struct LowHigh {
 constexpr ANYBIT_INLINE LowHigh low_high(std::span<const float> values) {
   // As signed numbers the bits of positive floats are in order and above all others; with the sign bit flipped those of negative
   // floats are, the lowest float at the top.
-  const std::int32_t high = detail::max_of_bits(values, -1, 0, 0),
-                     low = detail::max_of_bits(values, -1, detail::sign_bit, 0) ^ detail::sign_bit;
+  const auto [high, flipped] = detail::max_of_bits(values, {{-1, 0}, {-1, detail::sign_bit}});
+  const std::int32_t low = flipped ^ detail::sign_bit;
   if (high <= detail::infinity_bits && (low & detail::magnitude_bits) <= detail::infinity_bits)
     return {(low & detail::magnitude_bits) != 0 ? std::bit_cast<float>(low) : 0.0f, std::bit_cast<float>(high)};
   LowHigh range;
@@ -202,19 +237,23 @@ constexpr ANYBIT_INLINE float abs_mean(std::span<const float> values) {
   std::size_t i = 0;
 #if defined(__GNUC__)
   if (!std::is_constant_evaluated()) {
-    typedef std::int32_t Bits8 __attribute__((vector_size(32)));
-    typedef float Floats8 __attribute__((vector_size(32)));
-    typedef double Doubles8 __attribute__((vector_size(64)));
-    Doubles8 low = {}, high = {};
-    for (; i + 16 <= values.size(); i += 16) {
-      Bits8 a, b;
-      __builtin_memcpy(&a, values.data() + i, 32);
-      __builtin_memcpy(&b, values.data() + i + 8, 32);
-      low += __builtin_convertvector(reinterpret_cast<Floats8>(a & detail::magnitude_bits), Doubles8);
-      high += __builtin_convertvector(reinterpret_cast<Floats8>(b & detail::magnitude_bits), Doubles8);
+    typedef std::int32_t Bits __attribute__((vector_size(ANYBIT_FIT_BYTES / 2)));
+    typedef float Floats __attribute__((vector_size(ANYBIT_FIT_BYTES / 2)));
+    typedef double Doubles __attribute__((vector_size(ANYBIT_FIT_BYTES)));
+    constexpr std::size_t lanes = ANYBIT_FIT_BYTES / 8;
+    Doubles parts[16 / lanes] = {};
+    for (; i + 16 <= values.size(); i += 16)
+      for (std::size_t p = 0; p < 16 / lanes; ++p) {
+        Bits v;
+        __builtin_memcpy(&v, values.data() + i + p * lanes, sizeof v);
+        parts[p] += __builtin_convertvector(reinterpret_cast<Floats>(v & detail::magnitude_bits), Doubles);
+      }
+    if (i == values.size() && i > 0) {
+      for (std::size_t half = 8 / lanes; half > 0; half /= 2)
+        for (std::size_t p = 0; p < half; ++p) parts[p] += parts[p + half];
+      return static_cast<float>(detail::sum_by_halves(parts[0]) / static_cast<double>(i));
     }
-    __builtin_memcpy(sums, &low, 64);
-    __builtin_memcpy(sums + 8, &high, 64);
+    __builtin_memcpy(sums, parts, sizeof parts);
   }
 #endif
   for (; i + 16 <= values.size(); i += 16)

@@ -132,6 +132,8 @@ struct EncoderSteps {
   int count = 0;
   std::array<float, 16> from{};  // step i: the smallest x that has code[i + 1]; NaN from `count` on
   std::array<std::uint8_t, 16> code{};
+  /// Quotients from here on round to step i or above: half way to it from the float below, which is no float.
+  std::array<double, 16> half_way{};
 
   EncoderSteps() {
     std::int64_t x = place(-std::numeric_limits<float>::infinity());
@@ -156,6 +158,8 @@ struct EncoderSteps {
       if (i >= count) step = std::numeric_limits<float>::quiet_NaN();
       const float size = step < 0 ? -step : step;
       if (i < count) of_weights = of_weights && (size == 0 || (size >= 0x1p-20f && size <= 0x1p20f));
+      half_way[static_cast<std::size_t>(i)] =
+          size == 0 ? 0.0 : 0.5 * (static_cast<double>(step) + static_cast<double>(value(place(step) - 1)));
     }
     for (int i = 0; i <= count; ++i) in_order = in_order && code[static_cast<std::size_t>(i)] == i;
     usable = F::encode(-0.0f) == F::encode(0.0f) && F::encode(std::numeric_limits<float>::quiet_NaN()) == F::encode(0.0f);
@@ -194,27 +198,25 @@ ANYBIT_INLINE simd::f32 scaled(simd::f32 w, float scale) {
 /// For each of 16 steps the smallest weight whose quotient reaches it; NaN stays NaN. Steps as EncoderSteps::of_weights says.
 /// False for scales for which it cannot tell.
 template <class F>
-bool steps_of_weights(const float* steps, float scale, float* out) {
+bool steps_of_weights(const EncoderSteps<F>& steps, float scale, float* out) {
   if (!(scale >= 0x1p-100f && scale <= 1.0f)) return false;  // above 1 a weight may underflow to 0
-  // Rounding errors leave the product at most three places from the weight that is looked for; a power of two makes none.
-  const bool exact = (std::bit_cast<std::uint32_t>(scale) & 0x7FFFFF) == 0;
-  const simd::f32 zero = simd::zero();
-  for (Index v = 0; v < 16; v += simd::width) {
-    const simd::f32 step = simd::load(steps + v), near = step * simd::broadcast(scale);
-    if (exact) {
-      simd::store(out + v, near);
-      continue;
+  // In double all products here are exact: 24 bits by 25. A quotient never lies half way, since no float is an odd number of 25
+  // bits times another; a product with the reciprocal may.
+  const double reciprocal = static_cast<double>(1.0f / scale),
+               factor = multiplies_by_reciprocal_v<F> ? 1.0 / reciprocal : static_cast<double>(scale);
+  for (std::size_t i = 0; i < 16; ++i) {
+    const double half_way = steps.half_way[i];
+    const float near = static_cast<float>(half_way * factor);  // at most one float off
+    const auto exact = static_cast<double>(near);
+    bool below;
+    if constexpr (multiplies_by_reciprocal_v<F>) {
+      const bool odd = (std::bit_cast<std::uint32_t>(steps.from[i]) & 1) != 0;
+      below = exact * reciprocal < half_way || (odd && half_way != 0 && exact * reciprocal == half_way);
+    } else {
+      below = exact < half_way * factor;
     }
-    const simd::i32 up = simd::round_to_i32(simd::select_greater(zero, step, simd::broadcast(-1.0f), simd::broadcast(1.0f)));
-    simd::i32 bits = simd::as_i32(simd::as_u32(near)) - up - up - up;
-    simd::f32 found = simd::as_f32(simd::as_u32(bits));
-    for (int place = -3; place < 3; ++place) {  // the next one up as long as this one does not reach the step
-      const simd::f32 here = simd::as_f32(simd::as_u32(bits));
-      bits = bits + up;
-      found = simd::select_greater(step, scaled<F>(here, scale), simd::as_f32(simd::as_u32(bits)), found);
-    }
-    // Neither above nor below 0: then the step is 0 itself.
-    simd::store(out + v, simd::select_greater(step, zero, found, simd::select_greater(zero, step, found, near)));
+    const std::int32_t up = near < 0 ? -1 : 1;  // to the next float above
+    out[i] = std::bit_cast<float>(std::bit_cast<std::int32_t>(near) + (below ? up : 0));
   }
   return true;
 }

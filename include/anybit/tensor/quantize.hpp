@@ -38,7 +38,7 @@ void quantize_by_quotients(const float* from, Index n, Affine a, code_t<F>* to) 
     static const EncoderSteps<F> steps;
 #if defined(ANYBIT_COUNT_STEPS)
     float of_weights[16];
-    if (!done && steps.usable && steps.of_weights && steps_of_weights<F>(steps.from.data(), a.scale, of_weights))
+    if (!done && steps.usable && steps.of_weights && steps_of_weights<F>(steps, a.scale, of_weights))
       if (simd::count_steps(from, n, of_weights, steps.count, steps.code.data(), to)) return;
 #endif
     if (!done && steps.usable) {
@@ -76,17 +76,15 @@ bool quantize_by_products(const float* w, Index n, const simd::Groups& groups, s
   const Index count = n <= groups.first ? 1 : 1 + ceil_div(n - groups.first, groups.size);
   float factors[most_products / 16 + 2 + 16];
   const float lowest = std::min(1.0f, Rounding::per_step) * 0x1p-100f, highest = 0x1p100f;
-  float least = highest, most = lowest;
-  for (Index g = 0; g < count; ++g) {
-    const float scale = groups.scales[g];
-    least = std::min(least, scale);
-    most = std::max(most, scale);
-  }
-  if (!(least >= lowest && most <= highest)) return false;
+  simd::f32 outside = simd::zero();  // how many scales are; lanes past the last group are 0
+  const simd::f32 one = simd::broadcast(1.0f);
   for (Index g = 0; g < count; g += simd::width) {
     const simd::f32 scales = simd::load_partial(groups.scales + g, std::min(simd::width, count - g));
-    simd::store(factors + g, simd::divide(simd::broadcast(1.0f), scales) * simd::broadcast(Rounding::per_step));
+    outside = outside + simd::select_greater(simd::broadcast(lowest), scales, one, simd::zero()) +
+              simd::select_greater(scales, simd::broadcast(highest), one, simd::zero());
+    simd::store(factors + g, simd::divide(one, scales) * simd::broadcast(Rounding::per_step));
   }
+  if (simd::reduce_add(outside) != static_cast<float>(round_up(count, simd::width) - count)) return false;
   const simd::Groups scaled{factors, groups.zeros, groups.first, groups.size};
   constexpr bool sign_magnitude = Rounding::order == CodeOrder::sign_magnitude;
   // With a zero point weights at the ends of the range often round to a code beyond it.
@@ -124,9 +122,20 @@ void quantize_groups(const float* w, Index n, const simd::Groups& groups, code_t
         done = encoders::quantize_by_products<F>(
             w + i, count, {groups.scales + g, groups.zeros ? groups.zeros + g : nullptr, left, groups.size}, out + i);
 #endif
+    if (done) {
+      if (const Index past = count - left; past >= 0) {
+        const Index whole = past / groups.size;
+        g += 1 + whole;
+        left = groups.size - (past - whole * groups.size);
+      } else {
+        left -= count;
+      }
+      i += count;
+      continue;
+    }
     for (const Index end = i + count; i < end;) {
       const Index some = std::min(left, end - i);
-      if (!done) encoders::quantize_by_quotients<F>(w + i, some, affine(g), out + i);
+      encoders::quantize_by_quotients<F>(w + i, some, affine(g), out + i);
       i += some;
       left -= some;
       if (left == 0) ++g, left = groups.size;
