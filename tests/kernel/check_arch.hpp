@@ -45,7 +45,7 @@ void check_dot4(std::mt19937& random) {
     const std::int32_t sum = static_cast<std::int32_t>(random() % 60001) - 30000;
     const Lanes<Arch> found(Arch::template dot4<MaxByte>(Arch::products(offsets, sum), Arch::load_bytes(b), x));
     for (int i = 0; i < 16; ++i) {
-      std::int32_t expected = -offsets[i] * sum;
+      std::int32_t expected = offsets[i] * sum;
       for (int j = 0; j < 4; ++j) expected += b[4 * i + j] * x[j];
       REQUIRE(found.v[i] == expected);
     }
@@ -103,7 +103,7 @@ void check_conversions(std::mt19937& random) {
   for (auto& v : bytes) v = static_cast<std::uint8_t>(random());
   for (auto& v : halves) v = static_cast<std::uint16_t>(random() & 0x7BFF);
   alignas(64) float floats[16];
-  const Lanes<Arch> wide(Arch::widen(bytes)), negative(Arch::products(Arch::widen(bytes), 1000)), equal(Arch::equal(-77));
+  const Lanes<Arch> wide(Arch::widen(bytes)), negative(Arch::products(Arch::widen(bytes), -1000)), equal(Arch::equal(-77));
   Arch::store(floats, Arch::load_f16(reinterpret_cast<const std::byte*>(halves)));
   for (int i = 0; i < 16; ++i) {
     CHECK(wide.v[i] == bytes[i]);

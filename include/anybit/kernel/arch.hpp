@@ -3,7 +3,7 @@
 //
 //   Ints, Floats, Bytes       16 int32; 16 floats; 64 bytes: 4 consecutive columns of each of 16 rows
 //   equal(i), widen(p)        16 times i; 16 bytes as ints
-//   products(o, s)            the 16 ints -o[i] * s, o in memory or in a register
+//   products(o, s)            the 16 ints o[i] * s, o in memory or in a register
 //   load_bytes(p), store_bytes(p, b)   64 bytes
 //   field<Shift, Mask>(b)     b >> Shift & Mask, or b << -Shift & Mask, byte by byte; Mask has no bits that come from a neighbour
 //   add_field<Shift, Mask>(a, b)       the same, or-ed into a
@@ -62,7 +62,7 @@ struct Generic {
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
     Ints r;
-    for (int i = 0; i < 16; ++i) r.v[i] = -o[i] * s;
+    for (int i = 0; i < 16; ++i) r.v[i] = o[i] * s;
     return r;
   }
   static ANYBIT_INLINE Ints products(Ints o, std::int32_t s) { return products(o.v, s); }

@@ -89,7 +89,7 @@ inline void int8_tile(const BytePanel& panel, const std::int8_t* x, Index x_stri
 #pragma GCC unroll 4
     for (int p = 0; p < Parts; ++p)
 #pragma GCC unroll 8
-      for (int t = 0; t < Tokens; ++t) dot[p][t] = Arch::products(offsets, p == 0 ? x_sums[t * sums_stride + s] : 0);
+      for (int t = 0; t < Tokens; ++t) dot[p][t] = Arch::products(offsets, p == 0 ? -x_sums[t * sums_stride + s] : 0);
     const Index n = panel.dwords[static_cast<std::size_t>(s)];
     Index k = 0;
     for (; k + Parts <= n; k += Parts) {

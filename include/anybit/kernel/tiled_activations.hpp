@@ -12,12 +12,19 @@ namespace anybit::kernel::inline ANYBIT_CODE {
 
 namespace detail {
 
-/// Calls use(size, at) with sizes Most, Most / 2, .. 1 until n is covered.
+/// Calls use(size, at) with sizes Most, Most / 2, .. 1 until at reaches n.
 template <int Most, class Use>
-inline void in_powers(Index n, Use use) {
+inline void in_powers(Index n, Use&& use, Index at = 0) {
+  for (; n - at >= Most; at += Most) use(std::integral_constant<int, Most>(), at);
+  if constexpr (Most > 1) in_powers<Most / 2>(n, use, at);
+}
+/// The same with sizes Most and 1 alone.
+template <int Most, class Use>
+inline void in_most_or_one(Index n, Use&& use) {
   Index at = 0;
   for (; n - at >= Most; at += Most) use(std::integral_constant<int, Most>(), at);
-  if constexpr (Most > 1) in_powers<Most / 2>(n - at, [&](auto size, Index more) { use(size, at + more); });
+  if constexpr (Most > 1)
+    for (; at < n; ++at) use(std::integral_constant<int, 1>(), at);
 }
 
 }  // namespace detail
@@ -29,7 +36,7 @@ inline void in_powers(Index n, Use use) {
 struct TiledActivations {
   Index tokens = 0, stride = 0, segments = 0;
   const std::int8_t* codes = nullptr;  ///< tokens x stride
-  /// The sum of a segment's codes; without zero points times the level that a code of Arch::bias() stands for.
+  /// Minus the sum of a segment's codes; without zero points the sum times the level that a code of Arch::bias() stands for.
   const std::int32_t* starts = nullptr;
   const float* scales = nullptr;
   const float* blocks = nullptr;  ///< in the order of starts; null for one scale a token
@@ -38,7 +45,7 @@ struct TiledActivations {
 template <class Arch, Executor E>
 TiledActivations tile_activations(const RoundedActivations& x, const TiledWeights& w, Workspace& workspace, E&& executor) {
   TiledActivations r{x.tokens, 4 * w.all_steps, x.segments, x.codes, nullptr, x.scales, nullptr};
-  const std::int32_t factor = w.zero_points ? 1 : w.lowest + Arch::bias(w.max_byte);
+  const std::int32_t factor = w.zero_points ? -1 : w.lowest + Arch::bias(w.max_byte);
   auto* starts = workspace.get<std::int32_t>(Workspace::tiled_starts, x.tokens * x.segments);
   auto* blocks = x.blocks ? workspace.get<float>(Workspace::tiled_blocks, x.tokens * x.segments) : nullptr;
   const bool as_it_is = x.tokens == 1 && x.stride == r.stride;

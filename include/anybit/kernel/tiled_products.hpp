@@ -274,7 +274,44 @@ inline void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, 
     if (tokens() == 1 && one_by_one)
       for (Index i = 0; i < tile_end - tile_begin; ++i) multiply(std::integral_constant<int, 1>(), i);
     else
-      in_powers<std::clamp(Arch::direct_sums / tokens(), 1, Arch::direct_tiles)>(tile_end - tile_begin, multiply);
+      in_most_or_one<std::clamp(Arch::direct_sums / tokens(), 1, Arch::direct_tiles)>(tile_end - tile_begin, multiply);
+  });
+}
+
+/// The largest MaxByte for which Arch multiplies as it does for this one: kernels of decoded bytes are shared by so many formats.
+template <class Arch>
+constexpr int same_products(int max_byte) {
+  int largest = max_byte;
+  while (largest < 255 && Arch::bias(largest + 1) == Arch::bias(max_byte) &&
+         Arch::short_sums(largest + 1) == Arch::short_sums(max_byte))
+    ++largest;
+  return largest;
+}
+
+/// Segments of some neighbouring tiles, decoded to bytes, times every token.
+template <class Arch, int MaxByte, int Tiles>
+void panels_to_y(const TiledWeights& w, const TiledActivations& x, Index first, Index last, Index step, Index steps,
+                 const std::byte* const* tiles, const std::byte* const* panels, MutableMatrix y, Index tile, Index begin,
+                 Index end) {
+  const bool done = last == w.segments();
+  // What the next panels are made of comes in while these are in use, a slice for every group of tokens.
+  const Index next = done ? Tiles * w.tile_bytes() : w.codes_at() + (step + steps) * w.step_bytes();
+  const Index slice = round_up(steps * w.step_bytes() * Arch::token_group / x.tokens, line_bytes);
+  in_powers<Arch::token_group>(x.tokens, [&](auto tokens, Index token) {
+    if constexpr (Arch::ahead > 0)
+      for (Index m = 0; m < Tiles; ++m)
+        for (Index at = 0; at < slice; at += line_bytes)
+          __builtin_prefetch(tiles[m] + next + token / Arch::token_group * slice + at);
+    const TileTask task{first,
+                        last,
+                        tiles,
+                        panels,
+                        x.codes + token * x.stride + 4 * tokens() * step,
+                        x.starts + token * x.segments + tokens() * first,
+                        x.scales + token,
+                        x.blocks ? x.blocks + token * x.segments + tokens() * first : nullptr,
+                        done};
+    tiles_to_y<Arch, TileCodes<8, MaxByte>, 0, Tiles, tokens()>(w, task, y, tile, token, begin, end);
   });
 }
 
@@ -287,41 +324,23 @@ inline void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x,
   static_assert(most_steps >= max_segment / 4 + 8);
   const Index tile_begin = begin / tile_rows, tile_end = ceil_div(end, tile_rows), segments = w.segments();
   const typename Codes::template Reader<Arch> reader(w);
-  in_powers<Arch::blocked_tiles>(tile_end - tile_begin, [&](auto tiles, Index i) {
-    constexpr auto M = static_cast<std::size_t>(tiles());
-    alignas(64) std::byte bytes[M][static_cast<std::size_t>(line_bytes * most_steps)];
-    const std::byte *starts[M], *panels[M];
-    for (std::size_t m = 0; m < M; ++m) starts[m] = w.tile(tile_begin + i + static_cast<Index>(m)), panels[m] = bytes[m];
+  alignas(64) std::byte bytes[Arch::blocked_tiles][static_cast<std::size_t>(line_bytes * most_steps)];
+  in_most_or_one<Arch::blocked_tiles>(tile_end - tile_begin, [&](auto tiles, Index i) {
+    const std::byte *starts[static_cast<std::size_t>(tiles())], *panels[static_cast<std::size_t>(tiles())];
+    for (Index m = 0; m < tiles(); ++m) starts[m] = w.tile(tile_begin + i + m), panels[m] = bytes[m];
     Index step = 0;
     for (Index first = 0, last = 0; first < segments; first = last) {
       Index steps = 0;
       for (; last < segments && steps + w.steps[static_cast<std::size_t>(last)] <= most_steps; ++last)
         steps += w.steps[static_cast<std::size_t>(last)];
-      for (std::size_t m = 0; m < M; ++m)
+      for (Index m = 0; m < tiles(); ++m)
         for (Index k = 0; k < steps; k += CodeLines<Bits>::steps)
           each_step<static_cast<int>(unit_steps(Bits))>([&](auto in_unit) __attribute__((always_inline)) {
             Arch::store_bytes(reinterpret_cast<std::uint8_t*>(bytes[m] + (k + in_unit()) * line_bytes),
                               reader.template read<in_unit()>(starts[m] + w.codes_at() + (step + k) * (8 * Bits)));
           });
-      // What the next panels are made of comes in while these are in use, a slice for every group of tokens.
-      const Index next = last < segments ? w.codes_at() + (step + steps) * (8 * Bits) : tiles() * w.tile_bytes();
-      const Index slice = round_up(steps * (8 * Bits) * Arch::token_group / x.tokens, line_bytes);
-      in_powers<Arch::token_group>(x.tokens, [&](auto tokens, Index token) {
-        if constexpr (Arch::ahead > 0)
-          for (std::size_t m = 0; m < M; ++m)
-            for (Index at = 0; at < slice; at += line_bytes)
-              __builtin_prefetch(starts[m] + next + token / Arch::token_group * slice + at);
-        const TileTask task{first,
-                            last,
-                            starts,
-                            panels,
-                            x.codes + token * x.stride + 4 * tokens() * step,
-                            x.starts + token * x.segments + tokens() * first,
-                            x.scales + token,
-                            x.blocks ? x.blocks + token * x.segments + tokens() * first : nullptr,
-                            last == segments};
-        tiles_to_y<Arch, TileCodes<8, Codes::max_byte>, 0, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
-      });
+      panels_to_y<Arch, same_products<Arch>(Codes::max_byte), tiles()>(w, x, first, last, step, steps, starts, panels, y,
+                                                                       tile_begin + i, begin, end);
       step += steps;
     }
   });

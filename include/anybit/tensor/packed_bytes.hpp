@@ -2,11 +2,14 @@
 // Packed weights without their type: a versioned little-endian header and three runs of bytes. Files and run-time handles
 // work with this; PackedTensor<Scheme> adds the type.
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <anybit/core/aligned_buffer.hpp>
 #include <anybit/core/checked.hpp>
@@ -59,6 +62,23 @@ class PackedBytes {
     ANYBIT_CHECK(!owned_.empty(), "PackedBytes::mutable_section of a view");
     return {owned_.data() + (section.data() - owned_.data()), section.size()};
   }
+
+  bool has_column_order() const { return header_.order_bytes != 0; }
+  /// Where a column stood before columns were reordered; only with a column order.
+  Index original_column(Index stored) const {
+    std::uint32_t v;
+    std::memcpy(&v, order().data() + 4 * stored, 4);
+    return static_cast<Index>(v);
+  }
+
+  struct SectionSizes {
+    Index codes, scales, zeros;
+  };
+  /// That these are bytes of `scheme`, whose sections take needed(extents), with a column order that can be. The error names the
+  /// scheme that the bytes have, the section that has a wrong size, or the column.
+  Status check_sections(std::string_view scheme, SectionSizes (*needed)(Extents)) const;
+  /// That all `count` scales are finite and not negative, as the store's load() reads them.
+  Status check_scales(Index count, void (*load)(const std::byte*, Index count, Index first, std::span<float>)) const;
 
   bool empty() const { return bytes().empty(); }
   /// Bytes that hold weights: sections without padding, header and names.
@@ -152,6 +172,54 @@ inline Result<PackedBytes> PackedBytes::copy(std::span<const std::byte> bytes) {
   std::memcpy(p.owned_.data(), bytes.data(), bytes.size());
   p.viewed_ = {};
   return p;
+}
+
+inline Status PackedBytes::check_sections(std::string_view scheme, SectionSizes (*needed)(Extents)) const {
+  if (scheme_name() != scheme)
+    return Error{ErrorCode::invalid_argument, "packed tensor: holds scheme '" + std::string(scheme_name()) + "', not '" +
+                                                  std::string(scheme) + "'; open it with that scheme"};
+  const Extents e = extents();
+  // The sizes of sections multiply by at most 16 bits, so bound the element count before computing them.
+  if (!(CheckedSize(header_.rows) * header_.cols * 64).get())
+    return Error{ErrorCode::corrupt_data,
+                 "packed tensor: " + std::to_string(e.rows) + " x " + std::to_string(e.cols) + " weights are too many"};
+  const SectionSizes sizes = needed(e);
+  const struct {
+    const char* what;
+    std::uint64_t has;
+    Index needs;
+  } sections[] = {{"codes", header_.codes_bytes, sizes.codes},
+                  {"scales", header_.scales_bytes, sizes.scales},
+                  {"zero points", header_.zeros_bytes, sizes.zeros}};
+  for (const auto& s : sections)
+    if (static_cast<Index>(s.has) != s.needs)
+      return Error{ErrorCode::corrupt_data, std::string("packed tensor: ") + s.what + " take " + std::to_string(s.has) +
+                                                " bytes, the scheme needs " + std::to_string(s.needs)};
+  std::vector<bool> seen(has_column_order() ? static_cast<std::size_t>(e.cols) : 0);
+  for (Index j = 0; has_column_order() && j < e.cols; ++j) {
+    const Index original = original_column(j);
+    const bool exists = original < e.cols;
+    if (!exists || seen[static_cast<std::size_t>(original)])
+      return Error{ErrorCode::corrupt_data,
+                   "packed tensor: column order entry " + std::to_string(j) + " is " + std::to_string(original) +
+                       (exists ? ", which stands there twice" : " of " + std::to_string(e.cols) + " columns")};
+    seen[static_cast<std::size_t>(original)] = true;
+  }
+  return Ok{};
+}
+
+inline Status PackedBytes::check_scales(Index count,
+                                        void (*load)(const std::byte*, Index count, Index first, std::span<float>)) const {
+  std::array<float, 256> some;
+  for (Index first = 0; first < count; first += 256) {
+    const auto part = std::span(some).first(static_cast<std::size_t>(std::min<Index>(256, count - first)));
+    load(scales().data(), count, first, part);
+    for (std::size_t i = 0; i < part.size(); ++i)
+      if (!(part[i] >= 0 && part[i] <= std::numeric_limits<float>::max()))
+        return Error{ErrorCode::corrupt_data, "packed tensor: scale " + std::to_string(first + static_cast<Index>(i)) + " is " +
+                                                  std::to_string(part[i]) + "; scales are finite and not negative"};
+  }
+  return Ok{};
 }
 
 }  // namespace anybit::inline ANYBIT_ABI

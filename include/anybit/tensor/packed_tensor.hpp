@@ -1,10 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <limits>
-#include <string>
-#include <vector>
 
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/tensor/packed_bytes.hpp>
@@ -31,26 +27,12 @@ class PackedTensor {
   /// Gives bytes their type. The error names the scheme that the bytes have, the section that has a wrong size, or the
   /// column order or scale that cannot be. Codes and zero points need no check: every one of them decodes.
   static Result<PackedTensor> from(PackedBytes b) {
-    if (b.scheme_name() != std::string_view(S::name))
-      return Error{ErrorCode::invalid_argument, "packed tensor: holds scheme '" + std::string(b.scheme_name()) + "', not '" +
-                                                    std::string(S::name.view()) + "'; open it with that scheme"};
-    const Extents e = b.extents();
-    // The section sizes below multiply by at most 16 bits, so bound the element count before computing them.
-    if (!(CheckedSize(b.header().rows) * b.header().cols * 64).get())
-      return Error{ErrorCode::corrupt_data,
-                   "packed tensor: " + std::to_string(e.rows) + " x " + std::to_string(e.cols) + " weights are too many"};
-    const auto wrong = [](const char* what, std::uint64_t has, Index needs) {
-      return Error{ErrorCode::corrupt_data, std::string("packed tensor: ") + what + " take " + std::to_string(has) +
-                                                " bytes, the scheme needs " + std::to_string(needs)};
-    };
-    const auto& h = b.header();
-    if (static_cast<Index>(h.codes_bytes) != S::codes_bytes(e)) return wrong("codes", h.codes_bytes, S::codes_bytes(e));
-    if (static_cast<Index>(h.scales_bytes) != S::scales_bytes(e)) return wrong("scales", h.scales_bytes, S::scales_bytes(e));
-    if (static_cast<Index>(h.zeros_bytes) != S::zeros_bytes(e)) return wrong("zero points", h.zeros_bytes, S::zeros_bytes(e));
+    ANYBIT_TRY_STATUS(b.check_sections(S::name, [](Extents e) -> PackedBytes::SectionSizes {
+      return {S::codes_bytes(e), S::scales_bytes(e), S::zeros_bytes(e)};
+    }));
+    if (!b.scales().empty()) ANYBIT_TRY_STATUS(b.check_scales(S::granularity::count(b.extents()), &S::scale_store::load));
     PackedTensor t;
     t.bytes_ = std::move(b);
-    ANYBIT_TRY_STATUS(t.check_column_order());
-    ANYBIT_TRY_STATUS(t.check_scales());
     return t;
   }
 
@@ -91,13 +73,8 @@ class PackedTensor {
     return a;
   }
 
-  bool has_column_order() const { return bytes_.header().order_bytes != 0; }
-  Index original_column(Index stored) const {
-    if (!has_column_order()) return stored;
-    std::uint32_t v;
-    std::memcpy(&v, bytes_.order().data() + 4 * stored, 4);
-    return static_cast<Index>(v);
-  }
+  bool has_column_order() const { return bytes_.has_column_order(); }
+  Index original_column(Index stored) const { return has_column_order() ? bytes_.original_column(stored) : stored; }
 
   /// Equal meaning: extents and the bytes of every section.
   friend bool operator==(const PackedTensor& a, const PackedTensor& b) {
@@ -109,34 +86,6 @@ class PackedTensor {
   }
 
  private:
-  Status check_column_order() const {
-    std::vector<bool> seen(has_column_order() ? static_cast<std::size_t>(cols()) : 0);
-    for (Index j = 0; has_column_order() && j < cols(); ++j) {
-      const Index original = original_column(j);
-      const auto bad = [&](const char* how) {
-        return Error{ErrorCode::corrupt_data,
-                     "packed tensor: column order entry " + std::to_string(j) + " is " + std::to_string(original) + how};
-      };
-      if (original >= cols()) return bad((" of " + std::to_string(cols()) + " columns").c_str());
-      if (seen[static_cast<std::size_t>(original)]) return bad(", which stands there twice");
-      seen[static_cast<std::size_t>(original)] = true;
-    }
-    return Ok{};
-  }
-  Status check_scales() const {
-    const Index count = S::granularity::count(extents());
-    std::array<float, 256> some;
-    for (Index first = 0; first < count && !bytes_.scales().empty(); first += 256) {
-      const auto part = std::span(some).first(static_cast<std::size_t>(std::min<Index>(256, count - first)));
-      load_scales(first, part);
-      for (std::size_t i = 0; i < part.size(); ++i)
-        if (!(part[i] >= 0 && part[i] <= std::numeric_limits<float>::max()))
-          return Error{ErrorCode::corrupt_data, "packed tensor: scale " + std::to_string(first + static_cast<Index>(i)) + " is " +
-                                                    std::to_string(part[i]) + "; scales are finite and not negative"};
-    }
-    return Ok{};
-  }
-
   PackedBytes bytes_;
 };
 

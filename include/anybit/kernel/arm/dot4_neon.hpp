@@ -30,7 +30,7 @@ struct Neon {
   }
   static ANYBIT_INLINE Ints products(Ints o, std::int32_t s) {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) o.v[i] = vmulq_n_s32(o.v[i], -s);
+    for (int i = 0; i < 4; ++i) o.v[i] = vmulq_n_s32(o.v[i], s);
     return o;
   }
   static ANYBIT_INLINE Ints equal(std::int32_t i) {

@@ -55,11 +55,11 @@ struct Avx2 {
   static constexpr Index ahead = 384;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
-    const __m256i m = _mm256_set1_epi32(-s);
+    const __m256i m = _mm256_set1_epi32(s);
     return {_mm256_mullo_epi32(m, load_ints(o)), _mm256_mullo_epi32(m, load_ints(o + 8))};
   }
   static ANYBIT_INLINE Ints products(Ints o, std::int32_t s) {
-    const __m256i m = _mm256_set1_epi32(-s);
+    const __m256i m = _mm256_set1_epi32(s);
     return {_mm256_mullo_epi32(m, o.low), _mm256_mullo_epi32(m, o.high)};
   }
   static ANYBIT_INLINE Ints equal(std::int32_t i) { return {_mm256_set1_epi32(i), _mm256_set1_epi32(i)}; }

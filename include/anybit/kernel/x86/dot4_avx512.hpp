@@ -18,9 +18,9 @@ struct Avx512Vnni {
   static constexpr Index ahead = 384;
 
   static ANYBIT_INLINE Ints products(const std::int32_t* o, std::int32_t s) {
-    return _mm512_mullo_epi32(_mm512_loadu_si512(o), _mm512_set1_epi32(-s));
+    return _mm512_mullo_epi32(_mm512_loadu_si512(o), _mm512_set1_epi32(s));
   }
-  static ANYBIT_INLINE Ints products(Ints o, std::int32_t s) { return _mm512_mullo_epi32(o, _mm512_set1_epi32(-s)); }
+  static ANYBIT_INLINE Ints products(Ints o, std::int32_t s) { return _mm512_mullo_epi32(o, _mm512_set1_epi32(s)); }
   static ANYBIT_INLINE Ints equal(std::int32_t i) { return _mm512_set1_epi32(i); }
   static ANYBIT_INLINE Ints widen(const std::uint8_t* p) {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
