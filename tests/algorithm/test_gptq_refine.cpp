@@ -18,11 +18,11 @@ using namespace test_layers;
 
 namespace {
 
-struct Layer {
+struct DampedLayer {
   Matrix w, x;
   Stats stats;
   Square h;  ///< damped
-  Layer(Index rows, Index cols, unsigned seed)
+  DampedLayer(Index rows, Index cols, unsigned seed)
       : w(random_matrix(rows, cols, seed, 0.1f)),
         x(correlated(3 * cols, cols, seed + 1)),
         stats(*accumulate<Needs::hessian>(x.view())),
@@ -30,13 +30,13 @@ struct Layer {
 };
 
 template <class S>
-double error_of(const Layer& layer, const QuantizedMatrix<S>& q) {
+double error_of(const DampedLayer& layer, const QuantizedMatrix<S>& q) {
   return objective(layer.w.view(), dequantize(q).view(), layer.h);
 }
 
 /// The search stops where it cannot go on: changing any one code, or any one scale that rows own, raises the objective.
 template <class Method>
-void check_local_optimum(const Layer& layer, Method method) {
+void check_local_optimum(const DampedLayer& layer, Method method) {
   using S = typename Method::scheme;
   method.refine = 0;
   const auto swept = method.quantize(layer.w.view(), layer.stats, {});
@@ -76,7 +76,7 @@ void check_local_optimum(const Layer& layer, Method method) {
 }  // namespace
 
 TEST_CASE("joint search ends where no code and no scale can be changed for the better, in any format") {
-  const Layer layer(5, 37, 21);
+  const DampedLayer layer(5, 37, 21);
   check_local_optimum(layer, Gptq<UInt<3>, PerGroup<16>>{});
   check_local_optimum(layer, Gptq<UInt<3>, PerGroup<16>>{.act_order = true});
   check_local_optimum(layer, Gptq<UInt<2>, PerGroup<8>, ScaleF32>{.group_aware = true});
@@ -89,7 +89,7 @@ TEST_CASE("joint search ends where no code and no scale can be changed for the b
 }
 
 TEST_CASE("each round of the joint search lowers the damped objective") {
-  const Layer layer(70, 100, 31);  // two tiles of rows, the second not full; two blocks of columns, likewise
+  const DampedLayer layer(70, 100, 31);  // two tiles of rows, the second not full; two blocks of columns, likewise
   Gptq<UInt<2>, PerGroup<32>> method;
   double last = std::numeric_limits<double>::infinity();
   for (const int rounds : {0, 1, 2, 3, 8}) {
@@ -101,7 +101,7 @@ TEST_CASE("each round of the joint search lowers the damped objective") {
 }
 
 TEST_CASE("best(): less error than the published defaults at equal bits, the same for any number of threads") {
-  const Layer layer(130, 96, 41);
+  const DampedLayer layer(130, 96, 41);
   const auto check = [&]<class Method>(const Method& published) {
     const auto plain = published.quantize(layer.w.view(), layer.stats, {});
     const auto best = Method::best().quantize(layer.w.view(), layer.stats, {});

@@ -6,21 +6,15 @@
 #include <random>
 #include <string>
 
+#include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
+using test_layers::random_matrix;
 
 namespace {
 
 constexpr Needs all = Needs::abs_max | Needs::mean_abs | Needs::mean_square | Needs::hessian | Needs::samples;
-
-Matrix random_matrix(Index rows, Index cols, unsigned seed, float spread = 1) {
-  std::mt19937 gen(seed);
-  std::normal_distribution<float> normal(0, spread);
-  Matrix m(rows, cols);
-  for (Index i = 0; i < rows * cols; ++i) m.data()[i] = normal(gen);
-  return m;
-}
 
 void check_against_naive(const Stats& s, const Matrix& x) {
   const auto n = static_cast<double>(x.rows());

@@ -40,13 +40,13 @@ std::size_t occurrences(const std::string& text, const std::string& what) {
 }  // namespace
 
 TEST_CASE("numbers keep their significant digits") {
-  CHECK(detail::number(0.00123456, 3) == "0.00123");
-  CHECK(detail::number(12.3456, 4) == "12.35");
-  CHECK(detail::number(123456, 3) == "123456");
-  CHECK(detail::number(1.5e9, 4) == "1.50e+09");
-  CHECK(detail::number(0, 3) == "0");
-  CHECK(detail::number(-INFINITY, 3) == "-inf");
-  CHECK(detail::fixed(2.345, 1) == "2.3");
+  CHECK(evaluate::detail::number(0.00123456, 3) == "0.00123");
+  CHECK(evaluate::detail::number(12.3456, 4) == "12.35");
+  CHECK(evaluate::detail::number(123456, 3) == "123456");
+  CHECK(evaluate::detail::number(1.5e9, 4) == "1.50e+09");
+  CHECK(evaluate::detail::number(0, 3) == "0");
+  CHECK(evaluate::detail::number(-INFINITY, 3) == "-inf");
+  CHECK(evaluate::detail::fixed(2.345, 1) == "2.3");
 }
 
 TEST_CASE("table: one line a row, columns aligned") {

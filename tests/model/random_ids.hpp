@@ -1,5 +1,6 @@
 #pragma once
-// Texts for the decoders of random_decoder.hpp, whose vocabulary has 61 entries.
+// Texts and what decoders say to them. If nothing else is said, texts are for the decoders of random_decoder.hpp, whose
+// vocabulary has 61 entries.
 
 #include <random>
 #include <vector>
@@ -10,11 +11,20 @@
 
 namespace test_support {
 
-inline std::vector<anybit::model::TokenId> ids(anybit::Index n, unsigned seed) {
+inline std::vector<anybit::model::TokenId> ids(anybit::Index n, unsigned seed, unsigned vocabulary = 61) {
   std::mt19937 random(seed);
   std::vector<anybit::model::TokenId> out(static_cast<std::size_t>(n));
-  for (auto& id : out) id = static_cast<anybit::model::TokenId>(random() % 61);
+  for (auto& id : out) id = static_cast<anybit::model::TokenId>(random() % vocabulary);
   return out;
+}
+
+/// Of every token.
+inline anybit::Matrix logits_of(const anybit::model::Decoder& d, const std::vector<anybit::model::TokenId>& tokens,
+                                anybit::model::KvCacheConfig kv = {}) {
+  anybit::model::KvCache cache(d.config, static_cast<anybit::Index>(tokens.size()), kv);
+  auto logits = forward(d, tokens, cache);
+  REQUIRE(logits);
+  return *std::move(logits);
 }
 
 /// Adds four windows of 48 tokens.

@@ -103,7 +103,8 @@ std::vector<const Linear*> siblings(const Block& b, Site site) {
   return {&b.gate, &b.up};
 }
 
-ModelStats calibrated(const Decoder& d, Needs needs) {
+/// Windows of several lengths.
+ModelStats ragged_stats(const Decoder& d, Needs needs) {
   ModelStats stats(d, needs);
   for (const Index n : {40, 23, 31}) REQUIRE(stats.accumulate(d, ids(n, static_cast<unsigned>(n)), {}).ok());
   return stats;
@@ -123,7 +124,7 @@ ModelRecipe by_outputs() { return model_recipe("outputs", Awq{.clip = false} | I
 
 TEST_CASE("sequences: whole passes in order, up to the limit, at the two sites that want them") {
   const Decoder d = random_decoder(2);
-  const ModelStats stats = calibrated(d, Needs::sequences);
+  const ModelStats stats = ragged_stats(d, Needs::sequences);
   for (const Site site : {Site::attn_qkv, Site::ffn_gate_up}) {
     const auto s = stats.sequences(1, site);
     REQUIRE(s.size() == 3);
@@ -140,7 +141,7 @@ TEST_CASE("sequences: whole passes in order, up to the limit, at the two sites t
   }
   CHECK(stats.sequences(0, Site::attn_output).empty());
   CHECK_FALSE(covers(stats.needs(), Needs::sequences));
-  CHECK(calibrated(d, Needs::none).sequences(0, Site::attn_qkv).empty());
+  CHECK(ragged_stats(d, Needs::none).sequences(0, Site::attn_qkv).empty());
   ModelStats many(d, Needs::sequences);
   for (unsigned w = 0; w < 30; ++w) REQUIRE(many.accumulate(d, ids(48, w), {}).ok());
   Index kept = 0;
@@ -153,7 +154,7 @@ TEST_CASE("BlockOutput: the error of attention and MLP, as the naive ones have i
   std::normal_distribution<float> normal;
   for (const Index kv_heads : {Index{4}, Index{2}, Index{1}}) {
     const Decoder d = random_decoder(kv_heads);
-    const ModelStats stats = calibrated(d, Needs::sequences);
+    const ModelStats stats = ragged_stats(d, Needs::sequences);
     for (const Site site : {Site::attn_qkv, Site::ffn_gate_up}) {
       CAPTURE(kv_heads, static_cast<int>(site));
       const Block& b = d.blocks[1];
@@ -180,7 +181,7 @@ TEST_CASE("BlockOutput: rotations in the forward pass are part of it") {
   RotationOptions all;
   const Decoder r = rotate(d, all).value();
   REQUIRE(r.online.any());
-  const ModelStats stats = calibrated(r, Needs::sequences);
+  const ModelStats stats = ragged_stats(r, Needs::sequences);
   for (const Site site : {Site::attn_qkv, Site::ffn_gate_up}) {
     const auto inputs = stats.sequences(0, site);
     BlockOutput output(r, r.blocks[0], site, inputs);
@@ -209,7 +210,7 @@ TEST_CASE("awq by block output: of all ratios the one whose attention and MLP ar
     const ModelRecipe recipe = by_block();
     CHECK(recipe.description == "awq(block output, no clip) | nearest");
     CHECK(covers(recipe.needs, Needs::sequences));
-    const ModelStats stats = calibrated(d, recipe.needs);
+    const ModelStats stats = ragged_stats(d, recipe.needs);
     const PackedEmbedding embedding = pack_embedding(d).value();
     const QuantizedModel q = quantize_model(d, stats, recipe, embedding).value();
     const QuantizedModel by_linears = quantize_model(d, stats, by_outputs(), embedding).value();
@@ -278,7 +279,7 @@ TEST_CASE("awq by block output in the layer-wise driver, and without what it nee
   CHECK(serial == run(pool, recipe));
   CHECK(serial != run({}, by_outputs()));
 
-  const auto lacking = quantize_model(d, calibrated(d, Awq::needs), recipe, embedding);
+  const auto lacking = quantize_model(d, ragged_stats(d, Awq::needs), recipe, embedding);
   REQUIRE_FALSE(lacking.ok());
   CHECK(lacking.error().message.find("recipe block: blk.") != std::string::npos);
   CHECK(lacking.error().message.find("make them with Needs::sequences") != std::string::npos);

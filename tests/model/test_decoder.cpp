@@ -12,11 +12,13 @@
 
 #include "model/naive_decoder.hpp"
 #include "support/catch.hpp"
+#include "support/same_bits.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
 using test_support::naive_forward;
 using test_support::NaiveInputs;
+using test_support::same_bits;
 
 namespace {
 
@@ -69,11 +71,6 @@ double worst_difference(ConstMatrix logits, const std::vector<std::vector<double
       worst = std::max(worst, std::abs(static_cast<double>(logits(t, j)) -
                                        truth[first + static_cast<std::size_t>(t)][static_cast<std::size_t>(j)]));
   return worst;
-}
-
-bool same_bits(const Matrix& a, const Matrix& b) {
-  return a.extents() == b.extents() &&
-         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.extents().size()) * sizeof(float)) == 0;
 }
 
 }  // namespace

@@ -12,9 +12,11 @@
 #include <anybit/model/kv_cache.hpp>
 
 #include "support/catch.hpp"
+#include "support/same_bits.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::same_bits;
 
 namespace {
 
@@ -162,11 +164,6 @@ double relative_error(const Matrix& a, const Matrix& b) {
     error += (x - y) * (x - y), size += y * y;
   }
   return std::sqrt(error / size);
-}
-
-bool same_bits(const Matrix& a, const Matrix& b) {
-  return a.extents() == b.extents() &&
-         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.extents().size()) * sizeof(float)) == 0;
 }
 
 }  // namespace

@@ -22,11 +22,13 @@
 #include "model/random_decoder.hpp"
 #include "model/random_ids.hpp"
 #include "support/catch.hpp"
+#include "support/temporary_folder.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
 using test_support::ids;
 using test_support::random_decoder;
+using test_support::read_file;
 
 namespace {
 
@@ -187,10 +189,6 @@ std::string fresh_folder(const std::string& name) {
 void write_bytes(const std::string& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary | std::ios::trunc).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
-std::string read_bytes(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 }  // namespace
 
@@ -304,7 +302,7 @@ TEST_CASE("the state of another run is refused with what differs; a damaged one 
   moved.blocks[1].up = Linear(std::move(w));
   refused(moved, plan, text.windows, options, "model");
 
-  const std::string path = folder + "/block-1.safetensors", good = read_bytes(path);
+  const std::string path = folder + "/block-1.safetensors", good = read_file(path);
   REQUIRE(good.size() > 2000);
   const auto damaged = [&](const std::string& bytes) {
     write_bytes(path, bytes);

@@ -11,12 +11,17 @@
 #include <anybit/model/load.hpp>
 
 #include "model/naive_decoder.hpp"
+#include "model/random_ids.hpp"
 #include "support/catch.hpp"
+#include "support/same_bits.hpp"
 #include "support/temporary_folder.hpp"
 #include "support/test_data.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::logits_of;
+using test_support::read_file;
+using test_support::same_bits;
 using test_support::TemporaryFolder;
 
 namespace {
@@ -96,23 +101,6 @@ void write_file(const std::string& path, std::string_view bytes) {
   std::ofstream file(path, std::ios::binary);
   file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-Matrix logits_of(const Decoder& d, const std::vector<TokenId>& ids) {
-  KvCache cache(d.config, static_cast<Index>(ids.size()));
-  auto logits = forward(d, ids, cache);
-  REQUIRE(logits);
-  return *std::move(logits);
-}
-
-bool same_bits(const Matrix& a, const Matrix& b) {
-  return a.extents() == b.extents() &&
-         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.extents().size()) * sizeof(float)) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("a llama model out of GGUF") {

@@ -21,43 +21,28 @@
 
 #include "model/naive_decoder.hpp"
 #include "model/random_decoder.hpp"
+#include "model/random_ids.hpp"
 #include "support/catch.hpp"
 #include "support/real_model.hpp"
+#include "support/same_bits.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::calibrated;
+using test_support::ids;
+using test_support::logits_of;
 using test_support::random_decoder;
+using test_support::read_file;
+using test_support::same_bits;
 
 namespace {
-
-std::vector<TokenId> ids(Index n, unsigned seed, unsigned vocabulary = 61) {
-  std::mt19937 random(seed);
-  std::vector<TokenId> out(static_cast<std::size_t>(n));
-  for (TokenId& id : out) id = static_cast<TokenId>(random() % vocabulary);
-  return out;
-}
-
-Matrix logits_of(const Decoder& d, const std::vector<TokenId>& tokens, KvCacheConfig kv = {}) {
-  KvCache cache(d.config, static_cast<Index>(tokens.size()), kv);
-  return forward(d, tokens, cache).value();
-}
 
 float worst_difference(const Matrix& a, const Matrix& b) {
   REQUIRE(a.extents() == b.extents());
   float worst = 0;
   for (Index i = 0; i < a.extents().size(); ++i) worst = std::max(worst, std::abs(a.data()[i] - b.data()[i]));
   return worst;
-}
-
-bool same_bits(const Matrix& a, const Matrix& b) {
-  return a.extents() == b.extents() && std::equal(a.data(), a.data() + a.extents().size(), b.data());
-}
-
-ModelStats calibrated(const Decoder& d, Needs needs) {
-  ModelStats stats(d, needs);
-  for (unsigned w = 0; w < 4; ++w) REQUIRE(stats.accumulate(d, ids(48, w), {}).ok());
-  return stats;
 }
 
 std::vector<RotationOptions> all_options() {
@@ -256,11 +241,6 @@ Tokenizer letters() {
     v.kinds.push_back(TokenKind::normal);
   }
   return Tokenizer::make(std::move(v)).value();
-}
-
-std::string read_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
 }
 
 }  // namespace

@@ -24,12 +24,13 @@ using namespace anybit::model;
 using test_support::calibrated;
 using test_support::ids;
 using test_support::random_decoder;
+using test_support::read_file;
 
 namespace {
 
 using W8 = Nearest<presets::Int8PerRow>;
 
-Matrix logits_of(const Decoder& d, ExecutorRef executor = {}) {
+Matrix logits_on(const Decoder& d, ExecutorRef executor = {}) {
   KvCache cache(d.config, 40);
   ForwardOptions options;
   options.executor = executor;
@@ -61,11 +62,6 @@ Model small_model(Decoder d) {
   return {"small", std::move(d), Tokenizer::make(std::move(v)).value()};
 }
 
-std::string content(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 }  // namespace
 
 TEST_CASE("int8_static: siblings multiply with the largest calibrated input / 127, smoothing taken off") {
@@ -85,7 +81,7 @@ TEST_CASE("int8_static: siblings multiply with the largest calibrated input / 12
     REQUIRE(forward(d, ids(48, w), cache, options).ok());
   }
   const PackedEmbedding embedding = pack_embedding(d).value();
-  const Matrix exact = logits_of(d);
+  const Matrix exact = logits_on(d);
   const auto size = [](const Matrix& m) {
     double sum = 0;
     for (Index i = 0; i < m.extents().size(); ++i) sum += static_cast<double>(m.data()[i]) * static_cast<double>(m.data()[i]);
@@ -111,9 +107,9 @@ TEST_CASE("int8_static: siblings multiply with the largest calibrated input / 12
     CHECK(smoothed == (recipe.name != "naive"));
     CHECK(q.decoder.output_head().compute() == Compute::f32);
     q.decoder.token_embedding = d.token_embedding;
-    Matrix off = logits_of(q.decoder);
+    Matrix off = logits_on(q.decoder);
     ThreadPool pool(3);
-    CHECK(same(off, logits_of(q.decoder, pool)));
+    CHECK(same(off, logits_on(q.decoder, pool)));
     for (Index i = 0; i < off.extents().size(); ++i) off.data()[i] -= exact.data()[i];
     CHECK(size(off) < (smoothed ? 0.01 : 0.05) * size(exact));
     CHECK(size(off) > 0);
@@ -137,13 +133,13 @@ TEST_CASE("int8_static: a file keeps the scales, and broken ones are named") {
     return model_from_container(file, schemes);
   };
   const Model back = load("m").value();
-  CHECK(same(logits_of(back.decoder), logits_of(m.decoder)));
+  CHECK(same(logits_on(back.decoder), logits_on(m.decoder)));
   for_each_linear(m.decoder, [&](const std::string& name, const Linear& linear) {
     CHECK(linear_of(back.decoder, name).activations().scale() == linear.activations().scale());
     CHECK(linear_of(back.decoder, name).compute() == linear.compute());
   });
 
-  const std::string good = content(folder / "m"), tensor = "blk.1.ffn_up.weight", key = "activation_scale." + tensor,
+  const std::string good = read_file(folder / "m"), tensor = "blk.1.ffn_up.weight", key = "activation_scale." + tensor,
                     text = "\"" + key + "\":\"";
   const auto changed = [&](const std::string& from, const std::string& to) {  // of equal length, so that offsets stay
     REQUIRE(from.size() == to.size());
@@ -194,9 +190,9 @@ TEST_CASE("int8_static: an interrupted layer-wise run goes on to the same scales
   for_each_linear(whole.quantized.decoder, [&](const std::string& name, const Linear& linear) {
     CHECK(linear_of(resumed.quantized.decoder, name).activations().scale() == linear.activations().scale());
   });
-  CHECK(same(logits_of(whole.quantized.decoder), logits_of(resumed.quantized.decoder)));
+  CHECK(same(logits_on(whole.quantized.decoder), logits_on(resumed.quantized.decoder)));
 
-  std::string bytes = content(folder / "state/block-0.safetensors");
+  std::string bytes = read_file(folder / "state/block-0.safetensors");
   const std::string text = "\"activation_scale.blk.0.attn_q.weight\":\"";
   const auto at = bytes.find(text);
   REQUIRE(at != std::string::npos);

@@ -10,17 +10,14 @@
 #include "support/catch.hpp"
 #include "support/gguf_writer.hpp"
 #include "support/real_model.hpp"
+#include "support/temporary_folder.hpp"
 #include "support/test_data.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
+using test_support::read_file;
 
 namespace {
-
-std::string read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 std::vector<std::string> words(std::string_view text, PreTokenizer pre = PreTokenizer::gpt2) {
   std::vector<std::string> out;
@@ -325,7 +322,7 @@ TEST_CASE("SmolLM2's tokenizer on the golden texts") {
   REQUIRE(gguf);
   const auto t = tokenizer_from_gguf(*gguf);
   REQUIRE(t);
-  const auto items = nlohmann::json::parse(read_text(golden)).at("items");
+  const auto items = nlohmann::json::parse(read_file(golden)).at("items");
   CHECK(items.size() == 40);
   for (const auto& item : items) {
     const auto text = item.at("text").get<std::string>();
@@ -346,7 +343,7 @@ TEST_CASE("SmolLM2's tokenizer on the whole of WikiText-2") {
   ANYBIT_REAL_MODEL_OR_SKIP(path);
   const auto t = tokenizer_from_gguf(*io::GgufFile::open(path));
   REQUIRE(t);
-  const std::string text = read_text(text_path);
+  const std::string text = read_file(text_path);
   const auto ids = t->encode(text);
   REQUIRE(ids);
   CHECK(ids->size() == 304978);
@@ -368,7 +365,7 @@ TEST_CASE("llama2.c's tokenizer") {
     REQUIRE(encoded);
     CHECK(*t->decode(*encoded) == text);
   }
-  const std::string bytes = read_text(path);
+  const std::string bytes = read_file(path);
   for (const std::size_t cut : {std::size_t{0}, std::size_t{3}, std::size_t{6}, std::size_t{13}, bytes.size() - 1})
     CHECK_FALSE(tokenizer_from_llama2c(std::as_bytes(std::span(bytes.data(), cut)), "cut"));
 }
@@ -379,7 +376,7 @@ TEST_CASE("llama2.c's tokenizer merges as its definition says, on real text") {
   const auto t = tokenizer_from_llama2c(path);
   REQUIRE(t);
   const Vocabulary& v = t->vocabulary();
-  const std::string text = read_text(text_path).substr(0, 4000);
+  const std::string text = read_file(text_path).substr(0, 4000);
   const auto find = [&](const std::string& s) {
     for (std::size_t i = 0; i < v.tokens.size(); ++i)
       if (v.kinds[i] == TokenKind::normal && v.tokens[i] == s) return static_cast<TokenId>(i);

@@ -1,8 +1,10 @@
 #pragma once
-// A folder of its own for a test that writes files; gone when the test ends.
+// A folder of its own for a test that writes files, gone when the test ends; and what a file holds.
 
 #include <atomic>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <random>
 #include <string>
 
@@ -33,5 +35,10 @@ class TemporaryFolder {
  private:
   std::filesystem::path path_;
 };
+
+inline std::string read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
 
 }  // namespace test_support

@@ -23,6 +23,7 @@
 
 namespace fs = std::filesystem;
 using namespace anybit;
+using test_support::read_file;
 
 namespace {
 
@@ -30,11 +31,6 @@ struct Outcome {
   int exit_code;
   std::string out, err;
 };
-
-std::string content(const fs::path& p) {
-  std::ifstream f(p, std::ios::binary);
-  return {std::istreambuf_iterator<char>(f), {}};
-}
 
 /// A folder with the model, a text, and whatever the tool writes.
 class Run {
@@ -62,7 +58,7 @@ class Run {
  private:
   Outcome shell(const std::string& command) const {
     const int status = std::system((command + " >" + path("out") + " 2>" + path("err")).c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(path("out")), content(path("err"))};
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(path("out")), read_file(path("err"))};
   }
   test_support::TemporaryFolder folder_;
 };
@@ -80,9 +76,9 @@ TEST_CASE("every recipe of the table runs, and two runs differ in times alone") 
     INFO(o.err);
     REQUIRE(o.exit_code == 0);
     CHECK(contains(o.out, "nearest-sf5-g128"));
-    reports[i] = nlohmann::json::parse(content(run.path("r.json")));
+    reports[i] = nlohmann::json::parse(read_file(run.path("r.json")));
   }
-  CHECK(contains(content(run.path("r.svg")), ">gptq-sf4-g128</text>"));
+  CHECK(contains(read_file(run.path("r.svg")), ">gptq-sf4-g128</text>"));
   const auto& rows = reports[0].at("rows");
   const auto recipes = tool::standard_recipes();
   REQUIRE(rows.size() == recipes.all().size() + 1);
@@ -132,7 +128,7 @@ TEST_CASE("with a quantized KV cache the report has a row for what the cache alo
     REQUIRE(o.exit_code == 0);
     CHECK(contains(
         o.out, i ? "KV cache of every row but the reference: 2 bits, " : "KV cache of every row but the reference: 8 bits, "));
-    const auto rows = nlohmann::json::parse(content(run.path("r.json"))).at("rows");
+    const auto rows = nlohmann::json::parse(read_file(run.path("r.json"))).at("rows");
     REQUIRE(rows.size() == 3);
     CHECK(rows[1].at("recipe") == (i ? "reference, kv2" : "reference, kv8"));
     kl[i] = rows[1].at("kl_mean").get<double>();
@@ -150,7 +146,7 @@ TEST_CASE("with int8 activations a recipe is a little less exact, and the report
     INFO(o.err);
     REQUIRE(o.exit_code == 0);
     CHECK(contains(o.out, "activations rounded to 8 bits") == (rounded == 1));
-    const auto report = nlohmann::json::parse(content(run.path("r.json")));
+    const auto report = nlohmann::json::parse(read_file(run.path("r.json")));
     kl[rounded] = report.at("rows")[1].at("kl_mean").get<double>();
     CHECK(report.at("rows")[2].at("kl_mean").get<double>() > kl[0]);  // rounds them in any case
   }
@@ -164,11 +160,11 @@ TEST_CASE("recipes for the rotated model: the rows are of it, and so are the fil
   INFO(o.err);
   REQUIRE(o.exit_code == 0);
   CHECK(contains(o.out, "rotated(residual, values, ffn_down, seed=1)"));
-  const auto report = nlohmann::json::parse(content(run.path("r.json")));
+  const auto report = nlohmann::json::parse(read_file(run.path("r.json")));
   CHECK(report.at("rows")[1].at("kl_mean").get<double>() < 0.01);
   CHECK(report.at("rows")[2].at("kl_mean").get<double>() > report.at("rows")[1].at("kl_mean").get<double>());
   for (const char* name : {"nearest-int8-g128", "gptq-int4-g128"})
-    CHECK(contains(content(run.path(std::string("saved/") + name + ".safetensors")), "\"llama-rotated\""));
+    CHECK(contains(read_file(run.path(std::string("saved/") + name + ".safetensors")), "\"llama-rotated\""));
 }
 
 TEST_CASE("--list and --help need no model") {
@@ -188,7 +184,7 @@ TEST_CASE("saving writes a model that the library opens") {
   const Outcome o = run.on_text("--recipe nearest-mxfp4 --save " + run.path("m.safetensors"));
   INFO(o.err);
   CHECK(o.exit_code == 0);
-  CHECK(contains(content(run.path("m.safetensors")).substr(0, 100000), "anybit.scheme.blk.0.attn_q.weight"));
+  CHECK(contains(read_file(run.path("m.safetensors")).substr(0, 100000), "anybit.scheme.blk.0.attn_q.weight"));
   const Outcome again = run.tool(run.path("m.safetensors"));
   CHECK(again.exit_code == 3);
   CHECK(contains(again.err, "quantized already"));
@@ -204,7 +200,7 @@ TEST_CASE("--target-bpw makes one file of several schemes, no larger than asked,
   INFO(o.err);
   CHECK(o.exit_code == 0);
   CHECK(contains(o.out, "mixed-5"));
-  CHECK(contains(content(run.path("widths.svg")), "ffn_down"));
+  CHECK(contains(read_file(run.path("widths.svg")), "ffn_down"));
   model::LoadOptions options;
   options.schemes = preset_registry<MixedWidths>();
   const model::Model m = model::load_model(run.path("mixed.safetensors"), options).value();
@@ -229,8 +225,8 @@ TEST_CASE("--target-bpw makes one file of several schemes, no larger than asked,
   CHECK(two.exit_code == 0);
   CHECK(contains(two.out, "mixed-4.5"));
   CHECK(fs::file_size(run.path("sizes/mixed-4.5.safetensors")) < fs::file_size(run.path("sizes/mixed-5.safetensors")));
-  CHECK(content(run.path("sizes/mixed-5.safetensors")) == content(run.path("mixed.safetensors")));
-  CHECK(content(run.path("pictures/mixed-5.svg")) == content(run.path("widths.svg")));
+  CHECK(read_file(run.path("sizes/mixed-5.safetensors")) == read_file(run.path("mixed.safetensors")));
+  CHECK(read_file(run.path("pictures/mixed-5.svg")) == read_file(run.path("widths.svg")));
 }
 
 TEST_CASE("wrong use and bad input: the exit code, and a line that says what to do") {

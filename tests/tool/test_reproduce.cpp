@@ -20,15 +20,12 @@
 #include "verdict.hpp"
 
 using namespace reproduce;
+using test_support::read_file;
 
 namespace {
 
 const std::string own_claims = ANYBIT_SOURCE_DIR "/examples/reproduce/claims.json";
 
-std::string content(const std::string& path) {
-  std::ifstream f(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(f), {}};
-}
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 struct Ended {
@@ -55,7 +52,7 @@ class Run {
  private:
   Ended shell(const std::string& command) const {
     const int status = std::system((command + " >" + path("out") + " 2>" + path("err")).c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(path("out")), content(path("err"))};
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(path("out")), read_file(path("err"))};
   }
   test_support::TemporaryFolder folder_;
 };
@@ -186,7 +183,7 @@ TEST_CASE("a table runs on a small model, the same for any number of threads") {
     REQUIRE(o.exit_code == 0);
     CHECK(contains(o.out, "nf4-dq"));
     CHECK(contains(o.out, "not run: MMLU after fine-tuning: anybit does not fine-tune"));
-    reports[i] = nlohmann::json::parse(content(run.path("r.json")));
+    reports[i] = nlohmann::json::parse(read_file(run.path("r.json")));
   }
   CHECK(reports[0] == reports[1]);
   const auto& table = reports[0].at("tables").at(0);
@@ -205,7 +202,7 @@ TEST_CASE("outliers put into a model change nothing until activations are rounde
   const auto o = run.on_model("--table smoothquant --json " + run.path("r.json"));
   INFO(o.err);
   REQUIRE(o.exit_code == 0);
-  const auto report = nlohmann::json::parse(content(run.path("r.json")));
+  const auto report = nlohmann::json::parse(read_file(run.path("r.json")));
   const auto kl = [&](const std::string& setting) {
     for (const auto& s : report.at("experiments").at(0).at("settings"))
       if (s.at("setting") == setting) return s.at("kl").get<double>();

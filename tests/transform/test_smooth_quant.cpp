@@ -12,22 +12,16 @@
 #include <anybit/format/formats.hpp>
 #include <anybit/io/safetensors.hpp>
 
+#include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"
 #include "support/test_data.hpp"
 
 using namespace anybit;
+using test_layers::random_matrix;
 
 namespace {
 
 using W8 = Nearest<SInt<8>, PerRow, ScaleF32>;
-
-Matrix random_matrix(Index rows, Index cols, unsigned seed) {
-  std::mt19937 gen(seed);
-  std::normal_distribution<float> normal;
-  Matrix m(rows, cols);
-  for (Index i = 0; i < rows * cols; ++i) m.data()[i] = normal(gen);
-  return m;
-}
 
 }  // namespace
 
