@@ -13,5 +13,9 @@ int main(int argc, char** argv) {
       add_product<S>("matmul", 512, way, 2, eigen, 0);
     }
   });
+  for_each_type(BenchedFine{}, [&]<class S>() {
+    for (const Way way : ways)
+      if (way.tiled) add_product<S>("matmul", 512, way, 1, eigen, 0);
+  });
   benchmark::RunSpecifiedBenchmarks();
 }

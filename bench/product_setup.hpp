@@ -228,4 +228,9 @@ using Benched = TypeList<presets::ScaledSuperfloat<8>, presets::ScaledSuperfloat
                          presets::Int8Group32, presets::AsymmetricInt4Group32, presets::AsymmetricInt<3>, presets::Nf4DoubleQuant,
                          presets::Mxfp4, Scheme<Minifloat<3, 2>>, Scheme<Minifloat<4, 3>>, presets::TernaryGroup128>;
 
+/// Every width in groups of 32, whose ends come four times as often.
+template <int Bits>
+using Fine = Scheme<Superfloat<Bits>, PerGroup<32>>;
+using BenchedFine = TypeList<Fine<8>, Fine<7>, Fine<6>, Fine<5>, Fine<4>, Fine<3>, Fine<2>>;
+
 }  // namespace bench

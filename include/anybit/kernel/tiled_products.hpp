@@ -183,10 +183,31 @@ inline void tile_products(const TiledWeights& w, const TileTask& task, float* y,
 #pragma GCC unroll 4
         for (std::size_t t = 0; t < N; t += 2) Arch::add_pair(dot[m][t], dot[m][t + 1], pair[m][t / 2]);
     } else if constexpr (deep == 0) {
+      // Steps take turns with so many sums: a dot product takes longer than until the next could start.
+      constexpr int turns = std::min(std::max(4 / (Tiles * Tokens), 1), Lines::steps);
+      typename Arch::Ints other[static_cast<std::size_t>(turns)][M][N];  // [0] is dot
+#pragma GCC unroll 4
+      for (int i = 1; i < turns; ++i)
+#pragma GCC unroll 8
+        for (std::size_t m = 0; m < M; ++m)
+#pragma GCC unroll 8
+          for (std::size_t t = 0; t < N; ++t) other[i][m][t] = Arch::equal(0);
       for (Index k = 0; k < steps; k += Lines::steps) {
         start_unit();
-        each_step<Lines::steps>([&](auto step) __attribute__((always_inline)) { add_step(step, k, dot); });
+        each_step<Lines::steps>([&](auto step) __attribute__((always_inline)) {
+          constexpr int turn = step() % turns;
+          if constexpr (turn == 0)
+            add_step(step, k, dot);
+          else
+            add_step(step, k, other[turn]);
+        });
       }
+#pragma GCC unroll 4
+      for (int i = 1; i < turns; ++i)
+#pragma GCC unroll 8
+        for (std::size_t m = 0; m < M; ++m)
+#pragma GCC unroll 8
+          for (std::size_t t = 0; t < N; ++t) dot[m][t] = Arch::add(dot[m][t], other[i][m][t]);
     } else {
       // Sums of 16 bits, as long as they cannot overflow.
       typename Arch::Shorts part[M][N];

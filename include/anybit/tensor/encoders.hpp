@@ -129,10 +129,12 @@ struct EncoderSteps {
   bool usable = true, in_order = true;  // in_order: code[i] is i
   /// Steps are 0 or far from under- and overflow, so that each can be told for weights instead of quotients.
   bool of_weights = true;
+  bool only_sign = false;  ///< of_weights, and 0 is the only step
   int count = 0;
   std::array<float, 16> from{};  // step i: the smallest x that has code[i + 1]; NaN from `count` on
   std::array<std::uint8_t, 16> code{};
-  /// Quotients from here on round to step i or above: half way to it from the float below, which is no float.
+  /// Exact quotients from here on round to step i or above: half way to it from the float below, which is no float; or just
+  /// behind, where a product with a reciprocal may lie half way and rounds down to even.
   std::array<double, 16> half_way{};
 
   EncoderSteps() {
@@ -158,8 +160,10 @@ struct EncoderSteps {
       if (i >= count) step = std::numeric_limits<float>::quiet_NaN();
       const float size = step < 0 ? -step : step;
       if (i < count) of_weights = of_weights && (size == 0 || (size >= 0x1p-20f && size <= 0x1p20f));
-      half_way[static_cast<std::size_t>(i)] =
-          size == 0 ? 0.0 : 0.5 * (static_cast<double>(step) + static_cast<double>(value(place(step) - 1)));
+      double& middle = half_way[static_cast<std::size_t>(i)];
+      middle = size == 0 ? 0.0 : 0.5 * (static_cast<double>(step) + static_cast<double>(value(place(step) - 1)));
+      if (multiplies_by_reciprocal_v<F> && size != 0 && (std::bit_cast<std::uint32_t>(step) & 1) != 0)
+        middle = std::nextafter(middle, std::numeric_limits<double>::infinity());
     }
     for (int i = 0; i <= count; ++i) in_order = in_order && code[static_cast<std::size_t>(i)] == i;
     usable = F::encode(-0.0f) == F::encode(0.0f) && F::encode(std::numeric_limits<float>::quiet_NaN()) == F::encode(0.0f);
@@ -167,6 +171,7 @@ struct EncoderSteps {
       for (const float factor : {-1.0f, 0.0f, 0.5f, 1.0f})
         if (const float level = factor * F::decode(static_cast<Code>(c)); level == level)
           usable = usable && F::encode(level) == at(level);
+    only_sign = usable && of_weights && count == 1 && from[0] == 0;
   }
 
  private:
@@ -185,6 +190,13 @@ struct EncoderSteps {
   }
 };
 
+template <Format F>
+  requires(F::bits <= 4)
+const EncoderSteps<F>& encoder_steps() {
+  static const EncoderSteps<F> steps;
+  return steps;
+}
+
 /// simd::width divisions at once, as quantize_value does them.
 template <class F>
 ANYBIT_INLINE simd::f32 scaled(simd::f32 w, float scale) {
@@ -200,21 +212,15 @@ ANYBIT_INLINE simd::f32 scaled(simd::f32 w, float scale) {
 template <class F>
 bool steps_of_weights(const EncoderSteps<F>& steps, float scale, float* out) {
   if (!(scale >= 0x1p-100f && scale <= 1.0f)) return false;  // above 1 a weight may underflow to 0
-  // In double all products here are exact: 24 bits by 25. A quotient never lies half way, since no float is an odd number of 25
-  // bits times another; a product with the reciprocal may.
+  // In double the products that are compared are exact: 24 bits by 25. A quotient never lies half way, since no float is an odd
+  // number of 25 bits times another.
   const double reciprocal = static_cast<double>(1.0f / scale),
                factor = multiplies_by_reciprocal_v<F> ? 1.0 / reciprocal : static_cast<double>(scale);
   for (std::size_t i = 0; i < 16; ++i) {
-    const double half_way = steps.half_way[i];
-    const float near = static_cast<float>(half_way * factor);  // at most one float off
+    const double from = steps.half_way[i];
+    const float near = static_cast<float>(from * factor);  // at most one float below
     const auto exact = static_cast<double>(near);
-    bool below;
-    if constexpr (multiplies_by_reciprocal_v<F>) {
-      const bool odd = (std::bit_cast<std::uint32_t>(steps.from[i]) & 1) != 0;
-      below = exact * reciprocal < half_way || (odd && half_way != 0 && exact * reciprocal == half_way);
-    } else {
-      below = exact < half_way * factor;
-    }
+    const bool below = multiplies_by_reciprocal_v<F> ? exact * reciprocal < from : exact < from * factor;
     const std::int32_t up = near < 0 ? -1 : 1;  // to the next float above
     out[i] = std::bit_cast<float>(std::bit_cast<std::int32_t>(near) + (below ? up : 0));
   }

@@ -35,7 +35,7 @@ void quantize_by_quotients(const float* from, Index n, Affine a, code_t<F>* to) 
     }
   }
   if constexpr (few_codes) {
-    static const EncoderSteps<F> steps;
+    const EncoderSteps<F>& steps = encoder_steps<F>();
 #if defined(ANYBIT_COUNT_STEPS)
     float of_weights[16];
     if (!done && steps.usable && steps.of_weights && steps_of_weights<F>(steps, a.scale, of_weights))
@@ -65,26 +65,46 @@ void quantize_by_quotients(const float* from, Index n, Affine a, code_t<F>* to) 
   for (; i < n; ++i) to[i] = static_cast<code_t<F>>(quantize_value<F>(from[i], a));
 }
 
-#if defined(ANYBIT_ROUND_BYTES)
 /// Weights at once; they are done again together if one is in doubt.
-inline constexpr Index most_products = 1024;
+inline constexpr Index most_at_once = 1024;
+/// Groups that n weights reach into.
+inline Index groups_of(const simd::Groups& groups, Index n) {
+  return n <= groups.first ? 1 : 1 + ceil_div(n - groups.first, groups.size);
+}
+/// Whether all scales are above `low` and at most `high`.
+inline bool all_within(const float* scales, Index count, float low, float high) {
+  const simd::f32 zero = simd::zero(), one = simd::broadcast(1.0f);
+  simd::f32 within = zero;
+  for (Index g = 0; g < count; g += simd::width) {
+    const simd::f32 some = simd::load_partial(scales + g, std::min(simd::width, count - g));
+    within = within + simd::select_greater(some, simd::broadcast(low), one, zero) -
+             simd::select_greater(some, simd::broadcast(high), one, zero);
+  }
+  return simd::reduce_add(within) == static_cast<float>(count);
+}
 
-/// The same for whole groups where no quotients are needed; false where they are. At most most_products weights.
+#if defined(ANYBIT_COUNT_STEPS)
+/// The same for whole groups of a format that asks for nothing but signs; false where quotients are needed.
+template <Format F>
+bool quantize_by_signs(const float* w, Index n, const simd::Groups& groups, std::uint8_t* out) {
+  const EncoderSteps<F>& steps = encoder_steps<F>();
+  // Above 1 a quotient may underflow to 0.
+  return all_within(groups.scales, groups_of(groups, n), 0x1p-100f, 1.0f) &&
+         simd::count_steps(w, n, steps.from.data(), steps.count, steps.code.data(), out);
+}
+#endif
+#if defined(ANYBIT_ROUND_BYTES)
+/// The same for whole groups where no quotients are needed; false where they are. At most most_at_once weights.
 template <Format F>
 bool quantize_by_products(const float* w, Index n, const simd::Groups& groups, std::uint8_t* out) {
   using Rounding = UsualRounding<F>;
-  const Index count = n <= groups.first ? 1 : 1 + ceil_div(n - groups.first, groups.size);
-  float factors[most_products / 16 + 2 + 16];
-  const float lowest = std::min(1.0f, Rounding::per_step) * 0x1p-100f, highest = 0x1p100f;
-  simd::f32 outside = simd::zero();  // how many scales are; lanes past the last group are 0
-  const simd::f32 one = simd::broadcast(1.0f);
+  const Index count = groups_of(groups, n);
+  if (!all_within(groups.scales, count, std::min(1.0f, Rounding::per_step) * 0x1p-100f, 0x1p100f)) return false;
+  float factors[most_at_once / 16 + 2 + 16];
   for (Index g = 0; g < count; g += simd::width) {
     const simd::f32 scales = simd::load_partial(groups.scales + g, std::min(simd::width, count - g));
-    outside = outside + simd::select_greater(simd::broadcast(lowest), scales, one, simd::zero()) +
-              simd::select_greater(scales, simd::broadcast(highest), one, simd::zero());
-    simd::store(factors + g, simd::divide(one, scales) * simd::broadcast(Rounding::per_step));
+    simd::store(factors + g, simd::divide(simd::broadcast(1.0f), scales) * simd::broadcast(Rounding::per_step));
   }
-  if (simd::reduce_add(outside) != static_cast<float>(round_up(count, simd::width) - count)) return false;
   const simd::Groups scaled{factors, groups.zeros, groups.first, groups.size};
   constexpr bool sign_magnitude = Rounding::order == CodeOrder::sign_magnitude;
   // With a zero point weights at the ends of the range often round to a code beyond it.
@@ -102,26 +122,28 @@ namespace anybit::inline ANYBIT_CODE {
 template <Format F>
 void quantize_groups(const float* w, Index n, const simd::Groups& groups, code_t<F>* out) {
   const auto affine = [&](Index g) { return Affine{groups.scales[g], groups.zeros ? groups.zeros[g] : 0.0f}; };
-  [[maybe_unused]] bool products = false;
+  // Whole runs of groups at once, where the format allows.
+  bool (*many)(const float*, Index, const simd::Groups&, std::uint8_t*) = nullptr;
 #if defined(ANYBIT_ROUND_BYTES)
   if constexpr (UniformFormat<F> && F::bits <= 8) {
     static const bool usual = encoders::UsualRounding<F>::is_encoder();
-    products = usual;
+    if (usual) many = &encoders::quantize_by_products<F>;
   }
+#endif
+#if defined(ANYBIT_COUNT_STEPS)
+  if constexpr (F::bits <= 4 && !has_zero_point_v<F>)
+    if (many == nullptr && encoders::encoder_steps<F>().only_sign) many = &encoders::quantize_by_signs<F>;
 #endif
   // Whole vectors of 16 weights have one scale, or a call has.
   const bool aligned = groups.first % 16 == 0 && groups.size % 16 == 0;
-  constexpr Index block = 1024;
   Index g = 0, left = groups.first;
   for (Index i = 0; i < n;) {
-    const Index count = std::min(products && aligned ? block : products ? std::min(block, left) : left, n - i);
+    const Index most = many == nullptr ? left : aligned ? encoders::most_at_once : std::min(encoders::most_at_once, left);
+    const Index count = std::min(most, n - i);
     bool done = false;
-#if defined(ANYBIT_ROUND_BYTES)
-    if constexpr (UniformFormat<F> && F::bits <= 8)
-      if (products)
-        done = encoders::quantize_by_products<F>(
-            w + i, count, {groups.scales + g, groups.zeros ? groups.zeros + g : nullptr, left, groups.size}, out + i);
-#endif
+    if constexpr (std::is_same_v<code_t<F>, std::uint8_t>)
+      if (many != nullptr)
+        done = many(w + i, count, {groups.scales + g, groups.zeros ? groups.zeros + g : nullptr, left, groups.size}, out + i);
     if (done) {
       if (const Index past = count - left; past >= 0) {
         const Index whole = past / groups.size;
