@@ -1,7 +1,7 @@
 #pragma once
 // y = x W^T with rounded activations and tiled weights. Few tokens, or few bits: codes are decoded in registers, several tiles
-// at a time, so that memory is read as fast as it comes. Many tokens and bits: blocks of a few tiles are decoded into a panel
-// once and multiplied with every token. Either way a value has the bits that int8_rows gives it.
+// at a time, or one where there is one token, so that memory is read as fast as it comes. Many tokens and bits: blocks of a few
+// tiles are decoded into a panel once and multiplied with every token. Either way a value has the bits that int8_rows gives it.
 
 #include <anybit/kernel/tiled_activations.hpp>
 #include <anybit/kernel/tiled_weights.hpp>
@@ -273,10 +273,6 @@ inline void tiles_to_y(const TiledWeights& w, const TileTask& task, MutableMatri
 template <class Arch, class Codes>
 inline void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
   const Index tile_begin = begin / tile_rows, tile_end = ceil_div(end, tile_rows);
-  // Tiles up to this size are read fastest one after the other, as one stream: of several at a time, hardware has hardly foreseen
-  // the next lines when they end. A decoder with 576 to 1536 columns decodes 1.2 to 1.4 times as fast so.
-  constexpr Index short_tile = 32768;
-  const bool one_by_one = w.tile_bytes() <= short_tile;
   in_powers<Arch::token_group>(x.tokens, [&](auto tokens, Index token) {
     const auto multiply = [&](auto tiles, Index i) {
       const std::byte *starts[static_cast<std::size_t>(tiles())], *codes[static_cast<std::size_t>(tiles())];
@@ -292,10 +288,10 @@ inline void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, 
                           true};
       tiles_to_y<Arch, Codes, Arch::ahead, tiles(), tokens()>(w, task, y, tile_begin + i, token, begin, end);
     };
-    if (tokens() == 1 && one_by_one)
-      for (Index i = 0; i < tile_end - tile_begin; ++i) multiply(std::integral_constant<int, 1>(), i);
-    else
-      in_most_or_one<std::clamp(Arch::direct_sums / tokens(), 1, Arch::direct_tiles)>(tile_end - tile_begin, multiply);
+    // For one token tiles are read one after the other, as one stream, which is what hardware foresees best. With more there is
+    // time.
+    in_most_or_one<tokens() == 1 ? 1 : std::clamp(Arch::direct_sums / tokens(), 1, Arch::direct_tiles)>(tile_end - tile_begin,
+                                                                                                        multiply);
   });
 }
 
