@@ -45,6 +45,15 @@
 #define ANYBIT_ISA generic
 #endif
 
+// Bytes of the widest vector registers.
+#if defined(__AVX512F__)
+#define ANYBIT_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define ANYBIT_VECTOR_BYTES 32
+#else
+#define ANYBIT_VECTOR_BYTES 16
+#endif
+
 #if defined(__FAST_MATH__)
 #define ANYBIT_CODE ANYBIT_CONCAT(ANYBIT_CONCAT(v0_, ANYBIT_ISA), _fastmath)
 #else

@@ -109,14 +109,6 @@ constexpr float max_level() {
 namespace detail {
 
 #if defined(__GNUC__)
-#if defined(__AVX512F__)
-#define ANYBIT_FIT_BYTES 64
-#elif defined(__AVX2__)
-#define ANYBIT_FIT_BYTES 32
-#else
-#define ANYBIT_FIT_BYTES 16
-#endif
-
 /// The largest lane of a vector of int32.
 template <class V>
 ANYBIT_INLINE std::int32_t largest_lane(V v) {
@@ -157,8 +149,8 @@ constexpr ANYBIT_INLINE std::array<std::int32_t, Orders> max_of_bits(std::span<c
   std::size_t i = 0;
 #if defined(__GNUC__)
   if (!std::is_constant_evaluated()) {
-    typedef std::int32_t V __attribute__((vector_size(ANYBIT_FIT_BYTES)));
-    constexpr std::size_t lanes = ANYBIT_FIT_BYTES / 4, sums = ANYBIT_FIT_BYTES == 64 || Orders > 1 ? 2 : 4;
+    typedef std::int32_t V __attribute__((vector_size(ANYBIT_VECTOR_BYTES)));
+    constexpr std::size_t lanes = ANYBIT_VECTOR_BYTES / 4, sums = ANYBIT_VECTOR_BYTES == 64 || Orders > 1 ? 2 : 4;
     if (values.size() >= lanes) {
       V largest[Orders][sums] = {};
       const auto take = [&](std::size_t s, std::size_t from) __attribute__((always_inline)) {
@@ -237,10 +229,10 @@ constexpr ANYBIT_INLINE float abs_mean(std::span<const float> values) {
   std::size_t i = 0;
 #if defined(__GNUC__)
   if (!std::is_constant_evaluated()) {
-    typedef std::int32_t Bits __attribute__((vector_size(ANYBIT_FIT_BYTES / 2)));
-    typedef float Floats __attribute__((vector_size(ANYBIT_FIT_BYTES / 2)));
-    typedef double Doubles __attribute__((vector_size(ANYBIT_FIT_BYTES)));
-    constexpr std::size_t lanes = ANYBIT_FIT_BYTES / 8;
+    typedef std::int32_t Bits __attribute__((vector_size(ANYBIT_VECTOR_BYTES / 2)));
+    typedef float Floats __attribute__((vector_size(ANYBIT_VECTOR_BYTES / 2)));
+    typedef double Doubles __attribute__((vector_size(ANYBIT_VECTOR_BYTES)));
+    constexpr std::size_t lanes = ANYBIT_VECTOR_BYTES / 8;
     Doubles parts[16 / lanes] = {};
     for (; i + 16 <= values.size(); i += 16)
       for (std::size_t p = 0; p < 16 / lanes; ++p) {
