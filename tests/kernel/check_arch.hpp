@@ -78,11 +78,17 @@ void check_code_lines(std::mt19937& random) {
   std::vector<std::byte> unit(static_cast<std::size_t>(Lines::bytes));  // an allocation of its own: nothing past it may be read
   for (int s = 0; s < Lines::steps; ++s) {
     for (auto& v : codes[s]) v = static_cast<std::uint8_t>(random() % (1 << Bits));
-    Lines::write(s, codes[s], unit.data());
+    kernel::write_codes(Bits, s, codes[s], unit.data());
   }
   kernel::detail::each_step<Lines::steps>(
       [&](auto step) { Arch::store_bytes(found + 64 * step(), Lines::template read<Arch, step()>(unit.data())); });
   REQUIRE(std::memcmp(found, codes, static_cast<std::size_t>(64 * Lines::steps)) == 0);
+  // As far up in their bytes as they fit.
+  constexpr int up = 8 - Bits;
+  kernel::detail::each_step<Lines::steps>(
+      [&](auto step) { Arch::store_bytes(found + 64 * step(), Lines::template read<Arch, step(), up>(unit.data())); });
+  for (int s = 0; s < Lines::steps; ++s)
+    for (int i = 0; i < 64; ++i) REQUIRE(found[64 * s + i] == codes[s][i] << up);
 }
 
 template <class Arch, int Bits>
@@ -104,11 +110,15 @@ void check_conversions(std::mt19937& random) {
   for (auto& v : halves) v = static_cast<std::uint16_t>(random() & 0x7BFF);
   alignas(64) float floats[16];
   const Lanes<Arch> wide(Arch::widen(bytes)), negative(Arch::products(Arch::widen(bytes), -1000)), equal(Arch::equal(-77));
+  const Lanes<Arch> divided(Arch::template divided<3>(Arch::products(Arch::widen(bytes), -1000)));
+  const Lanes<Arch> times(Arch::template divided<-2>(Arch::products(Arch::widen(bytes), -1000)));
   Arch::store(floats, Arch::load_f16(reinterpret_cast<const std::byte*>(halves)));
   for (int i = 0; i < 16; ++i) {
     CHECK(wide.v[i] == bytes[i]);
     CHECK(negative.v[i] == -1000 * bytes[i]);
     CHECK(equal.v[i] == -77);
+    CHECK(divided.v[i] == -125 * bytes[i]);
+    CHECK(times.v[i] == -4000 * bytes[i]);
     CHECK(floats[i] == f16_to_f32(halves[i]));
   }
 }
@@ -176,6 +186,7 @@ void check_vocabulary() {
 template <class Arch>
 void check_all_products() {
   for (const Weights& w : all_weights()) switch (w.tiled.bits) {
+      case 1: check_products<Arch, kernel::tile_codes_t<Superfloat<1>>>(w); break;
       case 2: check_products<Arch, kernel::TileCodes<2>>(w); break;
       case 3: check_products<Arch, kernel::TileCodes<3>>(w); break;
       case 4: check_products<Arch, kernel::tile_codes_t<Minifloat<2, 1>>>(w); break;

@@ -32,6 +32,7 @@ const std::vector<Weights>& arch_checks::all_weights() {
     w.push_back(weights<Scheme<Ternary, PerGroup<128>>>({20, 640}, 5, Compute::int8_per_token));
     w.push_back(weights<presets::Mxfp4>({19, 352}, 6, Compute::int8_per_block));
     w.push_back(weights<Scheme<SInt<8>, PerRow, ScaleF32>>({18, 1100}, 7, Compute::int8_per_block));
+    w.push_back(weights<Scheme<Superfloat<1>, PerGroup<96>>>({50, 700}, 8, Compute::int8_per_token));
     return w;
   }();
   return list;
@@ -39,5 +40,5 @@ const std::vector<Weights>& arch_checks::all_weights() {
 
 TEST_CASE("vocabularies that are tested") {
   if (*every_arch::left_out() != '\0') WARN("skipped: " << every_arch::left_out());
-  REQUIRE(all_weights().size() == 7);
+  REQUIRE(all_weights().size() == 8);
 }

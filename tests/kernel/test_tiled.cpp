@@ -19,6 +19,22 @@ struct Gaps7 {
   static constexpr Affine fit(std::span<const float> v) { return fit_abs_max(v, 1.0f); }
 };
 
+/// Odd levels only, symmetric around 0: -1 and 1, or -3, -1, 1, 3, or on to -127 and 127.
+template <int Bits>
+struct Odd {
+  static constexpr int bits = Bits;
+  static constexpr auto name = "odd" + decimal<Bits>();
+  static constexpr float step = 1;
+  static constexpr int highest = (1 << Bits) - 1;
+  static constexpr Code encode(float x) {
+    const float c = x == x ? (x + highest) / 2 : 0;
+    return c <= 0 ? Code{0} : c >= highest ? static_cast<Code>(highest) : static_cast<Code>(round_half_even(c));
+  }
+  static constexpr std::int32_t to_int(Code c) { return 2 * static_cast<int>(c) - highest; }
+  static constexpr float decode(Code c) { return static_cast<float>(to_int(c)); }
+  static constexpr Affine fit(std::span<const float> v) { return fit_abs_max(v, static_cast<float>(highest)); }
+};
+
 template <AnyScheme S>
 void check(Extents e, Index tokens, unsigned seed) {
   const Compute compute = seed % 2 != 0 ? Compute::int8_per_token : Compute::int8_per_block;
@@ -80,6 +96,19 @@ TEST_CASE("tiled weights of formats whose levels are multiples of a step: codes 
   check_shapes<presets::Mxfp4>();
   check_shapes<Scheme<Minifloat<2, 3>, PerRow>>();
   check_shapes<Scheme<Gaps7, PerGroup<48>>>();
+}
+
+TEST_CASE("tiled weights of formats whose levels are all odd: codes take no more bits than the format's own") {
+  using Two = kernel::tile_codes_t<Odd<2>>;
+  STATIC_REQUIRE((Two::bits == 2 && Two::up == 1 && Two::max_byte == 6 && !Two::looked_up));
+  STATIC_REQUIRE((kernel::tile_codes_t<Superfloat<1>>::bits == 1 && !kernel::tile_codes_t<Superfloat<1>>::looked_up));
+  STATIC_REQUIRE(kernel::tile_codes_t<Odd<7>>::max_byte == 254);
+  check_shapes<Scheme<Superfloat<1>, PerGroup<128>>>();
+  check_shapes<Scheme<Odd<1>, PerGroup<32>>>();
+  check_shapes<Scheme<Odd<2>, PerGroup<64>>>();
+  check_shapes<Scheme<Odd<3>, PerGroup<48>, ScaleF32>>();
+  check_shapes<Scheme<Odd<5>, PerRow>>();
+  check_shapes<Scheme<Odd<7>, PerGroup<128>>>();
 }
 
 TEST_CASE("levels on no grid move to one only as far as they may") {

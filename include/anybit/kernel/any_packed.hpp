@@ -39,30 +39,38 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
   return {out, x.rows, x.cols};
 }
 
+[[gnu::noinline]] inline void dequantize_row(const RowSource& w, const PackedBytes& bytes, Index row, std::span<float> out) {
+  const auto [rows, cols] = w.extents;
+  ANYBIT_CHECK(0 <= row && row < rows && static_cast<Index>(out.size()) == cols,
+               "AnyPacked::dequantize_row: no such row, or a wrong length");
+  float block[static_cast<std::size_t>(block_cols + decode_slack)];
+  for (Index first = 0; first < cols; first += block_cols) {
+    const Index n = std::min(block_cols, cols - first);
+    w.weights(w.tensor, row, first, n, block);
+    for (Index i = 0; i < n; ++i)
+      out[static_cast<std::size_t>(bytes.has_column_order() ? bytes.original_column(first + i) : first + i)] = block[i];
+  }
+}
+[[gnu::noinline]] inline void matmul(const RowSource& w, const PackedBytes& bytes, const TiledWeights* tiled, ConstMatrix x,
+                                     MutableMatrix y, ActivationMode mode, ExecutorRef executor, Workspace& workspace) {
+  check_shapes(w.extents, x, y);
+  if (bytes.has_column_order()) x = permuted(bytes, x, workspace);
+  if (tiled && rounds_to_int8(mode.compute()) && tiled->segment_cols == segment_columns(tiled->group, mode.compute()))
+    kernel::matmul(*tiled, x, y, mode, workspace, executor);
+  else
+    kernel::matmul(w, x, y, mode, workspace, executor);
+}
+
 template <AnyScheme S>
 struct PackedTableOf {
   static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
-    ANYBIT_CHECK(0 <= row && row < t.rows() && static_cast<Index>(out.size()) == t.cols(),
-                 "AnyPacked::dequantize_row: no such row, or a wrong length");
-    const RowSource source = row_source(t);
-    float block[static_cast<std::size_t>(block_cols + decode_slack)];
-    for (Index first = 0; first < t.cols(); first += block_cols) {
-      const Index n = std::min(block_cols, t.cols() - first);
-      source.weights(tensor, row, first, n, block);
-      for (Index i = 0; i < n; ++i) out[static_cast<std::size_t>(t.original_column(first + i))] = block[i];
-    }
+    kernel::dequantize_row(row_source(t), t.bytes(), row, out);
   }
   static void matmul(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, ActivationMode mode,
                      ExecutorRef executor, Workspace& workspace) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
-    check_shapes(t.extents(), x, y);
-    if (t.has_column_order()) x = permuted(t.bytes(), x, workspace);
-    const auto* w = static_cast<const TiledWeights*>(tiled);
-    if (w && rounds_to_int8(mode.compute()) && w->segment_cols == segment_columns(w->group, mode.compute()))
-      kernel::matmul(*w, x, y, mode, workspace, executor);
-    else
-      kernel::matmul(row_source(t), x, y, mode, workspace, executor);
+    kernel::matmul(row_source(t), t.bytes(), static_cast<const TiledWeights*>(tiled), x, y, mode, executor, workspace);
   }
   static std::shared_ptr<const void> tile(const void* tensor, Compute compute, [[maybe_unused]] float level_error,
                                           ExecutorRef executor) {
@@ -88,7 +96,10 @@ class AnyPacked {
  public:
   AnyPacked() = default;
   template <AnyScheme S>
-  ANYBIT_INLINE AnyPacked(PackedTensor<S> tensor) {  // NOLINT(google-explicit-constructor)
+  ANYBIT_INLINE AnyPacked(const PackedTensor<S>& tensor)
+      : AnyPacked(PackedTensor<S>(tensor)) {}  // NOLINT(google-explicit-constructor)
+  template <AnyScheme S>
+  ANYBIT_INLINE AnyPacked(PackedTensor<S>&& tensor) {  // NOLINT(google-explicit-constructor)
     auto owned = std::make_shared<const PackedTensor<S>>(std::move(tensor));
     bytes_ = &owned->bytes();
     tensor_ = std::move(owned);
@@ -140,10 +151,8 @@ class SchemeRegistry {
   template <AnyScheme S>
   ANYBIT_INLINE void add() {
     if (find(S::name) == nullptr)
-      entries_.push_back({std::string(S::name.view()), [](PackedBytes bytes) -> Result<AnyPacked> {
-                            ANYBIT_TRY(PackedTensor<S> tensor, PackedTensor<S>::from(std::move(bytes)));
-                            return AnyPacked(std::move(tensor));
-                          }});
+      entries_.push_back({std::string(S::name.view()), &PackedTensor<S>::check,
+                          [](PackedBytes&& bytes) { return AnyPacked(PackedTensor<S>({}, std::move(bytes))); }});
   }
   Result<AnyPacked> open(PackedBytes bytes) const {
     const Entry* e = find(bytes.scheme_name());
@@ -151,7 +160,8 @@ class SchemeRegistry {
       return Error{ErrorCode::unsupported, "packed tensor: scheme '" + std::string(bytes.scheme_name()) + "' is none of the " +
                                                std::to_string(entries_.size()) +
                                                " registered; add it with SchemeRegistry::add<Scheme<...>>()"};
-    return e->open(std::move(bytes));
+    ANYBIT_TRY_STATUS(e->check(bytes));
+    return e->own(std::move(bytes));
   }
   std::vector<std::string> names() const {
     std::vector<std::string> out;
@@ -162,7 +172,8 @@ class SchemeRegistry {
  private:
   struct Entry {
     std::string name;
-    Result<AnyPacked> (*open)(PackedBytes);
+    Status (*check)(const PackedBytes&);
+    AnyPacked (*own)(PackedBytes&&);
   };
   const Entry* find(std::string_view name) const {
     for (const Entry& e : entries_)

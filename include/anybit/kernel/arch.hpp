@@ -15,6 +15,7 @@
 //   short_sums(MaxByte)       so many of them fit sums of 16 bits; 0 where there are no such sums. Else also:
 //   Shorts, no_shorts(), tile_dot4<MaxByte>(shorts, b, x), add(ints, shorts)
 //   add(a, b)                 ints
+//   divided<Shift>(a)         ints / 2^Shift, without remainder; times 2^-Shift if Shift < 0
 //   TokenPair, no_pair()      only where instructions multiply small matrices: sums of two tokens that stand side by side, and
 //   tile_dot8(pair, b, next, x, x_next)   the same plus tile_dot4 of both tokens at x with b and at x_next, the next four
 //                             columns, with next
@@ -127,6 +128,11 @@ struct Generic {
   }
   static ANYBIT_INLINE Ints add(Ints a, Ints b) {
     for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
+    return a;
+  }
+  template <int Shift>
+  static ANYBIT_INLINE Ints divided(Ints a) {
+    for (auto& v : a.v) v = Shift >= 0 ? v >> std::max(Shift, 0) : v << std::max(-Shift, 0);
     return a;
   }
   static ANYBIT_INLINE Floats zero() { return {}; }

@@ -33,66 +33,77 @@ inline constexpr Index line_bytes = 64;
 constexpr Index unit_steps(int bits) { return 8 / std::gcd(bits, 8); }
 constexpr Index unit_lines(int bits) { return bits / std::gcd(bits, 8); }
 
+namespace detail {
+
+/// Bits from .. from + count - 1 of a byte of a line are bits `to` and up of a code.
+struct CodeField {
+  int line = 0, from = 0, to = 0, count = 0;
+  constexpr int mask() const { return ((1 << count) - 1) << to; }
+};
+struct CodeFields {
+  int count = 0;
+  std::array<CodeField, 8> at{};
+};
+/// Where the codes of a unit's step are.
+constexpr CodeFields code_fields(int bits, int step) {
+  const int lines = static_cast<int>(unit_lines(bits)), whole = 8 / bits, top = 8 % bits;
+  CodeFields f;
+  if (step < lines * whole) {
+    f.at[0] = {step / whole, step % whole * bits, 0, bits};
+    f.count = 1;
+    return f;
+  }
+  int bit = (step - lines * whole) * bits;  // of all the tops
+  for (int to = 0; to < bits;) {
+    const int in_top = bit % top, count = std::min(top - in_top, bits - to);
+    f.at[static_cast<std::size_t>(f.count++)] = {bit / top, 8 - top + in_top, to, count};
+    bit += count, to += count;
+  }
+  return f;
+}
+
+}  // namespace detail
+
+/// Puts the 64 codes of step `step` into a unit where their bits are still 0.
+inline void write_codes(int bits, int step, const std::uint8_t* codes, std::byte* unit) {
+  const detail::CodeFields all = detail::code_fields(bits, step);
+  for (int i = 0; i < all.count; ++i) {
+    const detail::CodeField f = all.at[static_cast<std::size_t>(i)];
+    auto* line = reinterpret_cast<std::uint8_t*>(unit + f.line * line_bytes);
+    for (Index j = 0; j < line_bytes; ++j)
+      line[j] = static_cast<std::uint8_t>(line[j] | ((codes[j] & f.mask()) >> f.to << f.from));
+  }
+}
+
 template <int Bits>
 struct CodeLines {
   static_assert(Bits >= 1 && Bits <= 8);
   static constexpr int steps = static_cast<int>(unit_steps(Bits)), lines = static_cast<int>(unit_lines(Bits));
   static constexpr Index bytes = lines * line_bytes;
 
-  /// Code `Step` of a unit as 64 bytes. Arch is a vocabulary of kernel/arch.hpp.
-  template <class Arch, int Step>
+  /// The bit of a line's bytes from which code `step` lies there whole, as far as it does; else 0.
+  static constexpr int position(int step) {
+    const detail::CodeFields all = detail::code_fields(Bits, step);
+    return all.count == 1 ? all.at[0].from : 0;
+  }
+
+  /// Code `Step` of a unit, times 2^Up, as 64 bytes. From its position up it takes no shift. Arch is a vocabulary of
+  /// kernel/arch.hpp.
+  template <class Arch, int Step, int Up = 0>
   static ANYBIT_INLINE typename Arch::Bytes read(const std::byte* unit) {
-    constexpr Fields all = fields(Step);
-    const auto line = [unit](const Field& f) __attribute__((always_inline)) {
+    static_assert(0 <= Up && Up + Bits <= 8);
+    constexpr detail::CodeFields all = detail::code_fields(Bits, Step);
+    const auto line = [unit](const detail::CodeField& f) __attribute__((always_inline)) {
       return Arch::load_bytes(reinterpret_cast<const std::uint8_t*>(unit + f.line * line_bytes));
     };
-    auto code = Arch::template field<all.at[0].from - all.at[0].to, all.at[0].mask()>(line(all.at[0]));
+    auto code = Arch::template field<all.at[0].from - all.at[0].to - Up, (all.at[0].mask() << Up)>(line(all.at[0]));
     [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
-      ((code = Arch::template add_field<all.at[I + 1].from - all.at[I + 1].to, all.at[I + 1].mask()>(code, line(all.at[I + 1]))),
+      ((code = Arch::template add_field<all.at[I + 1].from - all.at[I + 1].to - Up, (all.at[I + 1].mask() << Up)>(
+            code, line(all.at[I + 1]))),
        ...);
     }
     (std::make_index_sequence<static_cast<std::size_t>(all.count - 1)>());
     return code;
-  }
-
-  /// Puts the 64 codes of step `step` into a unit where their bits are still 0.
-  static void write(int step, const std::uint8_t* codes, std::byte* unit) {
-    const Fields all = fields(step);
-    for (int i = 0; i < all.count; ++i) {
-      const Field f = all.at[static_cast<std::size_t>(i)];
-      auto* line = reinterpret_cast<std::uint8_t*>(unit + f.line * line_bytes);
-      for (Index j = 0; j < line_bytes; ++j)
-        line[j] = static_cast<std::uint8_t>(line[j] | ((codes[j] & f.mask()) >> f.to << f.from));
-    }
-  }
-
- private:
-  /// Bits from .. from + count - 1 of a byte of a line are bits `to` and up of the code.
-  struct Field {
-    int line = 0, from = 0, to = 0, count = 0;
-    constexpr int mask() const { return ((1 << count) - 1) << to; }
-  };
-  struct Fields {
-    int count = 0;
-    std::array<Field, 8> at{};
-  };
-  static constexpr Fields fields(int step) {
-    constexpr int whole = 8 / Bits, top = 8 % Bits;
-    Fields f;
-    if (step < lines * whole) {
-      f.at[0] = {step / whole, step % whole * Bits, 0, Bits};
-      f.count = 1;
-      return f;
-    }
-    if constexpr (top > 0) {
-      int bit = (step - lines * whole) * Bits;  // of all the tops
-      for (int to = 0; to < Bits;) {
-        const int in_top = bit % top, count = std::min(top - in_top, Bits - to);
-        f.at[static_cast<std::size_t>(f.count++)] = {bit / top, 8 - top + in_top, to, count};
-        bit += count, to += count;
-      }
-    }
-    return f;
   }
 };
 

@@ -56,11 +56,11 @@ inline void f32_tile(const float* panel, const float* x, Index x_stride, Index n
 inline void f32_dots(const RowSource& w, const float* x, float* y, Index begin, Index end) {
   const Index cols = w.extents.cols;
   for (Index row = begin; row < end;) {
-    const Index rows = end - row >= dot_rows ? dot_rows : 1;
+    const Index rows = std::min(end - row, dot_rows);
     float sum[static_cast<std::size_t>(dot_rows)];
     for (Index first = 0; first < cols; first += block_cols) {
       w.prefetch(row + rows, rows, first, std::min(block_cols, cols - first));
-      (rows == 1 ? w.dot : w.dots)(w.tensor, row, first, std::min(block_cols, cols - first), x + first, sum);
+      w.dots(w.tensor, row, first, std::min(block_cols, cols - first), x + first, sum);
       for (Index r = 0; r < rows; ++r) y[row + r] = first > 0 ? y[row + r] + sum[r] : sum[r];
     }
     row += rows;

@@ -8,11 +8,14 @@
 
 namespace anybit::kernel::inline ANYBIT_CODE {
 
-/// What tiles hold of a format that multiplies in integers: u, or its own codes where they are shorter.
+/// What tiles hold of a format that multiplies in integers: u without the zeros below all of them, or the format's own codes
+/// where they are shorter.
 template <Format F>
   requires(has_integer_dot_v<F>)
-using tile_codes_t = std::conditional_t<level_bits_v<F> <= F::bits, TileCodes<level_bits_v<F>>,
-                                        TileCodes<F::bits, (1 << level_bits_v<F>)-1, true>>;
+using tile_codes_t = std::conditional_t<
+    level_bits_v<F> - level_shift_v<F> <= F::bits,
+    TileCodes<level_bits_v<F> - level_shift_v<F>, (1 << level_bits_v<F>)-(1 << level_shift_v<F>), false, level_shift_v<F>>,
+    TileCodes<F::bits, (1 << level_bits_v<F>)-1, true>>;
 
 namespace detail {
 
@@ -24,57 +27,86 @@ inline void decode_codes(const void* tensor, Index row, Index first, Index n, st
   std::memcpy(out, codes.data(), static_cast<std::size_t>(n));
 }
 
-/// Tiles of `Stored` with levels on this grid.
-template <class Stored, AnyScheme S, Executor E>
-TiledWeights tile(const PackedTensor<S>& t, Compute compute, const LevelGrid& grid, const ByteTable& table, E&& executor) {
-  constexpr int bits = Stored::bits;
-  RowSource source = row_source(t);
-  source.affines = &decode_affines<S>;
-  if (Stored::looked_up) source.bytes = &decode_codes<S>;
+template <AnyScheme S>
+inline Affine decode_affine(const void* tensor, Index row, Index group) {
+  return tensor_of<S>(tensor).affine(row, group);
+}
+
+/// How weights become tiles, without their scheme: one more costs no more than the functions that it is read with.
+struct TilePlan {
+  RowSource source;  ///< its bytes() are what tiles hold, times 2^up
+  Affine (*affine)(const void* tensor, Index row, Index group);
+  int bits, max_byte, up;
+  bool half_scales, zero_points;
+  LevelGrid grid;
+  const ByteTable& table;
+  void (*rows)(const TiledWeights&, const TiledActivations&, MutableMatrix y, Index begin, Index end);
+};
+/// For tiles of `Stored` with levels on this grid.
+template <class Stored, AnyScheme S>
+TilePlan tile_plan(const PackedTensor<S>& t, const LevelGrid& grid, const ByteTable& table) {
+  TilePlan plan{row_source(t),
+                &decode_affine<S>,
+                Stored::bits,
+                Stored::max_byte,
+                Stored::up,
+                Binary16Scales<typename S::scale_store>,
+                S::has_zero_point,
+                grid,
+                table,
+                &tiled_rows<Stored>};
+  plan.source.affines = &decode_affines<S>;
+  if (Stored::looked_up) plan.source.bytes = &decode_codes<S>;
+  return plan;
+}
+
+template <Executor E>
+TiledWeights tile(const TilePlan& plan, Compute compute, E&& executor) {
+  const RowSource& source = plan.source;
   TiledWeights w;
-  w.extents = t.extents();
+  w.extents = source.extents;
   w.group = source.group;
   w.segment_cols = segment_columns(w.group, compute);
-  w.bits = bits;
-  w.max_byte = Stored::max_byte;
-  w.table = table;
-  w.half_scales = Binary16Scales<typename S::scale_store>;
-  w.zero_points = S::has_zero_point;
-  w.factor = grid.step;
-  w.lowest = grid.lowest;
-  w.rows = &tiled_rows<Stored>;
-  for (Segment s(t.cols(), w.group, w.segment_cols); !s.done(); s.next()) {
-    w.steps.push_back(static_cast<std::int32_t>(round_up(ceil_div(s.length, 4), unit_steps(bits))));
+  w.bits = plan.bits;
+  w.max_byte = plan.max_byte;
+  w.table = plan.table;
+  w.half_scales = plan.half_scales;
+  w.zero_points = plan.zero_points;
+  w.factor = plan.grid.step;
+  w.lowest = plan.grid.lowest;
+  w.rows = plan.rows;
+  const Index cols = w.extents.cols, in_unit = unit_steps(w.bits);
+  for (Segment s(cols, w.group, w.segment_cols); !s.done(); s.next()) {
+    w.steps.push_back(static_cast<std::int32_t>(round_up(ceil_div(s.length, 4), in_unit)));
     w.all_steps += w.steps.back();
   }
   w.memory = WeightBuffer(static_cast<std::size_t>(w.tiles() * w.tile_bytes()));
   executor.parallel_for(w.tiles(), 1, [&](Index begin, Index end) {
     BytePanel panel;
     for (Index tile = begin; tile < end; ++tile) {
-      const Index first = tile * tile_rows, rows = std::min(tile_rows, t.rows() - first);
+      const Index first = tile * tile_rows, rows = std::min(tile_rows, w.extents.rows - first);
       std::byte* start = w.memory.data() + tile * w.tile_bytes();
       std::byte *unit = start + w.codes_at(), *scales = start, *zeros = start + w.zeros_at();
       std::size_t segment = 0;
-      for (Segment s(t.cols(), w.group, w.segment_cols); !s.done();) {
+      for (Segment s(cols, w.group, w.segment_cols); !s.done();) {
         Segment here = s;
         fill_panel<native_arch>(source, first, rows, s, panel);
+        if (plan.up > 0)
+          for (auto& u : panel.bytes) u = static_cast<std::uint8_t>(u >> plan.up);
         const std::uint8_t* codes = panel.bytes.data();
         for (Index i = 0; i < panel.segments; ++i, here.next(), ++segment) {
           for (Index k = 0; k < panel.dwords[static_cast<std::size_t>(i)]; ++k, codes += line_bytes)
-            CodeLines<bits>::write(static_cast<int>(k % unit_steps(bits)), codes,
-                                   unit + k / unit_steps(bits) * CodeLines<bits>::bytes);
+            write_codes(w.bits, static_cast<int>(k % in_unit), codes, unit + k / in_unit * unit_lines(w.bits) * line_bytes);
           unit += w.steps[segment] * w.step_bytes();
           for (Index r = 0; r < rows; ++r) {
-            const Index index = S::granularity::index(t.extents(), first + r, here.group);
-            float scale;
-            t.load_scales(index, {&scale, 1});
+            const Affine a = plan.affine(source.tensor, first + r, here.group);
             if (w.half_scales) {
-              const std::uint16_t half = f32_to_f16(scale);  // exact: it was stored so
+              const std::uint16_t half = f32_to_f16(a.scale);  // exact: it was stored so
               std::memcpy(scales + 2 * r, &half, 2);
             } else {
-              std::memcpy(scales + 4 * r, &scale, 4);
+              std::memcpy(scales + 4 * r, &a.scale, 4);
             }
-            if constexpr (S::has_zero_point) zeros[r] = static_cast<std::byte>(static_cast<std::uint8_t>(t.zero(index)));
+            if (w.zero_points) zeros[r] = static_cast<std::byte>(static_cast<std::uint8_t>(a.zero));
           }
           scales += w.scale_bytes(), zeros += tile_rows;
         }
@@ -93,7 +125,7 @@ template <AnyScheme S, Executor E = Serial>
 TiledWeights tile_weights(const PackedTensor<S>& t, Compute compute, E&& executor = E{}) {
   using F = typename S::format;
   static_assert(!S::has_zero_point || level_grid_v<F>.lowest == 0, "anybit: a format with a zero point has levels 0, 1, ..");
-  return detail::tile<tile_codes_t<F>>(t, compute, level_grid_v<F>, level_bytes_v<F>, executor);
+  return detail::tile(detail::tile_plan<tile_codes_t<F>>(t, level_grid_v<F>, level_bytes_v<F>), compute, executor);
 }
 
 /// The same for a format whose levels lie on no grid: each is moved to the nearest multiple of a step, by at most `level_error`
@@ -108,7 +140,7 @@ std::optional<TiledWeights> tile_weights(const PackedTensor<S>& t, Compute compu
   ByteTable table;
   for (std::size_t c = 0; c < levels.size(); ++c)
     table.bytes[c] = static_cast<std::uint8_t>(grid.nearest(levels[c]) - grid.lowest);
-  return detail::tile<TileCodes<F::bits, 255, true>>(t, compute, grid, table, executor);
+  return detail::tile(detail::tile_plan<TileCodes<F::bits, 255, true>>(t, grid, table), compute, executor);
 }
 
 /// y = x W^T with activations rounded to 8 bits, to the bit what `mode` makes of the packed weights. Weights tiled for the

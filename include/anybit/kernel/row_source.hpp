@@ -20,9 +20,9 @@ struct RowSource {
   Index group = 1;  ///< columns that share a scale; the last group of a row may be shorter
   /// Dequantized weights of columns first .. first + n - 1, 1 <= n <= block_cols.
   void (*weights)(const void*, Index row, Index first, Index n, float* out) = nullptr;
-  /// Of `dot_rows` rows (dots) or one (dot), the sums of the same stretch of weights times x. Null where groups do not allow it.
+  /// Of `dot_rows` rows, the sums of the same stretch of weights times x; for rows past the end, something. Null where groups do
+  /// not allow it.
   void (*dots)(const void*, Index row, Index first, Index n, const float* x, float* out) = nullptr;
-  void (*dot)(const void*, Index row, Index first, Index n, const float* x, float* out) = nullptr;
   /// Integer form, null for formats without: weight = scale * (u - offset) with bytes u and whole offsets.
   void (*bytes)(const void*, Index row, Index first, Index n, std::uint8_t* out) = nullptr;
   /// These may write up to decode_slack elements past the end.
@@ -55,21 +55,24 @@ inline void decode_weights(const void* tensor, Index row, Index first, Index n, 
   decoding::dequantize_columns(tensor_of<S>(tensor), row, first, n, out);
 }
 
-/// The same weights times x without storing them: the sums of rows row .. row + Rows - 1 over columns first .. first + n - 1,
+/// The same weights times x without storing them: the sums of rows row .. row + dot_rows - 1 over columns first .. first + n - 1,
 /// to the bit what f32_rows makes of decode_weights. Groups must end at multiples of the vector width, or with the row.
-template <AnyScheme S, Index Rows>
+template <AnyScheme S>
 inline void decode_dots(const void* tensor, Index row, Index first, Index n, const float* x, float* out) {
-  constexpr auto R = static_cast<std::size_t>(Rows);
+  constexpr auto R = static_cast<std::size_t>(dot_rows);
   const PackedTensor<S>& t = tensor_of<S>(tensor);
   Codes<S> codes[R];
   float scales[R][static_cast<std::size_t>(block_cols / 4 + decode_slack)];
   const Index group = S::granularity::group_cols(t.cols()), first_group = first / group,
               groups = (first + n - 1) / group - first_group + 1;
+  Index index[R];
   bool special = false;
-  for (Index r = 0; r < Rows; ++r) {
-    codes[r].read(t, row + r, first, n);
+  for (Index r = 0; r < dot_rows; ++r) {
+    const Index here = std::min(row + r, t.rows() - 1);
+    codes[r].read(t, here, first, n);
     special = Levels<typename S::format>::prepare(codes[r].data(), n) || special;
-    read_scales(t, S::granularity::index(t.extents(), row + r, first_group), groups, scales[r]);
+    index[r] = S::granularity::index(t.extents(), here, first_group);
+    read_scales(t, index[r], groups, scales[r]);
   }
   with_levels<typename S::format>(special, [&](const auto& levels) {
     simd::f32 sum[R];
@@ -78,15 +81,14 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
     for (Index g = 0; g < groups; ++g) {
       simd::f32 scale[R], zero[R];
 #pragma GCC unroll 4
-      for (Index r = 0; r < Rows; ++r) {
+      for (Index r = 0; r < dot_rows; ++r) {
         scale[r] = simd::broadcast(scales[r][g] * levels.factor);
-        if constexpr (S::has_zero_point)
-          zero[r] = simd::broadcast(t.zero(S::granularity::index(t.extents(), row + r, first_group) + g));
+        if constexpr (S::has_zero_point) zero[r] = simd::broadcast(t.zero(index[r] + g));
       }
       const Index end = std::min(n, (first_group + g + 1) * group - first);
       const auto step = [&](simd::f32 a) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-        for (Index r = 0; r < Rows; ++r) {
+        for (Index r = 0; r < dot_rows; ++r) {
           simd::f32 level = levels(codes[r].data() + j);
           if constexpr (S::has_zero_point) level = level - zero[r];
           sum[r] = simd::fma(a, scale[r] * level, sum[r]);
@@ -96,7 +98,7 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
       if (j < end) step(simd::load_partial(x + j, end - j)), j = end;
     }
 #pragma GCC unroll 4
-    for (Index r = 0; r < Rows; ++r) out[r] = simd::reduce_add(sum[r]);
+    for (Index r = 0; r < dot_rows; ++r) out[r] = simd::reduce_add(sum[r]);
   });
 }
 
@@ -153,10 +155,7 @@ RowSource row_source(const PackedTensor<S>& t) {
   s.row_bytes = S::row_bytes(t.cols());
   s.bytes_per_1024 = S::row_bytes(1024);
   s.weights = &detail::decode_weights<S>;
-  if (s.group >= t.cols() || s.group % simd::width == 0) {
-    s.dots = &detail::decode_dots<S, dot_rows>;
-    s.dot = &detail::decode_dots<S, 1>;
-  }
+  if (s.group >= t.cols() || s.group % simd::width == 0) s.dots = &detail::decode_dots<S>;
   if constexpr (has_integer_dot_v<typename S::format>) {
     s.bytes = &detail::decode_bytes<S>;
     s.affines = &detail::decode_affines<S>;

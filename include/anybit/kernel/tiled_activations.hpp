@@ -18,14 +18,6 @@ inline void in_powers(Index n, Use&& use, Index at = 0) {
   for (; n - at >= Most; at += Most) use(std::integral_constant<int, Most>(), at);
   if constexpr (Most > 1) in_powers<Most / 2>(n, use, at);
 }
-/// The same with sizes Most and 1 alone.
-template <int Most, class Use>
-inline void in_most_or_one(Index n, Use&& use) {
-  Index at = 0;
-  for (; n - at >= Most; at += Most) use(std::integral_constant<int, Most>(), at);
-  if constexpr (Most > 1)
-    for (; at < n; ++at) use(std::integral_constant<int, 1>(), at);
-}
 
 }  // namespace detail
 

@@ -126,6 +126,15 @@ constexpr ANYBIT_INLINE std::uint8_t level_byte(std::uint8_t c) {
   return detail::level_byte_of<F>(c);
 }
 
+/// Every u is a multiple of 2^level_shift_v, as where all levels are odd: -1 and 1, or -3, -1, 1, 3.
+template <Format F>
+  requires(has_integer_dot_v<F>)
+inline constexpr int level_shift_v = [] {
+  unsigned any = 0;
+  for (int c = 0; c < code_count_v<F>; ++c) any |= level_byte<F>(static_cast<std::uint8_t>(c));
+  return any == 0 ? 0 : std::countr_zero(any);
+}();
+
 /// Bytes that a table look-up reads: entry c belongs to code c, those past the codes are 0.
 struct alignas(64) ByteTable {
   std::array<std::uint8_t, 256> bytes{};

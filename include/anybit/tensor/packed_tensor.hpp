@@ -27,14 +27,20 @@ class PackedTensor {
   /// Gives bytes their type. The error names the scheme that the bytes have, the section that has a wrong size, or the
   /// column order or scale that cannot be. Codes and zero points need no check: every one of them decodes.
   static Result<PackedTensor> from(PackedBytes b) {
+    ANYBIT_TRY_STATUS(check(b));
+    return PackedTensor(Checked{}, std::move(b));
+  }
+  /// What keeps from() from giving these bytes the type, if anything does.
+  static Status check(const PackedBytes& b) {
     ANYBIT_TRY_STATUS(b.check_sections(S::name, [](Extents e) -> PackedBytes::SectionSizes {
       return {S::codes_bytes(e), S::scales_bytes(e), S::zeros_bytes(e)};
     }));
-    if (!b.scales().empty()) ANYBIT_TRY_STATUS(b.check_scales(S::granularity::count(b.extents()), &S::scale_store::load));
-    PackedTensor t;
-    t.bytes_ = std::move(b);
-    return t;
+    if (b.scales().empty()) return Ok{};
+    return b.check_scales(S::granularity::count(b.extents()), &S::scale_store::load);
   }
+  /// The type for bytes that check() finds nothing wrong with.
+  struct Checked {};
+  PackedTensor(Checked, PackedBytes&& b) : bytes_(std::move(b)) {}
 
   Extents extents() const { return bytes_.extents(); }
   Index rows() const { return extents().rows; }

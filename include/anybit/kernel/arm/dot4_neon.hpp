@@ -150,6 +150,12 @@ struct Neon {
     }
   }
 #endif
+  template <int Shift>
+  static ANYBIT_INLINE Ints divided(Ints a) {
+#pragma GCC unroll 4
+    for (auto& v : a.v) v = vshlq_s32(v, vdupq_n_s32(-Shift));
+    return a;
+  }
   static ANYBIT_INLINE Floats zero() {
     const float32x4_t z = vdupq_n_f32(0);
     return {{z, z, z, z}};
