@@ -39,6 +39,7 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
   return {out, x.rows, x.cols};
 }
 
+// Not inlined, so that schemes share the two.
 [[gnu::noinline]] inline void dequantize_row(const RowSource& w, const PackedBytes& bytes, Index row, std::span<float> out) {
   const auto [rows, cols] = w.extents;
   ANYBIT_CHECK(0 <= row && row < rows && static_cast<Index>(out.size()) == cols,
@@ -96,10 +97,7 @@ class AnyPacked {
  public:
   AnyPacked() = default;
   template <AnyScheme S>
-  ANYBIT_INLINE AnyPacked(const PackedTensor<S>& tensor)
-      : AnyPacked(PackedTensor<S>(tensor)) {}  // NOLINT(google-explicit-constructor)
-  template <AnyScheme S>
-  ANYBIT_INLINE AnyPacked(PackedTensor<S>&& tensor) {  // NOLINT(google-explicit-constructor)
+  ANYBIT_INLINE AnyPacked(PackedTensor<S> tensor) {  // NOLINT(google-explicit-constructor)
     auto owned = std::make_shared<const PackedTensor<S>>(std::move(tensor));
     bytes_ = &owned->bytes();
     tensor_ = std::move(owned);

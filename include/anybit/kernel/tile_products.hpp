@@ -109,7 +109,7 @@ void tile_products(const TiledWeights& w, const TileTask& task, float* y, Index 
       code_at += Lines::bytes;
     }
   };
-  // One step of the unit that starts at step k, times 2^Raised if Raised - Up is not 0.
+  // u * 2^(Raised - up) of one step of the unit that starts at step k.
   constexpr std::integral_constant<int, Codes::up> as_is{};
   const auto read_step = [&]<int Step, int Raised>(std::integral_constant<int, Step>, Index k, auto& b,
                                                    std::integral_constant<int, Raised>) __attribute__((always_inline)) {
@@ -193,6 +193,7 @@ void tile_products(const TiledWeights& w, const TileTask& task, float* y, Index 
       if constexpr (Tiles * Tokens == 1) {
         // Steps take turns with several sums: a dot product takes longer than until the next could start. Where bytes are
         // multiplied as they are, the codes of a turn stay at the bit where the first one lies, and its sum is shifted instead.
+        // No byte gets larger than one of 8 bits, so sums fit as they do there.
         constexpr int turns = std::min(4, Lines::steps);
         constexpr bool in_place = !Codes::looked_up && Arch::bias(255) == 0 && Arch::short_sums(255) == 0;
         constexpr auto raised = [](int turn) { return in_place ? Lines::position(turn) : Codes::up; };

@@ -153,7 +153,8 @@ struct Neon {
   template <int Shift>
   static ANYBIT_INLINE Ints divided(Ints a) {
 #pragma GCC unroll 4
-    for (auto& v : a.v) v = vshlq_s32(v, vdupq_n_s32(-Shift));
+    for (auto& v : a.v)
+      if constexpr (Shift != 0) v = vshlq_s32(v, vdupq_n_s32(-Shift));
     return a;
   }
   static ANYBIT_INLINE Floats zero() {
