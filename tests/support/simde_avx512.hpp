@@ -46,6 +46,12 @@ inline simde__m512i mulhi_epu16(simde__m512i a, simde__m512i b) {
   for (int i = 0; i < 32; ++i) x[i] = static_cast<std::uint16_t>((std::uint32_t{x[i]} * y[i]) >> 16);
   return simde_mm512_loadu_si512(x);
 }
+inline simde__m512i srai_epi32(simde__m512i a, unsigned count) {
+  std::int32_t x[16];
+  simde_mm512_storeu_si512(x, a);
+  for (auto& v : x) v >>= count;
+  return simde_mm512_loadu_si512(x);
+}
 inline simde__m512 cvtepi32_ps(simde__m512i a) {
   std::int32_t x[16];
   float y[16];
@@ -105,6 +111,8 @@ inline simde__m512 fmadd_ps(simde__m512 a, simde__m512 b, simde__m512 c) {
 #define _mm512_cvtepu8_epi32(a) ::simde_missing::cvtepu8_epi32(a)
 #undef _mm512_cvtph_ps
 #define _mm512_cvtph_ps(a) ::simde_missing::cvtph_ps(a)
+#undef _mm512_srai_epi32
+#define _mm512_srai_epi32(a, count) ::simde_missing::srai_epi32(a, count)
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps(a) ::simde_missing::cvtepi32_ps(a)
 #undef _mm512_mulhi_epu16

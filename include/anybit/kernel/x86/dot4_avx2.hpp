@@ -1,7 +1,6 @@
 #pragma once
 // The vocabulary of kernel/arch.hpp in AVX2 intrinsics. For translation units that have AVX2 and FMA.
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -151,8 +150,9 @@ struct Avx2 {
   static ANYBIT_INLINE Ints add(Ints a, Ints b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
   template <int Shift>
   static ANYBIT_INLINE Ints divided(Ints a) {
+    if constexpr (Shift > 0) return {_mm256_srai_epi32(a.low, Shift), _mm256_srai_epi32(a.high, Shift)};
     if constexpr (Shift < 0) return {_mm256_slli_epi32(a.low, -Shift), _mm256_slli_epi32(a.high, -Shift)};
-    return Shift == 0 ? a : Ints{_mm256_srai_epi32(a.low, std::max(Shift, 0)), _mm256_srai_epi32(a.high, std::max(Shift, 0))};
+    return a;
   }
   static ANYBIT_INLINE Floats zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static ANYBIT_INLINE Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }

@@ -103,8 +103,9 @@ struct Avx512Vnni {
   static ANYBIT_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
   template <int Shift>
   static ANYBIT_INLINE Ints divided(Ints a) {
+    if constexpr (Shift > 0) return _mm512_srai_epi32(a, Shift);
     if constexpr (Shift < 0) return _mm512_slli_epi32(a, -Shift);
-    return Shift == 0 ? a : _mm512_srai_epi32(a, std::max(Shift, 0));
+    return a;
   }
   static ANYBIT_INLINE Floats zero() { return _mm512_setzero_ps(); }
   static ANYBIT_INLINE Floats load(const float* p) { return _mm512_loadu_ps(p); }
