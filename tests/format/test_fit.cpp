@@ -34,6 +34,7 @@ float plain_abs_mean(const std::vector<float>& v) {
     for (std::size_t j = 0; j < half; ++j) sums[j] += sums[j + half];
   return v.empty() ? 0.0f : static_cast<float>(sums[0] / static_cast<double>(v.size()));
 }
+bool equal(float a, float b) { return a == b || (a != a && b != b); }
 bool equal(LowHigh a, LowHigh b) { return a.low == b.low && a.high == b.high; }
 
 }  // namespace
@@ -45,13 +46,18 @@ TEST_CASE("abs_max, low_high and abs_mean: every length, the extremes at every p
     std::vector<float> v(n);
     for (float& x : v) x = normal(engine);
     INFO(n << " values");
-    REQUIRE(abs_mean(v) == plain_abs_mean(v));
+    for (const float scale : {1.0f, 1e-36f, 1e-43f, 0.0f, 5e37f}) {
+      std::vector<float> w = v;
+      for (float& x : w) x *= scale;
+      REQUIRE(equal(abs_mean(w), plain_abs_mean(w)));
+    }
     for (std::size_t at = 0; at <= n; ++at)
       for (const float extreme : {9.0f, -9.0f, inf, -inf, not_a_number, -not_a_number}) {
         std::vector<float> w = v;
         if (at < n) w[at] = extreme;
         REQUIRE(abs_max(w) == plain_abs_max(w));
         REQUIRE(equal(low_high(w), plain_low_high(w)));
+        REQUIRE(equal(abs_mean(w), plain_abs_mean(w)));
       }
   }
 }

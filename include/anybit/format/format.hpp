@@ -141,6 +141,40 @@ struct BitOrder {
   std::int32_t mask, flip;
 };
 
+#if defined(__GNUC__)
+/// max_of_bits of the first whole vectors, at least one, of n floats; says how many they were.
+template <std::size_t Orders>
+ANYBIT_INLINE std::size_t max_of_bits_in_vectors(const float* values, std::size_t n, const BitOrder (&orders)[Orders],
+                                                 std::array<std::int32_t, Orders>& m) {
+  typedef std::int32_t V __attribute__((vector_size(ANYBIT_VECTOR_BYTES)));
+  // Without unrolling gcc keeps the vectors in memory at -O2.
+  constexpr std::size_t lanes = ANYBIT_VECTOR_BYTES / 4, sums = ANYBIT_VECTOR_BYTES == 64 || Orders > 1 ? 2 : 4;
+  V largest[Orders][sums] = {};
+  const auto take = [&](std::size_t s, std::size_t from) __attribute__((always_inline)) {
+    V v;
+    __builtin_memcpy(&v, values + from, sizeof v);
+#pragma GCC unroll 2
+    for (std::size_t o = 0; o < Orders; ++o) {
+      const V x = (v & orders[o].mask) ^ orders[o].flip;
+      largest[o][s] = x > largest[o][s] ? x : largest[o][s];
+    }
+  };
+  std::size_t i = 0;
+  for (; i + sums * lanes <= n; i += sums * lanes)
+#pragma GCC unroll 4
+    for (std::size_t s = 0; s < sums; ++s) take(s, i + s * lanes);
+  for (; i + lanes <= n; i += lanes) take(0, i);
+#pragma GCC unroll 2
+  for (std::size_t o = 0; o < Orders; ++o) {
+    V all = largest[o][0];
+#pragma GCC unroll 4
+    for (std::size_t s = 1; s < sums; ++s) all = all > largest[o][s] ? all : largest[o][s];
+    m[o] = largest_lane(all);
+  }
+  return i;
+}
+#endif
+
 /// For each order the largest of the values' bits in it, at least 0, in one pass.
 template <std::size_t Orders>
 constexpr ANYBIT_INLINE std::array<std::int32_t, Orders> max_of_bits(std::span<const float> values,
@@ -148,30 +182,8 @@ constexpr ANYBIT_INLINE std::array<std::int32_t, Orders> max_of_bits(std::span<c
   std::array<std::int32_t, Orders> m{};
   std::size_t i = 0;
 #if defined(__GNUC__)
-  if (!std::is_constant_evaluated()) {
-    typedef std::int32_t V __attribute__((vector_size(ANYBIT_VECTOR_BYTES)));
-    constexpr std::size_t lanes = ANYBIT_VECTOR_BYTES / 4, sums = ANYBIT_VECTOR_BYTES == 64 || Orders > 1 ? 2 : 4;
-    if (values.size() >= lanes) {
-      V largest[Orders][sums] = {};
-      const auto take = [&](std::size_t s, std::size_t from) __attribute__((always_inline)) {
-        V v;
-        __builtin_memcpy(&v, values.data() + from, sizeof v);
-        for (std::size_t o = 0; o < Orders; ++o) {
-          const V x = (v & orders[o].mask) ^ orders[o].flip;
-          largest[o][s] = x > largest[o][s] ? x : largest[o][s];
-        }
-      };
-      for (; i + sums * lanes <= values.size(); i += sums * lanes)
-        for (std::size_t s = 0; s < sums; ++s) take(s, i + s * lanes);
-      for (; i + lanes <= values.size(); i += lanes) take(0, i);
-      for (std::size_t o = 0; o < Orders; ++o) {
-        for (std::size_t s = sums / 2; s > 0; s /= 2)
-          for (std::size_t j = 0; j < s; ++j)
-            largest[o][j] = largest[o][j] > largest[o][j + s] ? largest[o][j] : largest[o][j + s];
-        m[o] = largest_lane(largest[o][0]);
-      }
-    }
-  }
+  if (!std::is_constant_evaluated() && values.size() >= ANYBIT_VECTOR_BYTES / 4)
+    i = max_of_bits_in_vectors(values.data(), values.size(), orders, m);
 #endif
   for (; i < values.size(); ++i)
     for (std::size_t o = 0; o < Orders; ++o) {
@@ -222,38 +234,58 @@ constexpr ANYBIT_INLINE LowHigh low_high(std::span<const float> values) {
   return range;
 }
 
+namespace detail {
+#if defined(__GNUC__)
+/// Sum j of 16 is that of |values[16 i + j]| * 2^-896; all are then added by halves. None may be infinite or NaN. The bits of a
+/// float, moved to where a double has them, are that double, subnormals too, and nothing is rounded that would not be otherwise.
+/// (Conversions would take more time than the sums.)
+ANYBIT_INLINE double abs_sum_in_vectors(const float* values, std::size_t n) {
+  typedef std::uint64_t Bits __attribute__((vector_size(ANYBIT_VECTOR_BYTES)));
+  typedef double Doubles __attribute__((vector_size(ANYBIT_VECTOR_BYTES)));
+  constexpr std::size_t lanes = ANYBIT_VECTOR_BYTES / sizeof(double), vectors = 8 / lanes;
+  constexpr std::uint64_t magnitude = std::uint64_t{0x7FFFFFFF} << 29;
+  Doubles even[vectors], odd[vectors];
+#pragma GCC unroll 4
+  for (std::size_t p = 0; p < vectors; ++p) even[p] = odd[p] = Doubles{};
+  const auto add = [&](const float* from) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (std::size_t p = 0; p < vectors; ++p) {
+      Bits two;
+      __builtin_memcpy(&two, from + 2 * p * lanes, sizeof two);
+      even[p] += reinterpret_cast<Doubles>(two << 29 & magnitude);
+      odd[p] += reinterpret_cast<Doubles>(two >> 3 & magnitude);
+    }
+  };
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) add(values + i);
+  if (i < n) {
+    float last[16] = {};
+    __builtin_memcpy(last, values + i, (n - i) * sizeof(float));
+    add(last);
+  }
+#pragma GCC unroll 2
+  for (std::size_t half = vectors / 2; half > 0; half /= 2)
+#pragma GCC unroll 2
+    for (std::size_t p = 0; p < half; ++p) even[p] += even[p + half], odd[p] += odd[p + half];
+  return sum_by_halves(even[0]) + sum_by_halves(odd[0]);
+}
+#endif
+}  // namespace detail
+
 /// mean |v|, summed in double in 16 interleaved sums, which are added by halves; 0 for an empty span.
 constexpr ANYBIT_INLINE float abs_mean(std::span<const float> values) {
-  double sums[16] = {};
-  const auto magnitude = [](float v) { return static_cast<double>(v < 0 ? -v : v); };
-  std::size_t i = 0;
+  if (values.empty()) return 0;
+  const auto mean = [&](double sum) { return static_cast<float>(sum / static_cast<double>(values.size())); };
 #if defined(__GNUC__)
-  if (!std::is_constant_evaluated()) {
-    typedef std::int32_t Bits __attribute__((vector_size(ANYBIT_VECTOR_BYTES / 2)));
-    typedef float Floats __attribute__((vector_size(ANYBIT_VECTOR_BYTES / 2)));
-    typedef double Doubles __attribute__((vector_size(ANYBIT_VECTOR_BYTES)));
-    constexpr std::size_t lanes = ANYBIT_VECTOR_BYTES / 8;
-    Doubles parts[16 / lanes] = {};
-    for (; i + 16 <= values.size(); i += 16)
-      for (std::size_t p = 0; p < 16 / lanes; ++p) {
-        Bits v;
-        __builtin_memcpy(&v, values.data() + i + p * lanes, sizeof v);
-        parts[p] += __builtin_convertvector(reinterpret_cast<Floats>(v & detail::magnitude_bits), Doubles);
-      }
-    if (i == values.size() && i > 0) {
-      for (std::size_t half = 8 / lanes; half > 0; half /= 2)
-        for (std::size_t p = 0; p < half; ++p) parts[p] += parts[p + half];
-      return static_cast<float>(detail::sum_by_halves(parts[0]) / static_cast<double>(i));
-    }
-    __builtin_memcpy(sums, parts, sizeof parts);
-  }
+  if (!std::is_constant_evaluated())
+    // An infinity or NaN would be 2^-768 or more.
+    if (const double sum = detail::abs_sum_in_vectors(values.data(), values.size()); sum < 0x1p-768) return mean(sum * 0x1p896);
 #endif
-  for (; i + 16 <= values.size(); i += 16)
-    for (std::size_t j = 0; j < 16; ++j) sums[j] += magnitude(values[i + j]);
-  for (std::size_t j = 0; i + j < values.size(); ++j) sums[j] += magnitude(values[i + j]);
+  double sums[16] = {};
+  for (std::size_t i = 0; i < values.size(); ++i) sums[i % 16] += static_cast<double>(values[i] < 0 ? -values[i] : values[i]);
   for (std::size_t half = 8; half > 0; half /= 2)
     for (std::size_t j = 0; j < half; ++j) sums[j] += sums[j + half];
-  return values.empty() ? 0.0f : static_cast<float>(sums[0] / static_cast<double>(values.size()));
+  return mean(sums[0]);
 }
 
 /// The usual fit of a format without zero point: the largest weight lands on the level `largest` > 0, by default the largest

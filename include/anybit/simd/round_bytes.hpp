@@ -24,11 +24,11 @@ namespace anybit::simd::inline ANYBIT_CODE {
 /// Groups are multiples of 16, or reach past the end. Without Clamp weights must stay near the codes' range. False if any code is
 /// in doubt (a tie, a weight out of range, not a number): then `out` holds nothing.
 template <int Fraction, bool Clamp, bool SignMagnitude>
-bool round_groups(const float* w, Index n, Groups groups, const RoundRule& rule, std::uint8_t* out) {
+bool round_groups(const float* w, Index n, const Groups& groups, const float* factors, const RoundRule& rule, std::uint8_t* out) {
 #if defined(__AVX512VBMI__) && defined(__AVX512BW__)
-  return x86::round_groups_vbmi<Fraction, Clamp, SignMagnitude>(w, n, groups, rule, out);
+  return x86::round_groups_vbmi<Fraction, Clamp, SignMagnitude>(w, n, groups, factors, rule, out);
 #else
-  return x86::round_groups_avx2<Fraction, Clamp, SignMagnitude>(w, n, groups, rule, out);
+  return x86::round_groups_avx2<Fraction, Clamp, SignMagnitude>(w, n, groups, factors, rule, out);
 #endif
 }
 

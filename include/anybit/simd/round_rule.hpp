@@ -6,7 +6,7 @@
 
 namespace anybit::simd::inline ANYBIT_ABI {
 
-/// code(k), k = clamp(round(weight * scales[g]) + zeros[g], lowest, highest).
+/// code(k), k = clamp(round(weight * factors[g]) + zeros[g], lowest, highest).
 /// Fraction is 16 where codes are below 2^7 and |round(..)| <= 64, 15 up to 128, 14 up to 256.
 struct RoundRule {
   int lowest, highest;

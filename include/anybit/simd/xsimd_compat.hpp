@@ -136,6 +136,12 @@ ANYBIT_INLINE f32 select_greater(f32 a, f32 b, f32 then, f32 otherwise) {
   return xsimd::select(a > b, then, otherwise);
 }
 
+/// Whether low < lane <= high in all lanes.
+template <class = void>
+ANYBIT_INLINE bool all_within(f32 v, float low, float high) {
+  return xsimd::all((v > f32(low)) & (v <= f32(high)));
+}
+
 /// NaN becomes 0.
 template <class = void>
 ANYBIT_INLINE f32 nan_to_zero(f32 a) {

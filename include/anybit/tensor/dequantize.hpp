@@ -9,7 +9,11 @@
 #include <anybit/tensor/unpack.hpp>
 
 #if defined(ANYBIT_UNPACK_VBMI)
+#define ANYBIT_DEQUANTIZE_AT_ONCE
 #include <anybit/simd/x86/dequantize_vbmi.hpp>
+#elif defined(ANYBIT_UNPACK_AVX2)
+#define ANYBIT_DEQUANTIZE_AT_ONCE
+#include <anybit/simd/x86/dequantize_avx2.hpp>
 #endif
 
 namespace anybit::decoding::inline ANYBIT_CODE {
@@ -77,27 +81,35 @@ namespace detail {
 /// Columns of the fast bodies at once: few enough that the scales of groups of 16 are a small buffer.
 inline constexpr Index long_block = 4096;
 
-#if defined(ANYBIT_UNPACK_VBMI)
-/// How the VBMI bodies read a scheme.
+#if defined(ANYBIT_DEQUANTIZE_AT_ONCE)
+/// How the bodies that go from packed codes to floats at once read a scheme.
 enum class Body { none, lookup, steps, bf16 };
+template <Format F>
+constexpr bool has_exact_steps() {
+  if constexpr (UniformFormat<F> && has_integer_dot_v<F>) {
+    constexpr float step = F::step;
+    return (std::bit_cast<std::uint32_t>(step) & 0x7FFFFF) == 0 && step >= 0x1p-60f && step <= 0x1p60f &&
+           (!has_zero_point_v<F> || step == 1);
+  }
+  return false;
+}
+#endif
+#if defined(ANYBIT_UNPACK_VBMI)
 template <AnyScheme S>
 constexpr Body body() {
   using F = typename S::format;
   if (!std::is_same_v<typename S::layout, BitStream> || S::bits > 8) return Body::none;
   if constexpr (S::bits <= 4) return Body::lookup;
-  if constexpr (UniformFormat<F> && has_integer_dot_v<F>) {
-    constexpr float step = F::step;
-    const bool sums_exact = (std::bit_cast<std::uint32_t>(step) & 0x7FFFFF) == 0 && step >= 0x1p-60f && step <= 0x1p60f &&
-                            (!has_zero_point_v<F> || step == 1);
-    if (sums_exact && (S::bits < 8 || level_map<F>() != LevelMap::table)) return Body::steps;
-  }
+  if constexpr (has_exact_steps<F>())
+    if (S::bits < 8 || level_map<F>() != LevelMap::table) return Body::steps;
   if constexpr (S::bits >= 5 && S::bits <= 8)
     if (!has_zero_point_v<F> && byte_tables_v<F>.bf16) return Body::bf16;
   return Body::none;
 }
 
+/// n codes; may change the scales, of which there are `count`. False where they ask for the way through bytes.
 template <AnyScheme S>
-ANYBIT_INLINE void run_body(const std::byte* in, Index n, const simd::Groups& groups, float* out) {
+ANYBIT_INLINE bool run_body(const std::byte* in, Index n, float*, Index, const simd::Groups& groups, float* out) {
   using F = typename S::format;
   constexpr Body how = body<S>();
   if constexpr (how == Body::lookup) {
@@ -110,6 +122,34 @@ ANYBIT_INLINE void run_body(const std::byte* in, Index n, const simd::Groups& gr
   } else if constexpr (how == Body::bf16) {
     simd::x86::dequantize_bf16_vbmi<S::bits>(in, n, byte_tables_v<F>.high.data(), byte_tables_v<F>.low.data(), groups, out);
   }
+  return true;
+}
+#elif defined(ANYBIT_UNPACK_AVX2)
+template <AnyScheme S>
+constexpr Body body() {
+  using F = typename S::format;
+  // Bytes need no unpacking; 1 bit is the table's.
+  if constexpr (std::is_same_v<typename S::layout, BitStream> && S::bits >= 2 && S::bits <= 7 && has_exact_steps<F>())
+    if (level_map<F>() != LevelMap::table) return Body::steps;
+  return Body::none;
+}
+template <AnyScheme S>
+ANYBIT_INLINE bool run_body(const std::byte* in, Index n, float* scales, Index count, const simd::Groups& groups, float* out) {
+  using F = typename S::format;
+  using simd::x86::Sign;
+  constexpr LevelMap map = level_map<F>();
+  constexpr Sign sign = map == LevelMap::sign_magnitude  ? Sign::magnitude
+                        : map == LevelMap::flip_sign_bit ? Sign::twos_complement
+                                                         : Sign::none;
+  constexpr int lowest = sign == Sign::none ? level_grid_v<F>.lowest : 0;
+  constexpr float unit = simd::x86::unit_of_steps<S::bits, sign>(F::step);
+  for (Index g = 0; g < count; ++g) {
+    const float scale = scales[g];
+    scales[g] *= unit;
+    if (scales[g] * (1.0f / unit) != scale) return false;  // subnormal now, and lost places
+  }
+  simd::x86::dequantize_steps_avx2<S::bits, sign, S::has_zero_point || lowest != 0>(in, n, lowest, groups, out);
+  return true;
 }
 #endif
 
@@ -177,9 +217,13 @@ inline void dequantize_codes(const code_t<F>* codes, Affine a, Index n, float* o
 /// Weights of columns first .. first + n - 1 of a row, in stored order. Writes nothing past them.
 template <AnyScheme S>
 inline void dequantize_columns(const PackedTensor<S>& t, Index row, Index first, Index n, float* out) {
-  const Index group = S::granularity::group_cols(t.cols());
-#if defined(ANYBIT_UNPACK_VBMI)
+  const auto by_blocks = [&](Index from, Index count, float* to) {
+    for (Index done = 0; done < count; done += block_cols)
+      detail::dequantize_block(t, row, from + done, std::min(block_cols, count - done), to + done);
+  };
+#if defined(ANYBIT_DEQUANTIZE_AT_ONCE)
   if constexpr (detail::body<S>() != detail::Body::none) {
+    const Index group = S::granularity::group_cols(t.cols());
     if (first % 16 == 0 && (group % 16 == 0 || group >= t.cols())) {
       for (Index done = 0; done < n; done += detail::long_block) {
         const Index from = first + done, count = std::min(detail::long_block, n - done), g = from / group;
@@ -188,16 +232,15 @@ inline void dequantize_columns(const PackedTensor<S>& t, Index row, Index first,
             zeros[static_cast<std::size_t>(S::has_zero_point ? detail::long_block / 16 + 1 : 1)];
         read_scales(t, index, groups, scales);
         if constexpr (S::has_zero_point) read_zeros(t, index, groups, zeros);
-        detail::run_body<S>(t.row_codes(row) + from / 8 * S::bits, count,
-                            {scales, S::has_zero_point ? zeros : nullptr, (g + 1) * group - from, group}, out + done);
+        if (!detail::run_body<S>(t.row_codes(row) + from / 8 * S::bits, count, scales, groups,
+                                 {scales, S::has_zero_point ? zeros : nullptr, (g + 1) * group - from, group}, out + done))
+          by_blocks(from, count, out + done);
       }
       return;
     }
   }
 #endif
-  static_cast<void>(group);
-  for (Index done = 0; done < n; done += block_cols)
-    detail::dequantize_block(t, row, first + done, std::min(block_cols, n - done), out + done);
+  by_blocks(first, n, out);
 }
 
 }  // namespace anybit::decoding::inline ANYBIT_CODE

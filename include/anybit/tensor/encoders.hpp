@@ -86,7 +86,7 @@ struct UsualRounding {
     return true;
   }
 
-  /// The rule of simd::round_groups, whose scales are per_step over ours.
+  /// The rule of simd::round_groups, whose factors are per_step over our scales.
   static constexpr int magnitude_bits = F::bits - (has_zero_point_v<F> ? 0 : 1);  // |x| <= 2^magnitude_bits where it matters
   static constexpr int fraction = magnitude_bits <= 6 ? 16 : magnitude_bits == 7 ? 15 : 14;
   static constexpr int centre =
@@ -101,7 +101,7 @@ struct UsualRounding {
     }
     return codes;
   }();
-  static constexpr simd::RoundRule rule() { return {lowest, highest, centre, shift, mask, sign, codes_by_place.data()}; }
+  static constexpr simd::RoundRule rule{lowest, highest, centre, shift, mask, sign, codes_by_place.data()};
 
   /// Codes of simd::width values x = weight / scale.
   static ANYBIT_INLINE simd::i32 codes(simd::f32 x, simd::f32 zero) {

@@ -73,14 +73,12 @@ inline Index groups_of(const simd::Groups& groups, Index n) {
 }
 /// Whether all scales are above `low` and at most `high`.
 inline bool all_within(const float* scales, Index count, float low, float high) {
-  const simd::f32 zero = simd::zero(), one = simd::broadcast(1.0f);
-  simd::f32 within = zero;
-  for (Index g = 0; g < count; g += simd::width) {
-    const simd::f32 some = simd::load_partial(scales + g, std::min(simd::width, count - g));
-    within = within + simd::select_greater(some, simd::broadcast(low), one, zero) -
-             simd::select_greater(some, simd::broadcast(high), one, zero);
-  }
-  return simd::reduce_add(within) == static_cast<float>(count);
+  Index g = 0;
+  for (; g + simd::width <= count; g += simd::width)
+    if (!simd::all_within(simd::load(scales + g), low, high)) return false;
+  for (; g < count; ++g)
+    if (!(scales[g] > low && scales[g] <= high)) return false;
+  return true;
 }
 
 #if defined(ANYBIT_COUNT_STEPS)
@@ -105,12 +103,11 @@ bool quantize_by_products(const float* w, Index n, const simd::Groups& groups, s
     const simd::f32 scales = simd::load_partial(groups.scales + g, std::min(simd::width, count - g));
     simd::store(factors + g, simd::divide(simd::broadcast(1.0f), scales) * simd::broadcast(Rounding::per_step));
   }
-  const simd::Groups scaled{factors, groups.zeros, groups.first, groups.size};
   constexpr bool sign_magnitude = Rounding::order == CodeOrder::sign_magnitude;
   // With a zero point weights at the ends of the range often round to a code beyond it.
   if constexpr (Rounding::fraction == 16 || !has_zero_point_v<F>)
-    if (simd::round_groups<Rounding::fraction, false, sign_magnitude>(w, n, scaled, Rounding::rule(), out)) return true;
-  return simd::round_groups<Rounding::fraction, true, sign_magnitude>(w, n, scaled, Rounding::rule(), out);
+    if (simd::round_groups<Rounding::fraction, false, sign_magnitude>(w, n, groups, factors, Rounding::rule, out)) return true;
+  return simd::round_groups<Rounding::fraction, true, sign_magnitude>(w, n, groups, factors, Rounding::rule, out);
 }
 #endif
 
@@ -221,14 +218,22 @@ void round_rows(ConstMatrix w, std::span<float> scales, std::span<float> zeros, 
   }
   if constexpr (!by_rows) round_trip_scales<typename S::scale_store>(scales);
   if (groups == 0) return;
-  for (Index r = 0; r < w.rows; ++r) {
-    const Index index = G::index(w.extents(), r, 0);
+  // Rows are fitted a few at a time, as many as stay in the first-level cache until they are rounded: the end of one row's fits
+  // is then not waited for.
+  const Index at_once = by_rows ? std::max<Index>(1, 4096 / w.cols) : w.rows;
+  for (Index first = 0; first < w.rows; first += at_once) {
+    const Index end = std::min(first + at_once, w.rows);
     if constexpr (by_rows) {
-      fit_row<S>(w.row(r), scales.data() + index, at(zeros, index));
+      const Index from = G::index(w.extents(), first, 0);
+      for (Index r = first; r < end; ++r)
+        fit_row<S>(w.row(r), scales.data() + from + (r - first) * groups, at(zeros, from + (r - first) * groups));
       round_trip_scales<typename S::scale_store>(
-          scales.subspan(static_cast<std::size_t>(index), static_cast<std::size_t>(groups)));
+          scales.subspan(static_cast<std::size_t>(from), static_cast<std::size_t>((end - first) * groups)));
     }
-    take(r, simd::Groups{scales.data() + index, at(zeros, index), G::group_cols(w.cols), G::group_cols(w.cols)});
+    for (Index r = first; r < end; ++r) {
+      const Index index = G::index(w.extents(), r, 0);
+      take(r, simd::Groups{scales.data() + index, at(zeros, index), G::group_cols(w.cols), G::group_cols(w.cols)});
+    }
   }
 }
 

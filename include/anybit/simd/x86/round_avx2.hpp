@@ -13,26 +13,26 @@ ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::simd::x86::inline ANYBIT_CODE {
 
 template <int Fraction, bool Clamp, bool SignMagnitude>
-bool round_groups_avx2(const float* w, Index n, Groups groups, const RoundRule& rule, std::uint8_t* out) {
+bool round_groups_avx2(const float* w, Index n, const Groups& groups, const float* factors, const RoundRule& rule,
+                       std::uint8_t* out) {
   constexpr float base = static_cast<float>(1 << (23 - Fraction));
   const float half_up = base + static_cast<float>(rule.centre) + 0.5f;
   const __m256 magic = _mm256_set1_ps(half_up), least = _mm256_set1_ps(half_up + static_cast<float>(rule.lowest)),
                most = _mm256_set1_ps(half_up + static_cast<float>(rule.highest));
   const auto all = [](int v) { return _mm256_set1_epi8(static_cast<char>(v)); };
   const __m256i least_byte = all(rule.centre + rule.lowest), most_byte = all(rule.centre + rule.highest),
-                to_k = all(SignMagnitude ? -rule.centre : rule.shift - rule.centre),
-                mask = all(SignMagnitude ? rule.highest : rule.mask), sign = all(rule.sign),
-                byte = _mm256_set1_epi16(Fraction == 16 ? 0x7F : 0xFF), in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+                to_k = all(SignMagnitude ? -rule.centre : rule.shift - rule.centre), mask = all(rule.mask),
+                below_zero = all(rule.sign + rule.centre), in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   __m256i low = _mm256_set1_epi32(-1), high = _mm256_setzero_si256(), signs = high;
   __m256 scale = _mm256_setzero_ps(), offset = magic;
   Index g = 0, end = 0;
   const auto start_group = [&](Index i) __attribute__((always_inline)) {
     if (i != end) return;
-    scale = _mm256_set1_ps(groups.scales[g]);
+    scale = _mm256_set1_ps(factors[g]);
     if (groups.zeros) offset = _mm256_add_ps(magic, _mm256_set1_ps(groups.zeros[g]));
     end += g++ == 0 ? groups.first : groups.size;
   };
-  /// The exponent over k + centre in the low half of each dword.
+  /// k + centre in bits 16 and up.
   const auto round = [&](__m256 x) __attribute__((always_inline)) {
     __m256 sum = _mm256_fmadd_ps(x, scale, offset);
     if constexpr (Clamp) sum = _mm256_min_ps(most, _mm256_max_ps(least, sum));  // operands in this order let NaN pass
@@ -43,19 +43,21 @@ bool round_groups_avx2(const float* w, Index n, Groups groups, const RoundRule& 
     }
     low = _mm256_min_epu16(low, bits);
     high = _mm256_max_epu16(high, bits);
-    return _mm256_srli_epi32(bits, 16);
+    return bits;
   };
   const auto codes_of = [&](__m256i a, __m256i b, __m256i c, __m256i d) __attribute__((always_inline)) {
-    const __m256i ab = _mm256_and_si256(_mm256_packus_epi32(a, b), byte), cd = _mm256_and_si256(_mm256_packus_epi32(c, d), byte);
-    __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(ab, cd), in_order);
-    if constexpr (Fraction == 16) bytes = _mm256_min_epu8(_mm256_max_epu8(bytes, least_byte), most_byte);
+    const auto third = [](__m256i x, int dword) __attribute__((always_inline)) {  // byte 2 of dwords, in this dword of each half
+      const int list = 0x0E0A0602;
+      return _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(_mm_setr_epi32(dword == 0 ? list : -1, dword == 1 ? list : -1,
+                                                                               dword == 2 ? list : -1, dword == 3 ? list : -1)));
+    };
+    __m256i bytes = _mm256_or_si256(_mm256_or_si256(third(a, 0), third(b, 1)), _mm256_or_si256(third(c, 2), third(d, 3)));
+    if constexpr (Fraction == 16 || SignMagnitude) bytes = _mm256_max_epu8(bytes, least_byte);
+    if constexpr (Fraction == 16) bytes = _mm256_min_epu8(bytes, most_byte);
     const __m256i k = _mm256_add_epi8(bytes, to_k);
-    if constexpr (SignMagnitude) {
-      const __m256i negative = _mm256_and_si256(_mm256_cmpgt_epi8(_mm256_setzero_si256(), k), sign);
-      return _mm256_or_si256(_mm256_min_epu8(_mm256_abs_epi8(k), mask), negative);
-    } else {
-      return _mm256_and_si256(k, mask);
-    }
+    const __m256i codes =
+        SignMagnitude ? _mm256_blendv_epi8(k, _mm256_sub_epi8(below_zero, bytes), k) : _mm256_and_si256(k, mask);
+    return _mm256_permutevar8x32_epi32(codes, in_order);
   };
   const auto step = [&](const float* from, Index i) __attribute__((always_inline)) {
     start_group(i);
@@ -70,7 +72,8 @@ bool round_groups_avx2(const float* w, Index n, Groups groups, const RoundRule& 
     float last[32] = {};
     std::uint8_t codes[32];
     std::memcpy(last, w + i, static_cast<std::size_t>(n - i) * sizeof(float));
-    if (n - i <= 16) groups.first = groups.size = n;  // no group starts in the second half, which holds no weights
+    start_group(i);
+    if (n - i <= 16) end = n + 16;  // no group starts in the second half, which holds no weights
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), step(last, i));
     std::memcpy(out + i, codes, static_cast<std::size_t>(n - i));
   }

@@ -26,7 +26,8 @@ inline constexpr ThirdBytes third_bytes = [] {
 }  // namespace detail
 
 template <int Fraction, bool Clamp, bool SignMagnitude>
-bool round_groups_vbmi(const float* w, Index n, Groups groups, const RoundRule& rule, std::uint8_t* out) {
+bool round_groups_vbmi(const float* w, Index n, const Groups& groups, const float* factors, const RoundRule& rule,
+                       std::uint8_t* out) {
   constexpr float base = static_cast<float>(1 << (23 - Fraction));
   const float half_up = base + static_cast<float>(rule.centre) + 0.5f;
   const __m512 magic = _mm512_set1_ps(half_up), least = _mm512_set1_ps(half_up + static_cast<float>(rule.lowest)),
@@ -39,14 +40,16 @@ bool round_groups_vbmi(const float* w, Index n, Groups groups, const RoundRule& 
     codes_high = _mm512_loadu_si512(rule.codes + 64);
   }
   const __m512i to_k = _mm512_set1_epi8(static_cast<char>(SignMagnitude ? -rule.centre : rule.shift - rule.centre)),
-                mask = _mm512_set1_epi8(static_cast<char>(SignMagnitude ? rule.highest : rule.mask)),
-                sign = _mm512_set1_epi8(static_cast<char>(rule.sign));
-  __m512i low = _mm512_set1_epi32(-1), high = _mm512_setzero_si512(), signs = high;
+                mask = _mm512_set1_epi8(static_cast<char>(rule.mask)),
+                least_byte = _mm512_set1_epi8(static_cast<char>(rule.centre + rule.lowest)),
+                below_zero = _mm512_set1_epi8(static_cast<char>(rule.sign + rule.centre));
+  const __m512i exponent = _mm512_castps_si512(_mm512_set1_ps(base));
+  __m512i low = _mm512_set1_epi32(-1), differs = _mm512_setzero_si512();
   __m512 scale = _mm512_setzero_ps(), offset = magic;
   Index g = 0, end = 0;
   const auto start_group = [&](Index i) __attribute__((always_inline)) {
     if (i != end) return;
-    scale = _mm512_set1_ps(groups.scales[g]);
+    scale = _mm512_set1_ps(factors[g]);
     if (groups.zeros) offset = _mm512_add_ps(magic, _mm512_set1_ps(groups.zeros[g]));
     end += g++ == 0 ? groups.first : groups.size;
   };
@@ -55,23 +58,22 @@ bool round_groups_vbmi(const float* w, Index n, Groups groups, const RoundRule& 
     __m512 sum = _mm512_fmadd_ps(x, scale, offset);
     if constexpr (Clamp) sum = _mm512_min_ps(most, _mm512_max_ps(least, sum));  // operands in this order let NaN pass
     __m512i bits = _mm512_castps_si512(sum);
-    if constexpr (Fraction < 16) {
-      if constexpr (!Clamp) signs = _mm512_or_si512(signs, bits);
-      bits = _mm512_slli_epi32(bits, 16 - Fraction);
-    }
+    differs = _mm512_ternarylogic_epi32(differs, bits, exponent, 0xF6);  // differs | (bits ^ exponent)
+    if constexpr (Fraction < 16) bits = _mm512_slli_epi32(bits, 16 - Fraction);
     low = _mm512_min_epu16(low, bits);
-    high = _mm512_max_epu16(high, bits);
     return bits;
   };
   const auto codes_of = [&](__m512i a, __m512i b, __m512i c, __m512i d) __attribute__((always_inline)) {
-    const __m512i bytes =
+    __m512i bytes =
         _mm512_mask_blend_epi64(0xF0, _mm512_permutex2var_epi8(a, first_list, b), _mm512_permutex2var_epi8(c, second_list, d));
     if constexpr (Fraction == 16) return _mm512_permutex2var_epi8(codes_low, bytes, codes_high);
-    const __m512i k = _mm512_add_epi8(bytes, to_k);
-    if constexpr (SignMagnitude)
-      return _mm512_or_si512(_mm512_min_epu8(_mm512_abs_epi8(k), mask), _mm512_maskz_mov_epi8(_mm512_movepi8_mask(k), sign));
-    else
-      return _mm512_and_si512(k, mask);
+    if constexpr (SignMagnitude) {
+      bytes = _mm512_max_epu8(bytes, least_byte);
+      const __m512i k = _mm512_add_epi8(bytes, to_k);
+      return _mm512_mask_sub_epi8(k, _mm512_movepi8_mask(k), below_zero, bytes);
+    } else {
+      return _mm512_and_si512(_mm512_add_epi8(bytes, to_k), mask);
+    }
   };
   Index i = 0;
   for (; i + 64 <= n; i += 64) {
@@ -94,14 +96,10 @@ bool round_groups_vbmi(const float* w, Index n, Groups groups, const RoundRule& 
     }
     _mm512_mask_storeu_epi8(out + i, detail::first_bytes(n - i), codes_of(parts[0], parts[1], parts[2], parts[3]));
   }
-  // The low half of each dword is the remainder, 0 in doubt; the high half is the exponent over k + centre.
-  constexpr std::uint32_t exponent = static_cast<std::uint32_t>(127 + 23 - Fraction) << 23 << (16 - Fraction);
-  constexpr auto from = static_cast<std::uint16_t>(exponent >> 16),
-                 to = static_cast<std::uint16_t>(from + (1 << (23 - Fraction)) - 1);
-  const auto word = [](std::uint16_t v) { return _mm512_set1_epi16(static_cast<short>(v)); };
-  const __mmask32 doubt = _mm512_testn_epi16_mask(low, low) & 0x55555555u,
-                  outside = (_mm512_cmplt_epu16_mask(low, word(from)) | _mm512_cmpgt_epu16_mask(high, word(to))) & 0xAAAAAAAAu;
-  return (doubt | outside) == 0 && _mm512_movepi32_mask(signs) == 0;
+  // The low half of each dword is the remainder, 0 in doubt; above 23 bits for k + centre and the remainder all sums are alike.
+  const __mmask32 doubt = _mm512_testn_epi16_mask(low, low) & 0x55555555u;
+  const __mmask16 outside = _mm512_test_epi32_mask(differs, _mm512_set1_epi32(static_cast<int>(0xFF800000)));
+  return doubt == 0 && outside == 0;
 }
 
 }  // namespace anybit::simd::x86::inline ANYBIT_CODE
