@@ -75,14 +75,13 @@ std::vector<double> matmul_int8(const PackedTensor<S>& w, ConstMatrix x, Activat
   const Index group = S::granularity::group_cols(w.cols());
   for (Index r = 0; r < w.rows(); ++r) {
     const auto codes = row_codes(w, r);
-    for (Index t = 0; t < x.rows; ++t) {
-      double sum = 0;
-      for (Index k = 0; k < w.cols(); ++k)
-        sum += static_cast<double>(
-                   dequantize_value<typename S::format>(codes[static_cast<std::size_t>(k)], w.affine(r, k / group))) *
-               rounded.codes[static_cast<std::size_t>(t * x.cols + k)] *
-               static_cast<double>(rounded.scales[static_cast<std::size_t>(t * x.cols + k)]);
-      y[static_cast<std::size_t>(t * w.rows() + r)] = sum;
+    for (Index k = 0; k < w.cols(); ++k) {
+      const double weight =
+          static_cast<double>(dequantize_value<typename S::format>(codes[static_cast<std::size_t>(k)], w.affine(r, k / group)));
+      for (Index t = 0; t < x.rows; ++t) {
+        const auto i = static_cast<std::size_t>(t * x.cols + k);
+        y[static_cast<std::size_t>(t * w.rows() + r)] += weight * rounded.codes[i] * static_cast<double>(rounded.scales[i]);
+      }
     }
   }
   return y;

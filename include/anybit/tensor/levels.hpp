@@ -54,6 +54,8 @@ constexpr FloatShift float_shift() {
     return {};
   }
 }
+template <Format F>
+inline constexpr FloatShift float_shift_v = float_shift<F>();
 
 /// Levels as tables of bytes, for whoever has no other place for a format's meaning than a table.
 template <Format F>
@@ -96,13 +98,13 @@ class Levels {
       if (level_map<F>() != LevelMap::table)
         return level_grid_v<F>.lowest >= -128 && level_grid_v<F>.highest <= 127 ? How::signed_bytes : How::unsigned_bytes;
     }
-    return bits > 4 && float_shift<F>().fits ? How::shift : How::table;
+    return bits > 4 && float_shift_v<F>.fits ? How::shift : How::table;
   }
   static constexpr How how = choose();
 
  public:
   /// Whether there are infinities or NaN that cost extra instructions.
-  static constexpr bool has_specials = how == How::shift && float_shift<F>().finite < half;
+  static constexpr bool has_specials = how == How::shift && float_shift_v<F>.finite < half;
 
   /// In place; up to round_up(n, 64) codes may be read and written. True if a minifloat's special value is among them.
   static ANYBIT_INLINE bool prepare(code* codes, Index n) {
@@ -111,7 +113,7 @@ class Levels {
       std::uint8_t found = 0;
       for (Index i = 0; i < n; i += 64)
         for (Index j = 0; j < 64; ++j)
-          found = static_cast<std::uint8_t>(found | ((codes[i + j] & (half - 1)) >= float_shift<F>().finite));
+          found = static_cast<std::uint8_t>(found | ((codes[i + j] & (half - 1)) >= float_shift_v<F>.finite));
       special = found != 0;
     }
     if constexpr (how == How::signed_bytes || how == How::unsigned_bytes) {
@@ -139,7 +141,7 @@ class Levels {
     } else if constexpr (how == How::unsigned_bytes) {
       return stepped(simd::load_f32(p) + simd::broadcast(static_cast<float>(level_grid_v<F>.lowest)));
     } else if constexpr (how == How::shift) {
-      constexpr FloatShift s = float_shift<F>();
+      constexpr FloatShift s = float_shift_v<F>;
       constexpr std::uint32_t mask = 0x80000000u | (half - 1) << s.shift;
       const simd::u32 c = simd::as_u32(simd::load_i32(reinterpret_cast<const std::int8_t*>(p)));  // the sign fills the upper bits
       simd::f32 v = simd::as_f32(simd::shift_left(c, s.shift - (8 - bits)) & simd::broadcast(mask)) * simd::broadcast(s.scale);
