@@ -20,20 +20,26 @@ std::vector<typename S::code> row_codes(const PackedTensor<S>& w, Index row) {
   return codes;
 }
 
-/// y(token, row) in double, tokens x rows, row-major.
-template <AnyScheme S>
-std::vector<double> matmul(const PackedTensor<S>& w, ConstMatrix x) {
-  std::vector<double> y(static_cast<std::size_t>(x.rows * w.rows()));
+/// y(token, row) in double, tokens x rows, row-major; input(token, column) is a double.
+template <AnyScheme S, class Input>
+std::vector<double> product(const PackedTensor<S>& w, Index tokens, const Input& input) {
+  std::vector<double> y(static_cast<std::size_t>(tokens * w.rows()));
   const Index group = S::granularity::group_cols(w.cols());
   for (Index r = 0; r < w.rows(); ++r) {
     const auto codes = row_codes(w, r);
     for (Index k = 0; k < w.cols(); ++k) {
       const double weight =
           static_cast<double>(dequantize_value<typename S::format>(codes[static_cast<std::size_t>(k)], w.affine(r, k / group)));
-      for (Index t = 0; t < x.rows; ++t) y[static_cast<std::size_t>(t * w.rows() + r)] += weight * static_cast<double>(x(t, k));
+      for (Index t = 0; t < tokens; ++t) y[static_cast<std::size_t>(t * w.rows() + r)] += weight * input(t, k);
     }
   }
   return y;
+}
+
+/// The product with activations as they are.
+template <AnyScheme S>
+std::vector<double> matmul(const PackedTensor<S>& w, ConstMatrix x) {
+  return product(w, x.rows, [&](Index t, Index k) { return static_cast<double>(x(t, k)); });
 }
 
 /// Activations as Compute::int8_per_token, int8_per_block or int8_static rounds them for weights with groups of `group` columns:
@@ -71,20 +77,11 @@ inline Rounded round_activations(ConstMatrix x, ActivationMode mode, Index group
 template <AnyScheme S>
 std::vector<double> matmul_int8(const PackedTensor<S>& w, ConstMatrix x, ActivationMode mode = Compute::int8_per_token) {
   const Rounded rounded = round_activations(x, mode, S::granularity::group_cols(w.cols()));
-  std::vector<double> y(static_cast<std::size_t>(x.rows * w.rows()));
-  const Index group = S::granularity::group_cols(w.cols());
-  for (Index r = 0; r < w.rows(); ++r) {
-    const auto codes = row_codes(w, r);
-    for (Index k = 0; k < w.cols(); ++k) {
-      const double weight =
-          static_cast<double>(dequantize_value<typename S::format>(codes[static_cast<std::size_t>(k)], w.affine(r, k / group)));
-      for (Index t = 0; t < x.rows; ++t) {
-        const auto i = static_cast<std::size_t>(t * x.cols + k);
-        y[static_cast<std::size_t>(t * w.rows() + r)] += weight * rounded.codes[i] * static_cast<double>(rounded.scales[i]);
-      }
-    }
-  }
-  return y;
+  // A code times a scale has 31 bits: exact in double.
+  return product(w, x.rows, [&](Index t, Index k) {
+    const auto i = static_cast<std::size_t>(t * x.cols + k);
+    return rounded.codes[i] * static_cast<double>(rounded.scales[i]);
+  });
 }
 
 }  // namespace anybit::reference::inline ANYBIT_CODE
