@@ -6,7 +6,7 @@
 
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/model/decoder.hpp>
-#include <anybit/model/quantize.hpp>
+#include <anybit/quantize/one_shot.hpp>
 
 #include "product_setup.hpp"
 

@@ -7,7 +7,7 @@
 
 #include <anybit/core/weight_buffer.hpp>
 #include <anybit/exec/thread_pool.hpp>
-#include <anybit/kernel/arch.hpp>
+#include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
 namespace bench {

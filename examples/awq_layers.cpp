@@ -18,7 +18,7 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/model/load.hpp>
-#include <anybit/model/quantize.hpp>
+#include <anybit/quantize/one_shot.hpp>
 #include <anybit/transform/awq.hpp>
 
 #include "text.hpp"
@@ -84,7 +84,7 @@ Result<ByKind> errors_of(const Method& method, model::Decoder& d, Index every, c
   return all;
 }
 
-double mean(const std::vector<Errors>& errors, double Errors::*of) {
+double mean(const std::vector<Errors>& errors, double Errors::* of) {
   double logs = 0;
   for (const Errors& e : errors) logs += std::log(e.*of);
   return std::exp(logs / static_cast<double>(errors.size()));
@@ -103,7 +103,7 @@ Status compare(model::Decoder& d, Index every, const model::ModelStats& calibrat
   for (const auto& [kind, both] : by_both) {
     const auto &awq = by_awq[kind], &alone = by_gptq[kind];
     std::printf("  %-12s", kind.c_str());
-    for (double Errors::*of : {&Errors::calibration, &Errors::held_out}) {
+    for (double Errors::* of : {&Errors::calibration, &Errors::held_out}) {
       const double a = mean(awq, of), g = mean(alone, of), b = mean(both, of);
       std::printf(" %8.4f %8.4f %8.4f  %.3f |", a, g, b, b / std::min(a, g));
     }

@@ -17,7 +17,7 @@
 #include <anybit/evaluate/svg_shapes.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
-#include <anybit/model/siblings.hpp>
+#include <anybit/quantize/sites.hpp>
 #include <anybit/transform/awq.hpp>
 
 #include "picture.hpp"

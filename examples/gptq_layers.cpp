@@ -23,7 +23,7 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/model/load.hpp>
-#include <anybit/model/siblings.hpp>
+#include <anybit/quantize/sites.hpp>
 #include <anybit/scheme/mixed_widths.hpp>
 
 #include "text.hpp"

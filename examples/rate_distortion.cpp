@@ -16,10 +16,10 @@
 #include <thread>
 #include <vector>
 
-#include <anybit/calibrate/group_grids.hpp>
 #include <anybit/core/distance.hpp>
 #include <anybit/evaluate/rate_report.hpp>
 #include <anybit/exec/thread_pool.hpp>
+#include <anybit/grid/group_grids.hpp>
 #include <anybit/io/atomic_write.hpp>
 #include <anybit/io/gguf.hpp>
 #include <anybit/io/safetensors.hpp>

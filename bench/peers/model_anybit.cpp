@@ -5,7 +5,7 @@
 #include <anybit/evaluate/model.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/model/load.hpp>
-#include <anybit/model/quantize.hpp>
+#include <anybit/quantize/one_shot.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>

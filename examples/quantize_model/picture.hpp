@@ -5,7 +5,7 @@
 
 #include <anybit/exec/executor.hpp>
 #include <anybit/model/model.hpp>
-#include <anybit/model/model_stats.hpp>
+#include <anybit/quantize/model_stats.hpp>
 
 namespace tool {
 

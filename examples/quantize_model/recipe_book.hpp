@@ -5,9 +5,9 @@
 #include <string_view>
 #include <vector>
 
-#include <anybit/calibrate/scale_search.hpp>
 #include <anybit/core/result.hpp>
-#include <anybit/model/model_recipe.hpp>
+#include <anybit/grid/scale_search.hpp>
+#include <anybit/quantize/any_recipe.hpp>
 
 namespace tool {
 

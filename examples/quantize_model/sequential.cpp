@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 
-#include <anybit/model/forecast.hpp>
+#include <anybit/quantize/forecast.hpp>
 
 #include "text.hpp"
 #include "workbench.hpp"

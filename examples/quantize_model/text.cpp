@@ -9,7 +9,7 @@
 #include <set>
 #include <vector>
 
-#include <anybit/model/unicode.hpp>
+#include <anybit/model/tokenizer/unicode.hpp>
 
 namespace tool {
 

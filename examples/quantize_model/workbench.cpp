@@ -6,7 +6,7 @@
 
 #include <anybit/model/container.hpp>
 #include <anybit/model/rotate.hpp>
-#include <anybit/model/site_check.hpp>
+#include <anybit/quantize/calibration_check.hpp>
 
 #include "outputs.hpp"
 #include "text.hpp"

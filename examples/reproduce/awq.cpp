@@ -5,7 +5,7 @@
 #include <random>
 
 #include <anybit/algorithm/nearest.hpp>
-#include <anybit/algorithm/recipe.hpp>
+#include <anybit/recipe/recipe.hpp>
 #include <anybit/transform/awq.hpp>
 
 #include "integer_methods.hpp"

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <random>
 
-#include <anybit/model/siblings.hpp>
+#include <anybit/quantize/sites.hpp>
 
 namespace reproduce {
 

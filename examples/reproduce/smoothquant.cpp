@@ -1,8 +1,8 @@
 #include <mutex>
 
 #include <anybit/algorithm/nearest.hpp>
-#include <anybit/algorithm/recipe.hpp>
-#include <anybit/calibrate/activation_scale.hpp>
+#include <anybit/recipe/activation_scale.hpp>
+#include <anybit/recipe/recipe.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 

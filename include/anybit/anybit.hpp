@@ -5,9 +5,7 @@
 
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/nearest.hpp>
-#include <anybit/algorithm/recipe.hpp>
 #include <anybit/calibrate/accumulate.hpp>
-#include <anybit/calibrate/activation_scale.hpp>
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/config.hpp>
 #include <anybit/core/matrix.hpp>
@@ -24,6 +22,8 @@
 #include <anybit/prune/pruned_nearest.hpp>
 #include <anybit/prune/sparse_gptq.hpp>
 #include <anybit/prune/wanda.hpp>
+#include <anybit/recipe/activation_scale.hpp>
+#include <anybit/recipe/recipe.hpp>
 #include <anybit/scheme/double_quant.hpp>
 #include <anybit/scheme/mixed_widths.hpp>
 #include <anybit/scheme/presets.hpp>

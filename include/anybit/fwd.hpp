@@ -3,7 +3,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 template <class T>
 struct MatrixView;
@@ -20,4 +21,5 @@ struct Pruned;
 template <class Format, class Granularity, class ScaleStore, class Layout>
 struct Scheme;
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

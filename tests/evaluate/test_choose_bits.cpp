@@ -8,7 +8,7 @@
 #include <anybit/evaluate/widths_svg.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/integer.hpp>
-#include <anybit/model/quantize.hpp>
+#include <anybit/quantize/one_shot.hpp>
 
 #include "model/random_decoder.hpp"
 #include "model/random_ids.hpp"

@@ -1,7 +1,7 @@
 #pragma once
-// What every vocabulary of kernel/arch.hpp must do: its dot products against plain integers, and whole products in its tiles
-// against the scalar reference. One file a vocabulary, test_arch_*.cpp, because each takes long to compile; weights and what
-// they should give are made once, in test_arch.cpp.
+// What every vocabulary of kernel/dot_vocabulary.hpp must do: its dot products against plain integers, and whole products in its
+// tiles against the scalar reference. One file a vocabulary, test_arch_*.cpp, because each takes long to compile; weights and
+// what they should give are made once, in test_arch.cpp.
 
 #include "kernel/every_arch.hpp"
 #include "kernel/products.hpp"

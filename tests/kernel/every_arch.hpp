@@ -1,6 +1,6 @@
 #pragma once
-// Every vocabulary of kernel/arch.hpp that this compiler can produce: what the flags lack is emulated where that can be done.
-// Include it first.
+// Every vocabulary of kernel/dot_vocabulary.hpp that this compiler can produce: what the flags lack is emulated where that can be
+// done. Include it first.
 
 // Emulated vectors are passed by value, and loops over them need not become vectors; both are said where the kernels inline
 // them, so it is silenced before they are included.

@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include <anybit/model/model_stats.hpp>
+#include <anybit/quantize/model_stats.hpp>
 
 #include "support/catch.hpp"
 

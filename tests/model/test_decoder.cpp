@@ -8,7 +8,7 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/superfloat.hpp>
 #include <anybit/model/decoder.hpp>
-#include <anybit/model/siblings.hpp>
+#include <anybit/quantize/sites.hpp>
 
 #include "model/naive_decoder.hpp"
 #include "support/catch.hpp"

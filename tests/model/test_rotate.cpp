@@ -15,7 +15,7 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/model/load.hpp>
-#include <anybit/model/quantize.hpp>
+#include <anybit/quantize/one_shot.hpp>
 #include <anybit/transform/awq.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 

@@ -10,7 +10,7 @@
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/model/container.hpp>
-#include <anybit/model/layer_wise.hpp>
+#include <anybit/quantize/block_by_block.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 

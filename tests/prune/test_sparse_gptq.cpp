@@ -4,10 +4,10 @@
 
 #include <string>
 
-#include <anybit/algorithm/recipe.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/prune/wanda.hpp>
+#include <anybit/recipe/recipe.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 

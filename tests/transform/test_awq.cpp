@@ -5,9 +5,9 @@
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/nearest.hpp>
-#include <anybit/algorithm/recipe.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
+#include <anybit/recipe/recipe.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
 #include "algorithm/random_layers.hpp"
@@ -279,7 +279,7 @@ TEST_CASE("awq of odd layers: dead inputs, one column, one scale a tensor, block
 
 TEST_CASE("awq: a block loss is given the weights that meet the original inputs, whatever transforms went before") {
   const Matrix a = random_matrix(5, 32, 1), b = random_matrix(3, 32, 2), x = with_outliers(60, 32, 3);
-  const auto stats = *accumulate<Awq::needs | Needs::abs_max>(x.view());
+  const auto stats = *accumulate < Awq::needs | Needs::abs_max > (x.view());
   const ConstMatrix siblings[] = {a.view(), b.view()};
   double farthest = 0;
   int calls = 0;

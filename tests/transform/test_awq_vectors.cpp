@@ -7,10 +7,10 @@
 
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
-#include <anybit/algorithm/recipe.hpp>
 #include <anybit/core/eigen_view.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/io/safetensors.hpp>
+#include <anybit/recipe/recipe.hpp>
 #include <anybit/transform/awq.hpp>
 
 #include "support/catch.hpp"

@@ -8,9 +8,9 @@
 
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
-#include <anybit/algorithm/recipe.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/io/safetensors.hpp>
+#include <anybit/recipe/recipe.hpp>
 
 #include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"

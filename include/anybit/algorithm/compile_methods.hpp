@@ -3,24 +3,30 @@
 
 #include <anybit/algorithm/compiled_methods.hpp>
 
-namespace anybit::simd::inline ANYBIT_CODE {
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
 
 template void add_product<float>(ConstMatrix, ConstMatrix, MutableMatrix, float);
 template void add_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>, double);
 template void add_transposed_product<float>(ConstMatrix, ConstMatrix, MutableMatrix, float);
 template void add_transposed_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>, double);
 
-}  // namespace anybit::simd::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
 
-namespace anybit::calibrate::inline ANYBIT_CODE {
+namespace anybit::calibrate {
+inline namespace ANYBIT_CODE {
 
 template class OutputMetric<>;
 
-}  // namespace anybit::calibrate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::calibrate
 
-namespace anybit::gptq::inline ANYBIT_CODE {
+namespace anybit::gptq {
+inline namespace ANYBIT_CODE {
 
 template std::optional<Factor> damped_factor<double>(const detail::OrderedHessian<double>&, double, Report&);
 template class Method<>;
 
-}  // namespace anybit::gptq::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::gptq

@@ -7,7 +7,8 @@
 
 #include <anybit/algorithm/gptq_method.hpp>
 
-namespace anybit::simd::inline ANYBIT_CODE {
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
 
 extern template void add_product<float>(ConstMatrix, ConstMatrix, MutableMatrix, float);
 extern template void add_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>, double);
@@ -15,17 +16,22 @@ extern template void add_transposed_product<float>(ConstMatrix, ConstMatrix, Mut
 extern template void add_transposed_product<double>(MatrixView<const double>, MatrixView<const double>, MatrixView<double>,
                                                     double);
 
-}  // namespace anybit::simd::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
 
-namespace anybit::calibrate::inline ANYBIT_CODE {
+namespace anybit::calibrate {
+inline namespace ANYBIT_CODE {
 
 extern template class OutputMetric<>;
 
-}  // namespace anybit::calibrate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::calibrate
 
-namespace anybit::gptq::inline ANYBIT_CODE {
+namespace anybit::gptq {
+inline namespace ANYBIT_CODE {
 
 extern template std::optional<Factor> damped_factor<double>(const detail::OrderedHessian<double>&, double, Report&);
 extern template class Method<>;
 
-}  // namespace anybit::gptq::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::gptq

@@ -6,7 +6,8 @@
 
 #include <anybit/algorithm/gptq_method.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// Gptq<Scheme> or Gptq<Format, Granularity, ScaleStore, Layout>, the latter with Scheme's defaults.
 template <class... Parts>
@@ -77,4 +78,5 @@ struct Gptq {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

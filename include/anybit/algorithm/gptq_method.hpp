@@ -7,14 +7,15 @@
 #include <string>
 #include <vector>
 
-#include <anybit/algorithm/algorithm.hpp>
-#include <anybit/algorithm/gptq_drift.hpp>
-#include <anybit/algorithm/gptq_refine.hpp>
-#include <anybit/algorithm/gptq_sweep.hpp>
-#include <anybit/calibrate/objective.hpp>
-#include <anybit/calibrate/siblings.hpp>
+#include <anybit/algorithm/feedback/refine.hpp>
+#include <anybit/algorithm/feedback/sweep.hpp>
+#include <anybit/algorithm/gptaq.hpp>
+#include <anybit/recipe/algorithm.hpp>
+#include <anybit/recipe/objective.hpp>
+#include <anybit/recipe/siblings.hpp>
 
-namespace anybit::gptq::inline ANYBIT_CODE {
+namespace anybit::gptq {
+inline namespace ANYBIT_CODE {
 
 /// The members of Gptq, which says what they mean.
 struct Options {
@@ -300,4 +301,5 @@ class Method {
   AlignedBuffer hessian_, drift_;
 };
 
-}  // namespace anybit::gptq::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::gptq

@@ -1,12 +1,13 @@
 #pragma once
 // Round to nearest: every weight on its own, after the grid of its group. See docs/nearest.md.
 
-#include <anybit/algorithm/algorithm.hpp>
-#include <anybit/calibrate/group_grids.hpp>
-#include <anybit/calibrate/objective.hpp>
+#include <anybit/grid/group_grids.hpp>
+#include <anybit/recipe/algorithm.hpp>
+#include <anybit/recipe/objective.hpp>
 #include <anybit/tensor/pack.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 /// Nearest<Scheme> or Nearest<Format, Granularity, ScaleStore, Layout>, the latter with Scheme's defaults.
 template <class... Parts>
 struct Nearest {
@@ -57,4 +58,5 @@ struct Nearest {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -5,11 +5,12 @@
 #include <bit>
 #include <cstdint>
 
-#include <anybit/calibrate/finite.hpp>
-#include <anybit/calibrate/product.hpp>
 #include <anybit/calibrate/stats.hpp>
+#include <anybit/core/finite.hpp>
+#include <anybit/dense/product.hpp>
 
-namespace anybit::calibrate::inline ANYBIT_CODE {
+namespace anybit::calibrate {
+inline namespace ANYBIT_CODE {
 
 /// Channels that one thread takes at a time where their sums do not depend on each other.
 inline constexpr Index channel_grain = 64;
@@ -258,9 +259,11 @@ inline Status assign_hessian(Stats& s, MatrixView<const double> h, Index tokens)
   return Ok{};
 }
 
-}  // namespace anybit::calibrate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::calibrate
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// The statistics of one batch of activations.
 template <Needs Wanted>
@@ -270,4 +273,5 @@ Result<Stats> accumulate(ConstMatrix x) {
   return s;
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -5,7 +5,8 @@
 
 #include <anybit/core/view.hpp>
 
-namespace anybit::calibrate::inline ANYBIT_CODE {
+namespace anybit::calibrate {
+inline namespace ANYBIT_CODE {
 
 /// n^2 / ||C||_F^2 of the n inputs that were not always 0, where C is the Hessian scaled to a diagonal of ones: the number of
 /// equally strong directions that would give the same. Units of the inputs do not matter. T tokens of independent inputs give
@@ -24,4 +25,5 @@ inline double effective_rank(MatrixView<const double> hessian) {
   return sum > 0 ? alive * alive / sum : 0;
 }
 
-}  // namespace anybit::calibrate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::calibrate

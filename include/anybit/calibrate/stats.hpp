@@ -15,7 +15,8 @@
 #include <anybit/core/result.hpp>
 #include <anybit/exec/executor.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// The statistics that a transform or an algorithm asks for; sets of them, combined with | and tested with covers().
 enum class Needs : unsigned {
@@ -44,9 +45,11 @@ inline std::string describe(Needs needs) {
 }
 
 class Stats;
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
 
-namespace anybit::calibrate::inline ANYBIT_CODE {
+namespace anybit::calibrate {
+inline namespace ANYBIT_CODE {
 /// total (lower triangle by rows) += x^T x.
 template <class Real>
 void add_block(MatrixView<const Real> x, std::vector<double>& total, ExecutorRef executor);
@@ -65,9 +68,11 @@ void expand_hessian(const Stats& stats, MatrixView<double> out);
 Status assign_hessian(Stats& stats, MatrixView<const double> h, Index tokens);
 std::vector<std::byte> stats_to_bytes(const Stats& stats);
 Result<Stats> stats_from_bytes(std::span<const std::byte> bytes, std::string_view where);
-}  // namespace anybit::calibrate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::calibrate
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Streaming and mergeable: accumulate() may be called with any cut of the tokens, and merge() of parts gives what the whole
 /// would have given, up to rounding. Sums are held in double; of the Hessian only the lower triangle, which takes as many
@@ -187,7 +192,8 @@ class Stats {
   std::vector<float> samples_;       ///< kept rows, one after the other
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
 
 #include <anybit/calibrate/accumulate.hpp>
 #include <anybit/calibrate/stats_bytes.hpp>

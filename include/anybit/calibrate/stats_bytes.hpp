@@ -5,11 +5,12 @@
 #include <cstdint>
 #include <cstring>
 
-#include <anybit/calibrate/finite.hpp>
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/checked.hpp>
+#include <anybit/core/finite.hpp>
 
-namespace anybit::calibrate::inline ANYBIT_CODE {
+namespace anybit::calibrate {
+inline namespace ANYBIT_CODE {
 
 /// Followed by the fingerprint, then abs_max (f32), sum_abs, sum_square, the triangle, the drift (f64) and the samples (f32), as
 /// far as `needs` has them.
@@ -102,4 +103,5 @@ inline Result<Stats> stats_from_bytes(std::span<const std::byte> bytes, std::str
   return s;
 }
 
-}  // namespace anybit::calibrate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::calibrate

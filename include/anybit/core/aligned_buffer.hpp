@@ -12,7 +12,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Pages of memory that the system has on request. If it refuses, pages are small: slower, not wrong.
 struct LargePages {
@@ -79,4 +80,5 @@ class AlignedBuffer {
   std::size_t size_ = 0;
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -8,7 +8,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// An unsigned 64-bit size that remembers whether any step overflowed.
 class CheckedSize {
@@ -42,4 +43,5 @@ class CheckedSize {
   bool valid_ = true;
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

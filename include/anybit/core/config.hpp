@@ -11,7 +11,8 @@
 // Two namespace tags keep translation units with different -m flags linkable into one program:
 //   data types (formats, schemes, packed tensors)  live in `inline namespace ANYBIT_ABI`,
 //   code that the compiler may translate differently under other flags, in `inline namespace ANYBIT_CODE`.
-// Use them as `namespace anybit::inline ANYBIT_ABI {`. Users never spell either.
+// Use them as `namespace anybit {` and `inline namespace ANYBIT_ABI {` on two lines, which ctags and editors read, unlike the
+// joined form. Users never spell either.
 #define ANYBIT_ABI v0
 
 #define ANYBIT_CONCAT_(a, b) a##b

@@ -8,7 +8,8 @@
 #include <anybit/core/config.hpp>
 #include <anybit/core/view.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// term(0) + ... + term(n - 1) in double, in eight running sums joined in a fixed order, so that compilers vectorize it.
 template <class Term>
@@ -56,4 +57,5 @@ inline double relative_error(ConstMatrix w, ConstMatrix q) {
   return e.value();
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

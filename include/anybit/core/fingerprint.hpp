@@ -10,7 +10,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// 64 bits of everything that was added, in its order; the same on every little-endian machine.
 class Fingerprint {
@@ -58,4 +59,5 @@ class Fingerprint {
   std::array<std::uint64_t, 4> lanes_{1, 2, 3, 4};
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -5,7 +5,8 @@
 
 #include <anybit/core/config.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Text whose length is part of its type, so that names of templates ("superfloat5") are built at compile time.
 template <std::size_t N>
@@ -49,4 +50,5 @@ constexpr auto decimal() {
   }
 }
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

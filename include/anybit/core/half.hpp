@@ -6,7 +6,8 @@
 
 #include <anybit/core/config.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// binary16 to float, exact (subnormals, infinities and NaN payloads included).
 constexpr ANYBIT_INLINE float f16_to_f32(std::uint16_t h) {
@@ -44,4 +45,5 @@ constexpr ANYBIT_INLINE std::uint16_t f32_to_bf16(float x) {
   return static_cast<std::uint16_t>((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
 }
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -3,7 +3,8 @@
 #include <anybit/core/aligned_buffer.hpp>
 #include <anybit/core/view.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// An owned row-major float matrix, zero at first. It does without Eigen because it crosses interfaces.
 class Matrix {
@@ -33,4 +34,5 @@ class Matrix {
   Index rows_ = 0, cols_ = 0;
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -7,7 +7,8 @@
 
 #include <anybit/core/config.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 enum class ErrorCode {
   invalid_argument,   ///< a value outside its range
@@ -100,7 +101,8 @@ struct Ok {
 };
 using Status = Result<Ok>;
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
 
 // Two statements that every caller of a Result would write by hand; without exceptions C++20 has no better spelling.
 #define ANYBIT_TRY(declaration, expression) ANYBIT_TRY_(declaration, expression, ANYBIT_CONCAT(anybit_result_, __LINE__))

@@ -5,7 +5,8 @@
 
 #include <anybit/core/config.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Signed, as in Eigen: differences of indices are ordinary numbers.
 using Index = std::ptrdiff_t;
@@ -30,4 +31,5 @@ struct Affine {
 constexpr Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 constexpr Index round_up(Index a, Index multiple) { return ceil_div(a, multiple) * multiple; }
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

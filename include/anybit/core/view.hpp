@@ -5,7 +5,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// A row-major matrix that somebody else owns. Element (r, c) is `data[r * stride + c]`; stride >= cols.
 /// Weights are (outputs, inputs); activations are (tokens, inputs).
@@ -35,4 +36,5 @@ struct MatrixView {
 using ConstMatrix = MatrixView<const float>;
 using MutableMatrix = MatrixView<float>;
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

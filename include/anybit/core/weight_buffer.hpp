@@ -13,7 +13,8 @@
 #include <anybit/core/aligned_buffer.hpp>
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 namespace detail {
 
@@ -91,4 +92,5 @@ class WeightBuffer {
   std::size_t size_ = 0;
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -9,12 +9,13 @@
 #include <string>
 #include <vector>
 
-#include <anybit/evaluate/allocation.hpp>
 #include <anybit/evaluate/model.hpp>
-#include <anybit/model/model_plan.hpp>
-#include <anybit/model/quantize.hpp>
+#include <anybit/quantize/allocation.hpp>
+#include <anybit/quantize/one_shot.hpp>
+#include <anybit/quantize/plan.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_ABI {
+namespace anybit::evaluate {
+inline namespace ANYBIT_ABI {
 
 /// What is known of the tensors of a model. Recipes are the caller's and must outlive the plans that come of it. Errors are
 /// ||(W - Q) X|| / ||W X||, one a linear in the order of ModelPlan::linears; or all of them ||W - Q|| / ||W||: the two are not to
@@ -36,9 +37,11 @@ struct BitChoice {
   double bits_per_weight() const { return 8.0 * static_cast<double>(bytes) / static_cast<double>(weights); }
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::evaluate
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 inline std::vector<double> errors_of(std::span<const Report* const> reports) {
@@ -183,4 +186,5 @@ inline Result<BitChoice> choose_bits(const model::Decoder& d, const BitCosts& co
   return out;
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

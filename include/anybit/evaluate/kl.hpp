@@ -16,7 +16,8 @@
 #include <anybit/evaluate/softmax.hpp>
 #include <anybit/evaluate/statistics.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_ABI {
+namespace anybit::evaluate {
+inline namespace ANYBIT_ABI {
 
 /// What the two models said at one scored position.
 struct TokenComparison {
@@ -52,9 +53,11 @@ struct KlStatistics {
   bool enough() const { return count >= 100; }
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::evaluate
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 /// The reference model's logits at the scored positions, kept in memory: count x vocabulary floats (2000 positions of 49152
 /// tokens take 393 MB) or half of it as uint16. Rows are filled in any order, so that positions may run in parallel.
@@ -164,12 +167,10 @@ inline TokenComparison ReferenceLogits::compare(Index position, std::span<const 
   const std::size_t base = static_cast<std::size_t>(position * vocabulary_);
   if (storage_ == ReferenceStorage::float32) {
     const float* reference = floats_.data() + base;
-    return compare(
-        row, [&](Index i) { return double{reference[i]} - row.log_sum_exp; }, logits);
+    return compare(row, [&](Index i) { return double{reference[i]} - row.log_sum_exp; }, logits);
   }
   const std::uint16_t* codes = codes_.data() + base;
-  return compare(
-      row, [&](Index i) { return double{row.scale} * codes[i] + double{row.least}; }, logits);
+  return compare(row, [&](Index i) { return double{row.scale} * codes[i] + double{row.least}; }, logits);
 }
 
 inline KlStatistics kl_statistics(std::span<const TokenComparison> tokens) {
@@ -268,4 +269,5 @@ inline std::string to_text(const KlStatistics& s) {
   return out;
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

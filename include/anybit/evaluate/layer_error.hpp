@@ -4,7 +4,8 @@
 
 #include <anybit/core/distance.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 /// ||(W - Q) X||_F / ||W X||_F for inputs x (tokens, inputs), by the definition; for sizes where a product matters, compute
 /// the two outputs with a fast one and use RelativeError on them.
@@ -24,4 +25,5 @@ inline double output_error(ConstMatrix w, ConstMatrix q, ConstMatrix x) {
   return e.value();
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

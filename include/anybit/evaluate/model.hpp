@@ -11,9 +11,10 @@
 #include <anybit/evaluate/layer_error.hpp>
 #include <anybit/evaluate/perplexity.hpp>
 #include <anybit/model/decoder.hpp>
-#include <anybit/model/quantize.hpp>
+#include <anybit/quantize/one_shot.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 /// Told the part of the work that is done.
 using OnProgress = std::function<void(Index done, Index total)>;
@@ -151,4 +152,5 @@ inline Result<Speed> measure_speed(const model::Decoder& d, ExecutorRef executor
   return Speed{percentile(sorted(prompt), 0.5), percentile(sorted(decode), 0.5)};
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

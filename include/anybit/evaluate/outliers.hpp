@@ -11,10 +11,11 @@
 #include <anybit/core/distance.hpp>
 #include <anybit/evaluate/report.hpp>
 #include <anybit/model/decoder.hpp>
-#include <anybit/model/quantize.hpp>
+#include <anybit/quantize/one_shot.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_ABI {
+namespace anybit::evaluate {
+inline namespace ANYBIT_ABI {
 
 struct Outliers {
   double largest = 0;         ///< |x|
@@ -26,9 +27,11 @@ struct Outliers {
   double ratio() const { return median_channel > 0 ? largest / median_channel : 0; }
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::evaluate
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 inline double median(std::vector<double> values) {
@@ -112,4 +115,5 @@ inline std::string outlier_table(std::span<const Outliers> before, std::span<con
   return out;
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

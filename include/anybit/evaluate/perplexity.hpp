@@ -14,7 +14,8 @@
 #include <anybit/evaluate/softmax.hpp>
 #include <anybit/evaluate/statistics.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_ABI {
+namespace anybit::evaluate {
+inline namespace ANYBIT_ABI {
 
 /// A text cut into disjoint windows of equal length, each evaluated from an empty context. The prediction made at position p
 /// of a window is of the token at p + 1; positions first_scored .. length - 2 count.
@@ -37,9 +38,11 @@ struct Perplexity {
   Index scored = 0;
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::evaluate
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 inline Result<Windows> cut(std::span<const std::int32_t> tokens, Index length, Index first_scored, Index windows_needed,
@@ -85,4 +88,5 @@ inline Perplexity perplexity(std::span<const double> nll) {
   return {value, value * e.plus_minus, e.value, static_cast<Index>(nll.size())};
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

@@ -11,7 +11,8 @@
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_ABI {
+namespace anybit::evaluate {
+inline namespace ANYBIT_ABI {
 
 /// Integrals of p(x), x p(x) and x^2 p(x) over an interval.
 struct CellMoments {
@@ -25,9 +26,11 @@ struct ScalarQuantizer {
   double entropy = 0;          ///< of its codes, in bits
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::evaluate
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 /// N(0, 1).
 struct GaussianSource {
@@ -327,4 +330,5 @@ ScalarQuantizer entropy_coded_uniform(const Source& source, double bits) {
   return quantizer(std::exp(0.5 * (low + high)));
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

@@ -13,7 +13,8 @@
 #include <anybit/evaluate/svg_shapes.hpp>
 #include <anybit/io/detail/json_subset.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_ABI {
+namespace anybit::evaluate {
+inline namespace ANYBIT_ABI {
 
 /// One scheme under one search.
 struct RateRow {
@@ -40,9 +41,11 @@ struct RateSeries {
   std::string search;
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::evaluate
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 /// dB by which a row misses its lower bound; 6.02 of them are a bit.
 inline double gap(const RateRow& row) { return decibels(row.lower_bound) - decibels(row.distortion); }
@@ -177,4 +180,5 @@ inline std::string svg(const std::vector<RatePanel>& panels, const std::vector<R
   return svg_page({options.width, height, std::string(title), true}, out);
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

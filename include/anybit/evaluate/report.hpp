@@ -11,7 +11,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_ABI {
+namespace anybit::evaluate {
+inline namespace ANYBIT_ABI {
 
 /// One model under one recipe.
 struct ReportRow {
@@ -38,9 +39,11 @@ struct EvaluationReport {
   std::vector<std::string> notes;  ///< how to read the figures
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::evaluate
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -107,4 +110,5 @@ inline std::string table(const EvaluationReport& report) {
   return out;
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

@@ -6,9 +6,10 @@
 #include <vector>
 
 #include <anybit/evaluate/model.hpp>
-#include <anybit/model/siblings.hpp>
+#include <anybit/quantize/sites.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -91,4 +92,5 @@ inline Result<std::vector<double>> sensitivities(const model::Decoder& source, c
   return kl;
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

@@ -14,7 +14,8 @@
 #error "anybit: evaluate/ measures differences that -ffast-math destroys; compile it without, or define ANYBIT_ALLOW_FAST_MATH"
 #endif
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 /// e^x for x <= 0, free of branches so that compilers vectorize loops of it. Relative error below 1e-14; the least result is
 /// e^-700, which no sum of probabilities notices.
@@ -57,4 +58,5 @@ inline LogNormalizer log_normalizer(std::span<const float> logits) {
   return {double{top} + std::log(sum), first};
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

@@ -8,7 +8,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 /// A mean and its standard error: sqrt((E[x^2] - E[x]^2) / (n - 1)), 0 for 10 values or fewer.
 struct Estimate {
@@ -55,4 +56,5 @@ inline std::vector<double> sorted(std::span<const double> x) {
   return s;
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

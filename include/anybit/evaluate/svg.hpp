@@ -12,16 +12,19 @@
 #include <anybit/evaluate/report.hpp>
 #include <anybit/evaluate/svg_shapes.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_ABI {
+namespace anybit::evaluate {
+inline namespace ANYBIT_ABI {
 
 struct SvgOptions {
   double width = 1100, height = 720;
   std::string title;  ///< empty: the model's name
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::evaluate
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -153,4 +156,5 @@ inline std::string svg(const EvaluationReport& report, const SvgOptions& options
   return svg_page({options.width, options.height, title + ": KL divergence against bits per weight", true}, out);
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

@@ -8,7 +8,8 @@
 
 #include <anybit/evaluate/svg_shapes.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 /// `highest` is the value at the upper edge.
 inline std::string svg_channels(std::span<const double> values, const SvgPanel& at, double highest, std::string_view title,
@@ -27,4 +28,5 @@ inline std::string svg_channels(std::span<const double> values, const SvgPanel& 
          "\" stroke-width=\"" + fixed(std::max(0.3, 0.8 * at.width / channels), 2) + "\" fill=\"none\"/>\n";
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

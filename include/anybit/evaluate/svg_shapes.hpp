@@ -9,7 +9,8 @@
 
 #include <anybit/evaluate/report.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_ABI {
+namespace anybit::evaluate {
+inline namespace ANYBIT_ABI {
 
 struct SvgPage {
   double width = 0, height = 0;
@@ -21,9 +22,11 @@ struct SvgPanel {
   double left = 0, top = 0, width = 480, height = 180;
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::evaluate
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -122,4 +125,5 @@ struct SvgPlot {
   }
 };
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

@@ -10,7 +10,8 @@
 #include <anybit/evaluate/choose_bits.hpp>
 #include <anybit/evaluate/svg_shapes.hpp>
 
-namespace anybit::evaluate::inline ANYBIT_CODE {
+namespace anybit::evaluate {
+inline namespace ANYBIT_CODE {
 
 inline std::string widths_svg(const model::ModelPlan& plan, const model::Decoder& d, std::string_view title) {
   constexpr double left = 130, top = 70, cell = 30, height = 26;
@@ -56,4 +57,5 @@ inline std::string widths_svg(const model::ModelPlan& plan, const model::Decoder
   return svg_page({width, bottom, {}, true}, out);
 }
 
-}  // namespace anybit::evaluate::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::evaluate

@@ -8,7 +8,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// A reference to a callable `void(Index begin, Index end)` that must outlive it; two words, no allocation.
 class BodyRef {
@@ -76,4 +77,5 @@ constexpr ANYBIT_INLINE Index slice_length(Index n, Index grain, Index threads) 
   return round_up(std::max(ceil_div(n, threads * 4), Index{1}), std::max(grain, Index{1}));
 }
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

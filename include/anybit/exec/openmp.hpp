@@ -7,7 +7,8 @@
 
 #include <anybit/exec/executor.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 class OpenMP {
  public:
@@ -31,6 +32,7 @@ class OpenMP {
   int threads_;
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
 
 #endif

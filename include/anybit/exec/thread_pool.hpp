@@ -8,7 +8,8 @@
 
 #include <anybit/exec/executor.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// The calling thread works too, so ThreadPool(n) starts n - 1 threads. Slices are claimed one by one: a thread that the
 /// operating system has set aside delays nobody unless it holds a slice. Several threads may call parallel_for of one pool;
@@ -110,4 +111,5 @@ class ThreadPool {
   std::vector<std::jthread> workers_;  // last: joined before anything else goes
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

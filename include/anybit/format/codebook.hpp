@@ -7,7 +7,8 @@
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/format/format.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// N finite levels, in any order: code c stands for levels[c]. A value goes to the nearest level; exactly half way between
 /// two (the midpoint in float) it goes to the lower one. Made at compile time:
@@ -78,4 +79,5 @@ struct Fp4 {
   static constexpr ANYBIT_INLINE Affine fit(std::span<const float> values) { return fit_abs_max(values, 1.0f); }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -13,7 +13,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// bits     1 to 16; codes are 0 .. 2^bits - 1, and every one of them decodes to something documented.
 /// name     unique, lower case, without '/' (it is part of the scheme's name in files).
@@ -341,4 +342,5 @@ constexpr ANYBIT_INLINE float round_half_even(float x) {
   return whole;
 }
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -4,7 +4,8 @@
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/format/format.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Two's complement, levels -2^(Bits-1) .. 2^(Bits-1) - 1, nearest, ties to even.
 /// The fit is symmetric, scale = max|w| / (2^(Bits-1) - 1), so no weight of the group is clipped (8 bits: the rule of Q8_0,
@@ -88,4 +89,5 @@ struct UInt {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -6,7 +6,8 @@
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/format/codebook.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 namespace detail {
 
@@ -96,4 +97,5 @@ struct LloydMax {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

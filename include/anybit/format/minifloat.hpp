@@ -6,7 +6,8 @@
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/format/format.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// What the highest exponent field of a Minifloat means.
 enum class MinifloatSpecials {
@@ -93,4 +94,5 @@ struct Minifloat {
   static constexpr ANYBIT_INLINE Affine fit(std::span<const float> values) { return fit_abs_max(values, largest); }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -5,7 +5,8 @@
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/format/format.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Nearest rounding, ties to even, saturating at 1 - 2^-(Bits-1). Code = magnitude | sign << (Bits-1). The encoder gives
 /// zero one code (sign 0); the decoder reads both as 0.
@@ -78,4 +79,5 @@ struct SuperfloatPublished {
   static constexpr ANYBIT_INLINE Affine fit(std::span<const float> values) { return fit_abs_max(values, largest); }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -4,7 +4,8 @@
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/format/format.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Codes 0, 1, 2 are -1, 0, +1. Code 3 is never written and decodes to 0. The fit is absmean, gamma = max(mean|w|, 1e-5), and
 /// a code is clamp(round(w * (1 / gamma)), -1, 1) with ties to even, so exactly half of gamma becomes 0.
@@ -24,4 +25,5 @@ struct Ternary {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

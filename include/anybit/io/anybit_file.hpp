@@ -22,7 +22,8 @@
 #include <anybit/io/safetensors_writer.hpp>
 #include <anybit/tensor/packed_bytes.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -227,4 +228,5 @@ class AnybitFile {
   std::map<std::string, std::string> metadata_;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

@@ -23,7 +23,8 @@
 #include <system_error>
 #endif
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// Writes to a temporary name in the folder of `path`; commit() flushes it to the disk and gives it its name, replacing
 /// what was there (on POSIX with its permissions). Without commit(), or after any failure, the destructor removes it and
@@ -87,7 +88,7 @@ class AtomicFile {
   static constexpr Handle closed = -1;
 
   static bool is_no_file(const std::string& path) {
-    struct ::stat there {};
+    struct ::stat there{};
     return ::stat(path.c_str(), &there) == 0 && !S_ISREG(there.st_mode);
   }
   /// Why not; empty if it did.
@@ -98,7 +99,7 @@ class AtomicFile {
       file_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (file_ >= 0) {
         temporary_ = std::move(name);
-        struct ::stat old {};
+        struct ::stat old{};
         if (::stat(path_.c_str(), &old) == 0) static_cast<void>(::fchmod(file_, old.st_mode & 07777));
         return true;
       }
@@ -163,4 +164,5 @@ class AtomicFile {
   Handle file_ = closed;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

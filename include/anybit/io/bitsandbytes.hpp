@@ -17,7 +17,8 @@
 #include <anybit/scheme/double_quant.hpp>
 #include <anybit/tensor/quantized_matrix.hpp>
 
-namespace anybit::io::inline ANYBIT_ABI {
+namespace anybit::io {
+inline namespace ANYBIT_ABI {
 
 /// One quantized matrix. Without double quantization `absmax` has a float a block; with it, it is empty, and absmax is
 /// map[absmax_codes[i]] * nested_absmax[i / 256] + nested_offset with the signed dynamic map.
@@ -39,9 +40,11 @@ struct BitsAndBytes4 {
 template <class F>
 concept BitsAndBytesFormat = std::is_same_v<F, Nf4> || std::is_same_v<F, Fp4>;
 
-}  // namespace anybit::io::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::io
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -168,4 +171,5 @@ Result<QuantizedMatrix<S>> quantized_from_bitsandbytes(const BitsAndBytes4& m) {
   return q;
 }
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

@@ -11,7 +11,8 @@
 #include <anybit/core/types.hpp>
 #include <anybit/io/ggml_blocks.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -142,4 +143,5 @@ inline constexpr std::string_view dtype_name_v<std::uint32_t> = "U32";
 template <>
 inline constexpr std::string_view dtype_name_v<std::uint64_t> = "U64";
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

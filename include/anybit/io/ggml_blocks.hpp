@@ -13,7 +13,9 @@
 #include <anybit/core/half.hpp>
 #include <anybit/core/types.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE::ggml {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
+namespace ggml {
 
 // Each function writes one block to `y`; `b` is the block's first byte, at any alignment.
 
@@ -195,4 +197,6 @@ inline void tq2_0(const std::byte* b, float* y) {
   }
 }
 
-}  // namespace anybit::io::inline ANYBIT_CODE::ggml
+}  // namespace ggml
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

@@ -15,7 +15,8 @@
 #include <anybit/io/reader.hpp>
 #include <anybit/io/tensor_file.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// An opened GGUF file: TensorFile's members, with one extent n read as 1 x n, and the metadata.
 class GgufFile : public TensorFile<GgufFile> {
@@ -187,4 +188,5 @@ class GgufFile : public TensorFile<GgufFile> {
   GgufMetadata metadata_;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

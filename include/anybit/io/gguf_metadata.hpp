@@ -17,7 +17,8 @@
 #include <anybit/io/detail/text.hpp>
 #include <anybit/io/reader.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// Views on the file's bytes: valid while those are. (Here as in the other readers, members are templates without need so that
 /// only programs that call them compile them.)
@@ -252,4 +253,5 @@ class GgufMetadata {
   std::map<std::string, Value, std::less<>> values_;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

@@ -13,7 +13,8 @@
 #include <anybit/io/atomic_write.hpp>
 #include <anybit/io/dtype.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// Collects a file in memory. Nothing is checked, and the raw functions and public numbers write what they are told: tests of
 /// readers need files that are wrong in a chosen place.
@@ -111,4 +112,5 @@ class GgufWriter {
   std::string pairs_, infos_, data_;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

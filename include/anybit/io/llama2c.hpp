@@ -14,7 +14,8 @@
 #include <anybit/io/reader.hpp>
 #include <anybit/io/tensor_file.hpp>
 
-namespace anybit::io::inline ANYBIT_ABI {
+namespace anybit::io {
+inline namespace ANYBIT_ABI {
 
 /// The header, with llama2.c's names. All are positive, heads divide dim evenly and KV heads divide heads.
 struct Llama2cConfig {
@@ -25,9 +26,11 @@ struct Llama2cConfig {
   Index kv_dim() const { return head_dim() * n_kv_heads; }
 };
 
-}  // namespace anybit::io::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::io
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// An opened checkpoint. Tensors have GGUF's names and are views, {outputs, inputs}; rotary pairs are neighbours (2i, 2i+1),
 /// as in GGUF's llama architecture. Members as in TensorFile.
@@ -129,4 +132,5 @@ class Llama2cFile : public TensorFile<Llama2cFile> {
   Llama2cConfig config_;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

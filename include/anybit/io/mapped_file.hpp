@@ -21,7 +21,8 @@
 #include <unistd.h>
 #endif
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// Owner of the bytes of one file. `bytes()` starts at a multiple of 64 and stays where it is when the object is moved.
 /// The file must not be shortened by others meanwhile: the system ends a program that touches a vanished page.
@@ -67,7 +68,7 @@ class MappedFile {
     // O_NONBLOCK: a pipe in the place of a file must not make us wait; it means nothing for a regular file.
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) return cannot("open", path);
-    struct ::stat info {};
+    struct ::stat info{};
     if (::fstat(file, &info) != 0) {
       Error e = cannot("examine", path);
       ::close(file);
@@ -118,4 +119,5 @@ class MappedFile {
   AlignedBuffer copy_;    ///< used where nothing can be mapped
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

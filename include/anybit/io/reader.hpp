@@ -10,7 +10,8 @@
 #include <anybit/core/result.hpp>
 #include <anybit/io/detail/text.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// Reads little-endian values one after the other. Every size is compared with what is left before it is used, by
 /// subtraction, so no declared length can wrap. `what` ("number of tensors") goes into the message.
@@ -57,4 +58,5 @@ class ByteReader {
   std::size_t position_ = 0;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

@@ -17,7 +17,8 @@
 #include <anybit/io/reader.hpp>
 #include <anybit/io/tensor_file.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 inline constexpr std::uint64_t safetensors_header_limit = 100'000'000;
 
@@ -213,4 +214,5 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
   std::map<std::string, std::string> metadata_;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

@@ -15,7 +15,8 @@
 #include <anybit/io/safetensors.hpp>
 #include <anybit/io/tensor_info.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// Header and data order of a safetensors file; see plan_safetensors.
 struct SafetensorsPlan {
@@ -100,4 +101,5 @@ TensorInfo tensor_of(std::string name, std::vector<Index> shape, std::span<const
   return {std::move(name), std::string(dtype_name_v<T>), std::move(shape), std::as_bytes(values)};
 }
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

@@ -11,7 +11,8 @@
 #include <anybit/io/mapped_file.hpp>
 #include <anybit/io/tensor_info.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// The base of GgufFile, SafetensorsFile and Llama2cFile. `File` has a member `Status parse_all(std::span<const std::byte>)`
 /// that fills tensors_; its errors need not name the file. Copies share the mappings; tensors stay valid while one copy lives.
@@ -49,4 +50,5 @@ class TensorFile {
   std::vector<std::shared_ptr<const MappedFile>> owners_;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

@@ -15,7 +15,8 @@
 #include <anybit/io/detail/text.hpp>
 #include <anybit/io/dtype.hpp>
 
-namespace anybit::io::inline ANYBIT_ABI {
+namespace anybit::io {
+inline namespace ANYBIT_ABI {
 
 /// A tensor inside a file. `bytes` is a view on the file's memory, at any alignment, and exactly as long as `dtype` and
 /// `shape` say: whoever makes one has checked that.
@@ -39,9 +40,11 @@ struct TensorInfo {
   }
 };
 
-}  // namespace anybit::io::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::io
 
-namespace anybit::io::inline ANYBIT_CODE {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
 
 /// Bytes of a tensor; an error where the product overflows or the innermost extent is no multiple of the block.
 inline Result<std::size_t> tensor_bytes(const DType& dtype, std::span<const Index> shape) {
@@ -124,4 +127,5 @@ class TensorList {
   std::map<std::string, std::size_t, std::less<>> index_;
 };
 
-}  // namespace anybit::io::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

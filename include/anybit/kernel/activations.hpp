@@ -12,7 +12,8 @@
 #include <anybit/kernel/compute.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 /// The integer kernels cut a row into segments: a group, or a piece of one of at most so many columns. Within a segment sums
 /// are integers below 2^24 (512 * 255 * 127), which float holds exactly.
@@ -145,4 +146,5 @@ ConstMatrix rounded_values(ConstMatrix x, Index group, ActivationMode mode, Work
   return {values, x.rows, x.cols};
 }
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

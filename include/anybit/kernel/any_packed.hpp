@@ -10,7 +10,8 @@
 #include <anybit/scheme/presets.hpp>
 #include <anybit/tensor/pack.hpp>
 
-namespace anybit::kernel::inline ANYBIT_ABI {
+namespace anybit::kernel {
+inline namespace ANYBIT_ABI {
 
 /// What differs between schemes behind an AnyPacked.
 struct PackedTable {
@@ -22,9 +23,11 @@ struct PackedTable {
   std::shared_ptr<const void> (*tile)(const void* tensor, Compute, float level_error, ExecutorRef);
 };
 
-}  // namespace anybit::kernel::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::kernel
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 /// Original column order in, stored order out.
 inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& workspace) {
@@ -88,9 +91,11 @@ struct PackedTableOf {
   static constexpr PackedTable table{&dequantize_row, &matmul, &tile};
 };
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// A handle on a packed tensor of any scheme, a user's own included. Copies share the bytes, which never change.
 class AnyPacked {
@@ -181,9 +186,11 @@ class SchemeRegistry {
   std::vector<Entry> entries_;
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// Every scheme of scheme/presets.hpp. A template, so that only programs that call it compile all their kernels.
 template <class List = Presets>
@@ -193,4 +200,5 @@ SchemeRegistry preset_registry() {
   return r;
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -8,7 +8,8 @@
 #include <anybit/core/aligned_buffer.hpp>
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// f32             float activations times dequantized weights, summed in float: exact up to rounding of the sums.
 /// int8_per_token  activations rounded to 8 bits with one scale a token (largest magnitude / 127, ties to even); products
@@ -75,4 +76,5 @@ class Workspace {
   std::array<AlignedBuffer, slot_count> buffers_;
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

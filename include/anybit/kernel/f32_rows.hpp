@@ -3,9 +3,10 @@
 // every token. Inputs run along the lanes, so neither x nor W is rearranged.
 
 #include <anybit/core/view.hpp>
-#include <anybit/kernel/row_source.hpp>
+#include <anybit/kernel/row_decoder.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -107,4 +108,5 @@ inline void f32_rows(const RowSource& w, ConstMatrix x, MutableMatrix y, Index b
   }
 }
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

@@ -3,10 +3,11 @@
 // columns of each row, and every token's codes are broadcast against them four at a time.
 
 #include <anybit/kernel/activations.hpp>
-#include <anybit/kernel/arch.hpp>
-#include <anybit/kernel/row_source.hpp>
+#include <anybit/kernel/dot_vocabulary.hpp>
+#include <anybit/kernel/row_decoder.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -267,4 +268,5 @@ inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMa
     detail::int8_rows<Arch, 255>(w, x, y, begin, end);
 }
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

@@ -15,7 +15,8 @@
 #elif defined(__aarch64__) && defined(__GNUC__)
 #include <anybit/kernel/arm/processor.hpp>
 #else
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 namespace detail {
 struct Architecture {
   const char* name;
@@ -25,10 +26,12 @@ inline constexpr Architecture architectures[] = {{"generic", 0}};
 constexpr ANYBIT_INLINE std::uint32_t compiled_features() { return 0; }
 inline std::uint32_t processor_features() { return 0; }
 }  // namespace detail
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel
 #endif
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -75,9 +78,11 @@ inline std::string_view chosen_isa(std::string_view built) {
   std::abort();
 }
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// The best architecture that this file's own flags allow everywhere: "x86-64-v3", "dotprod", ..
 constexpr ANYBIT_INLINE std::string_view compiled_isa() { return kernel::detail::best_for(kernel::detail::compiled_features()); }
@@ -92,7 +97,8 @@ ANYBIT_INLINE std::string_view active_isa() {
 #endif
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit
 
 /// ANYBIT_KERNELS(Table, name); declares `const Table& name();`, at namespace scope in a header. A source file given to
 /// anybit_add_kernels defines it; whoever calls it gets the one for this processor. Compiled as an ordinary source the

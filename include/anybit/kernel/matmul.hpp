@@ -8,7 +8,8 @@
 #include <anybit/kernel/f32_rows.hpp>
 #include <anybit/kernel/int8_rows.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 inline constexpr Index row_grain = 16;
 
@@ -35,9 +36,11 @@ void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, ActivationMode m
   executor.parallel_for(w.extents.rows, row_grain, [&](Index begin, Index end) { int8_rows(w, rounded, y, begin, end); });
 }
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// Columns begin .. end - 1 of y. No allocation, no threads.
 template <AnyScheme S>
@@ -59,4 +62,5 @@ void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, Activation
   kernel::matmul(kernel::row_source(w), x, y, mode, workspace, executor);
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

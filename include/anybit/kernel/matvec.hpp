@@ -3,7 +3,8 @@
 
 #include <anybit/kernel/matmul.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 ANYBIT_INLINE ConstMatrix as_row(std::span<const float> x) { return {x.data(), 1, static_cast<Index>(x.size())}; }
@@ -26,4 +27,5 @@ void matvec(const PackedTensor<S>& w, std::span<const float> x, std::span<float>
   matmul(w, detail::as_row(x), detail::as_row(y), mode, workspace, executor);
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

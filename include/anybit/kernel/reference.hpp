@@ -10,7 +10,8 @@
 #include <anybit/kernel/compute.hpp>
 #include <anybit/tensor/packed_tensor.hpp>
 
-namespace anybit::reference::inline ANYBIT_CODE {
+namespace anybit::reference {
+inline namespace ANYBIT_CODE {
 
 /// One row of codes by the layout's scalar unpacker.
 template <AnyScheme S>
@@ -84,4 +85,5 @@ std::vector<double> matmul_int8(const PackedTensor<S>& w, ConstMatrix x, Activat
   });
 }
 
-}  // namespace anybit::reference::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::reference

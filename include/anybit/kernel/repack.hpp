@@ -6,7 +6,8 @@
 #include <anybit/kernel/matmul.hpp>
 #include <anybit/kernel/tiled_products.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 /// What tiles hold of a format that multiplies in integers: u without the zeros below all of them, or the format's own codes
 /// where they are shorter.
@@ -160,4 +161,5 @@ void matmul(const TiledWeights& w, ConstMatrix x, MutableMatrix y, ActivationMod
   executor.parallel_for(w.extents.rows, 4 * tile_rows, [&](Index begin, Index end) { w.rows(w, tiled, y, begin, end); });
 }
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

@@ -9,7 +9,8 @@
 #include <anybit/kernel/tiled_activations.hpp>
 #include <anybit/kernel/tiled_weights.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 /// What tiles hold: codes of `Bits` bits that are bytes u up to MaxByte if multiplied by 2^Up, or that a table turns into such.
 template <int Bits, int MaxByte = (1 << Bits) - 1, bool LookedUp = false, int Up = 0>
@@ -64,8 +65,7 @@ template <int Steps, class Use>
 ANYBIT_INLINE void each_step(Use use) {
   [&]<int... Step>(std::integer_sequence<int, Step...>) __attribute__((always_inline)) {
     (use(std::integral_constant<int, Step>()), ...);
-  }
-  (std::make_integer_sequence<int, Steps>());
+  }(std::make_integer_sequence<int, Steps>());
 }
 
 template <class Arch>
@@ -119,9 +119,8 @@ void tile_products(const TiledWeights& w, const TileTask& task, float* y, Index 
       if constexpr (Ahead > 0 && Step < Lines::lines) __builtin_prefetch(task.tiles[m] + wanted + Step * line_bytes);
     }
   };
-  const auto x_at = [&](Index step, std::size_t t) __attribute__((always_inline)) {
-    return x + 4 * (static_cast<std::size_t>(step) * N + t);
-  };
+  const auto x_at = [&](Index step, std::size_t t)
+                        __attribute__((always_inline)) { return x + 4 * (static_cast<std::size_t>(step) * N + t); };
   // Tokens outside, tiles inside: an activation then stays in a register only as long as it is used.
   const auto add_step = [&](auto step, Index k, auto& sum, auto raised) __attribute__((always_inline)) {
     typename Arch::Bytes b[M];
@@ -302,4 +301,5 @@ inline constexpr TileProducts tile_products_of = [] {
 
 }  // namespace detail
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

@@ -5,10 +5,11 @@
 #include <type_traits>
 
 #include <anybit/kernel/activations.hpp>
-#include <anybit/kernel/arch.hpp>
+#include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/kernel/tiled_weights.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -71,4 +72,5 @@ TiledActivations tile_activations(const RoundedActivations& x, const TiledWeight
   return r;
 }
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

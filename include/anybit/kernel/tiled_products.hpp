@@ -6,7 +6,8 @@
 
 #include <anybit/kernel/tile_products.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -142,4 +143,5 @@ void tiled_rows(const TiledWeights& w, const TiledActivations& x, MutableMatrix 
   detail::tiled_rows_direct<Arch, Codes>(w, x, y, begin, end);
 }
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

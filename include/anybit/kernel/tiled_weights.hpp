@@ -18,10 +18,11 @@
 #include <anybit/core/view.hpp>
 #include <anybit/core/weight_buffer.hpp>
 #include <anybit/kernel/activations.hpp>
-#include <anybit/kernel/code_lines.hpp>
-#include <anybit/tensor/integer_levels.hpp>
+#include <anybit/kernel/tile_format.hpp>
+#include <anybit/tensor/level_grid.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 inline constexpr Index tile_rows = 16;
 
@@ -54,4 +55,5 @@ struct TiledWeights {
   const std::byte* tile(Index i) const { return memory.data() + i * tile_bytes(); }
 };
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

@@ -16,7 +16,8 @@
 #include <anybit/simd/xsimd_compat.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -189,5 +190,6 @@ inline void attention(const DecoderConfig& c, ConstMatrix q, const KvCache& cach
   });
 }
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model
 ANYBIT_VECTOR_CODE_END

@@ -13,7 +13,8 @@
 #include <anybit/core/types.hpp>
 #include <anybit/io/detail/text.hpp>
 
-namespace anybit::model::inline ANYBIT_ABI {
+namespace anybit::model {
+inline namespace ANYBIT_ABI {
 
 struct DecoderConfig {
   Index vocabulary = 0;  ///< tokens
@@ -35,9 +36,11 @@ struct DecoderConfig {
   friend bool operator==(const DecoderConfig&, const DecoderConfig&) = default;
 };
 
-}  // namespace anybit::model::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::model
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 /// The first contradiction: which number, its value, what it must be.
 inline Status check(const DecoderConfig& c) {
@@ -74,4 +77,5 @@ inline Status check(const DecoderConfig& c) {
   return Ok{};
 }
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

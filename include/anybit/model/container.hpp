@@ -20,7 +20,8 @@
 #include <anybit/model/load_tensors.hpp>
 #include <anybit/model/model.hpp>
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 /// Text that the file carries along.
 struct Provenance {
@@ -350,4 +351,5 @@ inline Result<Model> model_from_container(const io::AnybitFile& file, const Sche
   return Model{std::move(name), std::move(decoder), std::move(tokenizer)};
 }
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

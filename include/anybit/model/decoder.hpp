@@ -19,9 +19,10 @@
 #include <anybit/model/norm.hpp>
 #include <anybit/model/rope.hpp>
 #include <anybit/model/rotation.hpp>
-#include <anybit/model/vocabulary.hpp>
+#include <anybit/model/tokenizer/vocabulary.hpp>
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 struct Block {
   std::vector<float> attn_norm, ffn_norm;  ///< gains, dim each
@@ -283,4 +284,5 @@ inline Result<Matrix> forward(const Decoder& d, std::span<const TokenId> ids, Kv
   return logits(d, hidden.view().row_range(begin, hidden.rows()), options.executor);
 }
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -17,7 +17,8 @@
 #include <anybit/model/kv_codes.hpp>
 #include <anybit/transform/hadamard.hpp>
 
-namespace anybit::model::inline ANYBIT_ABI {
+namespace anybit::model {
+inline namespace ANYBIT_ABI {
 
 /// Positions that are stored, and quantized, together.
 inline constexpr Index kv_block = 32;
@@ -29,9 +30,11 @@ struct KvCacheConfig {
   bool quantized() const { return bits != 32; }
 };
 
-}  // namespace anybit::model::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::model
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 inline Status check(const KvCacheConfig& kv, const DecoderConfig& c) {
   const auto bad = [](auto... what) { return Error{ErrorCode::invalid_argument, io::detail::text("KV cache: ", what...)}; };
@@ -230,4 +233,5 @@ class KvCache {
   Index codes_end_ = 0, floats_begin_ = 0;  ///< blocks before the one are codes, from the other on there are floats
 };
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -14,7 +14,8 @@
 #include <anybit/tensor/quantize.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 /// Values that share a scale and an offset, both binary16.
 inline constexpr Index kv_group = 32;
@@ -125,5 +126,6 @@ inline KvCodec kv_codec(int bits) {
   }
 }
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model
 ANYBIT_VECTOR_CODE_END

@@ -12,7 +12,8 @@
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/kernel/compute.hpp>
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 /// y = x W^T through Eigen; w (outputs, inputs), x (tokens, inputs), y (tokens, outputs). The product is cut into tiles of a
 /// fixed size, whoever computes them: Eigen's order of summation depends on the shape of its operands, so slices that depend
@@ -88,4 +89,5 @@ class Linear {
   ActivationMode activations_;
 };
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

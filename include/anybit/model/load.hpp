@@ -13,9 +13,10 @@
 #include <anybit/model/container.hpp>
 #include <anybit/model/load_tensors.hpp>
 #include <anybit/model/model.hpp>
-#include <anybit/model/tokenizer_files.hpp>
+#include <anybit/model/tokenizer/files.hpp>
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 struct LoadOptions {
   std::string tokenizer{};   ///< path, for llama2.c checkpoints; empty: tok<vocabulary>.bin or tokenizer.bin beside the model
@@ -181,4 +182,5 @@ inline Result<Model> load_model(const std::string& path, const LoadOptions& opti
   return detail::load_llama2c(path, options);
 }
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -11,7 +11,8 @@
 #include <anybit/io/tensor_info.hpp>
 #include <anybit/model/decoder.hpp>
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -140,4 +141,5 @@ Result<Decoder> read_decoder(const File& file, DecoderConfig config, Blocks bloc
 
 }  // namespace detail
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

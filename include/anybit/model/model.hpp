@@ -3,9 +3,10 @@
 #include <string>
 
 #include <anybit/model/decoder.hpp>
-#include <anybit/model/tokenizer.hpp>
+#include <anybit/model/tokenizer/tokenizer.hpp>
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 /// What a model file holds: all that turns text into logits.
 struct Model {
@@ -21,4 +22,5 @@ inline Status check_sizes_agree(const Decoder& d, const Tokenizer& t) {
                                                       ": use the tokenizer that belongs to the model")};
 }
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -6,7 +6,8 @@
 #include <anybit/core/eigen_view.hpp>
 #include <anybit/exec/executor.hpp>
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 /// Rows that a thread takes at least in loops over tokens; a slice of less work than this costs more than it saves.
 inline constexpr Index token_grain = 4;
@@ -25,4 +26,5 @@ inline void rms_norm(ConstMatrix x, std::span<const float> gain, float epsilon, 
   });
 }
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

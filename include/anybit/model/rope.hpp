@@ -10,7 +10,8 @@
 #include <anybit/exec/executor.hpp>
 #include <anybit/model/config.hpp>
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 /// cos and sin of every angle of `tokens` positions from `first` on: position / scale * base^(-2i / rotary_dim) / factor_i.
 class RopeTable {
@@ -53,4 +54,5 @@ class RopeTable {
   Matrix values_;  ///< (tokens, rotary_dim): cos, sin, cos, sin, ...
 };
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

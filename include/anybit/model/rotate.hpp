@@ -10,7 +10,8 @@
 
 #include <anybit/model/decoder.hpp>
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -134,4 +135,5 @@ inline Result<Decoder> rotate(const Decoder& source, const RotationOptions& opti
   return d;
 }
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

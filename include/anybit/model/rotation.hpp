@@ -8,7 +8,8 @@
 
 #include <anybit/transform/hadamard.hpp>
 
-namespace anybit::model::inline ANYBIT_ABI {
+namespace anybit::model {
+inline namespace ANYBIT_ABI {
 
 /// What rotate() does to a decoder. "Fused": into weights, so that the model runs as before.
 struct RotationOptions {
@@ -34,9 +35,11 @@ inline std::string describe(const RotationOptions& o) {
   return "rotated(" + text + (text.empty() ? "" : ", ") + "seed=" + std::to_string(o.seed) + ")";
 }
 
-}  // namespace anybit::model::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::model
 
-namespace anybit::model::inline ANYBIT_CODE {
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
 
 /// Rotations that the forward pass makes; the weights behind them expect it.
 struct OnlineRotations {
@@ -47,4 +50,5 @@ struct OnlineRotations {
   bool any() const { return residual || attn_output || ffn_down; }
 };
 
-}  // namespace anybit::model::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -3,7 +3,8 @@
 
 #include <anybit/prune/pruner.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 struct Magnitude {
   static constexpr Needs needs = Needs::none;
@@ -26,4 +27,5 @@ struct Magnitude {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -10,7 +10,8 @@
 #include <anybit/core/result.hpp>
 #include <anybit/core/view.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// How many weights become zero: a share of them, or N:M, where at most `keep` of every `of` consecutive columns of a row are
 /// left. A last run of fewer columns keeps as many of them; nothing is padded.
@@ -73,9 +74,11 @@ class Mask {
   std::vector<std::uint64_t> words_;
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// The weights of w that are 0, of either sign.
 inline Mask mask_of_zeros(ConstMatrix w) {
@@ -111,9 +114,11 @@ inline Status check_pattern(const Mask& mask, const Sparsity& s) {
   return Ok{};
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit
 
-namespace anybit::prune::inline ANYBIT_CODE {
+namespace anybit::prune {
+inline namespace ANYBIT_CODE {
 
 inline Status check_sparsity(const Sparsity& s, const std::string& who) {
   if (s.is_pattern()) {
@@ -128,4 +133,5 @@ inline Status check_sparsity(const Sparsity& s, const std::string& who) {
   return Ok{};
 }
 
-}  // namespace anybit::prune::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::prune

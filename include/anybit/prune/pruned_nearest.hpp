@@ -4,10 +4,11 @@
 #include <string>
 #include <utility>
 
-#include <anybit/algorithm/algorithm.hpp>
 #include <anybit/prune/pruner.hpp>
+#include <anybit/recipe/algorithm.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// PrunedNearest<Pruner, Scheme> or PrunedNearest<Pruner, Format, Granularity, ScaleStore, Layout>: an algorithm for recipes.
 template <class P, class... Parts>
@@ -52,4 +53,5 @@ struct PrunedNearest {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -4,16 +4,17 @@
 #include <concepts>
 #include <string>
 
-#include <anybit/calibrate/finite.hpp>
-#include <anybit/calibrate/group_grids.hpp>
-#include <anybit/calibrate/objective.hpp>
-#include <anybit/calibrate/report.hpp>
-#include <anybit/calibrate/siblings.hpp>
 #include <anybit/calibrate/stats.hpp>
+#include <anybit/core/finite.hpp>
+#include <anybit/grid/group_grids.hpp>
 #include <anybit/prune/mask.hpp>
 #include <anybit/prune/select.hpp>
+#include <anybit/recipe/objective.hpp>
+#include <anybit/recipe/report.hpp>
+#include <anybit/recipe/siblings.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// A matrix after pruning. The report's bits_per_weight is 0: nothing is packed yet.
 struct Pruned {
@@ -37,9 +38,11 @@ concept Pruner = requires(const P p, ConstMatrix w, const Stats& stats, const Qu
 template <class W>
 concept WeightsView = std::is_convertible_v<const W&, ConstMatrix>;
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
 
-namespace anybit::prune::inline ANYBIT_CODE {
+namespace anybit::prune {
+inline namespace ANYBIT_CODE {
 
 /// w without the weights of the mask; the others stay as they are. Errors go into the report.
 template <class Wide = double>
@@ -57,4 +60,5 @@ bool no_worse(const Metric& metric, ConstMatrix mine, ConstMatrix other) {
   return metric.error(mine) < 0.9 * metric.error(other) || metric.exact_error(mine) <= metric.exact_error(other);
 }
 
-}  // namespace anybit::prune::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::prune

@@ -11,7 +11,8 @@
 #include <anybit/exec/executor.hpp>
 #include <anybit/prune/mask.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Which weights compete for a share of zeros (N:M always compares the columns of one run).
 enum class Compare {
@@ -28,9 +29,11 @@ inline std::string describe(const Sparsity& s, Compare compare, Compare usual) {
                                                       : " by row shares");
 }
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
 
-namespace anybit::prune::inline ANYBIT_CODE {
+namespace anybit::prune {
+inline namespace ANYBIT_CODE {
 
 /// prune(i) for the `count` smallest of the scores, the first of equal ones first; with `through`, for all up to and
 /// including the score that comes next. Scores are no NaN.
@@ -120,4 +123,5 @@ inline Mask select_smallest(ConstMatrix w, std::span<const float> channel, const
   return mask;
 }
 
-}  // namespace anybit::prune::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::prune

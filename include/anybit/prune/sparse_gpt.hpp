@@ -7,7 +7,8 @@
 #include <anybit/prune/magnitude.hpp>
 #include <anybit/prune/sparse_sweep.hpp>
 
-namespace anybit::prune::inline ANYBIT_CODE {
+namespace anybit::prune {
+inline namespace ANYBIT_CODE {
 
 /// The sweep without rounding. Errors are left to the caller.
 template <class Real = float>
@@ -26,9 +27,11 @@ inline std::vector<double> hessian_of(const Stats& stats) {
   return h;
 }
 
-}  // namespace anybit::prune::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::prune
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 struct SparseGpt {
   static constexpr Needs needs = Needs::hessian;
@@ -80,4 +83,5 @@ struct SparseGpt {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

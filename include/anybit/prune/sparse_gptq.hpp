@@ -3,10 +3,11 @@
 
 #include <string>
 
-#include <anybit/algorithm/algorithm.hpp>
 #include <anybit/prune/sparse_gpt.hpp>
+#include <anybit/recipe/algorithm.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// SparseGptq<Scheme> or SparseGptq<Format, Granularity, ScaleStore, Layout>: an algorithm for recipes.
 template <class... Parts>
@@ -103,4 +104,5 @@ struct SparseGptq {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

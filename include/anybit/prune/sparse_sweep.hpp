@@ -5,11 +5,12 @@
 #include <memory>
 #include <vector>
 
-#include <anybit/algorithm/gptq_band.hpp>
-#include <anybit/calibrate/finite.hpp>
+#include <anybit/algorithm/feedback/band.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/prune/select.hpp>
 
-namespace anybit::prune::inline ANYBIT_CODE {
+namespace anybit::prune {
+inline namespace ANYBIT_CODE {
 
 /// Rounds a column of a tile: rows begin .. begin + rows - 1 of `column`, `now` the compensated weights, 0 where pruned.
 /// `kept` gets what they become; a 0 must stay 0. Called for different tiles at once.
@@ -117,4 +118,5 @@ class SparseSweep {
   ExecutorRef executor_;
 };
 
-}  // namespace anybit::prune::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::prune

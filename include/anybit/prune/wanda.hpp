@@ -3,7 +3,8 @@
 
 #include <anybit/prune/pruner.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 struct Wanda {
   static constexpr Needs needs = Needs::mean_square;
@@ -40,4 +41,5 @@ struct Wanda {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -13,7 +13,8 @@
 #include <anybit/core/types.hpp>
 #include <anybit/format/codebook.hpp>
 
-namespace anybit::double_quant::inline ANYBIT_ABI {
+namespace anybit::double_quant {
+inline namespace ANYBIT_ABI {
 
 /// The signed dynamic map of bitsandbytes (7 exponent bits), sorted: zero at 127, 1 at 255. In decade 10^(i-6), i = 0 .. 6, stand
 /// the 2^i means of neighbours in linspace(0.1, 1, 2^i + 1), with both signs. Rounded as torch.linspace does: bit for bit equal.
@@ -45,9 +46,11 @@ constexpr ANYBIT_INLINE float restore(Code c, float block_scale, float offset) {
   return v > 0 ? v < static_cast<double>(largest) ? static_cast<float>(v) : largest : 0.0f;
 }
 
-}  // namespace anybit::double_quant::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::double_quant
 
-namespace anybit::double_quant::inline ANYBIT_CODE {
+namespace anybit::double_quant {
+inline namespace ANYBIT_CODE {
 
 /// How the scales of one matrix are quantized: scale = max(0, map[code] * block_scales[i / Block] + offset).
 ///
@@ -185,9 +188,11 @@ void store(std::span<const float> s, std::byte* out) {
     out[i] = static_cast<std::byte>(nearest_code(s[i], plan.block_scales[i / Block], plan.offset));
 }
 
-}  // namespace anybit::double_quant::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::double_quant
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// An offset for the whole matrix (float), a block scale for every Block scales (float), and for each scale the 8-bit code of
 /// its deviation from the offset in the signed dynamic map. With groups of 64 weights and Block = 256 that is
@@ -219,4 +224,5 @@ struct DoubleQuant {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -7,7 +7,8 @@
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// group_cols(cols)        columns of a full group; the last group of a row may be shorter
 /// groups_per_row(cols)    number of groups that a row is cut into (0 columns: 0)
@@ -50,4 +51,5 @@ struct PerGroup {
   static constexpr Index index(Extents e, Index row, Index g) { return row * groups_per_row(e.cols) + g; }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -9,7 +9,8 @@
 #include <anybit/core/types.hpp>
 #include <anybit/format/format.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// granule                    codes that share no byte with their neighbours: unpacking may start at any multiple of it
 /// packed_bytes<Bits>(n)      bytes of a row of n codes
@@ -34,4 +35,5 @@ template <class L, int Bits>
 concept PartialLayout =
     PackLayout<L, Bits> && requires(std::span<const StoredCode<Bits>> codes) { L::template misfit<Bits>(codes); };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -4,7 +4,8 @@
 
 #include <anybit/scheme/layout.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Codes LSB first, one after the other, without gaps inside a row.
 struct BitStream {
@@ -68,4 +69,5 @@ struct Base3 {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -6,7 +6,8 @@
 #include <anybit/scheme/scale_e5m3.hpp>
 #include <anybit/scheme/scheme.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 namespace presets {
 /// Integers with a zero point and scales of one byte: at 4 bits, groups of 64 take 4.19 bits and groups of 32 4.375, where f16
@@ -23,4 +24,5 @@ using MixedWidths =
              presets::ByteScaledInt<4, 64>, presets::ByteScaledInt<4, 32>, presets::ByteScaledInt<5, 64>,
              presets::AsymmetricInt<5>, presets::AsymmetricInt<6>, presets::AsymmetricInt<8>, presets::Int8Group32>;
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

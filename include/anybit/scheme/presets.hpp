@@ -7,7 +7,8 @@
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/scheme/two_of_four.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 template <class... Types>
 struct TypeList {
@@ -72,4 +73,5 @@ using Presets =
              presets::AsymmetricInt<2>, presets::AsymmetricInt4Group64, presets::AsymmetricInt4Group32, presets::Nf4DoubleQuant,
              presets::Nf4Plain, presets::Mxfp4, presets::BitNet, presets::TernaryGroup128>;
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

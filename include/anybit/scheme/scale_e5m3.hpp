@@ -8,7 +8,8 @@
 #include <anybit/core/types.hpp>
 #include <anybit/scheme/scale_store.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// The upper bits of binary16, without a sign: 0 and 2^-17 to 61440, 3 bits of mantissa. A scale goes to the nearest, at most
 /// 1/17 away from 2^-14 on, below which steps are 2^-17; what is larger than the largest saturates, also in bytes from elsewhere.
@@ -36,4 +37,5 @@ struct ScaleE5M3 : IndependentScales<ScaleE5M3, std::uint8_t> {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

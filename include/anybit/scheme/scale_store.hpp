@@ -11,7 +11,8 @@
 #include <anybit/core/half.hpp>
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// joint             true when the stored form of one scale depends on the others (double quantization)
 /// bytes(n)          bytes of n scales
@@ -102,4 +103,5 @@ struct ScaleE8M0 : IndependentScales<ScaleE8M0, std::uint8_t> {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

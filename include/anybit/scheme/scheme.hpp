@@ -9,7 +9,8 @@
 #include <anybit/scheme/layouts.hpp>
 #include <anybit/scheme/scale_store.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// T::name as a FixedString, whichever constexpr text it is.
 template <class T>
@@ -91,4 +92,5 @@ struct scheme_of<S> {
 template <class... Parts>
 using scheme_of_t = typename scheme_of<Parts...>::type;
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -6,7 +6,8 @@
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/scheme/layout.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// The two columns of four that each pattern keeps. Three bits say which of the six it is; two bits a column, as GPUs have it,
 /// would take a quarter bit more for every weight. Patterns 6 and 7 are never written and read as 5.
@@ -95,4 +96,5 @@ constexpr bool is_two_of_four_v = false;
 template <int Zero>
 constexpr bool is_two_of_four_v<TwoOfFour<Zero>> = true;
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -7,7 +7,8 @@
 #include <anybit/simd/xsimd_compat.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::inline ANYBIT_CODE {
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 template <int Bits, std::size_t... Lane>
@@ -42,5 +43,6 @@ void pack_bits_generic(const std::uint8_t* codes, std::byte* out, Index n) {
   pack_bits_swar<Bits>(codes + i, out + i / 8 * Bits, n - i);
 }
 
-}  // namespace anybit::simd::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
 ANYBIT_VECTOR_CODE_END

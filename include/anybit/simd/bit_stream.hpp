@@ -20,7 +20,8 @@
 #include <anybit/simd/bit_generic.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::inline ANYBIT_CODE {
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
 
 /// n codes of Bits <= 8 bits, LSB first. Reads ceil(n * Bits / 8) bytes.
 template <int Bits>
@@ -143,5 +144,6 @@ inline void pack_base3(const std::uint8_t* codes, std::byte* out, Index n) {
     *out++ = byte(load_bytes(reinterpret_cast<const std::byte*>(codes + i), static_cast<std::size_t>(n - i < 5 ? n - i : 5)));
 }
 
-}  // namespace anybit::simd::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
 ANYBIT_VECTOR_CODE_END

@@ -10,7 +10,8 @@
 #include <anybit/simd/vector_code.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::inline ANYBIT_CODE {
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -91,5 +92,6 @@ ANYBIT_INLINE void pack_bits_swar(const std::uint8_t* codes, std::byte* out, Ind
   }
 }
 
-}  // namespace anybit::simd::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
 ANYBIT_VECTOR_CODE_END

@@ -13,7 +13,8 @@
 
 #if defined(ANYBIT_COUNT_STEPS)
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::inline ANYBIT_CODE {
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
 
 /// out[i] = codes[how many of the steps are at or below w[i]]. `steps` are 16 floats in rising order, of which `count` are steps
 /// and the others NaN; `codes` are 16. False if a weight is NaN: then `out` holds nothing.
@@ -27,6 +28,7 @@ inline bool count_steps(const float* w, Index n, const float* steps, int count, 
 #endif
 }
 
-}  // namespace anybit::simd::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
 ANYBIT_VECTOR_CODE_END
 #endif

@@ -2,7 +2,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::simd::inline ANYBIT_ABI {
+namespace anybit::simd {
+inline namespace ANYBIT_ABI {
 
 /// Runs of weights that share a scale: `first` of them, then `size`, `size` .. up to the end.
 struct Groups {
@@ -11,4 +12,5 @@ struct Groups {
   Index first, size;
 };
 
-}  // namespace anybit::simd::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::simd

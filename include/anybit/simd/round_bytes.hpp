@@ -19,7 +19,8 @@
 
 #if defined(ANYBIT_ROUND_BYTES)
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::inline ANYBIT_CODE {
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
 
 /// Groups are multiples of 16, or reach past the end. Without Clamp weights must stay near the codes' range. False if any code is
 /// in doubt (a tie, a weight out of range, not a number): then `out` holds nothing.
@@ -32,6 +33,7 @@ bool round_groups(const float* w, Index n, const Groups& groups, const float* fa
 #endif
 }
 
-}  // namespace anybit::simd::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
 ANYBIT_VECTOR_CODE_END
 #endif

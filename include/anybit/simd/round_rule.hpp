@@ -4,7 +4,8 @@
 
 #include <anybit/simd/groups.hpp>
 
-namespace anybit::simd::inline ANYBIT_ABI {
+namespace anybit::simd {
+inline namespace ANYBIT_ABI {
 
 /// code(k), k = clamp(round(weight * factors[g]) + zeros[g], lowest, highest).
 /// Fraction is 16 where codes are below 2^7 and |round(..)| <= 64, 15 up to 128, 14 up to 256.
@@ -15,4 +16,5 @@ struct RoundRule {
   const std::uint8_t* codes;  ///< of all 128 values of k + centre, if Fraction is 16
 };
 
-}  // namespace anybit::simd::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::simd

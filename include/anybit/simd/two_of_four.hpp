@@ -11,7 +11,8 @@
 #endif
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::inline ANYBIT_CODE {
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
 
 /// The columns (0 to 3) of the two codes that each of eight patterns keeps.
 using Patterns = std::array<std::array<std::uint8_t, 2>, 8>;
@@ -53,5 +54,6 @@ void unpack_two_of_four(const std::byte* in, std::uint8_t* out, Index n, std::ui
   }
 }
 
-}  // namespace anybit::simd::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
 ANYBIT_VECTOR_CODE_END

@@ -25,7 +25,8 @@
 
 ANYBIT_VECTOR_CODE_BEGIN
 
-namespace anybit::simd::inline ANYBIT_CODE {
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
 
 using f32 = xsimd::batch<float>;
 using i32 = xsimd::batch<std::int32_t>;
@@ -434,6 +435,7 @@ class Table {
 #endif
 };
 
-}  // namespace anybit::simd::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
 
 ANYBIT_VECTOR_CODE_END

@@ -5,8 +5,8 @@
 #include <array>
 #include <bit>
 
-#include <anybit/tensor/levels.hpp>
 #include <anybit/tensor/unpack.hpp>
+#include <anybit/tensor/vector_decode.hpp>
 
 #if defined(ANYBIT_UNPACK_VBMI)
 #define ANYBIT_DEQUANTIZE_AT_ONCE
@@ -16,7 +16,8 @@
 #include <anybit/simd/x86/dequantize_avx2.hpp>
 #endif
 
-namespace anybit::decoding::inline ANYBIT_CODE {
+namespace anybit::decoding {
+inline namespace ANYBIT_CODE {
 
 /// Columns that are decoded at once.
 inline constexpr Index block_cols = 512;
@@ -243,4 +244,5 @@ inline void dequantize_columns(const PackedTensor<S>& t, Index row, Index first,
   by_blocks(first, n, out);
 }
 
-}  // namespace anybit::decoding::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::decoding

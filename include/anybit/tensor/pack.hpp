@@ -9,7 +9,8 @@
 #include <anybit/tensor/dequantize.hpp>
 #include <anybit/tensor/quantized_matrix.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// Scales, as stored, and zero points (of formats that have them) of all groups into their sections.
 template <AnyScheme S>
@@ -40,10 +41,10 @@ Status check_packable(const QuantizedMatrix<S>& q) {
   if constexpr (PartialLayout<L, S::bits>)
     for (Index r = 0; r < q.extents.rows; ++r)
       if (const Index c = L::template misfit<S::bits>(q.row(r)); c >= 0)
-        return Error{ErrorCode::invalid_argument,
-                     "row " + std::to_string(r) + ", column " + std::to_string(c) + ": layout " +
-                         std::string(std::string_view(L::name)) +
-                         " has no place for one more weight other than 0; prune the matrix to its pattern first, or use BitStream"};
+        return Error{
+            ErrorCode::invalid_argument,
+            "row " + std::to_string(r) + ", column " + std::to_string(c) + ": layout " + std::string(std::string_view(L::name)) +
+                " has no place for one more weight other than 0; prune the matrix to its pattern first, or use BitStream"};
   return Ok{};
 }
 
@@ -133,4 +134,5 @@ Matrix dequantize(const PackedTensor<S>& t) {
   return m;
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -4,7 +4,8 @@
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// The bytes of pack(quantize_nearest<S>(w)), without codes in between, into a tensor of w's extents that owns its bytes and has
 /// no column order. Its provenance stays.
@@ -51,4 +52,5 @@ PackedTensor<S> pack_nearest(ConstMatrix w) {
   return t;
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -16,7 +16,8 @@
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// Bytes 0 to 63 of a packed tensor; the scheme's name and the provenance text follow, then zeros up to header_bytes (a
 /// multiple of 64), then the sections codes, scales, zeros, order, each starting at a multiple of 64.
@@ -222,4 +223,5 @@ inline Status PackedBytes::check_scales(Index count,
   return Ok{};
 }
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

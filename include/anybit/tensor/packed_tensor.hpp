@@ -5,7 +5,8 @@
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/tensor/packed_bytes.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// A quantized weight matrix (rows = outputs, cols = inputs) as bytes that are the same on every machine. It owns its bytes
 /// or views somebody else's, and every sum of sizes has been checked when one exists.
@@ -95,4 +96,5 @@ class PackedTensor {
   PackedBytes bytes_;
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

@@ -8,11 +8,12 @@
 #include <vector>
 
 #include <anybit/core/matrix.hpp>
-#include <anybit/tensor/encoders.hpp>
 #include <anybit/tensor/quantized_matrix.hpp>
+#include <anybit/tensor/vector_encode.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::encoders::inline ANYBIT_CODE {
+namespace anybit::encoders {
+inline namespace ANYBIT_CODE {
 
 /// quantize_value<F> of n weights of one group, with quotients as the definition has them.
 template <Format F>
@@ -111,9 +112,11 @@ bool quantize_by_products(const float* w, Index n, const simd::Groups& groups, s
 }
 #endif
 
-}  // namespace anybit::encoders::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::encoders
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// quantize_value<F> of n weights with the affines of their groups.
 template <Format F>
@@ -250,5 +253,6 @@ QuantizedMatrix<S> quantize_nearest(ConstMatrix w) {
   return q;
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit
 ANYBIT_VECTOR_CODE_END

@@ -7,7 +7,8 @@
 #include <anybit/core/matrix.hpp>
 #include <anybit/scheme/scheme.hpp>
 
-namespace anybit::inline ANYBIT_ABI {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
 /// What an algorithm chose, plain to inspect: a code for every weight and an Affine for every group, as stored (scales have
 /// been through the scale store). pack() turns it into bytes.
@@ -41,4 +42,5 @@ struct QuantizedMatrix {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_ABI
+}  // namespace ANYBIT_ABI
+}  // namespace anybit

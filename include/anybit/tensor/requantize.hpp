@@ -7,7 +7,8 @@
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// How far one matrix is from another.
 struct MatrixDistance {
@@ -43,4 +44,5 @@ Requantized<To> requantize(const PackedTensor<From>& source) {
   return result;
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

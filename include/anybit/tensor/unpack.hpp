@@ -10,7 +10,8 @@
 #include <anybit/simd/two_of_four.hpp>
 #include <anybit/tensor/packed_tensor.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// What L::unpack<Bits>(row, cols, first, out) does.
 template <class L, int Bits>
@@ -50,4 +51,5 @@ ANYBIT_INLINE void unpack_codes(const PackedTensor<S>& t, Index row, Index first
   unpack_row<typename S::layout, S::bits>(t.row_codes(row), t.cols(), first, out);
 }
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

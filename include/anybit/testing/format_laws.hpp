@@ -7,7 +7,8 @@
 #include <anybit/format/format.hpp>
 #include <anybit/testing/violation.hpp>
 
-namespace anybit::testing::inline ANYBIT_CODE {
+namespace anybit::testing {
+inline namespace ANYBIT_CODE {
 
 /// A format as values, so that the laws are compiled once and not for every format.
 struct FormatFacts {
@@ -55,7 +56,7 @@ inline std::vector<float> probes(const FormatFacts& f) {
     const float infinity = std::numeric_limits<float>::infinity();
     for (const float probe : {v, std::nextafter(v, -infinity), std::nextafter(v, infinity)}) x.push_back(probe);
   };
-  for (std::size_t i = 0; i<levels.size(); i += levels.size()> 8192 ? 13u : 1u) {
+  for (std::size_t i = 0; i < levels.size(); i += levels.size() > 8192 ? 13u : 1u) {
     add(levels[i]);
     if (i > 0) add(levels[i - 1] / 2 + levels[i] / 2);
   }
@@ -232,4 +233,5 @@ Violation check_format_laws() {
   return v.empty() ? v : std::string(std::string_view(F::name)) + ": " + v;
 }
 
-}  // namespace anybit::testing::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::testing

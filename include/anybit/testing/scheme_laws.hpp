@@ -10,7 +10,8 @@
 #include <anybit/scheme/scale_store.hpp>
 #include <anybit/testing/violation.hpp>
 
-namespace anybit::testing::inline ANYBIT_CODE {
+namespace anybit::testing {
+inline namespace ANYBIT_CODE {
 
 /// Runs of scales of several lengths and kinds: ordinary, equal, spread over many magnitudes, with zeros, tiny, huge, one
 /// outlier.
@@ -149,4 +150,5 @@ Violation check_layout_laws(int code_count = 1 << Bits) {
   return {};
 }
 
-}  // namespace anybit::testing::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::testing

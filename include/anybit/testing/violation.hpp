@@ -12,7 +12,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::testing::inline ANYBIT_CODE {
+namespace anybit::testing {
+inline namespace ANYBIT_CODE {
 
 /// What a law returns: the first violation that it finds, with the values that show it, or an empty text if it holds.
 using Violation = std::string;
@@ -48,4 +49,5 @@ class Numbers {
   std::uint64_t state_;
 };
 
-}  // namespace anybit::testing::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::testing

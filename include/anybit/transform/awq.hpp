@@ -9,10 +9,11 @@
 #include <string>
 #include <vector>
 
-#include <anybit/calibrate/siblings.hpp>
+#include <anybit/recipe/siblings.hpp>
 #include <anybit/transform/awq_search.hpp>
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// How a ratio makes scales of statistics, x of the activations and w of the weights.
 enum class AwqScaling {
@@ -207,4 +208,5 @@ struct Awq {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

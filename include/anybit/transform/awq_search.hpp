@@ -7,10 +7,11 @@
 #include <type_traits>
 #include <vector>
 
-#include <anybit/calibrate/group_grids.hpp>
-#include <anybit/calibrate/objective.hpp>
+#include <anybit/grid/group_grids.hpp>
+#include <anybit/recipe/objective.hpp>
 
-namespace anybit::awq::inline ANYBIT_CODE {
+namespace anybit::awq {
+inline namespace ANYBIT_CODE {
 
 /// The grids that an algorithm will use, without its search: AWQ tries hundreds of candidates.
 template <class Algorithm>
@@ -230,4 +231,5 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit&
   return limits;
 }
 
-}  // namespace anybit::awq::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::awq

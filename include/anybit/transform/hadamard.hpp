@@ -20,7 +20,8 @@
 #include <anybit/transform/hadamard_matrix.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -67,7 +68,7 @@ inline std::optional<HadamardPlan> plan_hadamard(Index n) {
 /// Every run of `order` elements times the Sylvester matrix of that order, a power of two that divides n. Sums are in the order
 /// of the stages, so that all instruction sets give the same bits.
 inline void sylvester(float* x, Index n, Index order) {
-  const auto butterflies = [ n, x ](Index half) __attribute__((always_inline)) {
+  const auto butterflies = [n, x](Index half) __attribute__((always_inline)) {
     for (Index block = 0; block < n; block += 2 * half)
       for (Index i = block; i < block + half; ++i) {
         const float a = x[i], b = x[i + half];
@@ -231,5 +232,6 @@ class Hadamard {
   std::uint64_t seed_ = 0;
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit
 ANYBIT_VECTOR_CODE_END

@@ -8,7 +8,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::paley::inline ANYBIT_CODE {
+namespace anybit::paley {
+inline namespace ANYBIT_CODE {
 
 /// The largest order that is built. Products with such a matrix cost its order for each element.
 inline constexpr Index max_order = 512;
@@ -121,4 +122,5 @@ inline std::vector<float> matrix(Index order) {
   return h;
 }
 
-}  // namespace anybit::paley::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::paley

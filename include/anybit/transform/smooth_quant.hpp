@@ -11,12 +11,13 @@
 #include <utility>
 #include <vector>
 
-#include <anybit/calibrate/group_grids.hpp>
-#include <anybit/calibrate/product.hpp>
-#include <anybit/calibrate/siblings.hpp>
+#include <anybit/dense/product.hpp>
 #include <anybit/format/integer.hpp>
+#include <anybit/grid/group_grids.hpp>
+#include <anybit/recipe/siblings.hpp>
 
-namespace anybit::smooth_quant::inline ANYBIT_CODE {
+namespace anybit::smooth_quant {
+inline namespace ANYBIT_CODE {
 
 /// Largest |w| of every column over all rows of all siblings, at least 1e-5, as published.
 inline std::vector<float> column_maxima(std::span<const ConstMatrix> siblings) {
@@ -84,9 +85,11 @@ double product_error(ConstMatrix x, std::span<const ConstMatrix> siblings, std::
   return sum;
 }
 
-}  // namespace anybit::smooth_quant::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::smooth_quant
 
-namespace anybit::inline ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// s_j = max|X_j|^alpha / max|W_j|^(1 - alpha), the second maximum over all rows of all siblings; both the weight maximum and
 /// s are at least 1e-5, as published. The weights become W diag(s), the inputs X / s.
@@ -195,4 +198,5 @@ struct SmoothQuantSearch {
   }
 };
 
-}  // namespace anybit::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -15,7 +15,9 @@
 #include <anybit/core/result.hpp>
 #include <anybit/io/detail/text.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE::detail {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
+namespace detail {
 
 /// True if `s` is UTF-8: shortest forms only, no surrogates, nothing above U+10FFFF.
 inline bool is_utf8(std::string_view s) {
@@ -235,4 +237,6 @@ inline std::string json_quoted(std::string_view s) {
   return out += '"';
 }
 
-}  // namespace anybit::io::inline ANYBIT_CODE::detail
+}  // namespace detail
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

@@ -8,7 +8,9 @@
 
 #include <anybit/core/config.hpp>
 
-namespace anybit::io::inline ANYBIT_CODE::detail {
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
+namespace detail {
 
 inline void append_text(std::string& to, std::string_view piece) { to += piece; }
 template <class Number>
@@ -56,4 +58,6 @@ inline std::string folder_of(std::string_view path) {
   return std::string(path.substr(0, end == std::string_view::npos ? 0 : end + 1));
 }
 
-}  // namespace anybit::io::inline ANYBIT_CODE::detail
+}  // namespace detail
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io

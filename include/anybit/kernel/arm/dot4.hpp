@@ -1,5 +1,5 @@
 #pragma once
-// The vocabulary of kernel/arch.hpp that this translation unit's flags allow on Arm.
+// The vocabulary of kernel/dot_vocabulary.hpp that this translation unit's flags allow on Arm.
 
 #if defined(__aarch64__) && defined(__ARM_NEON)
 #define ANYBIT_KERNEL_ARM_NEON 1

@@ -1,6 +1,6 @@
 #pragma once
-// The vocabulary of kernel/arch.hpp in NEON intrinsics: usmmla and usdot where 8-bit matrix products are, sdot where dot products
-// are, else products of 8 bits added in pairs.
+// The vocabulary of kernel/dot_vocabulary.hpp in NEON intrinsics: usmmla and usdot where 8-bit matrix products are, sdot where
+// dot products are, else products of 8 bits added in pairs.
 
 #include <arm_neon.h>
 
@@ -9,7 +9,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 struct Neon {
   struct Ints {
@@ -268,9 +269,8 @@ struct Neon {
     const uint32x4_t a = row(0), b = row(1), c = row(2), d = row(3);
     const uint64x2_t ab0 = vreinterpretq_u64_u32(vtrn1q_u32(a, b)), ab1 = vreinterpretq_u64_u32(vtrn2q_u32(a, b)),
                      cd0 = vreinterpretq_u64_u32(vtrn1q_u32(c, d)), cd1 = vreinterpretq_u64_u32(vtrn2q_u32(c, d));
-    const auto put = [&](Index k, uint64x2_t v) __attribute__((always_inline)) {
-      vst1q_u8(out + 64 * k, vreinterpretq_u8_u64(v));
-    };
+    const auto put = [&](Index k, uint64x2_t v)
+                         __attribute__((always_inline)) { vst1q_u8(out + 64 * k, vreinterpretq_u8_u64(v)); };
     put(0, vtrn1q_u64(ab0, cd0));
     put(1, vtrn1q_u64(ab1, cd1));
     put(2, vtrn2q_u64(ab0, cd0));
@@ -278,4 +278,5 @@ struct Neon {
   }
 };
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

@@ -11,7 +11,8 @@
 #include <anybit/core/config.hpp>
 
 #if defined(__aarch64__)
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -51,5 +52,6 @@ inline std::uint32_t processor_features() {
 }
 
 }  // namespace detail
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel
 #endif

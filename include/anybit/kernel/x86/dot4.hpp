@@ -1,5 +1,5 @@
 #pragma once
-// The vocabularies of kernel/arch.hpp that this translation unit's flags allow on x86.
+// The vocabularies of kernel/dot_vocabulary.hpp that this translation unit's flags allow on x86.
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define ANYBIT_KERNEL_X86_AVX2 1

@@ -1,5 +1,5 @@
 #pragma once
-// The vocabulary of kernel/arch.hpp in AVX2 intrinsics. For translation units that have AVX2 and FMA.
+// The vocabulary of kernel/dot_vocabulary.hpp in AVX2 intrinsics. For translation units that have AVX2 and FMA.
 
 #include <cstdint>
 #include <cstring>
@@ -12,7 +12,8 @@
 #include <anybit/simd/vector_code.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 /// The sums of the lanes of 8 vectors.
@@ -252,5 +253,6 @@ struct Avx2 {
   }
 };
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel
 ANYBIT_VECTOR_CODE_END

@@ -1,12 +1,13 @@
 #pragma once
-// The vocabulary of kernel/arch.hpp in AVX-512 intrinsics with VNNI, whose dot products cannot saturate.
+// The vocabulary of kernel/dot_vocabulary.hpp in AVX-512 intrinsics with VNNI, whose dot products cannot saturate.
 
 #include <algorithm>
 
 #include <anybit/kernel/x86/dot4_avx2.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 struct Avx512Vnni {
   using Ints = __m512i;
@@ -162,5 +163,6 @@ struct Avx512Vnni {
   }
 };
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel
 ANYBIT_VECTOR_CODE_END

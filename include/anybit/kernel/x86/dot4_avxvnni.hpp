@@ -1,10 +1,11 @@
 #pragma once
-// The vocabulary of kernel/arch.hpp for processors with AVX2 and the VNNI that needs no AVX-512 (Alder Lake and later).
+// The vocabulary of kernel/dot_vocabulary.hpp for processors with AVX2 and the VNNI that needs no AVX-512 (Alder Lake and later).
 
 #include <anybit/kernel/x86/dot4_avx2.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 struct AvxVnni : Avx2 {
   template <int MaxByte>
@@ -36,5 +37,6 @@ struct AvxVnni : Avx2 {
   }
 };
 
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel
 ANYBIT_VECTOR_CODE_END

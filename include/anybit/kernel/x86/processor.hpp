@@ -11,7 +11,8 @@
 #include <anybit/core/config.hpp>
 
 #if defined(__x86_64__)
-namespace anybit::kernel::inline ANYBIT_CODE {
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -92,5 +93,6 @@ inline std::uint32_t processor_features() {
 }
 
 }  // namespace detail
-}  // namespace anybit::kernel::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel
 #endif

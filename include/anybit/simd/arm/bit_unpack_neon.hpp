@@ -10,7 +10,8 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::simd::arm::inline ANYBIT_CODE {
+namespace anybit::simd::arm {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -71,4 +72,5 @@ Index unpack_bits_neon(const std::byte* in, std::uint8_t* out, Index n) {
   return i;
 }
 
-}  // namespace anybit::simd::arm::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::arm

@@ -10,7 +10,8 @@
 #include <anybit/simd/bit_swar.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::x86::inline ANYBIT_CODE {
+namespace anybit::simd::x86 {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 /// The bytes that hold something: Bits of every 8.
@@ -76,5 +77,6 @@ void pack_bits_x86(const std::uint8_t* codes, std::byte* out, Index n) {
 }
 #endif
 
-}  // namespace anybit::simd::x86::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END

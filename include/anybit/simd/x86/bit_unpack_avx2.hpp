@@ -14,7 +14,8 @@
 #include <anybit/simd/vector_code.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::x86::inline ANYBIT_CODE {
+namespace anybit::simd::x86 {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -167,5 +168,6 @@ inline void unpack_base3_avx2(const std::byte* in, std::uint8_t* out, Index n) {
   }
 }
 
-}  // namespace anybit::simd::x86::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END

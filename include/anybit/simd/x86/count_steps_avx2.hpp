@@ -10,7 +10,8 @@
 #include <anybit/simd/vector_code.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::x86::inline ANYBIT_CODE {
+namespace anybit::simd::x86 {
+inline namespace ANYBIT_CODE {
 
 template <bool Few>
 bool count_steps_avx2(const float* w, Index n, const float* steps, int count, const std::uint8_t* codes, std::uint8_t* out) {
@@ -55,5 +56,6 @@ bool count_steps_avx2(const float* w, Index n, const float* steps, int count, co
   return _mm256_movemask_ps(nan) == 0;
 }
 
-}  // namespace anybit::simd::x86::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END

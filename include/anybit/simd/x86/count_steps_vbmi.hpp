@@ -4,7 +4,8 @@
 #include <anybit/simd/x86/round_vbmi.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::x86::inline ANYBIT_CODE {
+namespace anybit::simd::x86 {
+inline namespace ANYBIT_CODE {
 
 template <bool Few>
 bool count_steps_vbmi(const float* w, Index n, const float* steps, int count, const std::uint8_t* codes, std::uint8_t* out) {
@@ -53,5 +54,6 @@ bool count_steps_vbmi(const float* w, Index n, const float* steps, int count, co
   return nan == 0;
 }
 
-}  // namespace anybit::simd::x86::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END

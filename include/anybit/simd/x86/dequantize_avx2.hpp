@@ -14,7 +14,8 @@
 #include <anybit/simd/vector_code.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::x86::inline ANYBIT_CODE {
+namespace anybit::simd::x86 {
+inline namespace ANYBIT_CODE {
 
 enum class Sign {
   magnitude,        ///< the highest bit negates what the bits below it say
@@ -112,5 +113,6 @@ void dequantize_steps_avx2(const std::byte* in, Index n, int lowest, Groups grou
   }
 }
 
-}  // namespace anybit::simd::x86::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END

@@ -11,7 +11,8 @@
 #include <anybit/simd/x86/bit_unpack_vbmi.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::x86::inline ANYBIT_CODE {
+namespace anybit::simd::x86 {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 
@@ -179,15 +180,14 @@ void dequantize_steps_vbmi(const std::byte* in, Index n, const std::uint8_t* ste
     if (groups.zeros) offset = _mm512_add_ps(from_base, _mm512_set1_ps(groups.zeros[g]));
     end += g++ == 0 ? groups.first : groups.size;
   };
-  detail::for_each_64<Bits>(
-      in, n, [&](__m512i codes, Index i) __attribute__((always_inline)) {
-        const __m512i u = bytes(codes);
-        const auto floats = [&](Index part) {
-          const __m512 with_base = _mm512_castsi512_ps(_mm512_permutex2var_epi8(u, lists[part], base_bits));
-          return _mm512_mul_ps(_mm512_sub_ps(with_base, offset), scale);
-        };
-        detail::store_64(out, i, n, next_group, floats);
-      });
+  detail::for_each_64<Bits>(in, n, [&](__m512i codes, Index i) __attribute__((always_inline)) {
+    const __m512i u = bytes(codes);
+    const auto floats = [&](Index part) {
+      const __m512 with_base = _mm512_castsi512_ps(_mm512_permutex2var_epi8(u, lists[part], base_bits));
+      return _mm512_mul_ps(_mm512_sub_ps(with_base, offset), scale);
+    };
+    detail::store_64(out, i, n, next_group, floats);
+  });
 }
 
 /// Levels that are bfloat16 numbers: tables of their high and low bytes. Of 8 bits the tables hold the positive half, and bit 7
@@ -207,18 +207,18 @@ void dequantize_bf16_vbmi(const std::byte* in, Index n, const std::uint8_t* high
     scale = _mm512_set1_ps(groups.scales[g]);
     end += g++ == 0 ? groups.first : groups.size;
   };
-  detail::for_each_64<Bits>(
-      in, n, [&](__m512i codes, Index i) __attribute__((always_inline)) {
-        __m512i h = high_of[codes];
-        const __m512i l = low_of[codes];
-        if constexpr (Bits == 8) h = _mm512_or_si512(h, _mm512_and_si512(codes, _mm512_set1_epi8(-128)));
-        const auto floats = [&](Index part) {
-          const __m512i level = _mm512_maskz_permutex2var_epi8(0xCCCCCCCCCCCCCCCCull, h, lists[part], l);
-          return _mm512_mul_ps(_mm512_castsi512_ps(level), scale);
-        };
-        detail::store_64(out, i, n, next_group, floats);
-      });
+  detail::for_each_64<Bits>(in, n, [&](__m512i codes, Index i) __attribute__((always_inline)) {
+    __m512i h = high_of[codes];
+    const __m512i l = low_of[codes];
+    if constexpr (Bits == 8) h = _mm512_or_si512(h, _mm512_and_si512(codes, _mm512_set1_epi8(-128)));
+    const auto floats = [&](Index part) {
+      const __m512i level = _mm512_maskz_permutex2var_epi8(0xCCCCCCCCCCCCCCCCull, h, lists[part], l);
+      return _mm512_mul_ps(_mm512_castsi512_ps(level), scale);
+    };
+    detail::store_64(out, i, n, next_group, floats);
+  });
 }
 
-}  // namespace anybit::simd::x86::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END

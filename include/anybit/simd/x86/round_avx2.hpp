@@ -10,7 +10,8 @@
 #include <anybit/simd/vector_code.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::x86::inline ANYBIT_CODE {
+namespace anybit::simd::x86 {
+inline namespace ANYBIT_CODE {
 
 template <int Fraction, bool Clamp, bool SignMagnitude>
 bool round_groups_avx2(const float* w, Index n, const Groups& groups, const float* factors, const RoundRule& rule,
@@ -89,5 +90,6 @@ bool round_groups_avx2(const float* w, Index n, const Groups& groups, const floa
   return _mm256_testz_si256(doubt, doubt) != 0 && _mm256_movemask_ps(_mm256_castsi256_ps(signs)) == 0;
 }
 
-}  // namespace anybit::simd::x86::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END

@@ -8,7 +8,8 @@
 #include <anybit/simd/x86/bit_unpack_vbmi.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::x86::inline ANYBIT_CODE {
+namespace anybit::simd::x86 {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 /// Byte 2 of the dwords of two vectors, in the lower or the upper half of the result.
@@ -102,5 +103,6 @@ bool round_groups_vbmi(const float* w, Index n, const Groups& groups, const floa
   return doubt == 0 && outside == 0;
 }
 
-}  // namespace anybit::simd::x86::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END

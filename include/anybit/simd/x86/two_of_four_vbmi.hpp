@@ -12,7 +12,8 @@
 #include <anybit/simd/vector_code.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::simd::x86::inline ANYBIT_CODE {
+namespace anybit::simd::x86 {
+inline namespace ANYBIT_CODE {
 
 namespace detail {
 /// Quadword q of the result holds fields 2q and 2q + 1.
@@ -63,5 +64,6 @@ void unpack_two_of_four_vbmi(const std::byte* in, std::uint8_t* out, Index n, st
   }
 }
 
-}  // namespace anybit::simd::x86::inline ANYBIT_CODE
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END

@@ -1,0 +1,157 @@
+#pragma once
+// Grids of all groups of a matrix, found on given weights, and the codes nearest to given weights on them.
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <anybit/calibrate/stats.hpp>
+#include <anybit/grid/scale_search.hpp>
+#include <anybit/recipe/report.hpp>
+#include <anybit/tensor/quantize.hpp>
+
+namespace anybit::calibrate {
+inline namespace ANYBIT_CODE {
+
+inline Status check_weights(ConstMatrix w) {
+  if (w.rows < 1 || w.cols < 1)
+    return Error{ErrorCode::invalid_argument,
+                 "weights are " + std::to_string(w.rows) + " x " + std::to_string(w.cols) + "; at least 1 x 1 is needed"};
+  if (const auto [row, column] = find_not_finite(w); row >= 0)
+    return Error{ErrorCode::not_finite, "weight at row " + std::to_string(row) + ", column " + std::to_string(column) + " is " +
+                                            std::to_string(w(row, column)) +
+                                            "; the model file is damaged or was saved in too narrow a type"};
+  return Ok{};
+}
+
+inline Status check_limits(const SchemeFunctions& scheme, ConstMatrix w, ConstMatrix limits) {
+  if (limits.rows == 0) return Ok{};
+  if (scheme.per_tensor)
+    return Error{ErrorCode::unsupported,
+                 "clip limits belong to the groups of a row; a scheme with one scale a tensor cannot use them"};
+  if (limits.rows != w.rows || limits.cols != scheme.groups_per_row(w.cols))
+    return Error{ErrorCode::shape_mismatch, "clip limits are " + std::to_string(limits.rows) + " x " +
+                                                std::to_string(limits.cols) + "; the scheme has " + std::to_string(w.rows) +
+                                                " x " + std::to_string(scheme.groups_per_row(w.cols)) + " groups"};
+  return Ok{};
+}
+
+/// A weight cut off at its group's limit.
+ANYBIT_INLINE float clipped(float w, float limit) { return std::clamp(w, -limit, limit); }
+/// `values` of group g of row r cut off at its limit, if there are limits; then they stand in `cut`.
+inline std::span<const float> cut_off(std::span<const float> values, ConstMatrix limits, Index r, Index g,
+                                      std::vector<float>& cut) {
+  if (limits.rows == 0) return values;
+  cut.assign(values.begin(), values.end());
+  for (float& v : cut) v = clipped(v, limits(r, g));
+  return cut;
+}
+
+/// What rounding the scales to their store did to them.
+struct StoreLoss {
+  Index vanished = 0, saturated = 0;
+  void count(const SchemeFunctions& scheme, float wanted, float got) {
+    if (scheme.no_scales || scheme.joint_scales) return;
+    vanished += wanted > 0 && got == 0;
+    saturated += got > 0 && got < wanted * 0.5f;  // no store but a saturated one is that far off
+  }
+  StoreLoss& operator+=(const StoreLoss& other) {
+    vanished += other.vanished;
+    saturated += other.saturated;
+    return *this;
+  }
+  void tell(Report& report, Index groups) const {
+    const std::string of = " of " + std::to_string(groups) + " scales ";
+    if (vanished > 0)
+      report.fallbacks.push_back(std::to_string(vanished) + of +
+                                 "are too small for the scale store and became 0, their weights with them");
+    if (saturated > 0)
+      report.fallbacks.push_back(std::to_string(saturated) + of + "are too large for the scale store and were saturated");
+  }
+};
+
+/// Scales of a joint store are rounded all together.
+inline void round_trip_joint(const AnyQuantized& q) {
+  if (!q.scheme.joint_scales) return;
+  std::vector<float> scales(q.affines.size());
+  for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
+  q.scheme.round_trip(scales);
+  for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i].scale = scales[i];
+}
+
+/// Fills q.affines, as stored, from w; q.extents are w's. Limits as in QuantizeOptions; importance is empty or one weight a
+/// column.
+inline void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance,
+                       const AnyQuantized& q, Report& report, ExecutorRef executor = {}) {
+  std::vector<StoreLoss> losses(static_cast<std::size_t>(w.rows));
+  const auto fit_one = [&](std::span<const float> values, std::span<const float> weights, StoreLoss& loss) {
+    const Affine a = fit.fit(q.scheme, values, weights);
+    if (fit.search == Search::none) loss.count(q.scheme, fit.plain(q.format(), values).scale, a.scale);
+    return a;
+  };
+  if (q.scheme.per_tensor) {
+    const Matrix all(w);
+    std::vector<float> repeated;
+    if (fit.search != Search::none && !importance.empty())
+      for (Index r = 0; r < w.rows; ++r) repeated.insert(repeated.end(), importance.begin(), importance.end());
+    q.affines[0] = fit_one({all.data(), static_cast<std::size_t>(w.extents().size())}, repeated, losses[0]);
+  } else {
+    executor.parallel_for(w.rows, 1, [&](Index begin, Index end) {
+      std::vector<float> cut;
+      for (Index r = begin; r < end; ++r)
+        for (Index g = 0; g < q.groups_per_row; ++g) {
+          const auto first = static_cast<std::size_t>(g * q.group_cols),
+                     count = static_cast<std::size_t>(q.end_of_group(g)) - first;
+          const std::span<const float> values = cut_off(w.row(r).subspan(first, count), limits, r, g, cut);
+          q.affine(r, g) = fit_one(values, importance.empty() ? importance : importance.subspan(first, count),
+                                   losses[static_cast<std::size_t>(r)]);
+        }
+    });
+  }
+  round_trip_joint(q);
+  StoreLoss total;
+  for (const StoreLoss& l : losses) total += l;
+  total.tell(report, static_cast<Index>(q.affines.size()));
+}
+
+/// Fills the codes with those nearest to w (cut off at the limits, if any) on the grids q.affines.
+inline void encode_nearest(ConstMatrix w, ConstMatrix limits, const AnyQuantized& q, ExecutorRef executor = {}) {
+  executor.parallel_for(w.rows, 1, [&](Index begin, Index end) {
+    std::vector<float> cut;
+    for (Index r = begin; r < end; ++r)
+      for (Index g = 0; g < q.groups_per_row; ++g) {
+        const Index first = g * q.group_cols, count = q.end_of_group(g) - first;
+        const std::span<const float> values =
+            cut_off(w.row(r).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)), limits, r, g, cut);
+        q.format().encode(values.data(), count, q.affine(r, g), q.code(r, first));
+      }
+  });
+}
+
+/// The two in a row, without a report: what a search tries out.
+template <AnyScheme S>
+QuantizedMatrix<S> round_to_grid(ConstMatrix w, const GridFit& fit, ConstMatrix limits = {}, ExecutorRef executor = {}) {
+  QuantizedMatrix<S> q(w.extents());
+  const AnyQuantized any(q);
+  Report ignored;
+  fit_groups(w, fit, limits, {}, any, ignored, executor);
+  encode_nearest(w, limits, any, executor);
+  return q;
+}
+
+/// The weights that q stands for; stored column j belongs to `column_order[j]`, or to itself if that is empty.
+inline void dequantize(const AnyQuantized& q, std::span<const std::uint32_t> column_order, MutableMatrix out) {
+  std::vector<float> stored(column_order.size());
+  for (Index r = 0; r < q.extents.rows; ++r) {
+    float* const to = stored.empty() ? out.row(r).data() : stored.data();
+    for (Index g = 0; g < q.groups_per_row; ++g) {
+      const Index first = g * q.group_cols;
+      q.format().decode(q.code(r, first), q.end_of_group(g) - first, q.affine(r, g), to + first);
+    }
+    for (std::size_t j = 0; j < stored.size(); ++j) out(r, static_cast<Index>(column_order[j])) = stored[j];
+  }
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::calibrate

@@ -1,0 +1,169 @@
+#pragma once
+// A packed tensor as the kernels see it: functions that decode a stretch of one row. The loops that multiply know no
+// scheme, so one more scheme costs only its decoders.
+
+#include <array>
+
+#include <anybit/kernel/dot_vocabulary.hpp>
+#include <anybit/tensor/dequantize.hpp>
+
+namespace anybit::kernel {
+inline namespace ANYBIT_CODE {
+
+/// Columns that are decoded at once. Sums of floats are formed per block, so this is part of what results mean.
+using decoding::block_cols;
+using decoding::decode_slack;
+inline constexpr Index dot_rows = 4;
+
+struct RowSource {
+  const void* tensor = nullptr;
+  Extents extents;
+  Index group = 1;  ///< columns that share a scale; the last group of a row may be shorter
+  /// Dequantized weights of columns first .. first + n - 1, 1 <= n <= block_cols.
+  void (*weights)(const void*, Index row, Index first, Index n, float* out) = nullptr;
+  /// Of `dot_rows` rows, the sums of the same stretch of weights times x; for rows past the end, something. Null where groups do
+  /// not allow it.
+  void (*dots)(const void*, Index row, Index first, Index n, const float* x, float* out) = nullptr;
+  /// Integer form, null for formats without: weight = scale * (u - offset) with bytes u and whole offsets.
+  void (*bytes)(const void*, Index row, Index first, Index n, std::uint8_t* out) = nullptr;
+  /// These may write up to decode_slack elements past the end.
+  void (*affines)(const void*, Index row, Index first_group, Index n, float* scales, std::int32_t* offsets) = nullptr;
+  int max_byte = 0;  ///< the largest u
+  const std::byte* codes = nullptr;
+  Index row_bytes = 0, bytes_per_1024 = 0;
+
+  /// Asks for the packed codes of a stretch of some rows ahead of time. Rows past the end are left out.
+  ANYBIT_INLINE void prefetch(Index row, Index rows, Index first, Index n) const {
+#if defined(__GNUC__)
+    const Index from = first * bytes_per_1024 / 1024, to = (first + n) * bytes_per_1024 / 1024;
+    for (Index r = row; r < std::min(row + rows, extents.rows); ++r)
+      for (Index at = from; at < to; at += 64) __builtin_prefetch(codes + r * row_bytes + at);
+#endif
+  }
+};
+
+namespace detail {
+
+using decoding::Codes, decoding::Levels, decoding::read_scales, decoding::with_levels;
+
+template <AnyScheme S>
+ANYBIT_INLINE const PackedTensor<S>& tensor_of(const void* p) {
+  return *static_cast<const PackedTensor<S>*>(p);
+}
+
+template <AnyScheme S>
+inline void decode_weights(const void* tensor, Index row, Index first, Index n, float* out) {
+  decoding::dequantize_columns(tensor_of<S>(tensor), row, first, n, out);
+}
+
+/// The same weights times x without storing them: the sums of rows row .. row + dot_rows - 1 over columns first .. first + n - 1,
+/// to the bit what f32_rows makes of decode_weights. Groups must end at multiples of the vector width, or with the row.
+template <AnyScheme S>
+inline void decode_dots(const void* tensor, Index row, Index first, Index n, const float* x, float* out) {
+  constexpr auto R = static_cast<std::size_t>(dot_rows);
+  const PackedTensor<S>& t = tensor_of<S>(tensor);
+  Codes<S> codes[R];
+  float scales[R][static_cast<std::size_t>(block_cols / 4 + decode_slack)];
+  const Index group = S::granularity::group_cols(t.cols()), first_group = first / group,
+              groups = (first + n - 1) / group - first_group + 1;
+  Index index[R];
+  bool special = false;
+  for (Index r = 0; r < dot_rows; ++r) {
+    const Index here = std::min(row + r, t.rows() - 1);
+    codes[r].read(t, here, first, n);
+    special = Levels<typename S::format>::prepare(codes[r].data(), n) || special;
+    index[r] = S::granularity::index(t.extents(), here, first_group);
+    read_scales(t, index[r], groups, scales[r]);
+  }
+  with_levels<typename S::format>(special, [&](const auto& levels) {
+    simd::f32 sum[R];
+    for (auto& s : sum) s = simd::zero();
+    Index j = 0;
+    for (Index g = 0; g < groups; ++g) {
+      simd::f32 scale[R], zero[R];
+#pragma GCC unroll 4
+      for (Index r = 0; r < dot_rows; ++r) {
+        scale[r] = simd::broadcast(scales[r][g] * levels.factor);
+        if constexpr (S::has_zero_point) zero[r] = simd::broadcast(t.zero(index[r] + g));
+      }
+      const Index end = std::min(n, (first_group + g + 1) * group - first);
+      const auto step = [&](simd::f32 a) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+        for (Index r = 0; r < dot_rows; ++r) {
+          simd::f32 level = levels(codes[r].data() + j);
+          if constexpr (S::has_zero_point) level = level - zero[r];
+          sum[r] = simd::fma(a, scale[r] * level, sum[r]);
+        }
+      };
+      for (; j + simd::width <= end; j += simd::width) step(simd::load(x + j));
+      if (j < end) step(simd::load_partial(x + j, end - j)), j = end;
+    }
+#pragma GCC unroll 4
+    for (Index r = 0; r < dot_rows; ++r) out[r] = simd::reduce_add(sum[r]);
+  });
+}
+
+template <AnyScheme S>
+inline void decode_bytes(const void* tensor, Index row, Index first, Index n, std::uint8_t* out) {
+  using F = typename S::format;
+  const PackedTensor<S>& t = tensor_of<S>(tensor);
+  const auto map = [n](const std::uint8_t* from, std::uint8_t* to) {
+    if constexpr (level_map<F>() == LevelMap::table) {
+      const auto table = native_arch::template load_table<F::bits>(level_bytes_v<F>.bytes.data());
+      for (Index i = 0; i < n; i += 64)
+        native_arch::store_bytes(to + i, native_arch::template look_up<F::bits>(table, native_arch::load_bytes(from + i)));
+    } else {
+      for (Index i = 0; i < n; i += 64)
+        for (Index j = 0; j < 64; ++j) to[i + j] = level_byte<F>(from[i + j]);  // constant length: vectorized at -O2 too
+    }
+  };
+  if (first % S::layout::granule == 0) {
+    unpack_codes(t, row, first, std::span(out, static_cast<std::size_t>(n)));
+    if constexpr (level_map<F>() != LevelMap::identity) {
+      for (Index i = n; i % 64 != 0; ++i) out[i] = 0;
+      map(out, out);
+    }
+  } else {
+    Codes<S> codes;
+    codes.read(t, row, first, n);
+    map(codes.data(), out);
+  }
+}
+
+template <AnyScheme S>
+inline void decode_affines(const void* tensor, Index row, Index first_group, Index n, float* scales, std::int32_t* offsets) {
+  using F = typename S::format;
+  const PackedTensor<S>& t = tensor_of<S>(tensor);
+  const Index index = S::granularity::index(t.extents(), row, first_group);
+  read_scales(t, index, n, scales);
+  for (Index g = 0; g < n; ++g) {
+    if constexpr (level_grid_v<F>.step != 1.0f) scales[g] *= level_grid_v<F>.step;
+    offsets[g] = -level_grid_v<F>.lowest;
+    if constexpr (S::has_zero_point) offsets[g] += static_cast<std::int32_t>(t.zero(index + g));
+  }
+}
+
+}  // namespace detail
+
+/// Views t, which must stay where it is.
+template <AnyScheme S>
+RowSource row_source(const PackedTensor<S>& t) {
+  RowSource s;
+  s.tensor = &t;
+  s.extents = t.extents();
+  s.group = std::max<Index>(S::granularity::group_cols(t.cols()), 1);
+  s.codes = t.bytes().codes().data();
+  s.row_bytes = S::row_bytes(t.cols());
+  s.bytes_per_1024 = S::row_bytes(1024);
+  s.weights = &detail::decode_weights<S>;
+  if (s.group >= t.cols() || s.group % simd::width == 0) s.dots = &detail::decode_dots<S>;
+  if constexpr (has_integer_dot_v<typename S::format>) {
+    s.bytes = &detail::decode_bytes<S>;
+    s.affines = &detail::decode_affines<S>;
+    s.max_byte = level_grid_v<typename S::format>.span();
+  }
+  return s;
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::kernel

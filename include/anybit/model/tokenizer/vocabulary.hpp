@@ -1,0 +1,47 @@
+#pragma once
+// What a tokenizer is made of, whichever file it came from.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <anybit/core/config.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_ABI {
+
+using TokenId = std::int32_t;
+
+/// The numbers are those of GGUF's `tokenizer.ggml.token_type`.
+enum class TokenKind : std::uint8_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+
+enum class TokenizerKind : std::uint8_t {
+  byte_bpe,   ///< GPT-2: bytes of a word are merged by the rank of pairs
+  score_bpe,  ///< SentencePiece: characters are merged where the joint token has the highest score
+};
+
+/// How byte_bpe cuts a text into words before it merges inside them.
+enum class PreTokenizer : std::uint8_t {
+  gpt2,    ///< the GPT-2 pattern
+  smollm,  ///< every numeral alone first, then the GPT-2 pattern between them
+};
+
+struct MergePair {
+  TokenId left = 0, right = 0;
+};
+
+struct Vocabulary {
+  TokenizerKind kind = TokenizerKind::byte_bpe;
+  PreTokenizer pre = PreTokenizer::gpt2;
+  std::vector<std::string> tokens;  ///< the bytes that a token stands for: plain spaces, no byte alphabet, no U+2581
+  std::vector<TokenKind> kinds;     ///< one per token
+  std::vector<MergePair> merges;    ///< byte_bpe: best first
+  std::vector<float> scores;        ///< score_bpe: one per token, the highest merges first
+  std::optional<TokenId> bos, eos, unknown;
+  bool add_bos = false;           ///< the model expects bos before a text; encode() leaves that to the caller
+  bool add_space_prefix = false;  ///< score_bpe: a space is put before the text
+};
+
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::model

@@ -1,0 +1,192 @@
+#pragma once
+// A recipe for the linears of a model without its type, so that a program can hold a list of them.
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <anybit/kernel/any_packed.hpp>
+#include <anybit/model/rotation.hpp>
+#include <anybit/recipe/recipe.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_ABI {
+
+/// What makes the input of a group of siblings, and can thus divide its channels for free.
+enum class Upstream {
+  norm,     ///< the gains of a norm
+  linear,   ///< the rows of one linear, whose outputs reach the siblings channel by channel (up to down, v to o)
+  nothing,  ///< neither: transforms that scale inputs are left out there
+};
+
+/// Siblings after quantization, in their order.
+struct QuantizedSiblings {
+  std::vector<AnyPacked> packed;
+  std::vector<Report> reports;
+  std::vector<float> input_scale;  ///< what upstream must divide by; empty: nothing
+};
+
+/// The error of what siblings feed, given their effective weights.
+using BlockLoss = std::function<double(std::span<const ConstMatrix>)>;
+
+struct ModelRecipe {
+  std::string name;         ///< "gptq-int4-g128": what the user types
+  std::string description;  ///< the recipe's own, with its options
+  std::string scheme;       ///< of the packed weights
+  Needs needs = Needs::none;
+  /// How activations enter the products. int8_static: with one scale for what siblings share, static_activation_scale() of the
+  /// statistics that they are quantized with.
+  Compute compute = Compute::f32;
+  std::optional<RotationOptions> rotation{};  ///< the recipe is for rotate(model, *rotation) and statistics of that
+  bool transforms = false;                    ///< siblings are rewritten together before they are quantized
+  bool folds_into_linear = false;             ///< input scales may be folded into the linear upstream, not only into norms
+  std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
+  /// This recipe choosing by such an error, for siblings that a norm feeds; null where it does not want one (Awq::block_output).
+  std::function<ModelRecipe(BlockLoss)> judged_by{};
+  std::function<double(Extents)> bits_per_weight;
+  std::function<AnyPacked(Extents)> blank;             ///< of the size that quantize() gives, all zeros
+  std::function<Result<AnyPacked>(PackedBytes)> open;  ///< what quantize() gave, from its bytes
+};
+
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::model
+
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
+
+namespace detail {
+
+template <AnyScheme S>
+Result<QuantizedSiblings> pack_siblings(Result<SiblingResult<S>> result) {
+  if (!result) return result.error();
+  QuantizedSiblings out;
+  for (Quantized<S>& q : result->matrices) {
+    ANYBIT_TRY_STATUS(check_packable(q.matrix));
+    out.packed.emplace_back(pack(q.matrix));
+    out.reports.push_back(std::move(q.report));
+  }
+  out.input_scale = std::move(result->input_scale);
+  return out;
+}
+
+/// The transforms of a recipe that may be folded into a linear upstream: those that say so.
+template <class T>
+constexpr bool folds_into_linear_v = [] {
+  if constexpr (requires { T::folds_into_linear; })
+    return bool{T::folds_into_linear};
+  else
+    return true;
+}();
+template <class T>
+auto if_folds_into_linear(const T& transform) {
+  if constexpr (folds_into_linear_v<T>)
+    return std::tuple<T>(transform);
+  else
+    return std::tuple<>();
+}
+
+template <class A, class Tuple>
+struct recipe_of;
+template <class A, class... Ts>
+struct recipe_of<A, std::tuple<Ts...>> {
+  using type = Recipe<A, Ts...>;
+};
+
+template <class A, class... Ts>
+auto for_linear_upstream(const Recipe<A, Ts...>& recipe) {
+  auto kept = std::apply([](const Ts&... t) { return std::tuple_cat(if_folds_into_linear(t)...); }, recipe.transforms);
+  using Kept = typename recipe_of<A, decltype(kept)>::type;
+  return Kept{std::move(kept), recipe.algorithm};
+}
+
+/// Whether a transform wants to choose by what the siblings feed.
+template <class T>
+bool wants_block_loss(const T& transform) {
+  if constexpr (requires { transform.block_output; })
+    return transform.block_output;
+  else
+    return false;
+}
+
+/// Whether the packed tensors that an algorithm makes carry a column order.
+template <class A>
+constexpr bool orders_columns(const A& algorithm) {
+  if constexpr (requires { algorithm.stores_column_order(); })
+    return algorithm.stores_column_order();
+  else
+    return false;
+}
+
+}  // namespace detail
+
+/// `recipe` applied to every linear of a model's blocks. Transforms are used where what they do to the input can be folded into
+/// what makes it; elsewhere the algorithm works alone. With Compute::int8_static it needs statistics, whatever the algorithm.
+template <class A, class... Ts>
+ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compute compute = Compute::f32) {
+  using S = typename A::scheme;
+  ModelRecipe m;
+  m.name = std::move(name);
+  m.description = recipe.describe();
+  m.scheme = std::string(S::name.view());
+  m.needs = Recipe<A, Ts...>::needs;
+  if constexpr (requires { recipe.algorithm.wanted(); }) m.needs = m.needs | recipe.algorithm.wanted();
+  m.compute = compute;
+  if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
+  m.transforms = sizeof...(Ts) > 0;
+  m.folds_into_linear = (detail::folds_into_linear_v<Ts> || ...);
+  if constexpr (sizeof...(Ts) > 0) {
+    if (std::apply([](const auto&... t) { return (detail::wants_block_loss(t) || ...); }, recipe.transforms)) {
+      m.needs = m.needs | Needs::sequences;
+      m.judged_by = [recipe, compute, own_name = m.name](const BlockLoss& loss) {
+        auto judged = recipe;
+        const auto give = [&](auto& t) {
+          if constexpr (requires { t.block_output, t.block_loss; })
+            if (t.block_output) t.block_loss = loss;
+        };
+        std::apply([&](auto&... t) { (give(t), ...); }, judged.transforms);
+        return model_recipe(own_name, judged, compute);
+      };
+    }
+  }
+  m.bits_per_weight = [](Extents e) { return S::bits_per_weight(e); };
+  m.blank = [provenance = m.description, ordered = detail::orders_columns(recipe.algorithm)](Extents e) {
+    return AnyPacked(PackedTensor<S>::allocate(e, ordered, provenance));
+  };
+  m.open = [](PackedBytes bytes) -> Result<AnyPacked> {
+    ANYBIT_TRY(PackedTensor<S> tensor, PackedTensor<S>::from(std::move(bytes)));
+    return AnyPacked(std::move(tensor));
+  };
+  m.quantize = [recipe, inner = detail::for_linear_upstream(recipe)](Upstream upstream, std::span<const ConstMatrix> weights,
+                                                                     const Stats& stats, const QuantizeOptions& options) {
+    if constexpr (sizeof...(Ts) > 0) {
+      if (upstream == Upstream::norm) return detail::pack_siblings<S>(quantize_siblings(recipe, weights, stats, options));
+      if (upstream == Upstream::linear && !std::is_same_v<std::remove_cvref_t<decltype(inner)>, Recipe<A>>)
+        return detail::pack_siblings<S>(quantize_siblings(inner, weights, stats, options));
+    }
+    QuantizeOptions bare = options;
+    bare.clip = {}, bare.tied = {};
+    return detail::pack_siblings<S>(quantize_siblings(recipe.algorithm, weights, stats, bare));
+  };
+  return m;
+}
+
+template <Algorithm A>
+ModelRecipe model_recipe(std::string name, const A& algorithm, Compute compute = Compute::f32) {
+  return model_recipe(std::move(name), Recipe<A>{{}, algorithm}, compute);
+}
+
+/// The same recipe for the rotated model.
+inline ModelRecipe rotated(std::string name, ModelRecipe recipe, const RotationOptions& options = {}) {
+  recipe.name = std::move(name);
+  recipe.description = describe(options) + " | " + recipe.description;
+  recipe.rotation = options;
+  return recipe;
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -1,0 +1,333 @@
+#pragma once
+// Quantizes a decoder block by block, each on the activations that the already quantized blocks before it give. Beside the model
+// itself it holds the residual stream of all calibration tokens and the statistics of one block. See docs/calibration.md.
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <anybit/quantize/calibration_check.hpp>
+#include <anybit/quantize/one_shot.hpp>
+#include <anybit/quantize/state.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
+
+/// Where the work stands.
+struct LayerWiseProgress {
+  Index block = 0, blocks = 0;  ///< the block at work, counted from 0
+  std::string_view doing;       ///< "next block", "statistics", "quantizing"
+  double seconds_left = -1;     ///< below 0: not known before a block is done
+};
+
+/// Wall-clock seconds by what they went into.
+struct LayerWiseSeconds {
+  double forward = 0;     ///< running blocks over the calibration tokens
+  double statistics = 0;  ///< sums over what entered their linears
+  double quantize = 0;    ///< the recipe: grids, factors, sweeps, packing
+  double state = 0;       ///< fingerprints, writing and reading of state files
+
+  double total() const { return forward + statistics + quantize + state; }
+};
+
+struct LayerWiseOptions {
+  bool strict = false;
+  Compute head_compute = Compute::f32;  ///< as in QuantizeModelOptions
+  ExecutorRef executor{};
+  /// q, k and v first, then o, then gate and up, then down, each on what the linears quantized before it in the block give.
+  /// Recipes that fold input scales into linears cannot be taken then.
+  bool true_sequential = false;
+  /// A folder for the blocks that are done, one file each, made if it is not there. Files of the same model, plan and text that
+  /// are in it already are taken over, so that an interrupted run goes on, to the same bytes. Empty: none.
+  std::string state{};
+  /// Reads block i of the float model, for a source whose own blocks hold nothing (open_gguf_blocks() gives both): then only one
+  /// block is in memory as floats. Called once a block, and once more where there is a state.
+  BlockLoader load_block{};
+  Index sample_cap = Stats::default_sample_cap;  ///< rows of activations that recipes with Needs::samples see
+  /// Told several times a block, from the calling thread. False stops the run with ErrorCode::cancelled; what is done stays in
+  /// `state`.
+  std::function<bool(const LayerWiseProgress&)> progress{};
+};
+
+struct LayerWiseModel {
+  QuantizedModel quantized;
+  LayerWiseSeconds seconds;
+  Index tokens = 0;               ///< that calibrated
+  Index blocks_taken = 0;         ///< from files of an earlier run
+  std::vector<SiteCheck> checks;  ///< of every site of every block
+};
+
+namespace detail {
+
+/// Adds the time since it was last asked to one of several sums.
+class StageClock {
+ public:
+  void add_to(double& seconds) {
+    const auto now = Clock::now();
+    seconds += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+  double since_start() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start_ = Clock::now(), last_ = start_;
+};
+
+/// The residual stream of every calibration token, moved on from block to block.
+class Stream {
+ public:
+  Stream() = default;
+  Stream(const Decoder& d, std::span<const std::span<const TokenId>> windows, ExecutorRef executor) : windows_(windows) {
+    begins_.push_back(0);
+    for (const auto& w : windows) begins_.push_back(begins_.back() + static_cast<Index>(w.size()));
+    x_ = Matrix(begins_.back(), d.config.dim);
+    for (std::size_t w = 0; w < windows.size(); ++w) embed(d, windows[w], window(w), executor);
+  }
+  MutableMatrix window(std::size_t w) { return x_.view().row_range(begins_[w], begins_[w + 1]); }
+  std::size_t windows() const { return windows_.size(); }
+  Index tokens() const { return begins_.empty() ? 0 : begins_.back(); }
+
+ private:
+  std::span<const std::span<const TokenId>> windows_;
+  std::vector<Index> begins_;
+  Matrix x_;
+};
+
+/// What one pass over a window of some length needs, kept from window to window.
+class WindowRunner {
+ public:
+  WindowRunner(const Decoder& d, ExecutorRef executor) : d_(d), executor_(executor) {}
+
+  template <class OnInput>
+  void run(const Block& b, MutableMatrix x, OnInput&& on_input) {
+    if (!kept_ || kept_->x.rows() != x.rows) kept_.emplace(d_, x.rows);
+    kept_->cache.clear();
+    run_block(b, d_, kept_->rope, 0, kept_->cache, x, kept_->scratch, executor_, on_input);
+  }
+  void run(const Block& b, MutableMatrix x) {
+    run(b, x, [](Site, ConstMatrix) { return true; });
+  }
+  /// The same on a copy of x.
+  template <class OnInput>
+  void look(const Block& b, MutableMatrix x, OnInput&& on_input) {
+    if (!kept_ || kept_->x.rows() != x.rows) kept_.emplace(d_, x.rows);
+    for (Index t = 0; t < x.rows; ++t) std::copy_n(x.row(t).data(), x.cols, kept_->x.view().row(t).data());
+    run(b, kept_->x.view(), on_input);
+  }
+
+ private:
+  struct Kept {
+    Kept(const Decoder& d, Index tokens)
+        : x(tokens, d.config.dim), rope(d.config, 0, tokens), cache(one_block(d.config), tokens), scratch(d.config, tokens) {}
+    Matrix x;
+    RopeTable rope;
+    KvCache cache;
+    BlockScratch scratch;
+  };
+  const Decoder& d_;
+  ExecutorRef executor_;
+  std::optional<Kept> kept_;
+};
+
+class LayerWise {
+ public:
+  LayerWise(const Decoder& source, const ModelPlan& plan, std::span<const std::span<const TokenId>> windows,
+            const LayerWiseOptions& options)
+      : source_(source),
+        plan_(plan),
+        windows_(windows),
+        options_(options),
+        needs_(needs(plan)),
+        runner_(source, options.executor),
+        drifts_(covers(needs_, Needs::drift)) {}
+
+  Result<LayerWiseModel> run(const PackedEmbedding& embedding) {
+    ANYBIT_TRY_STATUS(check());
+    QuantizedModel& out = result_.quantized;
+    out.decoder = source_;
+    set_embedding(out.decoder, embedding, options_.head_compute);
+    quantized_ = Stream(out.decoder, windows_, options_.executor);
+    if (drifts_) original_ = Stream(source_, windows_, options_.executor);
+    result_.tokens = quantized_.tokens();
+    clock_.add_to(result_.seconds.forward);
+
+    BlockFiles files;
+    if (!options_.state.empty()) {
+      ANYBIT_TRY(RunFingerprint run, fingerprint(embedding));
+      ANYBIT_TRY(files, BlockFiles::open(options_.state, std::move(run)));
+    }
+    std::vector<SiblingGroup> groups = sibling_groups(out.decoder);
+    clock_.add_to(result_.seconds.state);
+    for (Index i = 0; i < source_.config.blocks; ++i) {
+      block_ = i;
+      ANYBIT_TRY_STATUS(tell("next block"));
+      ANYBIT_TRY(original_block_, block_of(source_, options_.load_block, i));
+      Block& block = out.decoder.blocks[static_cast<std::size_t>(i)];
+      block = original_block_;
+      ANYBIT_TRY(std::optional<FinishedBlock> done, files.read(i, original_block_, plan_));
+      const bool taken = done.has_value();
+      if (taken) {
+        block = std::move(done->block);
+        for (QuantizedLayer& l : done->layers) out.layers.push_back(std::move(l));
+        ++result_.blocks_taken;
+      } else {
+        const std::size_t before = out.layers.size();
+        ANYBIT_TRY_STATUS(quantize_block(groups));
+        ANYBIT_TRY_STATUS(files.write(i, block, std::span(out.layers).subspan(before)));
+      }
+      clock_.add_to(result_.seconds.state);
+      if (i + 1 < source_.config.blocks) ANYBIT_TRY_STATUS(advance(taken));
+    }
+    return std::move(result_);
+  }
+
+ private:
+  Status check() const {
+    ANYBIT_TRY_STATUS(model::check(plan_, source_));
+    if (windows_.empty())
+      return Error{ErrorCode::insufficient_data, "layer-wise quantization: no windows of calibration tokens: give at least one"};
+    for (std::size_t w = 0; w < windows_.size(); ++w) {
+      if (windows_[w].empty())
+        return Error{ErrorCode::insufficient_data, io::detail::text("calibration window ", w, " is empty: leave it out")};
+      if (auto valid = check_ids(source_, windows_[w]); !valid)
+        return in_context(valid.error(), io::detail::text("calibration window ", w));
+    }
+    if (options_.true_sequential)
+      for (const ModelRecipe* r : plan_.linears)
+        if (r->folds_into_linear)
+          return Error{
+              ErrorCode::invalid_argument,
+              "recipe " + r->name +
+                  " folds scales into linears that true-sequential order has quantized already: leave one of the two out"};
+    return Ok{};
+  }
+
+  Status tell(std::string_view doing) const {
+    if (!options_.progress) return Ok{};
+    LayerWiseProgress p{block_, source_.config.blocks, doing, -1};
+    const Index made = block_ - result_.blocks_taken;
+    if (made > 0) {
+      const double each = clock_.since_start() / static_cast<double>(made);
+      p.seconds_left = std::max(0.0, each * static_cast<double>(p.blocks - block_) - (clock_.since_start() - block_began_));
+    }
+    if (options_.progress(p)) return Ok{};
+    return Error{ErrorCode::cancelled,
+                 io::detail::text("stopped before block ", block_, " of ", source_.config.blocks, " was done")};
+  }
+
+  Status quantize_block(std::vector<SiblingGroup>& groups) {
+    block_began_ = clock_.since_start();
+    ModelStats stats(source_, needs_, block_, 1, options_.sample_cap);
+    const auto g = static_cast<std::size_t>(block_ * site_count);
+    std::size_t first = static_cast<std::size_t>(block_ * linears_per_block);
+    std::array<std::size_t, 4> place{};
+    for (std::size_t s = 0; s < place.size(); ++s) place[s] = first, first += groups[g + s].linears.size();
+    const auto quantize = [&](std::initializer_list<std::size_t> sites) -> Status {
+      ANYBIT_TRY_STATUS(tell("quantizing"));
+      HalfBlock work(result_.quantized.decoder, plan_, stats, {.strict = options_.strict, .executor = options_.executor});
+      for (const std::size_t s : sites) ANYBIT_TRY_STATUS(work.run(groups[g + s], g + s, place[s]));
+      for (QuantizedLayer& l : work.layers) result_.quantized.layers.push_back(std::move(l));
+      clock_.add_to(result_.seconds.quantize);
+      return Ok{};
+    };
+    if (options_.true_sequential) {
+      for (std::size_t s = 0; s < place.size(); ++s) {
+        ANYBIT_TRY_STATUS(gather(stats, static_cast<Site>(s), static_cast<Site>(s)));
+        ANYBIT_TRY_STATUS(quantize({s}));
+      }
+    } else {
+      ANYBIT_TRY_STATUS(gather(stats, Site::attn_qkv, Site::ffn_down));
+      ANYBIT_TRY_STATUS(quantize({1, 0}));
+      ANYBIT_TRY_STATUS(quantize({3, 2}));
+    }
+    for (const Site s : {Site::attn_qkv, Site::attn_output, Site::ffn_gate_up, Site::ffn_down})
+      result_.checks.push_back(check_site(block_, s, stats.at(block_, s, needs_)));
+    clock_.add_to(result_.seconds.statistics);
+    return Ok{};
+  }
+
+  /// Runs the block as far as it is quantized, and adds what enters the sites `from` to `to`. With drift the float model's stream
+  /// is moved on as the last of them is seen.
+  Status gather(ModelStats& stats, Site from, Site to) {
+    const Block& block = result_.quantized.decoder.blocks[static_cast<std::size_t>(block_)];
+    std::array<Matrix, 4> originals;
+    Status status = Ok{};
+    for (std::size_t w = 0; w < windows_.size(); ++w) {
+      ANYBIT_TRY_STATUS(tell("statistics"));
+      if (drifts_) {
+        const auto keep = [&](Site s, ConstMatrix x) {
+          if (s >= from && s <= to) originals[static_cast<std::size_t>(s)] = Matrix(x);
+          return s < to || to == Site::ffn_down;
+        };
+        if (to == Site::ffn_down)
+          runner_.run(original_block_, original_.window(w), keep);
+        else
+          runner_.look(original_block_, original_.window(w), keep);
+      }
+      runner_.look(block, quantized_.window(w), [&](Site s, ConstMatrix x) {
+        if (s < from) return true;
+        clock_.add_to(result_.seconds.forward);
+        const ConstMatrix other = originals[static_cast<std::size_t>(s)].view();
+        status = stats.add(block_, s, x, drifts_ ? &other : nullptr, options_.executor);
+        clock_.add_to(result_.seconds.statistics);
+        return status.ok() && s < to;
+      });
+      if (!status) return status;
+    }
+    return Ok{};
+  }
+
+  /// From this block to the next. `taken`: no statistics were gathered, so the float model's stream still stands before it.
+  Status advance(bool taken) {
+    for (std::size_t w = 0; w < windows_.size(); ++w) {
+      ANYBIT_TRY_STATUS(tell("statistics"));
+      runner_.run(result_.quantized.decoder.blocks[static_cast<std::size_t>(block_)], quantized_.window(w));
+      if (drifts_ && taken) runner_.run(original_block_, original_.window(w));
+    }
+    clock_.add_to(result_.seconds.forward);
+    return Ok{};
+  }
+
+  Result<RunFingerprint> fingerprint(const PackedEmbedding& embedding) const {
+    ANYBIT_TRY(std::string model, fingerprint_of(source_, options_.load_block));
+    return RunFingerprint{std::move(model), fingerprint_of(plan_, embedding, options_.true_sequential, options_.sample_cap),
+                          fingerprint_of(windows_)};
+  }
+
+  const Decoder& source_;
+  const ModelPlan& plan_;
+  std::span<const std::span<const TokenId>> windows_;
+  const LayerWiseOptions& options_;
+  Needs needs_;
+  WindowRunner runner_;
+  bool drifts_;
+  Stream quantized_, original_;
+  Block original_block_;
+  LayerWiseModel result_;
+  StageClock clock_;
+  Index block_ = 0;
+  double block_began_ = 0;
+};
+
+}  // namespace detail
+
+/// The model that `plan` makes of `source` (floats), calibrated by `windows` of tokens, each run from an empty context. The same
+/// bytes for any number of threads, and with or without an interruption. Recipes with Needs::drift see the activations of both
+/// models. Recipes that learn nothing need no windows: quantize_model() is for them.
+inline Result<LayerWiseModel> quantize_layer_wise(const Decoder& source, const ModelPlan& plan,
+                                                  std::span<const std::span<const TokenId>> windows,
+                                                  const PackedEmbedding& embedding, const LayerWiseOptions& options = {}) {
+  return detail::LayerWise(source, plan, windows, options).run(embedding);
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -1,0 +1,77 @@
+#pragma once
+// Whether a text was enough to calibrate with.
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <anybit/calibrate/effective_rank.hpp>
+#include <anybit/quantize/model_stats.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
+
+/// What calibration saw of one site.
+struct SiteCheck {
+  Index block = 0;
+  Site site = Site::attn_qkv;
+  Index tokens = 0, inputs = 0;
+  Index silent = 0;  ///< inputs that were 0 on every token
+  double rank = -1;  ///< effective_rank(); below 0: there was no Hessian to find it from
+};
+
+inline SiteCheck check_site(Index block, Site site, const Stats& stats) {
+  SiteCheck c{block, site, stats.tokens(), stats.inputs()};
+  if (stats.has(Needs::abs_max))
+    for (const float most : stats.abs_max()) c.silent += most == 0 ? 1 : 0;
+  if (stats.has(Needs::hessian) && c.inputs > 0) {
+    std::vector<double> h(static_cast<std::size_t>(c.inputs * c.inputs));
+    stats.hessian(MatrixView<double>(h.data(), c.inputs, c.inputs));
+    c.rank = calibrate::effective_rank({h.data(), c.inputs, c.inputs});
+  }
+  return c;
+}
+
+inline std::vector<SiteCheck> check_sites(const ModelStats& stats) {
+  std::vector<SiteCheck> out;
+  for (Index i = 0; i < stats.blocks(); ++i)
+    for (const Site s : {Site::attn_qkv, Site::attn_output, Site::ffn_gate_up, Site::ffn_down})
+      out.push_back(check_site(i, s, stats.at(i, s, stats.needs())));
+  return out;
+}
+
+/// One line for each thing that is wrong, none if nothing is.
+inline std::vector<std::string> warnings(std::span<const SiteCheck> checks) {
+  std::vector<std::string> out;
+  const auto name = [](const SiteCheck& c) { return io::detail::text("block ", c.block, ", ", ModelStats::site_name(c.site)); };
+  const SiteCheck *widest = nullptr, *narrow = nullptr, *silent = nullptr;
+  std::size_t narrow_sites = 0, silent_sites = 0;
+  for (const SiteCheck& c : checks) {
+    if (c.tokens < 2 * c.inputs && (!widest || c.inputs > widest->inputs)) widest = &c;
+    // Natural text shows from one to tens of per cent of the directions; one direction means that all tokens are alike.
+    if (c.rank >= 0 && c.rank < 2 && c.tokens >= 64 && c.inputs >= 16) {
+      ++narrow_sites;
+      if (!narrow || c.rank < narrow->rank) narrow = &c;
+    }
+    if (c.silent > 0) {
+      ++silent_sites;
+      if (!silent || c.silent > silent->silent) silent = &c;
+    }
+  }
+  if (widest)
+    out.push_back(io::detail::text("Only ", widest->tokens, " calibration tokens for ", widest->inputs, " inputs (",
+                                   name(*widest), "): methods that learn from them are safe from about ", 2 * widest->inputs,
+                                   " tokens on."));
+  if (narrow)
+    out.push_back(io::detail::text("The calibration tokens are nearly all alike in ", narrow_sites, " sites, for example ",
+                                   name(*narrow), ", whose ", narrow->inputs,
+                                   " inputs vary in less than 2 directions: take more varied text."));
+  if (silent)
+    out.push_back(io::detail::text(silent_sites, " sites have inputs that were 0 on every token, most ", name(*silent), ": ",
+                                   silent->silent, " of ", silent->inputs, "."));
+  return out;
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

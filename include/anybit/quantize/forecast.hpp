@@ -1,0 +1,109 @@
+#pragma once
+// What a layer-wise quantization will cost, before it is begun.
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <utility>
+
+#include <anybit/quantize/block_by_block.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
+
+struct Forecast {
+  Index file_bytes = 0;    ///< of the saved model: exact, unless a fallback replaces column orders
+  Index memory_bytes = 0;  ///< at the most, by shapes: weights, residual streams, statistics and the widest linear's factors
+  double seconds = 0;      ///< from running the first blocks on one window
+};
+
+namespace detail {
+
+/// The model as quantize_layer_wise() would give it, of packed zeros. Matrices of one recipe and shape share them.
+inline Decoder blank_model(const Decoder& source, const Block& any_block, const ModelPlan& plan, const PackedEmbedding& embedding,
+                           Compute head) {
+  Decoder out = source;
+  set_embedding(out, embedding, head);
+  std::vector<std::pair<const ModelRecipe*, AnyPacked>> known;
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < out.blocks.size(); ++i) {
+    out.blocks[i] = any_block;
+    for_each_linear(out.blocks[i], i, [&](const std::string&, Linear& linear) {
+      const ModelRecipe* const recipe = plan.linears[at++];
+      auto found = std::find_if(known.begin(), known.end(),
+                                [&](const auto& k) { return k.first == recipe && k.second.extents() == linear.extents(); });
+      if (found == known.end()) {
+        found = known.emplace(known.end(), recipe, recipe->blank(linear.extents()));
+        found->second.prepare(recipe->compute);
+      }
+      // Any scale takes as many bytes as another.
+      linear = Linear(found->second,
+                      recipe->compute == Compute::int8_static ? ActivationMode::int8_static(1) : ActivationMode(recipe->compute));
+    });
+  }
+  return out;
+}
+
+inline Index layer_wise_memory(const Decoder& source, const Block& any_block, bool reads_blocks, const Decoder& packed,
+                               Needs needs, Index tokens, Index longest) {
+  const DecoderConfig& c = source.config;
+  constexpr Index f32 = 4, f64 = 8;
+  Index bytes = 0;
+  for (const Decoder* d : {&source, &packed})
+    for_each_linear(*d, [&](const std::string&, const Linear& l) { bytes += l.payload_bytes(); });
+  if (reads_blocks) for_each_linear(any_block, 0, [&](const std::string&, const Linear& l) { bytes += l.payload_bytes(); });
+  if (covers(needs, Needs::sequences))  // kept at two sites, and what a pass over them writes
+    bytes += std::min(tokens, sequence_tokens) * (4 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;
+  const bool drifts = covers(needs, Needs::drift), hessian = covers(needs, Needs::hessian);
+  bytes += tokens * c.dim * f32 * (drifts ? 2 : 1);
+  bytes += longest * (5 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;
+  Index widest = 0;
+  for (const Index n : {c.dim, c.query_width(), c.dim, c.hidden}) {
+    if (hessian) bytes += n * n * f32 + (drifts ? n * n * f64 : 0);
+    widest = std::max(widest, n);
+  }
+  // The Hessian and its factor in double and in float, their scratch, and a few copies of the widest matrix.
+  if (hessian) bytes += widest * widest * (5 * f64 + (drifts ? 2 * f64 : 0));
+  bytes += 8 * std::max(c.dim, c.hidden) * widest * f32;
+  return bytes;
+}
+
+}  // namespace detail
+
+/// Of quantizing `m` by `plan`; arguments as for quantize_layer_wise(). Takes about as long as two blocks without their text.
+inline Result<Forecast> forecast(const Model& m, const ModelPlan& plan, std::span<const std::span<const TokenId>> windows,
+                                 const PackedEmbedding& embedding, const Provenance& provenance,
+                                 const LayerWiseOptions& options = {}) {
+  const Decoder& source = m.decoder;
+  ANYBIT_TRY_STATUS(check(plan, source));
+  ANYBIT_TRY(const Block first, detail::block_of(source, options.load_block, 0));
+  const Decoder packed = detail::blank_model(source, first, plan, embedding, options.head_compute);
+  Forecast out;
+  ANYBIT_TRY(out.file_bytes, saved_bytes(Model{m.name, packed, m.tokenizer}, provenance));
+  Index tokens = 0, longest = 0;
+  for (const auto& w : windows) tokens += static_cast<Index>(w.size()), longest = std::max(longest, static_cast<Index>(w.size()));
+  out.memory_bytes =
+      detail::layer_wise_memory(source, first, static_cast<bool>(options.load_block), packed, needs(plan), tokens, longest);
+
+  // Two blocks, so that the step from one to the next is in it.
+  Decoder probe = source;
+  probe.config.blocks = std::min<Index>(2, source.config.blocks);
+  probe.blocks.resize(static_cast<std::size_t>(probe.config.blocks));
+  ModelPlan probe_plan = plan;
+  probe_plan.linears.resize(static_cast<std::size_t>(linears_per_block * probe.config.blocks));
+  LayerWiseOptions probe_options = options;
+  probe_options.state.clear();
+  ANYBIT_TRY(const LayerWiseModel tried,
+             quantize_layer_wise(probe, probe_plan, windows.first(windows.empty() ? 0 : 1), embedding, probe_options));
+  const double blocks = static_cast<double>(source.config.blocks), share = blocks / static_cast<double>(probe.config.blocks);
+  const double texts = static_cast<double>(tokens) / static_cast<double>(tried.tokens);
+  // The probe steps on once, the run once less than it has blocks.
+  const double passes = covers(needs(plan), Needs::drift) ? 2 : 1;
+  const double forward =
+      tried.seconds.forward / ((passes + 1) * static_cast<double>(probe.config.blocks) - 1) * ((passes + 1) * blocks - 1);
+  out.seconds = texts * (forward + tried.seconds.statistics * share) + tried.seconds.quantize * share;
+  return out;
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -1,0 +1,84 @@
+#pragma once
+// Which recipe each linear of a model gets: one for all, or a choice of widths.
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <anybit/model/decoder.hpp>
+#include <anybit/quantize/any_recipe.hpp>
+#include <anybit/quantize/sites.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_ABI {
+
+/// Recipes are the caller's and must outlive the plan.
+struct ModelPlan {
+  std::string name;
+  /// One a linear of the blocks, in the order of sibling_groups(): q, k, v, o, gate, up, down of the first block, and so on.
+  std::vector<const ModelRecipe*> linears;
+  /// Null: the usual 8 bits. Where embedding and head are one tensor, so they stay unless `head` is set.
+  const ModelRecipe* embedding = nullptr;
+  const ModelRecipe* head = nullptr;
+};
+
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::model
+
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
+
+inline constexpr Index linears_per_block = 7;
+
+/// The same recipe for every linear of the blocks.
+inline ModelPlan uniform_plan(const ModelRecipe& recipe, const DecoderConfig& c) {
+  return {recipe.name, std::vector<const ModelRecipe*>(static_cast<std::size_t>(linears_per_block * c.blocks), &recipe)};
+}
+
+/// What statistics of the linears' inputs must hold; those of the head's input are head_needs().
+inline Needs needs(const ModelPlan& plan) {
+  Needs all = Needs::none;
+  for (const ModelRecipe* r : plan.linears) all = all | r->needs;
+  return all;
+}
+/// Of what enters the output head: `plan.embedding` learns from it too where it is the head.
+inline Needs head_needs(const ModelPlan& plan) {
+  Needs all = Needs::none;
+  for (const ModelRecipe* r : {plan.embedding, plan.head})
+    if (r) all = all | r->needs;
+  return all;
+}
+
+/// One recipe a linear, all for the rotation that `d` has.
+inline Status check(const ModelPlan& plan, const Decoder& d) {
+  const auto expected = static_cast<std::size_t>(linears_per_block * d.config.blocks);
+  if (plan.linears.size() != expected)
+    return Error{ErrorCode::invalid_argument,
+                 io::detail::text("plan ", plan.name, " has ", plan.linears.size(), " recipes, the model ", expected,
+                                  " linears in its blocks: give one each")};
+  std::vector<const ModelRecipe*> all = plan.linears;
+  for (const ModelRecipe* r : {plan.embedding, plan.head})
+    if (r) all.push_back(r);
+  for (std::size_t i = 0; i < expected; ++i) ANYBIT_CHECK(plan.linears[i] != nullptr, "ModelPlan: a linear without a recipe");
+  for (const ModelRecipe* r : plan.linears)
+    if (r->rotation != plan.linears.front()->rotation)
+      return Error{ErrorCode::invalid_argument,
+                   io::detail::text("plan ", plan.name, ": recipes ", plan.linears.front()->name, " and ", r->name,
+                                    " are for models that are rotated differently: give all the same rotation")};
+  for (const ModelRecipe* r : all)
+    if (r->rotation && r->rotation != d.rotation)
+      return Error{ErrorCode::invalid_argument,
+                   io::detail::text("recipe ", r->name,
+                                    " is for a rotated model: give what rotate(model, *recipe.rotation) makes of it, and "
+                                    "statistics of that")};
+  return Ok{};
+}
+
+/// Bytes that hold the weights of one matrix by a recipe; scales and zero points are in it, the column order of act-order is not.
+inline Index bytes(const ModelRecipe& recipe, Extents e) {
+  return static_cast<Index>(std::llround(recipe.bits_per_weight(e) * static_cast<double>(e.size()) / 8));
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -1,0 +1,153 @@
+#pragma once
+// The linears of half a block, quantized together: the step that every way through a model shares.
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <anybit/quantize/block_output.hpp>
+#include <anybit/quantize/model_stats.hpp>
+#include <anybit/quantize/plan.hpp>
+#include <anybit/quantize/sites.hpp>
+#include <anybit/recipe/activation_scale.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
+
+/// One quantized linear, and how its outputs compare with the original's: W x is approximated by
+/// output_scale * (Q (x / input_scale)), empty scales meaning 1.
+struct QuantizedLayer {
+  std::string name;
+  std::size_t group = 0, sibling = 0;  ///< where it stands in sibling_groups()
+  Report report;
+  std::vector<float> input_scale, output_scale;
+};
+
+namespace detail {
+
+/// Half a block: o before q, k and v, or down before gate and up, because the scale of the former divides rows of the latter.
+class HalfBlock {
+ public:
+  /// `decoder` is the model whose linears the groups point at. `options` serve every linear; what to clip is decided here.
+  HalfBlock(const Decoder& decoder, const ModelPlan& plan, const ModelStats& stats, const QuantizeOptions& options)
+      : decoder_(decoder), plan_(plan), stats_(stats), options_(options) {}
+
+  /// `first` is the place of the group's first linear in the plan.
+  Status run(SiblingGroup& group, std::size_t number, std::size_t first) {
+    const std::span<const ModelRecipe* const> recipes = std::span(plan_.linears).subspan(first, group.linears.size());
+    auto done = quantize(group, recipes);
+    if (!done) return done.error();
+    for (std::size_t i = 0; i < group.linears.size(); ++i) {
+      Linear& linear = *group.linears[i].linear;
+      const bool divided = &linear == divided_;
+      const ModelRecipe& recipe = *recipes[i];
+      ActivationMode activations;
+      if (recipe.compute == Compute::int8_static) {
+        const auto scale = static_activation_scale(stats_.at(group.block, group.site, recipe.needs), done->input_scale);
+        if (!scale) return in_context(scale.error(), "recipe " + recipe.name + ": " + group.linears[i].name);
+        activations = ActivationMode::int8_static(*scale);
+        done->reports[i].remarks.push_back(
+            io::detail::text("activations in 8 bits: one scale, for magnitudes up to ", 127 * *scale));
+      } else {
+        activations = recipe.compute;
+      }
+      layers.push_back({group.linears[i].name, number, i, std::move(done->reports[i]), done->input_scale,
+                        divided ? divisor_ : std::vector<float>{}});
+      linear = Linear(std::move(done->packed[i]), activations);
+    }
+    if (done->input_scale.empty()) return Ok{};
+    if (group.norm_gain) {
+      fold(done->input_scale, *group.norm_gain);
+    } else {
+      divisor_ = upstream_divisor(group, done->input_scale);
+      Matrix rows(group.upstream->dense()->view());
+      fold_rows(divisor_, rows.view());
+      *group.upstream = Linear(std::move(rows));
+      divided_ = group.upstream;
+    }
+    return Ok{};
+  }
+
+  std::vector<QuantizedLayer> layers;
+
+ private:
+  /// Siblings of one recipe together. Where recipes differ, nobody knows a scale of the input that suits all of them.
+  Result<QuantizedSiblings> quantize(const SiblingGroup& group, std::span<const ModelRecipe* const> recipes) const {
+    const std::size_t count = group.linears.size();
+    const bool mixed = std::any_of(recipes.begin(), recipes.end(), [&](const ModelRecipe* r) { return r != recipes[0]; });
+    const Upstream upstream = mixed             ? Upstream::nothing
+                              : group.norm_gain ? Upstream::norm
+                              : group.upstream  ? Upstream::linear
+                                                : Upstream::nothing;
+    const std::vector<Index> tied = tied_inputs(group);
+    QuantizedSiblings all;
+    all.packed.resize(count), all.reports.resize(count);
+    std::vector<bool> finished(count, false);
+    for (std::size_t i = 0; i < count; ++i) {
+      if (finished[i]) continue;
+      const ModelRecipe& recipe = *recipes[i];
+      std::vector<std::size_t> members;
+      std::vector<ConstMatrix> weights;
+      for (std::size_t j = i; j < count; ++j)
+        if (recipes[j] == &recipe) members.push_back(j), weights.push_back(group.linears[j].linear->dense()->view());
+      // The product of query and key is too sensitive to be clipped (AWQ's own rule).
+      constexpr std::array<bool, 3> clip_qkv{false, false, true};
+      QuantizeOptions options = options_;
+      options.tied = tied;
+      if (group.site == Site::attn_qkv && !mixed) options.clip = clip_qkv;
+      const auto named = [&](const Error& e) {
+        return in_context(
+            e, "recipe " + recipe.name + ": " + group.linears[i].name + (members.size() > 1 ? " and its siblings" : ""));
+      };
+      std::optional<ModelRecipe> judge;
+      if (recipe.judged_by && upstream == Upstream::norm) {
+        auto made = judged(recipe, group);
+        if (!made) return named(made.error());
+        judge = *std::move(made);
+      }
+      auto done =
+          (judge ? *judge : recipe).quantize(upstream, weights, stats_.at(group.block, group.site, recipe.needs), options);
+      if (!done) return named(done.error());
+      for (std::size_t k = 0; k < members.size(); ++k) {
+        Report& report = done->reports[k];
+        if (mixed && recipe.transforms)
+          report.fallbacks.push_back("its siblings have other recipes, so the transforms of " + recipe.name + " were left out");
+        if (auto strict = check_strict(report, options); !strict) return named(strict.error());
+        all.packed[members[k]] = std::move(done->packed[k]);
+        all.reports[members[k]] = std::move(report);
+        finished[members[k]] = true;
+      }
+      all.input_scale = std::move(done->input_scale);
+    }
+    return all;
+  }
+
+  /// The recipe for what feeds on a norm, choosing by what attention or MLP make of it.
+  Result<ModelRecipe> judged(const ModelRecipe& recipe, const SiblingGroup& group) const {
+    const std::span<const Matrix> inputs = stats_.sequences(group.block, group.site);
+    if (inputs.empty())
+      return Error{ErrorCode::insufficient_data,
+                   "it chooses by what the block makes of whole sequences, and the statistics hold none: make them with "
+                   "Needs::sequences, and add tokens"};
+    const auto output = std::make_shared<BlockOutput>(decoder_, decoder_.blocks[static_cast<std::size_t>(group.block)],
+                                                      group.site, inputs, options_.executor);
+    return recipe.judged_by([output](std::span<const ConstMatrix> weights) { return output->error(weights); });
+  }
+
+  const Decoder& decoder_;
+  const ModelPlan& plan_;
+  const ModelStats& stats_;
+  QuantizeOptions options_;
+  const Linear* divided_ = nullptr;
+  std::vector<float> divisor_;
+};
+
+}  // namespace detail
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -1,0 +1,295 @@
+#pragma once
+// The blocks that a layer-wise run has finished, on disk: anybit containers of one block each, so that an interruption costs one
+// block at most and each is written once. The residual stream is not stored: running the finished blocks again gives its very
+// bits.
+
+#include <array>
+#include <charconv>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <anybit/core/fingerprint.hpp>
+#include <anybit/model/container.hpp>
+#include <anybit/quantize/one_shot.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
+
+namespace detail {
+
+#define ANYBIT_STATE_TEXT_(x) #x
+#define ANYBIT_STATE_TEXT(x) ANYBIT_STATE_TEXT_(x)
+/// Other code sums in another order, so that a run that goes on with it would not give the same bytes.
+inline constexpr std::string_view state_build = "1, " ANYBIT_STATE_TEXT(ANYBIT_CODE);
+#undef ANYBIT_STATE_TEXT
+#undef ANYBIT_STATE_TEXT_
+
+/// What a run depends on. All four must agree before it goes on with the blocks of an earlier one.
+struct RunFingerprint {
+  std::string model, plan, text, build{state_build};
+};
+
+/// Without what a file has filled up with zeros.
+inline std::span<const std::byte> own_bytes(const PackedBytes& p) {
+  const std::byte* const end = p.order().data() + p.order().size();
+  return p.bytes().first(static_cast<std::size_t>(end - p.bytes().data()));
+}
+
+inline void add_linear(Fingerprint& f, const Linear& l) {
+  const Extents e = l.extents();
+  f.add(io::detail::text(e.rows, "x", e.cols));
+  if (l.dense()) f.add(std::span<const float>(l.dense()->data(), static_cast<std::size_t>(e.size())));
+  if (l.packed()) f.add(own_bytes(l.packed()->bytes()));
+}
+
+/// Block i of a model that holds its blocks, or reads them.
+inline Result<Block> block_of(const Decoder& d, const BlockLoader& load, Index i) {
+  if (load) return load(i);
+  return d.blocks[static_cast<std::size_t>(i)];
+}
+
+/// Every number of the model that reaches a block.
+inline Result<std::string> fingerprint_of(const Decoder& d, const BlockLoader& load) {
+  Fingerprint f;
+  for_each_number(d.config, [&](const char* key, auto number) { f.add(key).add(number_text(number)); });
+  f.add(std::span<const float>(d.config.rope_factors));
+  add_linear(f, d.token_embedding);
+  for (Index i = 0; i < d.config.blocks; ++i) {
+    ANYBIT_TRY(const Block b, block_of(d, load, i));
+    for_each_linear(b, static_cast<std::size_t>(i), [&](const std::string&, const Linear& l) { add_linear(f, l); });
+    f.add(std::span<const float>(b.attn_norm)).add(std::span<const float>(b.ffn_norm));
+  }
+  for_each_rotation(d.online, d.config, [&](const char* key, const std::optional<Hadamard>& rotation, Index) {
+    f.add(key).add(rotation ? number_text(rotation->seed()) : std::string(no_rotation));
+  });
+  return f.text();
+}
+
+/// Readable, with a fingerprint of what the name does not say.
+inline std::string fingerprint_of(const ModelPlan& plan, const PackedEmbedding& embedding, bool true_sequential,
+                                  Index sample_cap) {
+  Fingerprint f;
+  for (const ModelRecipe* r : plan.linears)
+    f.add(r->description).add(r->scheme).add(anybit::name(r->compute)).add(describe(r->needs));
+  f.add(own_bytes(embedding.embedding.bytes()));
+  f.add(number_text(sample_cap));
+  return plan.name + (true_sequential ? ", true-sequential, " : ", ") + f.text();
+}
+
+inline std::string fingerprint_of(std::span<const std::span<const TokenId>> windows) {
+  Fingerprint f;
+  Index tokens = 0;
+  for (const auto& w : windows) f.add(w), tokens += static_cast<Index>(w.size());
+  return io::detail::text(tokens, " tokens, ", f.text());
+}
+
+struct FinishedBlock {
+  Block block;
+  std::vector<QuantizedLayer> layers;
+};
+
+/// A report as lines, for metadata.
+inline std::string layer_text(const QuantizedLayer& l) {
+  std::string out;
+  const auto line = [&](std::string text) {
+    for (char& c : text)
+      if (c == '\n') c = ' ';
+    out += text + "\n";
+  };
+  const Report& r = l.report;
+  line(l.name), line(number_text(l.group)), line(number_text(l.sibling)), line(r.requested), line(r.done);
+  line(number_text(r.weight_error)), line(r.output_error ? number_text(*r.output_error) : "none");
+  line(number_text(r.bits_per_weight)), line(number_text(r.remarks.size())), line(number_text(r.fallbacks.size()));
+  for (const auto* lines : {&r.remarks, &r.fallbacks})
+    for (const std::string& text : *lines) line(text);
+  return out;
+}
+
+inline std::optional<QuantizedLayer> layer_from_text(std::string_view text) {
+  bool good = true;
+  const auto line = [&]() -> std::string {
+    const std::size_t end = text.find('\n');
+    if (end == std::string_view::npos) return good = false, std::string();
+    std::string out(text.substr(0, end));
+    text.remove_prefix(end + 1);
+    return out;
+  };
+  const auto number = [&](auto& to) {
+    const std::string digits = line();
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), to);
+    good = good && parsed.ec == std::errc() && parsed.ptr == digits.data() + digits.size();
+  };
+  QuantizedLayer l;
+  Report& r = l.report;
+  l.name = line(), number(l.group), number(l.sibling), r.requested = line(), r.done = line();
+  number(r.weight_error);
+  if (text.starts_with("none\n"))
+    line();
+  else
+    number(r.output_error.emplace());
+  std::size_t remarks = 0, fallbacks = 0;
+  number(r.bits_per_weight), number(remarks), number(fallbacks);
+  for (; good && remarks > 0; --remarks) r.remarks.push_back(line());
+  for (; good && fallbacks > 0; --fallbacks) r.fallbacks.push_back(line());
+  if (!good || !text.empty()) return std::nullopt;
+  return l;
+}
+
+/// The files of one run in its folder.
+class BlockFiles {
+ public:
+  BlockFiles() = default;
+  static Result<BlockFiles> open(const std::string& folder, RunFingerprint run) {
+    std::error_code failed;
+    std::filesystem::create_directories(folder, failed);
+    if (failed)
+      return Error{ErrorCode::io, folder + ": cannot be made a folder (" + failed.message() + "): choose another place"};
+    BlockFiles out;
+    out.folder_ = folder;
+    out.run_ = std::move(run);
+    return out;
+  }
+
+  std::string path(Index block) const {
+    return (std::filesystem::path(folder_) / io::detail::text("block-", block, ".safetensors")).string();
+  }
+
+  Status write(Index i, const Block& block, std::span<const QuantizedLayer> layers) const {
+    if (folder_.empty()) return Ok{};
+    io::AnybitWriter writer;
+    Fingerprint sum;
+    const auto gains = [&](std::string name, const std::vector<float>& values) {
+      sum.add(name).add(std::span<const float>(values));
+      writer.add(std::move(name), ConstMatrix(values.data(), 1, static_cast<Index>(values.size())));
+    };
+    for_each_linear(block, static_cast<std::size_t>(i), [&](const std::string& name, const Linear& linear) {
+      sum.add(name).add(own_bytes(linear.packed()->bytes()));
+      writer.add(name, linear.packed()->bytes());
+      if (linear.compute() != Compute::int8_static) return;
+      const std::string key = std::string(activation_scale_key) + name, scale = scale_text(linear.activations().scale());
+      sum.add(scale);
+      writer.set_metadata(key, scale);
+    });
+    gains("attn_norm", block.attn_norm), gains("ffn_norm", block.ffn_norm);
+    for (std::size_t k = 0; k < layers.size(); ++k) {
+      const std::string key = io::detail::text("state.layer.", k), text = layer_text(layers[k]);
+      sum.add(text);
+      writer.set_metadata(key, text);
+      if (!layers[k].input_scale.empty()) gains(layers[k].name + ".input_scale", layers[k].input_scale);
+      if (!layers[k].output_scale.empty()) gains(layers[k].name + ".output_scale", layers[k].output_scale);
+    }
+    for_each_key(run_, [&](const char* key, const char*, const std::string& value) { writer.set_metadata(key, value); });
+    writer.set_metadata("state.block", number_text(i));
+    writer.set_metadata("state.checksum", sum.text());
+    return writer.write(path(i));
+  }
+
+  /// Nothing if the block is not there. `source` is the float one.
+  Result<std::optional<FinishedBlock>> read(Index i, const Block& source, const ModelPlan& plan) const {
+    std::error_code ignored;
+    if (folder_.empty() || !std::filesystem::exists(path(i), ignored)) return std::optional<FinishedBlock>();
+    ANYBIT_TRY(const io::AnybitFile file, io::AnybitFile::open(path(i)));
+    const MetadataReader metadata(file.metadata(), file.name());
+    Status same = Ok{};
+    for_each_key(run_, [&](const char* key, const char* what, const std::string& mine) {
+      if (!same) return;
+      const auto value = metadata.text(key);
+      if (!value)
+        same = value.error();
+      else if (*value != mine)
+        same = Error{
+            ErrorCode::invalid_argument,
+            io::detail::text(file.name(), ": was made with another ", what, " (", io::detail::shown(*value), ", this run has ",
+                             io::detail::shown(mine), "): give that one, or another folder for the state")};
+    });
+    ANYBIT_TRY_STATUS(same);
+    ANYBIT_TRY(const std::string number, metadata.text("state.block"));
+    if (number != number_text(i)) return bad(file, io::detail::text("holds block ", io::detail::shown(number)));
+
+    Fingerprint sum;
+    FinishedBlock out;
+    out.block = source;
+    Status status = Ok{};
+    std::size_t at = static_cast<std::size_t>(i * linears_per_block);
+    for_each_linear(out.block, static_cast<std::size_t>(i), [&](const std::string& name, Linear& linear) {
+      if (status) status = read_linear(file, name, *plan.linears[at++], sum, linear);
+    });
+    if (status) status = read_gains(file, "attn_norm", sum, out.block.attn_norm);
+    if (status) status = read_gains(file, "ffn_norm", sum, out.block.ffn_norm);
+    for (std::size_t k = 0; status && k < static_cast<std::size_t>(linears_per_block); ++k) {
+      const auto text = metadata.text(io::detail::text("state.layer.", k));
+      if (!text) return text.error();
+      sum.add(*text);
+      auto layer = layer_from_text(*text);
+      if (!layer) return bad(file, io::detail::text("report ", k, " cannot be read"));
+      const auto scale = [&](const char* suffix, std::vector<float>& values) {
+        if (status && file.has(layer->name + suffix)) status = read_values(file, layer->name + suffix, sum, values);
+      };
+      scale(".input_scale", layer->input_scale), scale(".output_scale", layer->output_scale);
+      out.layers.push_back(*std::move(layer));
+    }
+    ANYBIT_TRY_STATUS(status);
+    ANYBIT_TRY(const std::string checksum, metadata.text("state.checksum"));
+    if (checksum != sum.text()) return bad(file, "its contents do not have the checksum that it names");
+    return std::optional<FinishedBlock>(std::move(out));
+  }
+
+ private:
+  template <class Run, class F>
+  static void for_each_key(Run& run, F&& f) {
+    f("state.build", "build of anybit", run.build), f("state.model", "model", run.model), f("state.plan", "recipe", run.plan);
+    f("state.text", "calibration text", run.text);
+  }
+  static Error bad(const io::AnybitFile& file, const std::string& what) {
+    return {ErrorCode::corrupt_data, file.name() + ": " + what + ": the file is damaged, remove it and the block is made again"};
+  }
+  /// `linear` is the float one, whose shape is needed.
+  static Status read_linear(const io::AnybitFile& file, const std::string& name, const ModelRecipe& recipe, Fingerprint& sum,
+                            Linear& linear) {
+    if (!file.has(name)) return bad(file, "has no tensor " + name);
+    ANYBIT_TRY(const PackedBytes view, file.packed(name));
+    if (view.extents() != linear.extents()) return bad(file, "tensor " + name + " has another shape than the model's");
+    ANYBIT_TRY(PackedBytes copy, PackedBytes::copy(own_bytes(view)));
+    sum.add(name).add(copy.bytes());
+    auto opened = recipe.open(std::move(copy));
+    if (!opened) return in_context(in_context(opened.error(), "tensor " + name), file.name());
+    ActivationMode activations;
+    if (recipe.compute == Compute::int8_static) {
+      ANYBIT_TRY(activations, read_activation_scale(MetadataReader(file.metadata(), file.name()), file.name(), name));
+      sum.add(scale_text(activations.scale()));
+    } else {
+      activations = recipe.compute;
+    }
+    linear = Linear(*std::move(opened), activations);
+    return Ok{};
+  }
+  static Status read_values(const io::AnybitFile& file, const std::string& name, Fingerprint& sum, std::vector<float>& values) {
+    if (!file.has(name)) return bad(file, "has no tensor " + name);
+    ANYBIT_TRY(const Matrix m, file.read_f32(name));
+    if (m.rows() != 1) return bad(file, "tensor " + name + " is no vector");
+    values.assign(m.data(), m.data() + m.cols());
+    sum.add(name).add(std::span<const float>(values));
+    return Ok{};
+  }
+  /// As many as there are already.
+  static Status read_gains(const io::AnybitFile& file, const std::string& name, Fingerprint& sum, std::vector<float>& values) {
+    const std::size_t size = values.size();
+    ANYBIT_TRY_STATUS(read_values(file, name, sum, values));
+    if (values.size() != size) return bad(file, "tensor " + name + " has another length than the model's");
+    return Ok{};
+  }
+
+  std::string folder_;
+  RunFingerprint run_;
+};
+
+}  // namespace detail
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model

@@ -1,0 +1,219 @@
+#pragma once
+// transforms | algorithm: how the codes are chosen, as a value.
+
+#include <cmath>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include <anybit/grid/group_grids.hpp>
+#include <anybit/recipe/algorithm.hpp>
+#include <anybit/recipe/objective.hpp>
+#include <anybit/recipe/siblings.hpp>
+#include <anybit/tensor/pack.hpp>
+
+namespace anybit {
+inline namespace ANYBIT_ABI {
+
+/// is_transform  says so
+/// needs         the statistics it reads; it carries them all along
+/// order         transforms of a recipe stand in ascending order, each kind once
+/// describe()    name and options
+/// apply         rewrites the siblings for the scheme and grids of the algorithm at the end: template <class Algorithm>
+///               Status apply(Siblings&, const Algorithm&, const QuantizeOptions&) const
+template <class T>
+concept Transform = requires(const T t) {
+  requires T::is_transform;
+  { T::needs } -> std::convertible_to<Needs>;
+  { T::order } -> std::convertible_to<int>;
+  { t.describe() } -> std::convertible_to<std::string>;
+};
+
+/// Transforms that still lack their algorithm.
+template <class... Transforms>
+struct TransformChain {
+  std::tuple<Transforms...> transforms;
+};
+
+template <class A, class... Transforms>
+struct Recipe {
+  using algorithm_type = A;
+  using scheme = typename A::scheme;
+  static constexpr Needs needs = (A::needs | ... | Transforms::needs);
+
+  std::tuple<Transforms...> transforms;
+  A algorithm;
+
+  std::string describe() const {
+    std::string text;
+    std::apply([&](const auto&... t) { ((text += t.describe() + " | "), ...); }, transforms);
+    return text + algorithm.describe();
+  }
+};
+
+template <class T>
+constexpr bool is_recipe_v = false;
+template <class A, class... Ts>
+constexpr bool is_recipe_v<Recipe<A, Ts...>> = true;
+template <class T>
+concept AnyRecipe = is_recipe_v<T>;
+template <class T>
+constexpr bool is_chain_v = false;
+template <class... Ts>
+constexpr bool is_chain_v<TransformChain<Ts...>> = true;
+
+namespace detail {
+template <class T>
+concept RecipePart = Transform<T> || Algorithm<T> || is_chain_v<T> || AnyRecipe<T>;
+
+template <class T>
+std::tuple<T> as_tuple(T t) {
+  return {std::move(t)};
+}
+template <class... Ts>
+std::tuple<Ts...> as_tuple(TransformChain<Ts...> c) {
+  return std::move(c.transforms);
+}
+
+/// Two neighbours in a recipe, by their places in the order.
+template <class Last, class Next>
+constexpr void check_order() {
+  static_assert(Last::order != Next::order,
+                "anybit: a recipe applies each transform once; this one stands in it twice (combine their options in one)");
+  static_assert(Last::order <= Next::order,
+                "anybit: these two transforms stand in the wrong order: SmoothQuant goes before Awq, whose clip limits hold only "
+                "for the scales they were found with");
+}
+}  // namespace detail
+
+template <detail::RecipePart Left, detail::RecipePart Right>
+auto operator|(Left left, Right right) {
+  if constexpr (Algorithm<Left> || AnyRecipe<Left>) {
+    static_assert(!(Algorithm<Left> || AnyRecipe<Left>),
+                  "anybit: a recipe has one algorithm and it stands last: transforms go before it, and a second algorithm would "
+                  "undo the first");
+  } else {
+    auto before = detail::as_tuple(std::move(left));
+    constexpr std::size_t count = std::tuple_size_v<decltype(before)>;
+    if constexpr (Algorithm<Right>) {
+      return std::apply(
+          [&](auto&... t) { return Recipe<Right, std::remove_reference_t<decltype(t)>...>{std::move(before), std::move(right)}; },
+          before);
+    } else if constexpr (AnyRecipe<Right>) {
+      detail::check_order<std::tuple_element_t<count - 1, decltype(before)>,
+                          std::tuple_element_t<0, decltype(right.transforms)>>();
+      auto all = std::tuple_cat(std::move(before), std::move(right.transforms));
+      return std::apply(
+          [&](auto&... t) {
+            return Recipe<typename Right::algorithm_type, std::remove_reference_t<decltype(t)>...>{std::move(all),
+                                                                                                   std::move(right.algorithm)};
+          },
+          all);
+    } else {
+      auto after = detail::as_tuple(std::move(right));
+      detail::check_order<std::tuple_element_t<count - 1, decltype(before)>, std::tuple_element_t<0, decltype(after)>>();
+      auto all = std::tuple_cat(std::move(before), std::move(after));
+      return std::apply([&](auto&... t) { return TransformChain<std::remove_reference_t<decltype(t)>...>{std::move(all)}; }, all);
+    }
+  }
+}
+
+template <AnyScheme S>
+struct SiblingResult {
+  std::vector<Quantized<S>> matrices;  ///< one a sibling, in the order given
+  /// Whoever makes the input must divide channel j by input_scale[j]: fold() does it for a norm, fold_rows() for a linear
+  /// layer. Empty: nothing to do.
+  std::vector<float> input_scale;
+};
+
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
+
+namespace anybit {
+inline namespace ANYBIT_CODE {
+namespace detail {
+
+/// Quantizes what the transforms made of the siblings, and reports in terms of the original weights.
+template <Algorithm A>
+Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& set, std::span<const ConstMatrix> originals,
+                                                 const std::string& name, const QuantizeOptions& options) {
+  SiblingResult<typename A::scheme> result;
+  for (std::size_t i = 0; i < set.weights.size(); ++i) {
+    QuantizeOptions own = options;
+    own.clip = {}, own.tied = {};
+    if (!set.clip_limits.empty()) own.clip_limits = set.clip_limits[i].view();
+    auto q = algorithm.quantize(set.weights[i].view(), set.stats, own);
+    if (!q) return in_context(q.error(), "sibling " + std::to_string(i));
+    Report& report = q->report;
+    report.requested = name + " " + std::string(std::string_view(A::scheme::name));
+    if (report.as_requested()) report.done = report.requested;
+    report.remarks.insert(report.remarks.begin(), set.remarks.begin(), set.remarks.end());
+    report.fallbacks.insert(report.fallbacks.begin(), set.fallbacks.begin(), set.fallbacks.end());
+    ANYBIT_TRY_STATUS(check_strict(report, options));
+    if (!set.input_scale.empty()) {
+      Matrix back = dequantize(q->matrix);
+      for (Index r = 0; r < back.rows(); ++r)
+        for (Index c = 0; c < back.cols(); ++c) back(r, c) /= set.input_scale[static_cast<std::size_t>(c)];
+      report.weight_error = relative_error(originals[i], back.view());
+    }
+    q->matrix.provenance = name;
+    result.matrices.push_back(*std::move(q));
+  }
+  result.input_scale = std::move(set.input_scale);
+  return result;
+}
+
+}  // namespace detail
+
+/// Quantizes matrices that share one input (query, key and value; gate and up), for which a transform must find one common
+/// rewriting. `stats` are those of the shared input and hold at least Recipe::needs.
+template <class A, class... Transforms>
+Result<SiblingResult<typename A::scheme>> quantize_siblings(const Recipe<A, Transforms...>& recipe,
+                                                            std::span<const ConstMatrix> weights, const Stats& stats,
+                                                            const QuantizeOptions& options = {}) {
+  ANYBIT_TRY_STATUS(calibrate::check_siblings(weights));
+  if (!options.clip.empty() && options.clip.size() != weights.size())
+    return Error{ErrorCode::invalid_argument, "QuantizeOptions::clip has " + std::to_string(options.clip.size()) +
+                                                  " entries for " + std::to_string(weights.size()) +
+                                                  " siblings; give one each, or none"};
+  ANYBIT_TRY_STATUS(calibrate::check_tied(options.tied, weights[0].cols));
+  ANYBIT_TRY_STATUS(calibrate::check_stats(stats, Recipe<A, Transforms...>::needs, weights[0].cols, recipe.describe()));
+  Siblings set;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    if (auto ok = calibrate::check_weights(weights[i]); !ok) return in_context(ok.error(), "sibling " + std::to_string(i));
+    set.weights.emplace_back(weights[i]);
+  }
+  set.stats = stats;
+  Status status = Ok{};
+  std::apply([&](const auto&... t) { (void)((status = t.apply(set, recipe.algorithm, options), status.ok()) && ...); },
+             recipe.transforms);
+  ANYBIT_TRY_STATUS(status);
+  return detail::finish(recipe.algorithm, set, weights, recipe.describe(), options);
+}
+
+/// The same for a bare algorithm: each matrix by itself, no input_scale.
+template <Algorithm A>
+Result<SiblingResult<typename A::scheme>> quantize_siblings(const A& algorithm, std::span<const ConstMatrix> weights,
+                                                            const Stats& stats, const QuantizeOptions& options = {}) {
+  return quantize_siblings(Recipe<A>{{}, algorithm}, weights, stats, options);
+}
+
+/// Divides the gain of the norm that makes the input. Call it for the norm's bias too. Norms that multiply by 1 + gain
+/// (Gemma) pass unit_offset = 1, for the gain only.
+inline void fold(std::span<const float> input_scale, std::span<float> norm_gain, float unit_offset = 0) {
+  ANYBIT_CHECK(input_scale.empty() || input_scale.size() == norm_gain.size(),
+               "fold: the norm has another width than the input scale");
+  for (std::size_t j = 0; j < input_scale.size(); ++j) norm_gain[j] = (norm_gain[j] + unit_offset) / input_scale[j] - unit_offset;
+}
+
+/// Divides the last input_scale.size() rows of the linear layer that makes the input (fused layers have others before them).
+inline void fold_rows(std::span<const float> input_scale, MutableMatrix upstream_weight) {
+  const auto n = static_cast<Index>(input_scale.size());
+  ANYBIT_CHECK(n <= upstream_weight.rows, "fold_rows: the upstream layer has fewer outputs than the input scale");
+  for (Index j = 0; j < n; ++j)
+    for (float& v : upstream_weight.row(upstream_weight.rows - n + j)) v /= input_scale[static_cast<std::size_t>(j)];
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit

@@ -1,0 +1,50 @@
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <anybit/algorithm/gptq.hpp>
+#include <anybit/format/formats.hpp>
+#include <anybit/quantize/forecast.hpp>
+
+#include "model/random_decoder.hpp"
+#include "support/catch.hpp"
+
+using namespace anybit;
+using namespace anybit::model;
+
+TEST_CASE("the forecast names the size of the file to the byte") {
+  Vocabulary v;
+  v.kind = TokenizerKind::byte_bpe;
+  for (int i = 0; i < 61; ++i) {
+    v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
+    v.kinds.push_back(TokenKind::normal);
+  }
+  const Model source{"small", test_support::random_decoder(2), Tokenizer::make(std::move(v)).value()};
+  std::vector<TokenId> ids(100);
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<TokenId>(i * 7 % 61);
+  const std::span<const TokenId> windows[] = {std::span(ids).first(60), std::span(ids).last(40)};
+
+  Gptq<UInt<3>, PerGroup<16>> ordered;
+  ordered.act_order = true;
+  ordered.drift = 0.25f;
+  const ModelRecipe plain = model_recipe("plain", Gptq<SInt<4>, PerGroup<24>>{}), act = model_recipe("act", ordered),
+                    light = model_recipe("light", Nearest<SInt<8>, PerRow, ScaleF32>{}, Compute::int8_per_token),
+                    fixed = model_recipe("fixed", Nearest<SInt<8>, PerRow, ScaleF32>{}, Compute::int8_static);
+  ModelPlan mixed = uniform_plan(plain, source.decoder.config);
+  mixed.linears[3] = &act, mixed.linears[9] = &light;
+  const PackedEmbedding embedding = pack_embedding(source.decoder).value();
+  const std::string path = (std::filesystem::temp_directory_path() / "anybit_forecast.safetensors").string();
+  for (const ModelPlan& plan : {uniform_plan(plain, source.decoder.config), uniform_plan(act, source.decoder.config),
+                                uniform_plan(light, source.decoder.config), uniform_plan(fixed, source.decoder.config), mixed}) {
+    INFO(plan.name);
+    const Provenance provenance{.recipe = plan.linears[0]->description, .source = "nowhere"};
+    const Forecast cost = forecast(source, plan, windows, embedding, provenance).value();
+    const LayerWiseModel done = quantize_layer_wise(source.decoder, plan, windows, embedding).value();
+    REQUIRE(save_model(path, Model{source.name, done.quantized.decoder, source.tokenizer}, provenance).ok());
+    CHECK(cost.file_bytes == static_cast<Index>(std::filesystem::file_size(path)));
+    CHECK(cost.seconds > 0);
+    CHECK(cost.memory_bytes > cost.file_bytes);
+  }
+  std::filesystem::remove(path);
+  CHECK(forecast(source, mixed, {}, embedding, {}).error().message.find("no windows") != std::string::npos);
+}
