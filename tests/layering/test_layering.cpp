@@ -4,6 +4,7 @@
 
 #include "layering/layers.hpp"
 #include "support/catch.hpp"
+#include "support/source_dir.hpp"
 
 namespace {
 
@@ -24,7 +25,7 @@ void require_one(const std::string& path, const std::string& text, const std::st
 
 TEST_CASE("every header includes only what lies below it", "[layering]") {
   namespace fs = std::filesystem;
-  const fs::path root = fs::path(ANYBIT_SOURCE_DIR) / "include" / "anybit";
+  const fs::path root = fs::path(test_support::source_dir()) / "include" / "anybit";
   std::size_t headers = 0;
   for (const auto& entry : fs::recursive_directory_iterator(root)) {
     if (!entry.is_regular_file()) continue;

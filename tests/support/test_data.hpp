@@ -8,6 +8,7 @@
 #include <string>
 
 #include "support/catch.hpp"
+#include "support/source_dir.hpp"
 
 namespace test_support {
 
@@ -15,7 +16,7 @@ namespace test_support {
 inline std::optional<std::string> test_data(const std::string& relative) {
   namespace fs = std::filesystem;
   const char* set = std::getenv("ANYBIT_TEST_DATA");
-  const fs::path root = set ? fs::path(set) : fs::path(ANYBIT_SOURCE_DIR) / ".." / "shared";
+  const fs::path root = set ? fs::path(set) : fs::path(source_dir()) / ".." / "shared";
   std::error_code ignored;
   if (fs::path file = root / relative; fs::exists(file, ignored)) return file.string();
   return std::nullopt;

@@ -16,6 +16,7 @@
 
 #include "claims.hpp"
 #include "support/catch.hpp"
+#include "support/source_dir.hpp"
 #include "support/temporary_folder.hpp"
 #include "verdict.hpp"
 
@@ -24,7 +25,7 @@ using test_support::read_file;
 
 namespace {
 
-const std::string own_claims = ANYBIT_SOURCE_DIR "/examples/reproduce/claims.json";
+const std::string own_claims = std::string(test_support::source_dir()) + "/examples/reproduce/claims.json";
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
