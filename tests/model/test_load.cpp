@@ -36,6 +36,9 @@ struct Change {
   std::string poisoned{};  ///< tensor whose last value is NaN
   std::string extra{};     ///< a tensor more
   std::vector<float> rope_factors{};
+  std::vector<std::pair<std::string, float>> floats{};  ///< keys more
+  std::vector<std::pair<std::string, bool>> bools{};
+  std::string name{};
 };
 
 /// dim 6, 3 heads of 4 (wider than dim / heads), one KV head, 5 tokens: small enough to see through.
@@ -52,6 +55,9 @@ std::string gguf(const Change& change = {}) {
   number("llama.attention.head_count", 3), number("llama.attention.head_count_kv", 1), number("llama.attention.key_length", 4);
   number("llama.attention.value_length", 4), number("llama.rope.dimension_count", 4), number("llama.context_length", 32);
   if (change.key == "llama.expert_count") w.add_metadata("llama.expert_count", change.value);
+  for (const auto& [key, value] : change.floats) w.add_metadata(key, value);
+  for (const auto& [key, value] : change.bools) w.add_metadata(key, value);
+  if (!change.name.empty()) w.add_metadata("general.name", change.name);
   if (change.text_key == "llama.rope.scaling.type") text(change.text_key, "");
   if (!change.rope_factors.empty())
     w.add_f32("rope_freqs.weight", {static_cast<Index>(change.rope_factors.size())}, change.rope_factors);
@@ -60,7 +66,7 @@ std::string gguf(const Change& change = {}) {
   text("tokenizer.ggml.model", "gpt2");
   text("tokenizer.ggml.pre", "gpt-2");
   std::vector<std::string> tokens{"<end>", "a", "b", "ab", "c"};
-  if (change.key == "tokens") tokens.pop_back();
+  if (change.key == "tokens") tokens.resize(change.value, "more");
   w.add_metadata("tokenizer.ggml.tokens", tokens);
   std::vector<std::int32_t> types(tokens.size(), 1);
   types[0] = 3;
@@ -151,7 +157,14 @@ TEST_CASE("models that are wrong in one place are errors that name it") {
       {{.key = "llama.rope.dimension_count", .value = 3}, {"rotary length 3"}},
       {{.key = "llama.rope.freq_base"}, {"rope base is -1"}},
       {{.text_key = "llama.rope.scaling.type", .text = "yarn"}, {"llama.rope.scaling.type is 'yarn'"}},
-      {{.key = "llama.expert_count", .value = 8}, {"llama.expert_count"}},
+      {{.key = "llama.expert_count", .value = 8}, {"llama.expert_count is 8", "only with 0 here"}},
+      {{.floats = {{"llama.rope.scaling.attn_factor", 1.5f}}}, {"llama.rope.scaling.attn_factor is 1.5", "only with 1 here"}},
+      {{.floats = {{"llama.attention.sliding_window", 16}}}, {"llama.attention.sliding_window is 16"}},
+      {{.floats = {{"llama.attention.scale", 0.25f}}}, {"'llama.attention.scale' is no key that anybit applies"}},
+      {{.bools = {{"llama.attention.causal", false}}}, {"llama.attention.causal is 0", "only with 1 here"}},
+      {{.bools = {{"llama.use_parallel_residual", true}}}, {"llama.use_parallel_residual is 1"}},
+      {{.text_key = "llama.rope.scaling.type", .text = "linear", .floats = {{"llama.rope.scale_linear", -4}}},
+       {"rope scale is -4"}},
       {{.without = "token_embd.weight"}, {"token_embd.weight"}},
       {{.without = "blk.1.ffn_up.weight"}, {"blk.1.ffn_up.weight"}},
       {{.tensor = "blk.1.ffn_up.weight"}, {"blk.1.ffn_up.weight is 8 x 6", "7 x 6"}},
@@ -162,7 +175,7 @@ TEST_CASE("models that are wrong in one place are errors that name it") {
       {{.rope_factors = {1, 2, 3}}, {"rope_freqs.weight is 1 x 3", "1 x 2"}},
       {{.rope_factors = {1, 0}}, {"rope factor is 0"}},
       {{.without = "tokenizer.ggml.model"}, {"tokenizer.ggml.model"}},
-      {{.key = "tokens"}, {"the tokenizer has 4 tokens, the model 5"}},
+      {{.key = "tokens", .value = 6}, {"the vocabulary has 6 tokens, but the embedding only 5 rows"}},
   };
   for (const auto& [change, in_message] : cases) {
     const auto m = parse(gguf(change));
@@ -174,6 +187,69 @@ TEST_CASE("models that are wrong in one place are errors that name it") {
     CHECK(m.error().message.starts_with("m.gguf: "));
     CHECK(m.error().message.find('\n') == std::string::npos);
   }
+}
+
+TEST_CASE("linear rope scaling under its key and its older one") {
+  const std::string factor = "llama.rope.scaling.factor", older = "llama.rope.scale_linear", type = "llama.rope.scaling.type";
+  const auto scale_of = [](const Change& change) {
+    const auto m = parse(gguf(change));
+    INFO((m ? "" : m.error().message));
+    REQUIRE(m);
+    return m->decoder.config.rope_scale;
+  };
+  CHECK(scale_of({}) == 1);
+  CHECK(scale_of({.floats = {{older, 4}}}) == 4);
+  CHECK(scale_of({.floats = {{factor, 2}}}) == 2);
+  CHECK(scale_of({.floats = {{older, 4}, {factor, 2}}}) == 2);
+  CHECK(scale_of({.floats = {{older, 0}}}) == 1);
+  CHECK(scale_of({.floats = {{factor, 0}, {older, 4}}}) == 1);
+  CHECK(scale_of({.text_key = type, .text = "linear", .floats = {{older, 4}}}) == 4);
+  CHECK(scale_of({.text_key = type, .text = "linear", .floats = {{factor, 2}}}) == 2);
+  CHECK(scale_of({.text_key = type, .text = "linear"}) == 1);
+  CHECK(scale_of({.text_key = type, .text = "none", .floats = {{factor, 2}}}) == 1);
+}
+
+TEST_CASE("keys of the architecture that change nothing are allowed") {
+  const auto m = parse(gguf({.key = "llama.expert_count",
+                             .value = 0,
+                             .floats = {{"llama.rope.scaling.attn_factor", 1},
+                                        {"llama.attention.sliding_window", 0},
+                                        {"llama.rope.scaling.original_context_length", 16},
+                                        {"llama.vocab_size", 7},
+                                        {"other.attention.scale", 3}},
+                             .bools = {{"llama.attention.causal", true}, {"llama.rope.scaling.finetuned", true}}}));
+  INFO((m ? "" : m.error().message));
+  CHECK(m);
+}
+
+TEST_CASE("rows of the embedding without a token are carried along as unused tokens") {
+  const auto m = parse(gguf({.key = "tokens", .value = 4}));
+  INFO((m ? "" : m.error().message));
+  REQUIRE(m);
+  CHECK(m->decoder.config.vocabulary == 5);
+  REQUIRE(m->tokenizer.size() == 5);
+  CHECK(m->tokenizer.vocabulary().kinds[4] == TokenKind::unused);
+  CHECK(*m->tokenizer.encode("ab") == std::vector<TokenId>{3});
+  CHECK_FALSE(m->tokenizer.encode("[PAD4]"));  // it has no token for these characters
+  const TemporaryFolder folder;
+  REQUIRE(save_model(folder / "padded", *m));
+  const auto back = load_model(folder / "padded");
+  REQUIRE(back);
+  CHECK(back->tokenizer.vocabulary().kinds == m->tokenizer.vocabulary().kinds);
+  const std::vector<TokenId> ids{1, 2, 0};
+  CHECK(same_bits(logits_of(back->decoder, ids), logits_of(m->decoder, ids)));
+}
+
+TEST_CASE("names that are not UTF-8 are made so, and the model can be saved") {
+  const auto m = parse(gguf({.name = "mod\xE9le \xF0\x9F\x98\x80 \xC3"}));
+  REQUIRE(m);
+  CHECK(m->name == "mod\xEF\xBF\xBDle \xF0\x9F\x98\x80 \xEF\xBF\xBD");
+  const TemporaryFolder folder;
+  REQUIRE(save_model(folder / "m", *m, {.recipe = "r\xFF", .source = "m\xE9.gguf"}));
+  const auto container = io::AnybitFile::open(folder / "m");
+  REQUIRE(container);
+  CHECK(container->metadata().at("general.name") == m->name);
+  CHECK(container->metadata().at("general.source") == "m\xEF\xBF\xBD.gguf");
 }
 
 TEST_CASE("the content decides how a file is read") {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <anybit/io/anybit_file.hpp>
+#include <anybit/io/detail/utf8.hpp>
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/model/load_tensors.hpp>
 #include <anybit/model/model.hpp>
@@ -23,7 +24,7 @@
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-/// Text that the file carries along.
+/// Text that the file carries along. Bytes that are not UTF-8 become U+FFFD.
 struct Provenance {
   std::string recipe, source;
 };
@@ -288,9 +289,9 @@ auto with_writer(const Model& m, const Provenance& provenance, Use use) {
     for_each_rotation(d.online, d.config, [&](const char* key, const std::optional<Hadamard>& rotation, Index) {
       writer.set_metadata(key, rotation ? number_text(rotation->seed()) : std::string(no_rotation));
     });
-  writer.set_metadata("general.name", m.name);
-  if (!provenance.recipe.empty()) writer.set_metadata("general.recipe", provenance.recipe);
-  if (!provenance.source.empty()) writer.set_metadata("general.source", provenance.source);
+  writer.set_metadata("general.name", io::detail::to_utf8(m.name));
+  if (!provenance.recipe.empty()) writer.set_metadata("general.recipe", io::detail::to_utf8(provenance.recipe));
+  if (!provenance.source.empty()) writer.set_metadata("general.source", io::detail::to_utf8(provenance.source));
   for_each_number(d.config, [&](const char* key, auto number) { writer.set_metadata(key, number_text(number)); });
   const auto add_gains = [&](std::string name, const std::vector<float>& g) {
     writer.add(std::move(name), ConstMatrix(g.data(), 1, static_cast<Index>(g.size())));

@@ -14,35 +14,11 @@
 
 #include <anybit/core/result.hpp>
 #include <anybit/io/detail/text.hpp>
+#include <anybit/io/detail/utf8.hpp>
 
 namespace anybit::io {
 inline namespace ANYBIT_CODE {
 namespace detail {
-
-/// True if `s` is UTF-8: shortest forms only, no surrogates, nothing above U+10FFFF.
-inline bool is_utf8(std::string_view s) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(s[i]); };
-  for (std::size_t i = 0; i < s.size();) {
-    const unsigned char lead = byte(i);
-    if (lead < 0x80) {
-      ++i;
-      continue;
-    }
-    const std::size_t more = lead >= 0xC2 && lead < 0xE0   ? 1
-                             : lead >= 0xE0 && lead < 0xF0 ? 2
-                             : lead >= 0xF0 && lead < 0xF5 ? 3
-                                                           : 0;
-    if (more == 0 || s.size() - i <= more) return false;
-    const unsigned char first = byte(i + 1);
-    const unsigned char low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-    const unsigned char high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    if (first < low || first > high) return false;
-    for (std::size_t k = 2; k <= more; ++k)
-      if ((byte(i + k) & 0xC0) != 0x80) return false;
-    i += more + 1;
-  }
-  return true;
-}
 
 /// A pull reader: the caller says what must come next. The text outlives the reader and is UTF-8.
 class JsonReader {

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include <anybit/core/config.hpp>
+#include <anybit/io/detail/utf8.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -185,30 +186,7 @@ constexpr CharClass char_class(char32_t c) {
   return detail::contains(detail::number_ranges, c) ? CharClass::number : CharClass::other;
 }
 
-struct DecodedChar {
-  char32_t code_point = 0;
-  std::size_t bytes = 1;
-  bool valid = true;
-};
-
-/// The character at the start of non-empty `s`. A byte that starts no well-formed UTF-8 sequence (overlong forms,
-/// surrogates, values above U+10FFFF and cut sequences included) is one invalid character of one byte, U+FFFD.
-constexpr DecodedChar decode_utf8(std::string_view s) {
-  constexpr DecodedChar invalid{0xFFFD, 1, false};
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(s[i]); };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return {lead, 1, true};
-  const std::size_t bytes = lead < 0xC2 || lead >= 0xF5 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  if (bytes == 0 || s.size() < bytes) return invalid;
-  char32_t c = lead & (0x7Fu >> bytes);
-  for (std::size_t i = 1; i < bytes; ++i) {
-    if ((byte(i) & 0xC0u) != 0x80u) return invalid;
-    c = c << 6 | (byte(i) & 0x3Fu);
-  }
-  constexpr char32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-  if (c < smallest[bytes] || c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)) return invalid;
-  return {c, bytes, true};
-}
+using io::detail::decode_utf8, io::detail::DecodedChar;
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
