@@ -6,7 +6,7 @@ install(TARGETS anybit EXPORT anybitTargets)
 install(EXPORT anybitTargets NAMESPACE anybit:: DESTINATION "${anybit_package_directory}")
 
 configure_package_config_file(cmake/anybitConfig.cmake.in anybitConfig.cmake
-  INSTALL_DESTINATION "${anybit_package_directory}" NO_SET_AND_CHECK_MACRO)
+  INSTALL_DESTINATION "${anybit_package_directory}" PATH_VARS CMAKE_INSTALL_INCLUDEDIR NO_SET_AND_CHECK_MACRO)
 # While the major version is 0, a minor version may break its users.
 write_basic_package_version_file(anybitConfigVersion.cmake COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/anybitConfig.cmake" "${CMAKE_CURRENT_BINARY_DIR}/anybitConfigVersion.cmake"

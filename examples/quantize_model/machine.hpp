@@ -6,7 +6,7 @@
 
 namespace tool {
 
-/// "Intel(R) Xeon(R) ... , 2 threads, code for avx2_fma".
+/// "Intel(R) Xeon(R) ... , 2 threads, code for avx2".
 std::string machine_description(anybit::Index threads);
 
 }  // namespace tool

@@ -27,7 +27,7 @@
 #define EVERY_ARCH_HAS_AVX512 1
 #endif
 #if !defined(ANYBIT_KERNEL_X86_AVX_VNNI) && (defined(ANYBIT_KERNEL_X86_AVX2) || defined(EVERY_ARCH_HAS_AVX512))
-#if !defined(__AVXVNNI__)
+#if !ANYBIT_HAS_AVX_VNNI
 namespace every_arch {
 inline __m256i dpbusd(__m256i a, __m256i b, __m256i x) {
   std::int32_t sums[8];

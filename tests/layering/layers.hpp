@@ -106,13 +106,30 @@ inline std::string_view layer_of(std::string_view path) {
   return slash == std::string_view::npos ? std::string_view{} : path.substr(0, slash);
 }
 
-inline bool may_name_isa(std::string_view path) {
-  return path.starts_with("simd/") || path.starts_with("kernel/x86/") || path.starts_with("kernel/arm/") ||
-         path == "core/config.hpp";
+/// Intrinsics.
+inline bool may_use_instructions(std::string_view path) {
+  return path.starts_with("simd/") || path.starts_with("kernel/x86/") || path.starts_with("kernel/arm/");
+}
+
+/// The one header that reads macros which describe the processor's features or the meaning of floating point.
+inline constexpr std::string_view isa_header = "core/isa.hpp";
+
+/// The names of all levels that a text defines.
+inline std::vector<std::string> levels_of(std::string_view text) {
+  constexpr std::string_view define = "#define ANYBIT_HAS_";
+  std::vector<std::string> out;
+  for (std::size_t at = 0; (at = text.find(define, at)) != std::string_view::npos; at += define.size()) {
+    const std::size_t name = at + 8;
+    std::string level(text.substr(name, text.find(' ', name) - name));
+    if (std::find(out.begin(), out.end(), level) == out.end()) out.push_back(std::move(level));
+  }
+  return out;
 }
 
 /// Every rule that the header `path` (below include/anybit/, with slashes) breaks, one sentence each.
-inline std::vector<std::string> violations(const std::string& path, std::string_view text) {
+/// `known` are the levels that core/isa.hpp defines; if it is empty all names pass.
+inline std::vector<std::string> violations(const std::string& path, std::string_view text,
+                                           const std::vector<std::string>& known = {}) {
   std::vector<std::string> out;
   const auto say = [&](std::size_t line, const std::string& what) {
     out.push_back(path + ":" + std::to_string(line) + ": " + what);
@@ -161,7 +178,7 @@ inline std::vector<std::string> violations(const std::string& path, std::string_
       if ((target.starts_with("Eigen/") || target.starts_with("unsupported/Eigen/")) && path != "core/eigen_view.hpp" &&
           one_of(own, {"core", "format", "scheme", "tensor", "simd", "exec", "io"}))
         say(number, std::string(own) + "/ must do without Eigen");
-      if (target.starts_with("xsimd") && own != "simd") say(number, "xsimd is included only in simd/");
+      if (target.starts_with("xsimd") && own != "simd" && path != isa_header) say(number, "xsimd is included only in simd/");
       const bool x86 = target.ends_with("mmintrin.h") || target.ends_with("mmintrin.hpp") || target == "immintrin.h" ||
                        target == "x86intrin.h" || target == "intrin.h";
       const bool arm = target.starts_with("arm_");
@@ -171,10 +188,26 @@ inline std::vector<std::string> violations(const std::string& path, std::string_
       continue;
     }
     if (own != "simd" && stripped.find("xsimd::") != std::string_view::npos) say(number, "xsimd is spelled only in simd/");
-    if (!may_name_isa(path))
-      for (std::string_view token : {"__AVX", "__SSE", "__FMA__", "__F16C__", "__ARM_", "_mm_", "_mm256_", "_mm512_"})
-        if (stripped.find(token) != std::string_view::npos)
-          say(number, "an instruction set (" + std::string(token) + ") is named only in simd/ and kernel/<isa>/");
+    for (std::string_view token : {"_mm_", "_mm256_", "_mm512_"})
+      if (!may_use_instructions(path) && stripped.find(token) != std::string_view::npos)
+        say(number, "an instruction (" + std::string(token) + ") is named only in simd/ and kernel/<isa>/");
+    for (std::string_view token : {"__AVX", "__SSE", "__SSSE", "__FMA", "__F16C", "__BMI", "__AMX", "__ARM_", "__FAST_MATH",
+                                   "__FINITE_MATH", "__ASSOCIATIVE_MATH", "__RECIPROCAL_MATH", "__NO_SIGNED_ZEROS"})
+      if (path != isa_header && stripped.find(token) != std::string_view::npos)
+        say(number,
+            "flags of the compiler (" + std::string(token) + ") are read only in core/isa.hpp: ask for a level, ANYBIT_HAS_..");
+    // In #if a name that nobody has defined is a silent 0.
+    for (std::size_t from = 0; path != isa_header && (from = stripped.find("ANYBIT_HAS_", from)) != std::string_view::npos;) {
+      std::size_t after = from;
+      while (after < stripped.size() && (std::isalnum(static_cast<unsigned char>(stripped[after])) || stripped[after] == '_'))
+        ++after;
+      const std::string name(stripped.substr(from, after - from));
+      if (!known.empty() && std::find(known.begin(), known.end(), name) == known.end())
+        say(number, name + " is no level of core/isa.hpp");
+      if (text.find("#include <anybit/core/isa.hpp>") == std::string_view::npos)
+        say(number, name + " is asked without #include <anybit/core/isa.hpp>");
+      from = after;
+    }
   }
   return out;
 }

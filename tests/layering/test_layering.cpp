@@ -14,8 +14,13 @@ std::string joined(const std::vector<std::string>& lines) {
   return out;
 }
 
+std::string text_of(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
 void require_one(const std::string& path, const std::string& text, const std::string& sentence) {
-  const auto found = layering::violations(path, "#pragma once\n" + text);
+  const auto found = layering::violations(path, "#pragma once\n" + text, {"ANYBIT_HAS_AVX2"});
   CAPTURE(path, text, joined(found));
   REQUIRE(found.size() == 1);
   CHECK(found[0].find(sentence) != std::string::npos);
@@ -27,14 +32,14 @@ TEST_CASE("every header includes only what lies below it", "[layering]") {
   namespace fs = std::filesystem;
   const fs::path root = fs::path(test_support::source_dir()) / "include" / "anybit";
   std::size_t headers = 0;
+  const auto levels = layering::levels_of(text_of(root / layering::isa_header));
+  CHECK(levels.size() >= 10);
   for (const auto& entry : fs::recursive_directory_iterator(root)) {
     if (!entry.is_regular_file()) continue;
     const std::string path = fs::relative(entry.path(), root).generic_string();
     CAPTURE(path);
     CHECK(entry.path().extension() == ".hpp");
-    std::ifstream in(entry.path(), std::ios::binary);
-    const std::string text{std::istreambuf_iterator<char>(in), {}};
-    const auto found = layering::violations(path, text);
+    const auto found = layering::violations(path, text_of(entry.path()), levels);
     if (!found.empty()) FAIL_CHECK(joined(found));
     ++headers;
   }
@@ -53,6 +58,12 @@ TEST_CASE("the layering check sees each kind of fault", "[layering]") {
   require_one("kernel/a.hpp", "#include <immintrin.h>\n", "kernel/x86/");
   require_one("kernel/x86/a.hpp", "#include <arm_neon.h>\n", "kernel/arm/");
   require_one("tensor/a.hpp", "#ifdef __AVX2__\n", "__AVX");
+  require_one("kernel/x86/a.hpp", "#if defined(__AVX512BF16__)\n", "ask for a level");
+  require_one("simd/a.hpp", "#if defined(__FMA__)\n", "__FMA");
+  require_one("evaluate/a.hpp", "#if defined(__FAST_MATH__)\n", "__FAST_MATH");
+  require_one("tensor/a.hpp", "inline auto f() { return _mm256_setzero_ps(); }\n", "an instruction (_mm256_)");
+  require_one("simd/a.hpp", "#if ANYBIT_HAS_AVX2\n", "without #include <anybit/core/isa.hpp>");
+  require_one("simd/a.hpp", "#include <anybit/core/isa.hpp>\n#if ANYBIT_HAS_AVX3\n", "ANYBIT_HAS_AVX3 is no level");
   require_one("tensor/a.hpp", "#include \"pack.hpp\"\n", "spell it <anybit/...>");
   require_one("format/a.hpp", "#include <anybit/anybit.hpp>\n", "umbrella");
   require_one("misc/a.hpp", "", "is in no layer");

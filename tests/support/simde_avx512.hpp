@@ -5,7 +5,9 @@
 
 #define ANYBIT_TEST_SIMDE
 
-#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#include <anybit/core/isa.hpp>
+
+#if ANYBIT_HAS_AVX512_VBMI
 #include <immintrin.h>
 #define ANYBIT_TEST_HAS_AVX512 1
 #elif __has_include(<simde/x86/avx512.h>)
@@ -99,7 +101,7 @@ inline simde__m512 fmadd_ps(simde__m512 a, simde__m512 b, simde__m512 c) {
 }
 }  // namespace simde_missing
 #define __mmask64 std::uint64_t
-#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
+#if !ANYBIT_HAS_AVX2
 #undef _mm256_cvtph_ps
 #define _mm256_cvtph_ps(a) ::simde_missing::cvtph_ps_8(a)
 #undef _mm256_fmadd_ps

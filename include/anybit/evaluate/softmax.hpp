@@ -8,9 +8,10 @@
 #include <span>
 
 #include <anybit/core/distance.hpp>
+#include <anybit/core/isa.hpp>
 #include <anybit/evaluate/statistics.hpp>
 
-#if defined(__FAST_MATH__) && !defined(ANYBIT_ALLOW_FAST_MATH)
+#if ANYBIT_HAS_FAST_MATH && !defined(ANYBIT_ALLOW_FAST_MATH)
 #error "anybit: evaluate/ measures differences that -ffast-math destroys; compile it without, or define ANYBIT_ALLOW_FAST_MATH"
 #endif
 

@@ -2,19 +2,20 @@
 // Packed codes to one byte (or two, above 8 bits) a code and back, at the speed of the machine: the choice between the bodies.
 // Every function here reads and writes exactly the bytes it names, so that rows may end where memory ends.
 
+#include <anybit/core/isa.hpp>
 #include <anybit/simd/bit_swar.hpp>
 
-#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#if ANYBIT_HAS_AVX512_VBMI
 #define ANYBIT_UNPACK_VBMI
 #include <anybit/simd/x86/bit_unpack_vbmi.hpp>
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
 #define ANYBIT_UNPACK_AVX2
 #include <anybit/simd/x86/bit_unpack_avx2.hpp>
-#elif defined(__aarch64__) && defined(__ARM_NEON)
+#elif ANYBIT_HAS_NEON
 #define ANYBIT_UNPACK_NEON
 #include <anybit/simd/arm/bit_unpack_neon.hpp>
 #endif
-#if defined(__AVX2__)
+#if ANYBIT_HAS_AVX2
 #include <anybit/simd/x86/bit_pack.hpp>
 #endif
 #include <anybit/simd/bit_generic.hpp>
@@ -78,7 +79,7 @@ void pack_bits(const std::uint8_t* codes, std::byte* out, Index n) {
   if constexpr (Bits == 8)
     copy_bytes(out, codes, n);
   else
-#if defined(__AVX2__)
+#if ANYBIT_HAS_AVX2
     x86::pack_bits_x86<Bits>(codes, out, n);
 #else
     pack_bits_generic<Bits>(codes, out, n);

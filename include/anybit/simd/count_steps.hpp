@@ -1,12 +1,13 @@
 #pragma once
 // Weights to the codes of a format that cuts the number line into at most 16 stretches: the choice between the bodies.
 
+#include <anybit/core/isa.hpp>
 #include <anybit/simd/vector_code.hpp>
 
-#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#if ANYBIT_HAS_AVX512_VBMI
 #define ANYBIT_COUNT_STEPS
 #include <anybit/simd/x86/count_steps_vbmi.hpp>
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
 #define ANYBIT_COUNT_STEPS
 #include <anybit/simd/x86/count_steps_avx2.hpp>
 #endif
@@ -19,7 +20,7 @@ inline namespace ANYBIT_CODE {
 /// out[i] = codes[how many of the steps are at or below w[i]]. `steps` are 16 floats in rising order, of which `count` are steps
 /// and the others NaN; `codes` are 16. False if a weight is NaN: then `out` holds nothing.
 inline bool count_steps(const float* w, Index n, const float* steps, int count, const std::uint8_t* codes, std::uint8_t* out) {
-#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#if ANYBIT_HAS_AVX512_VBMI
   return count <= 3 ? x86::count_steps_vbmi<true>(w, n, steps, count, codes, out)
                     : x86::count_steps_vbmi<false>(w, n, steps, count, codes, out);
 #else

@@ -6,13 +6,14 @@
 // it than 2^-(Fraction + 1); so a code can only differ where the sum falls on the very border between two codes, and then the
 // functions say that they are not certain. One such case in thousands of weights costs little.
 
+#include <anybit/core/isa.hpp>
 #include <anybit/simd/round_rule.hpp>
 #include <anybit/simd/vector_code.hpp>
 
-#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#if ANYBIT_HAS_AVX512_VBMI
 #define ANYBIT_ROUND_BYTES
 #include <anybit/simd/x86/round_vbmi.hpp>
-#elif defined(__AVX2__) && defined(__FMA__)
+#elif ANYBIT_HAS_AVX2
 #define ANYBIT_ROUND_BYTES
 #include <anybit/simd/x86/round_avx2.hpp>
 #endif
@@ -26,7 +27,7 @@ inline namespace ANYBIT_CODE {
 /// in doubt (a tie, a weight out of range, not a number): then `out` holds nothing.
 template <int Fraction, bool Clamp, bool SignMagnitude>
 bool round_groups(const float* w, Index n, const Groups& groups, const float* factors, const RoundRule& rule, std::uint8_t* out) {
-#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#if ANYBIT_HAS_AVX512_VBMI
   return x86::round_groups_vbmi<Fraction, Clamp, SignMagnitude>(w, n, groups, factors, rule, out);
 #else
   return x86::round_groups_avx2<Fraction, Clamp, SignMagnitude>(w, n, groups, factors, rule, out);

@@ -3,9 +3,10 @@
 
 #include <array>
 
+#include <anybit/core/isa.hpp>
 #include <anybit/simd/bit_swar.hpp>
 
-#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#if ANYBIT_HAS_AVX512_VBMI
 #define ANYBIT_TWO_OF_FOUR_VBMI
 #include <anybit/simd/x86/two_of_four_vbmi.hpp>
 #endif

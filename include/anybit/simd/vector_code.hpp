@@ -4,7 +4,9 @@
 // and says so wherever they are inlined; without optimization some intrinsics are macros whose conversions it reports. Nothing
 // else is silenced, and nothing outside the brackets.
 
-#if defined(__GNUC__) && !defined(__clang__) && defined(__AVX512F__)
+#include <anybit/core/isa.hpp>
+
+#if defined(__GNUC__) && !defined(__clang__) && ANYBIT_HAS_AVX512
 #define ANYBIT_VECTOR_CODE_BEGIN                                                             \
   _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") \
       _Pragma("GCC diagnostic ignored \"-Wuninitialized\"") _Pragma("GCC diagnostic ignored \"-Wsign-conversion\"")

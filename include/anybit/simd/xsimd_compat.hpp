@@ -8,13 +8,14 @@
 
 #include <xsimd/xsimd.hpp>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include <anybit/core/half.hpp>
+#include <anybit/core/isa.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/simd/vector_code.hpp>
+
+#if ANYBIT_HAS_AVX2
+#include <immintrin.h>
+#endif
 
 #if XSIMD_VERSION_MAJOR < 8 || XSIMD_VERSION_MAJOR > 14 || (XSIMD_VERSION_MAJOR == 8 && XSIMD_VERSION_MINOR < 1)
 #error "anybit: needs xsimd 8.1 to 14"
@@ -28,15 +29,30 @@ ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::simd {
 inline namespace ANYBIT_CODE {
 
-using f32 = xsimd::batch<float>;
-using i32 = xsimd::batch<std::int32_t>;
-using u32 = xsimd::batch<std::uint32_t>;
-using u64 = xsimd::batch<std::uint64_t>;
+// The level of core/isa.hpp and not xsimd's own choice, which also goes by half a level.
+#if ANYBIT_HAS_AVX512
+using Arch = xsimd::avx512bw;
+#elif ANYBIT_HAS_AVX2
+using Arch = xsimd::fma3<xsimd::avx2>;
+#elif ANYBIT_HAS_SSE4
+using Arch = xsimd::sse4_2;
+#elif ANYBIT_HAS_SSE2
+using Arch = xsimd::sse2;
+#else
+using Arch = xsimd::default_arch;
+#endif
+template <class T>
+using Vector = xsimd::batch<T, Arch>;
+
+using f32 = Vector<float>;
+using i32 = Vector<std::int32_t>;
+using u32 = Vector<std::uint32_t>;
+using u64 = Vector<std::uint64_t>;
 
 /// The vector of any type that has one; of one lane where the hardware has none (doubles on 32-bit Arm).
 template <class T>
 struct VectorOf {
-  using type = xsimd::batch<T>;
+  using type = Vector<T>;
 };
 #if defined(__arm__)
 template <>
@@ -56,7 +72,7 @@ ANYBIT_INLINE VectorOf<double>::type fma(VectorOf<double>::type a, VectorOf<doub
 }
 #endif
 /// Vectors that registers hold at a time.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if ANYBIT_HAS_AVX512 || defined(__aarch64__)
 inline constexpr int registers = 32;
 #else
 inline constexpr int registers = 16;
@@ -65,12 +81,6 @@ inline constexpr int registers = 16;
 /// Lanes of f32, i32 and u32: 4, 8 or 16 on the machines in use; and of u64.
 inline constexpr Index width = static_cast<Index>(f32::size);
 inline constexpr Index width64 = static_cast<Index>(u64::size);
-
-#if defined(__AVX512F__)
-static_assert(width == 16, "anybit: XSIMD_DEFAULT_ARCH must be the instruction set that the compiler flags name");
-#elif defined(__AVX2__)
-static_assert(width == 8, "anybit: XSIMD_DEFAULT_ARCH must be the instruction set that the compiler flags name");
-#endif
 
 // Full loads and stores; no alignment is asked for.
 ANYBIT_INLINE f32 load(const float* p) { return f32::load_unaligned(p); }
@@ -93,7 +103,7 @@ ANYBIT_INLINE f32 zero() { return f32(0.0f); }
 
 /// a * b + c, rounded once where the hardware can, twice elsewhere.
 template <class T>
-ANYBIT_INLINE xsimd::batch<T> fma(xsimd::batch<T> a, xsimd::batch<T> b, xsimd::batch<T> c) {
+ANYBIT_INLINE xsimd::batch<T, Arch> fma(xsimd::batch<T, Arch> a, xsimd::batch<T, Arch> b, xsimd::batch<T, Arch> c) {
   return xsimd::fma(a, b, c);
 }
 /// a / b, rounded as the scalar division is. (On NEON xsimd's own operator, up to version 8 at least, estimates.)
@@ -212,9 +222,9 @@ ANYBIT_INLINE i32 as_i32(u32 v) { return xsimd::bitwise_cast<i32>(v); }
 ANYBIT_INLINE u32 shift_left(u32 v, int count) { return v << count; }
 ANYBIT_INLINE u32 shift_right(u32 v, int count) { return v >> count; }
 ANYBIT_INLINE u32 shift_left(u32 v, u32 counts) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   return u32(_mm512_sllv_epi32(v, counts));
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   return u32(_mm256_sllv_epi32(v, counts));
 #else
   std::uint32_t a[static_cast<std::size_t>(width)], n[static_cast<std::size_t>(width)];
@@ -225,9 +235,9 @@ ANYBIT_INLINE u32 shift_left(u32 v, u32 counts) {
 #endif
 }
 ANYBIT_INLINE u32 shift_right(u32 v, u32 counts) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   return u32(_mm512_srlv_epi32(v, counts));
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   return u32(_mm256_srlv_epi32(v, counts));
 #else
   std::uint32_t a[static_cast<std::size_t>(width)], n[static_cast<std::size_t>(width)];
@@ -239,7 +249,7 @@ ANYBIT_INLINE u32 shift_right(u32 v, u32 counts) {
 }
 
 // Partial forms touch exactly the first n elements, 0 <= n <= width; lanes from n on are loaded as 0.
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if ANYBIT_HAS_AVX2 && !ANYBIT_HAS_AVX512
 namespace detail {
 ANYBIT_INLINE __m256i first_lanes(Index n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -247,9 +257,9 @@ ANYBIT_INLINE __m256i first_lanes(Index n) {
 }  // namespace detail
 #endif
 ANYBIT_INLINE f32 load_partial(const float* p, Index n) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   return f32(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p));
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   return f32(_mm256_maskload_ps(p, detail::first_lanes(n)));
 #else
   float lanes[static_cast<std::size_t>(width)] = {};
@@ -258,9 +268,9 @@ ANYBIT_INLINE f32 load_partial(const float* p, Index n) {
 #endif
 }
 ANYBIT_INLINE void store_partial(float* p, f32 v, Index n) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   _mm256_maskstore_ps(p, detail::first_lanes(n), v);
 #else
   float lanes[static_cast<std::size_t>(width)];
@@ -271,9 +281,9 @@ ANYBIT_INLINE void store_partial(float* p, f32 v, Index n) {
 
 // Widening loads of `width` elements.
 ANYBIT_INLINE i32 load_i32(const std::uint8_t* p) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   return i32(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   return i32(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 #else
   std::int32_t lanes[static_cast<std::size_t>(width)];
@@ -282,9 +292,9 @@ ANYBIT_INLINE i32 load_i32(const std::uint8_t* p) {
 #endif
 }
 ANYBIT_INLINE i32 load_i32(const std::int8_t* p) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   return i32(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   return i32(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 #else
   std::int32_t lanes[static_cast<std::size_t>(width)];
@@ -293,9 +303,9 @@ ANYBIT_INLINE i32 load_i32(const std::int8_t* p) {
 #endif
 }
 ANYBIT_INLINE i32 load_i32(const std::uint16_t* p) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   return i32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   return i32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #else
   std::int32_t lanes[static_cast<std::size_t>(width)];
@@ -322,9 +332,9 @@ ANYBIT_INLINE f32 load_f32_partial(const T* p, Index n) {
 
 /// Writes `width` bytes; every lane is 0 to 255.
 ANYBIT_INLINE void store_u8(std::uint8_t* p, i32 v) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   const __m256i words = _mm256_packus_epi32(v, v);  // 0-3 0-3 | 4-7 4-7
   const __m256i bytes = _mm256_packus_epi16(words, words);
   const __m128i both = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
@@ -343,9 +353,9 @@ ANYBIT_INLINE void store_i8(std::int8_t* p, i32 v) {
 
 /// `width` binary16 patterns, at any address, as floats, exact.
 ANYBIT_INLINE f32 load_f16(const void* p) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   return f32(_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p))));
-#elif defined(__AVX2__) && defined(__F16C__)
+#elif ANYBIT_HAS_AVX2
   return f32(_mm256_cvtph_ps(_mm_loadu_si128(static_cast<const __m128i*>(p))));
 #else
   std::uint16_t halves[static_cast<std::size_t>(width)];
@@ -358,9 +368,9 @@ ANYBIT_INLINE f32 load_f16(const void* p) {
 
 /// `width` floats as binary16 patterns, nearest, ties to even.
 ANYBIT_INLINE void store_f16(std::uint16_t* p, f32 v) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-#elif defined(__AVX2__) && defined(__F16C__)
+#elif ANYBIT_HAS_AVX2
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #else
   float lanes[static_cast<std::size_t>(width)];
@@ -371,9 +381,9 @@ ANYBIT_INLINE void store_f16(std::uint16_t* p, f32 v) {
 
 /// table[index] for every lane; every index must be inside the table.
 ANYBIT_INLINE f32 gather(const float* table, i32 index) {
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   return f32(_mm512_i32gather_ps(index, table, 4));
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   return f32(_mm256_i32gather_ps(table, index, 4));
 #else
   std::int32_t at[static_cast<std::size_t>(width)];
@@ -391,7 +401,7 @@ class Table {
  public:
   static_assert(N >= 2 && (N & (N - 1)) == 0, "anybit: a lookup table needs a power of two as its size");
 
-#if defined(__AVX512F__)
+#if ANYBIT_HAS_AVX512
   explicit ANYBIT_INLINE Table(const float* values) : values_(values) {
     if constexpr (N <= 16) low_ = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << N) - 1), values);
     if constexpr (N == 32) low_ = _mm512_loadu_ps(values), high_ = _mm512_loadu_ps(values + 16);
@@ -408,7 +418,7 @@ class Table {
  private:
   const float* values_;
   __m512 low_{}, high_{};
-#elif defined(__AVX2__)
+#elif ANYBIT_HAS_AVX2
   explicit ANYBIT_INLINE Table(const float* values) : values_(values) {
     if constexpr (N <= 8) low_ = load_partial(values, N);
     if constexpr (N == 16) low_ = _mm256_loadu_ps(values), high_ = _mm256_loadu_ps(values + 8);

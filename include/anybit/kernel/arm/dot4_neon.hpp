@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include <anybit/core/isa.hpp>
 #include <anybit/core/types.hpp>
 
 namespace anybit::kernel {
@@ -124,7 +125,7 @@ struct Neon {
     for (int i = 0; i < 4; ++i) a.v[i] = vaddq_s32(a.v[i], b.v[i]);
     return a;
   }
-#if defined(__ARM_FEATURE_MATMUL_INT8)
+#if ANYBIT_HAS_I8MM
   struct TokenPair {
     int32x4_t v[8];  // rows 2 i and 2 i + 1: row by row, of the one token and of the other
   };
@@ -219,7 +220,7 @@ struct Neon {
   }
 
   // A byte b as a signed one: itself up to 127, else b - 128, and 128 times the sum of the activations is added.
-#if defined(__ARM_FEATURE_MATMUL_INT8)
+#if ANYBIT_HAS_I8MM
   static constexpr bool is_signed(int) { return true; }  // usdot takes b as it is
 #else
   static constexpr bool is_signed(int max_byte) { return max_byte <= 127; }
@@ -231,7 +232,7 @@ struct Neon {
     if constexpr (is_signed(MaxByte)) {
       return vdupq_n_s32(0);
     } else {
-#if defined(__ARM_FEATURE_DOTPROD)
+#if ANYBIT_HAS_DOTPROD
       return vshlq_n_s32(vdotq_s32(vdupq_n_s32(0), x, vdupq_n_s8(1)), 7);
 #else
       return vshlq_n_s32(vpaddlq_s16(vpaddlq_s8(x)), 7);
@@ -248,12 +249,12 @@ struct Neon {
   /// a plus the sums of four neighbours of the products of x and b made signed.
   template <int MaxByte>
   static ANYBIT_INLINE int32x4_t uncorrected(int32x4_t a, uint8x16_t b, int8x16_t x) {
-#if defined(__ARM_FEATURE_MATMUL_INT8)
+#if ANYBIT_HAS_I8MM
     return vusdotq_s32(a, b, x);
 #else
     int8x16_t s = vreinterpretq_s8_u8(b);
     if constexpr (!is_signed(MaxByte)) s = veorq_s8(s, vdupq_n_s8(-128));
-#if defined(__ARM_FEATURE_DOTPROD)
+#if ANYBIT_HAS_DOTPROD
     return vdotq_s32(a, s, x);
 #else
     // Sums of two products stay within 16 bits.

@@ -9,6 +9,7 @@
 #endif
 
 #include <anybit/core/config.hpp>
+#include <anybit/core/isa.hpp>
 
 #if defined(__aarch64__)
 namespace anybit::kernel {
@@ -27,14 +28,7 @@ inline constexpr Architecture architectures[] = {{"armv8-a", 0}, {"dotprod", dot
 
 /// What this file's flags allow.
 constexpr ANYBIT_INLINE std::uint32_t compiled_features() {
-  std::uint32_t f = 0;
-#if defined(__ARM_FEATURE_DOTPROD)
-  f |= dotprod;
-#endif
-#if defined(__ARM_FEATURE_MATMUL_INT8)
-  f |= i8mm;
-#endif
-  return f;
+  return (ANYBIT_HAS_DOTPROD ? std::uint32_t{dotprod} : 0) | (ANYBIT_HAS_I8MM ? std::uint32_t{i8mm} : 0);
 }
 
 /// What the operating system says that the processor has. Elsewhere than on Linux: what this file is compiled for.

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 #endif
 
+#include <anybit/core/isa.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/simd/vector_code.hpp>
 
@@ -137,7 +138,7 @@ struct Avx2 {
     const __m256i v = four_columns(x);
     a.low = _mm256_add_epi16(a.low, _mm256_maddubs_epi16(b.low, v));
     a.high = _mm256_add_epi16(a.high, _mm256_maddubs_epi16(b.high, v));
-#if defined(__GNUC__) && !defined(__clang__) && defined(__AVX2__)
+#if defined(__GNUC__) && !defined(__clang__) && ANYBIT_HAS_AVX2
     // Else g++ gathers the additions of several steps at their end and spills the products until then.
     asm("" : "+x"(a.low), "+x"(a.high));
 #endif

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include <anybit/core/isa.hpp>
 #include <anybit/kernel/x86/dot4_avx2.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -38,7 +39,7 @@ struct Avx512Vnni {
   template <int Bits>
   struct Table {
     static constexpr int parts = Bits <= 4 ? 1 : 1 << (Bits - 4);  // of 16 bytes
-#if defined(__AVX512VBMI__)
+#if ANYBIT_HAS_AVX512_VBMI
     static constexpr bool whole = Bits > 4;
 #else
     static constexpr bool whole = false;
@@ -67,7 +68,7 @@ struct Avx512Vnni {
                                          low);
       return found;
     } else {
-#if defined(__AVX512VBMI__)
+#if ANYBIT_HAS_AVX512_VBMI
       if constexpr (Bits <= 6) return _mm512_permutexvar_epi8(b, t.v[0]);
       if constexpr (Bits == 7) return _mm512_permutex2var_epi8(t.v[0], b, t.v[1]);
       if constexpr (Bits == 8)

@@ -1,6 +1,7 @@
 #pragma once
 // The vocabulary of kernel/dot_vocabulary.hpp for processors with AVX2 and the VNNI that needs no AVX-512 (Alder Lake and later).
 
+#include <anybit/core/isa.hpp>
 #include <anybit/kernel/x86/dot4_avx2.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -27,7 +28,7 @@ struct AvxVnni : Avx2 {
 
  private:
   static ANYBIT_INLINE __m256i dpbusd(__m256i a, __m256i b, __m256i x) {
-#if defined(__GNUC__) && defined(__AVXVNNI__)
+#if defined(__GNUC__) && ANYBIT_HAS_AVX_VNNI
     // Through the intrinsic g++ 12 copies the sum before and after every dot product.
     asm("%{vex%} vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+x"(a) : "x"(b), "x"(x));
     return a;

@@ -9,6 +9,7 @@
 #include <initializer_list>
 
 #include <anybit/core/config.hpp>
+#include <anybit/core/isa.hpp>
 
 #if defined(__x86_64__)
 namespace anybit::kernel {
@@ -16,7 +17,19 @@ inline namespace ANYBIT_CODE {
 
 namespace detail {
 
-enum Feature : std::uint32_t { v2 = 1, v3 = 2, v4 = 4, avx_vnni = 8, avx512_vnni = 16, avx512_vbmi = 32 };
+/// Levels of core/isa.hpp.
+enum Feature : std::uint32_t {
+  v2 = 1,
+  v3 = 2,
+  v4 = 4,
+  avx_vnni = 8,
+  avx512_vnni = 16,
+  avx512_vbmi = 32,
+  avx512_bf16 = 64,
+  amx_tile = 128,
+  amx_int8 = 256,
+  amx_bf16 = 512,
+};
 
 /// From the plainest to the best.
 struct Architecture {
@@ -33,27 +46,19 @@ inline constexpr Architecture architectures[] = {
     {"avx512-vbmi", v2 | v3 | v4 | avx512_vnni | avx512_vbmi},
 };
 
-/// What this file's flags allow. Whole levels: half of one is none.
+/// What this file's flags allow.
 constexpr ANYBIT_INLINE std::uint32_t compiled_features() {
   std::uint32_t f = 0;
-#if defined(__SSE4_2__) && defined(__POPCNT__)
-  f |= v2;
-#endif
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && defined(__BMI2__)
-  f |= v3;
-#endif
-#if defined(__AVXVNNI__)
-  f |= avx_vnni;
-#endif
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-  f |= v4;
-#endif
-#if defined(__AVX512VNNI__)
-  f |= avx512_vnni;
-#endif
-#if defined(__AVX512VBMI__)
-  f |= avx512_vbmi;
-#endif
+  if (ANYBIT_HAS_SSE4) f |= v2;
+  if (ANYBIT_HAS_AVX2) f |= v3;
+  if (ANYBIT_HAS_AVX512) f |= v4;
+  if (ANYBIT_HAS_AVX_VNNI) f |= avx_vnni;
+  if (ANYBIT_HAS_AVX512_VNNI) f |= avx512_vnni;
+  if (ANYBIT_HAS_AVX512_VBMI) f |= avx512_vbmi;
+  if (ANYBIT_HAS_AVX512_BF16) f |= avx512_bf16;
+  if (ANYBIT_HAS_AMX_TILE) f |= amx_tile;
+  if (ANYBIT_HAS_AMX_INT8) f |= amx_int8;
+  if (ANYBIT_HAS_AMX_BF16) f |= amx_bf16;
   return f;
 }
 
@@ -87,8 +92,16 @@ inline std::uint32_t processor_features() {
     f |= v4;
     if (all(c, {11})) f |= avx512_vnni;
     if (all(c, {1})) f |= avx512_vbmi;
+    if (all(d, {24}) && all(saved, {17, 18})) {  // configuration and contents of tiles
+      f |= amx_tile;
+      if (all(d, {25})) f |= amx_int8;
+      if (all(d, {22})) f |= amx_bf16;
+    }
   }
-  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && all(a, {4})) f |= avx_vnni;
+  if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) {
+    if (all(a, {4})) f |= avx_vnni;
+    if (all(a, {5}) && (f & v4) != 0) f |= avx512_bf16;
+  }
   return f;
 }
 

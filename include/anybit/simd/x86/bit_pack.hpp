@@ -7,6 +7,7 @@
 
 #include <immintrin.h>
 
+#include <anybit/core/isa.hpp>
 #include <anybit/simd/bit_swar.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -29,7 +30,7 @@ inline constexpr FilledBytes<Bits, Bytes> filled_bytes = [] {
 }  // namespace detail
 
 /// n codes below 2^Bits. Writes ceil(n * Bits / 8) bytes; unused bits of the last are 0.
-#if defined(__AVX512VBMI__) && defined(__AVX512BW__)
+#if ANYBIT_HAS_AVX512_VBMI
 template <int Bits>
 void pack_bits_x86(const std::uint8_t* codes, std::byte* out, Index n) {
   static_assert(Bits >= 1 && Bits <= 7);
