@@ -9,26 +9,17 @@
 #include <anybit/format/formats.hpp>
 #include <anybit/io/safetensors.hpp>
 
+#include "algorithm/gptq_runs.hpp"
 #include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"
 #include "support/test_data.hpp"
 
 using namespace anybit;
 using test_layers::rel_err;
+using test_support::gptq_runs;
+using Run = test_support::GptqRun;
 
 namespace {
-
-struct Run {
-  const char* name;
-  int bits;
-  bool sym;
-  int group;  // -1: whole row
-  bool act_order, static_groups, mse;
-  float damp;
-  Index block;
-  double rel_err, rel_err_rtn;
-};
-#include "gptq_runs.inc"
 
 struct Outcome {
   Index codes = 0, equal = 0;
@@ -112,7 +103,7 @@ TEST_CASE("gptq reproduces the published implementation") {
   const auto file = io::SafetensorsFile::open(path);
   REQUIRE(file.ok());
   int whole = 0, count = 0;
-  for (const Run& run : runs) {
+  for (const Run& run : gptq_runs) {
     const Outcome o = run.bits == 2   ? dispatch<2>(run, *file)
                       : run.bits == 3 ? dispatch<3>(run, *file)
                       : run.bits == 4 ? dispatch<4>(run, *file)

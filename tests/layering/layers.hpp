@@ -19,6 +19,7 @@ struct Layer {
 inline const std::vector<Layer>& layers() {
   static const std::vector<Layer> table{
       {"core", {}},
+      {"reference", {"core"}},
       {"format", {"core"}},
       {"scheme", {"core", "format"}},
       {"simd", {"core"}},
@@ -49,8 +50,8 @@ inline const std::vector<Layer>& layers() {
        {"core", "format", "scheme", "tensor", "simd", "exec", "dense", "calibrate", "grid", "recipe", "io", "transform",
         "algorithm", "prune", "kernel", "model", "quantize"}},
       {"testing",
-       {"core", "format", "scheme", "tensor", "simd", "exec", "dense", "calibrate", "grid", "recipe", "io", "transform",
-        "algorithm", "prune", "kernel"}},
+       {"core", "reference", "format", "scheme", "tensor", "simd", "exec", "dense", "calibrate", "grid", "recipe", "io",
+        "transform", "algorithm", "prune", "kernel"}},
   };
   return table;
 }

@@ -1,5 +1,22 @@
-// The runs of the reference vectors, as their description lists them.
-constexpr Run runs[] = {
+#pragma once
+// The runs of vectors/gptq.safetensors, as their description lists them.
+
+#include <anybit/core/types.hpp>
+
+namespace test_support {
+
+struct GptqRun {
+  const char* name;
+  int bits;
+  bool sym;
+  int group;  // -1: whole row
+  bool act_order, static_groups, mse;
+  float damp;
+  anybit::Index block;
+  double rel_err, rel_err_rtn;
+};
+
+inline constexpr GptqRun gptq_runs[] = {
     {"A.00", 2, false, 32, false, false, false, 0.01f, 128, 0.0388639533, 0.174469128},
     {"A.01", 2, false, 64, true, false, false, 0.01f, 128, 0.017854664, 0.229170178},
     {"A.02", 2, true, 128, false, true, false, 0.01f, 128, 0.0763234065, 0.400319009},
@@ -45,3 +62,5 @@ constexpr Run runs[] = {
     {"C.12", 8, true, 64, false, true, true, 0.01f, 128, 0.000226252433, 0.000629358558},
     {"C.13", 4, false, 64, false, false, true, 0.01f, 128, 0.00811782286, 0.0115199898},
 };
+
+}  // namespace test_support
