@@ -123,3 +123,34 @@ TEST_CASE("best(): less error than the published defaults at equal bits, the sam
   check(Gptq<Superfloat<4>, PerGroup<48>>{});
   check(Gptq<Nf4, PerGroup<32>>{});
 }
+
+namespace {
+
+/// Neighbouring inputs that tell .9 of each other: x_j = .9 x_(j-1) + sqrt(1 - .81) e.
+Matrix autoregressive(Index tokens, Index width, unsigned seed) {
+  Matrix x = random_matrix(tokens, width, seed);
+  for (Index t = 0; t < tokens; ++t)
+    for (Index j = 1; j < width; ++j) x(t, j) = 0.9f * x(t, j - 1) + std::sqrt(0.19f) * x(t, j);
+  return x;
+}
+
+template <class Method>
+void check_best_is_no_worse(const Matrix& w, const Stats& stats, const Square& h) {
+  const auto plain = Method{}.quantize(w.view(), stats), best = Method::best().quantize(w.view(), stats);
+  REQUIRE((plain.ok() && best.ok()));
+  INFO(best->report.requested);
+  CHECK(objective(w.view(), dequantize(best->matrix).view(), h) <=
+        (1 + 1e-6) * objective(w.view(), dequantize(plain->matrix).view(), h));
+}
+
+}  // namespace
+
+TEST_CASE("best: never worse than the defaults, on strongly correlated inputs too, and the report says what was kept") {
+  const Matrix w = random_matrix(48, 300, 1, 0.1f), x = autoregressive(900, 300, 2);
+  const Stats stats = *accumulate<Needs::hessian>(x.view());
+  const Square h = hessian_of(stats);
+  check_best_is_no_worse<Gptq<Nf4, PerGroup<48>>>(w, stats, h);
+  check_best_is_no_worse<Gptq<LloydMax<5>, PerGroup<48>>>(w, stats, h);
+  check_best_is_no_worse<Gptq<SInt<7>, PerGroup<48>>>(w, stats, h);
+  check_best_is_no_worse<Gptq<UInt<3>, PerGroup<48>>>(w, stats, h);
+}

@@ -148,9 +148,10 @@ TEST_CASE("awq: shares of weights and duo scales by their definition") {
     double raw[4], low = 1e300, high = 0;
     for (std::size_t j = 0; j < 4; ++j) {
       raw[j] = std::max(std::pow(double{x[j]}, double{ratio}) / (std::pow(expected[j], 1.0 - double{ratio}) + 1e-4), 1e-4);
-      low = std::min(low, raw[j]), high = std::max(high, raw[j]);
+      if (j < 3) low = std::min(low, raw[j]), high = std::max(high, raw[j]);
     }
-    for (std::size_t j = 0; j < 4; ++j) CHECK(s[j] == Approx(raw[j] / std::sqrt(low * high)).epsilon(1e-4));
+    for (std::size_t j = 0; j < 3; ++j) CHECK(s[j] == Approx(raw[j] / std::sqrt(low * high)).epsilon(1e-4));
+    CHECK(s[3] == 1);  // nothing is known of it
   }
   const float huge[] = {1e38f, 1e38f};
   for (const float v : awq::duo_scale_for(huge, std::vector<float>{0, 0}, 1.0f)) CHECK(std::isfinite(v));
@@ -263,7 +264,8 @@ TEST_CASE("awq of odd layers: dead inputs, one column, one scale a tensor, block
   CHECK(quantize_siblings(Awq{} | Sf4{}, siblings, stats).ok());
   const auto tensor = quantize_siblings(Awq{} | Nearest<SInt<4>, PerTensor>{}, siblings, stats);
   REQUIRE(tensor.ok());
-  CHECK(tensor->matrices[0].report.as_requested());
+  CHECK(tensor->matrices[0].report.fallbacks ==
+        std::vector<std::string>{"awq: 1 of 20 inputs were 0 on all calibration tokens and were not scaled"});
   const Awq lost{.block_loss = [](std::span<const ConstMatrix>) { return std::nan(""); }};
   const auto q = quantize_siblings(lost | Sf4{}, siblings, stats);
   REQUIRE(q.ok());
@@ -314,4 +316,38 @@ TEST_CASE("awq and recipes refuse what they cannot use") {
   bad(1, 2) = std::nanf("");
   const ConstMatrix broken[] = {w.view(), bad.view()};
   CHECK(has(message(quantize_siblings(Awq{} | Sf4{}, broken, stats)), "sibling 1: weight at row 1, column 2"));
+}
+
+TEST_CASE("awq on inputs of any size: the same choices at 1e20 as at 1, no weight is lost") {
+  const Matrix w = random_matrix(12, 48, 1), x = with_outliers(90, 48, 2);
+  const ConstMatrix siblings[] = {w.view()};
+  const auto at_size = [&](int exponent, const auto& recipe) {
+    Matrix sized = x;
+    for (Index i = 0; i < x.extents().size(); ++i) sized.data()[i] = std::ldexp(x.data()[i], exponent);
+    return *quantize_siblings(recipe, siblings, *accumulate<Awq::needs>(sized.view()), {.strict = true});
+  };
+  const auto check_sizes = [&](const auto& recipe) {
+    const auto plain = at_size(0, recipe);
+    const auto q = at_size(66, recipe);
+    CHECK(q.matrices[0].report.weight_error == Approx(plain.matrices[0].report.weight_error).epsilon(0.02));
+    CHECK(q.matrices[0].report.weight_error < 0.3);
+  };
+  check_sizes(Awq{} | Sf4{});
+  check_sizes(Awq{.scaling = AwqScaling::both} | Sf4{});
+  check_sizes(Awq{} | Gptq<Superfloat<4>, PerGroup<16>>{});
+}
+
+TEST_CASE("awq: groups for which no clip limit has a finite loss are not cut, and the report says so") {
+  Matrix w = random_matrix(3, 32, 1), x = with_outliers(40, 32, 2);
+  for (Index j = 0; j < 16; ++j) w(1, j) *= 1e30f;  // squares of its errors overflow
+  const ConstMatrix siblings[] = {w.view()};
+  const auto recipe = Awq{.ratios = 1} | Nearest<Superfloat<4>, PerGroup<16>, ScaleF32>{};
+  const auto stats = *accumulate<Awq::needs>(x.view());
+  const auto q = *quantize_siblings(recipe, siblings, stats);
+  const Matrix back = dequantize(q.matrices[0].matrix);
+  CHECK(abs_max(back.view().row(1)) > 0.5f * abs_max(w.view().row(1)));
+  const Report& report = q.matrices[0].report;
+  CHECK(std::count(report.fallbacks.begin(), report.fallbacks.end(),
+                   "awq: no clip limit of 1 groups gave a finite loss; they were not clipped") == 1);
+  CHECK(quantize_siblings(recipe, siblings, stats, {.strict = true}).error().code == ErrorCode::degraded);
 }

@@ -11,6 +11,7 @@
 #include <anybit/format/formats.hpp>
 #include <anybit/io/safetensors.hpp>
 #include <anybit/recipe/recipe.hpp>
+#include <anybit/transform/awq.hpp>
 
 #include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"
@@ -204,13 +205,14 @@ TEST_CASE("smooth_quant against the published code") {
     const auto all = *method.fit(qkv, stats), one = *method.fit(alone, stats);
     const auto expected = *file->read<float>(id + ".qkv.scales"), expected_one = *file->read<float>(id + ".k.scales");
     for (std::size_t j = 0; j < all.size(); ++j) {
-      CHECK(all[j] == Approx(expected[j]).epsilon(2e-6));
-      CHECK(one[j] == Approx(expected_one[j]).epsilon(2e-6));
+      // The published code divides inputs that were always 0 by 1e-5.
+      CHECK(all[j] == Approx(act[j] == 0 ? 1.0f : expected[j]).epsilon(2e-6));
+      CHECK(one[j] == Approx(act[j] == 0 ? 1.0f : expected_one[j]).epsilon(2e-6));
     }
     if (!file->find(id + ".qkv.ln.ln_weight")) continue;
     auto gain = ln, offset = bias;
-    fold(all, gain);
-    fold(all, offset);
+    fold(expected, gain);
+    fold(expected, offset);
     const auto folded = *file->read<float>(id + ".qkv.ln.ln_weight"), folded_bias = *file->read<float>(id + ".qkv.ln.ln_bias");
     for (std::size_t j = 0; j < gain.size(); ++j) {
       CHECK(gain[j] == Approx(folded[j]).epsilon(3e-6));
@@ -218,17 +220,91 @@ TEST_CASE("smooth_quant against the published code") {
     }
   }
   // 8 bits a channel of the smoothed weights.
-  const auto result = quantize_siblings(SmoothQuant{.alpha = 0.5f} | W8{}, qkv, stats);
-  REQUIRE(result.ok());
   if (file->find("a50.Wq_smooth.per_channel")) {
-    const Matrix expected = *file->read_f32("a50.Wq_smooth.per_channel"), back = dequantize(result->matrices[0].matrix);
+    Siblings set;
+    set.weights = {q}, set.stats = stats;
+    calibrate::scale_inputs(set, *file->read<float>("a50.qkv.scales"));
+    const auto result = W8{}.quantize(set.weights[0].view());
+    REQUIRE(result.ok());
+    const Matrix expected = *file->read_f32("a50.Wq_smooth.per_channel"), back = dequantize(result->matrix);
     Index off = 0;
     for (Index r = 0; r < back.rows(); ++r)
       for (Index c = 0; c < back.cols(); ++c) {
-        const float step = result->matrices[0].matrix.affine(r, 0).scale;
+        const float step = result->matrix.affine(r, 0).scale;
         CHECK(std::fabs(back(r, c) - expected(r, c)) <= 1.01f * step);
         off += std::fabs(back(r, c) - expected(r, c)) > 0.1f * step;
       }
     CHECK(off <= back.extents().size() / 1000);
   }
+}
+
+namespace {
+
+/// ||X W^T - Q8(X / s) Q(W s)^T||^2 over that of X W^T, 8 bits a token.
+template <class S>
+double int8_error(const Matrix& w, const SiblingResult<S>& r, const Matrix& x) {
+  Matrix divided = x;
+  if (!r.input_scale.empty())
+    for (Index t = 0; t < x.rows(); ++t)
+      for (Index j = 0; j < x.cols(); ++j) divided(t, j) /= r.input_scale[static_cast<std::size_t>(j)];
+  const Matrix rounded = smooth_quant::rounded_to_int8<>(divided.view()), q = dequantize(r.matrices[0].matrix);
+  double off = 0, all = 0;
+  for (Index t = 0; t < x.rows(); ++t)
+    for (Index o = 0; o < w.rows(); ++o) {
+      double exact = 0, got = 0;
+      for (Index j = 0; j < x.cols(); ++j)
+        exact += double{x(t, j)} * double{w(o, j)}, got += double{rounded(t, j)} * double{q(o, j)};
+      off += (exact - got) * (exact - got), all += exact * exact;
+    }
+  return std::sqrt(off / all);
+}
+
+/// Input 7 is 0 in calibration and small later.
+struct DeadInput {
+  Matrix w = random_matrix(24, 32, 1, 0.1f), seen = random_matrix(100, 32, 2), later = random_matrix(50, 32, 3);
+  DeadInput() {
+    for (Index t = 0; t < seen.rows(); ++t) seen(t, 7) = 0;
+    for (Index t = 0; t < later.rows(); ++t) later(t, 7) *= 0.02f;
+  }
+};
+
+template <class Recipe>
+void check_dead_input(const Recipe& recipe, const char* who, double most) {
+  const DeadInput layer;
+  INFO(who);
+  const auto stats = *accumulate < Needs::abs_max | Needs::mean_abs | Needs::hessian | Needs::samples > (layer.seen.view());
+  const ConstMatrix siblings[] = {layer.w.view()};
+  const auto q = quantize_siblings(recipe, siblings, stats);
+  REQUIRE(q.ok());
+  CHECK(int8_error(layer.w, *q, layer.later) < most);
+  if (q->input_scale.empty()) return;
+  CHECK(q->input_scale[7] == 1);
+  REQUIRE(!q->matrices[0].report.as_requested());
+  CHECK(q->matrices[0].report.fallbacks[0] ==
+        std::string(who) + ": 1 of 32 inputs were 0 on all calibration tokens and were not scaled");
+  CHECK(quantize_siblings(recipe, siblings, stats, {.strict = true}).error().code == ErrorCode::degraded);
+  // Tied to an input that was not 0, it shares that one's scale, and nothing is to be said.
+  std::vector<Index> tied(32);
+  for (std::size_t j = 0; j < 32; ++j) tied[j] = static_cast<Index>(j);
+  tied[7] = tied[8] = 7;
+  const auto shared = quantize_siblings(recipe, siblings, stats, {.strict = true, .tied = tied});
+  REQUIRE(shared.ok());
+  CHECK(shared->input_scale[7] == shared->input_scale[8]);
+  // Tied to another dead one, both stay at 1.
+  Matrix both = layer.seen;
+  for (Index t = 0; t < both.rows(); ++t) both(t, 8) = 0;
+  const auto two = quantize_siblings(
+      recipe, siblings, *accumulate < Needs::abs_max | Needs::mean_abs | Needs::hessian | Needs::samples > (both.view()),
+      {.tied = tied});
+  CHECK(two->input_scale[8] == 1);
+  CHECK(two->matrices[0].report.fallbacks[0].find(": 2 of 32 inputs") != std::string::npos);
+}
+
+}  // namespace
+
+TEST_CASE("inputs that were always 0 in calibration stay as they are, and the report says so") {
+  check_dead_input(SmoothQuant{.alpha = 0.5f} | W8{}, "smooth_quant", 0.02);
+  check_dead_input(SmoothQuantSearch{} | W8{}, "smooth_quant", 0.02);
+  check_dead_input(Awq{.clip = false} | Nearest<UInt<4>, PerGroup<16>>{.range = Range::min_max}, "awq", 0.2);
+  check_dead_input(Awq{.scaling = AwqScaling::duo, .clip = false} | Nearest<SInt<8>, PerRow, ScaleF32>{}, "awq", 0.02);
 }

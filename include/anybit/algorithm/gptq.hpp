@@ -33,7 +33,9 @@ struct Gptq {
   bool fresh_grids = false;
   /// The search multiplies squared errors by what they cost in the sweep's objective; wants shrink.norm = 2.
   bool weighted = false;
-  /// Rounds of the joint search of scales, zero points and codes after the sweep, in the metric of the Hessian; 0 to 1000.
+  /// Rounds of the joint search of scales, zero points and codes after the sweep, in the metric of the Hessian; 0 to 1000. Above
+  /// 0 the other options are never worse than their defaults: those are swept too and kept, and refined, where they leave less
+  /// error.
   int refine = 0;
   /// GPTAQ: the share of the difference between the inputs here and the float model's that is made up for; 0.25 as published.
   /// Above 0 it wants Needs::drift.

@@ -35,6 +35,14 @@ struct Options {
   ColumnOrder order() const {
     return act_order ? ColumnOrder::act : group_aware ? ColumnOrder::group_aware : ColumnOrder::natural;
   }
+  /// The published sweep with these grids and this damping: no order, no search, no refinement.
+  Options plain() const {
+    Options p = *this;
+    p.act_order = p.static_groups = p.group_aware = p.fresh_grids = p.weighted = false;
+    p.fit = {fit.range, Search::none, {}};
+    p.refine = 0;
+    return p;
+  }
   /// Everything that differs from the defaults.
   std::string describe() const {
     std::string text = "gptq(damp=" + detail::number(damp);
@@ -92,7 +100,11 @@ class Method {
       stats.drift(MatrixView<double>(drift_.as<double>(), n, n));
     }
     report_.requested = report_.done = o_.describe() + " " + std::string(q_.scheme.name);
-    const Outcome outcome = run();
+    Report done;
+    Outcome outcome = run(o_, done);
+    if (outcome.swept && o_.refine > 0 && o_.describe() != refined_defaults().describe()) compare_with_defaults(outcome, done);
+    report_.fallbacks = std::move(done.fallbacks);
+    report_.remarks = std::move(done.remarks);
     ANYBIT_TRY_STATUS(check_strict(report_, asked_));
     if (asked_.verify || !outcome.swept)
       judge(outcome);
@@ -135,29 +147,83 @@ class Method {
     double damping = 0;
   };
 
-  Outcome run() {
+  Options refined_defaults() const {
+    Options p = o_.plain();
+    p.refine = o_.refine;
+    return p;
+  }
+
+  /// Codes, grids and column order of q.
+  struct Kept {
+    std::vector<std::byte> codes;
+    std::vector<Affine> affines;
+    std::vector<std::uint32_t> column_order;
+    Matrix weights;  ///< what they stand for
+  };
+  Kept keep() const {
+    const std::size_t bytes = static_cast<std::size_t>(q_.extents.size() * q_.code_bytes());
+    Kept k{{q_.code(0, 0), q_.code(0, 0) + bytes},
+           {q_.affines.begin(), q_.affines.end()},
+           target_.column_order,
+           Matrix(w_.rows, w_.cols)};
+    calibrate::dequantize(q_, target_.column_order, k.weights.view());
+    return k;
+  }
+  void restore(const Kept& k) {
+    std::copy(k.codes.begin(), k.codes.end(), q_.code(0, 0));
+    std::copy(k.affines.begin(), k.affines.end(), q_.affines.begin());
+    target_.column_order = k.column_order;
+  }
+
+  /// An order, a search or a joint search that pays on most layers can cost on one: what the defaults give takes the place of
+  /// what `outcome` left in q where it is closer, and is refined as well.
+  void compare_with_defaults(Outcome& outcome, Report& done) {
+    const calibrate::OutputMetric<> metric(w_, hessian(), asked_.executor);
+    const Matrix pulled = o_.drift > 0 ? pull() : Matrix();
+    const auto error = [&](const Kept& k) { return metric.error(k.weights.view()) + missed(k.weights.view(), pulled); };
+    const auto exact = [&](const Kept& k) { return metric.exact_error(k.weights.view()) + missed(k.weights.view(), pulled); };
+    Kept best = keep();
+    const double asked = error(best);
+    double least = asked;
+    for (const Options& options : {o_.plain(), refined_defaults()}) {
+      target_.column_order.clear();
+      Report own;
+      const Outcome other = run(options, own);
+      Kept trial = keep();
+      const double theirs = error(trial);
+      // error() is good to 0.1 %: what is as close as that has to be looked at twice.
+      if (!other.swept || !(theirs < 1.01 * least)) break;
+      if (!(theirs < 0.99 * least) && !(exact(trial) < exact(best))) break;
+      own.remarks.push_back("gptq: the defaults left " + detail::number(theirs / asked) +
+                            " times the squared output error of the options asked for, and took their place");
+      least = theirs, best = std::move(trial), outcome = other, done = std::move(own);
+    }
+    restore(best);
+  }
+
+  Outcome run(const Options& o, Report& report) {
     const Index n = w_.cols;
     const auto h = hessian();
-    auto prepared = prepare<double>(w_, h, static_cast<double>(o_.damp), static_cast<double>(o_.dead_diagonal), o_.order(),
-                                    q_.group_cols, report_);
+    auto prepared = prepare<double>(w_, h, static_cast<double>(o.damp), static_cast<double>(o.dead_diagonal), o.order(),
+                                    q_.group_cols, report);
     if (!prepared) return {};
     const auto& order = prepared->order;
 
-    if (o_.drift > 0 && !find_drift(away(), order, static_cast<double>(o_.drift), prepared->factor, asked_.executor))
-      report_.fallbacks.push_back("the drift of the inputs is too large next to the Hessian and was not made up for");
+    if (o.drift > 0 && !find_drift(away(), order, static_cast<double>(o.drift), prepared->factor, asked_.executor))
+      report.fallbacks.push_back("the drift of the inputs is too large next to the Hessian and was not made up for");
 
-    SweepOptions sweep{.block = o_.block,
-                       .dynamic_groups = o_.dynamic_groups(q_.scheme),
-                       .fresh_grids = o_.fresh_grids,
-                       .fit = o_.fit,
+    SweepOptions sweep{.block = o.block,
+                       .dynamic_groups = o.dynamic_groups(q_.scheme),
+                       .fresh_grids = o.fresh_grids,
+                       .fit = o.fit,
                        .limits = asked_.clip_limits};
-    if (o_.weighted) sweep.importance = prepared->factor.weight;
+    if (o.weighted) sweep.importance = prepared->factor.weight;
     std::vector<Index> position = order;
-    if (sweep.dynamic_groups && o_.act_order) {
+    if (sweep.dynamic_groups && o.act_order) {
       std::iota(position.begin(), position.end(), Index{0});
       target_.column_order.assign(order.begin(), order.end());
       if (sweep.limits.rows > 0)
-        report_.fallbacks.push_back(
+        report.fallbacks.push_back(
             "clip limits of original groups do not fit groups of reordered columns and were not used; set static_groups");
       sweep.limits = {};
     }
@@ -171,7 +237,7 @@ class Method {
           for (Index j = 0; j < n; ++j)
             if (h(j, j) == 0) alive(r, j) = 0;
       }
-      calibrate::fit_groups(alive.rows() > 0 ? alive.view() : w_, o_.fit, asked_.clip_limits, importance, q_, report_,
+      calibrate::fit_groups(alive.rows() > 0 ? alive.view() : w_, o.fit, asked_.clip_limits, importance, q_, report,
                             asked_.executor);
     }
 
@@ -184,9 +250,9 @@ class Method {
     });
     SweepTotals total;
     for (const auto& t : totals) total += t;
-    total.loss.tell(report_, static_cast<Index>(q_.affines.size()));
+    total.loss.tell(report, static_cast<Index>(q_.affines.size()));
     Outcome outcome{true, {}, prepared->factor.damping};
-    if (o_.refine > 0)
+    if (o.refine > 0)
       search_jointly(*prepared, position);
     else if (prepared->dead == 0 && prepared->factor.drift.empty())
       outcome.damage = total.damage;

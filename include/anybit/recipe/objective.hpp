@@ -2,6 +2,7 @@
 // Errors of a quantized matrix, in its weights and, through the Hessian, in its outputs.
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include <anybit/calibrate/stats.hpp>
@@ -62,6 +63,24 @@ double quadratic_trace(ConstMatrix d, MatrixView<const Real> h, ExecutorRef exec
   for (const double s : sums) total += s;
   return total;
 }
+
+/// H in floats, divided by a power of two above its largest diagonal entry: no product overflows, whatever the inputs' size, and
+/// comparisons of tr(D H D^T) come out the same.
+struct ScaledHessian {
+  explicit ScaledHessian(const Stats& stats) : h(stats.inputs(), stats.inputs()) {
+    const Index n = stats.inputs();
+    std::vector<double> wide(static_cast<std::size_t>(n * n));
+    stats.hessian(MatrixView<double>(wide.data(), n, n));
+    double largest = 0;
+    for (Index j = 0; j < n; ++j) largest = std::max(largest, wide[static_cast<std::size_t>(j * n + j)]);
+    if (largest > 0) unit = std::ldexp(1.0, std::ilogb(largest) + 1);
+    for (std::size_t i = 0; i < wide.size(); ++i) h.data()[i] = static_cast<float>(wide[i] / unit);
+  }
+  MatrixView<const float> view() const { return {h.data(), h.rows(), h.cols()}; }
+
+  Matrix h;
+  double unit = 1;
+};
 
 inline Matrix difference(ConstMatrix a, ConstMatrix b) {
   Matrix d(a.rows, a.cols);

@@ -100,6 +100,15 @@ inline std::vector<float> max_of_tied(std::vector<float> values, std::span<const
   return values;
 }
 
+/// Says in the report how many inputs `who` left at scale 1 because their `statistic` is 0: a fallback, for nobody knows what
+/// they carry later.
+inline void report_unscaled(const std::string& who, std::span<const float> statistic, Siblings& set) {
+  const auto dead = std::count(statistic.begin(), statistic.end(), 0.0f);
+  if (dead > 0)
+    set.fallbacks.push_back(who + ": " + std::to_string(dead) + " of " + std::to_string(statistic.size()) +
+                            " inputs were 0 on all calibration tokens and were not scaled");
+}
+
 /// Columns times s, statistics divided by s.
 inline void scale_inputs(Siblings& set, std::span<const float> s) {
   for (Matrix& w : set.weights)

@@ -75,33 +75,38 @@ struct Awq {
     }
 
     const GridFit fit = awq::grid_of(algorithm);
-    Matrix hessian = set.stats.hessian();
-    const auto choice = choose<S>(calibrate::mean_of_tied(set.stats.mean_abs(), options.tied), siblings, options,
-                                  [&](std::span<const float> s, double least) {
-                                    if (!block_loss)
-                                      return awq::linear_loss<S>(siblings, s, fit, view_of(hessian), least, options.executor);
-                                    std::vector<Matrix> rounded;
-                                    for (const ConstMatrix& w : siblings) {
-                                      rounded.push_back(awq::rounded_under<S>(w, s, fit, options.executor));
-                                      take_off(set.input_scale, rounded.back());
-                                    }
-                                    std::vector<ConstMatrix> views;
-                                    for (const Matrix& m : rounded) views.push_back(m.view());
-                                    return block_loss(views);
-                                  });
+    calibrate::ScaledHessian hessian(set.stats);
+    const std::vector<float> sizes = calibrate::mean_of_tied(set.stats.mean_abs(), options.tied);
+    const auto choice = choose<S>(sizes, siblings, options, [&](std::span<const float> s, double least) {
+      if (!block_loss)
+        return hessian.unit * awq::linear_loss<S>(siblings, s, fit, hessian.view(), least / hessian.unit, options.executor);
+      std::vector<Matrix> rounded;
+      for (const ConstMatrix& w : siblings) {
+        rounded.push_back(awq::rounded_under<S>(w, s, fit, options.executor));
+        take_off(set.input_scale, rounded.back());
+      }
+      std::vector<ConstMatrix> views;
+      for (const Matrix& m : rounded) views.push_back(m.view());
+      return block_loss(views);
+    });
     tell(choice, set);
     if (choice.scales()) {
+      calibrate::report_unscaled("awq", sizes, set);
       calibrate::scale_inputs(set, choice.scale);
-      hessian = set.stats.hessian();
+      hessian = calibrate::ScaledHessian(set.stats);
     }
     if (!clip) return Ok{};
     if constexpr (std::is_same_v<typename S::granularity, PerTensor>) {
       set.remarks.push_back("awq: one scale a tensor has no groups to clip");
     } else {
+      Index unresolved = 0;
       for (std::size_t i = 0; i < set.weights.size(); ++i) {
         const bool wanted = options.clip.empty() || options.clip[i];
-        set.clip_limits.push_back(wanted ? limits<S>(set.weights[i], hessian, fit, options) : Matrix());
+        set.clip_limits.push_back(wanted ? limits<S>(set.weights[i], hessian, fit, options, &unresolved) : Matrix());
       }
+      if (unresolved > 0)
+        set.fallbacks.push_back("awq: no clip limit of " + std::to_string(unresolved) +
+                                " groups gave a finite loss; they were not clipped");
     }
     return Ok{};
   }
@@ -113,11 +118,11 @@ struct Awq {
     for (Index r = 0; r < w.rows(); ++r)
       for (Index c = 0; c < w.cols(); ++c) w(r, c) /= input_scale[static_cast<std::size_t>(c)];
   }
-  static MatrixView<const float> view_of(const Matrix& hessian) { return {hessian.data(), hessian.rows(), hessian.cols()}; }
 
   template <AnyScheme S>
-  Matrix limits(const Matrix& w, const Matrix& hessian, const GridFit& fit, const QuantizeOptions& options) const {
-    return awq::clip_limits<S>(w.view(), view_of(hessian), fit, clip_steps, options.executor);
+  Matrix limits(const Matrix& w, const calibrate::ScaledHessian& hessian, const GridFit& fit, const QuantizeOptions& options,
+                Index* unresolved) const {
+    return awq::clip_limits<S>(w.view(), hessian.view(), fit, clip_steps, options.executor, unresolved);
   }
 
   template <AnyScheme S, class Loss>
@@ -154,7 +159,8 @@ struct Awq {
     constexpr double none = std::numeric_limits<double>::infinity();
     Trial trial{set, {}, {}};
     if (choice) calibrate::scale_inputs(trial.set, choice->scale);
-    const Matrix hessian = clip ? trial.set.stats.hessian() : Matrix();
+    std::optional<calibrate::ScaledHessian> hessian;
+    if (clip) hessian.emplace(trial.set.stats);
     QuantizeOptions own = options;
     own.clip = {}, own.tied = {}, own.strict = false;
     for (std::size_t i = 0; i < set.weights.size(); ++i) {
@@ -167,7 +173,7 @@ struct Awq {
       trial.set.clip_limits.emplace_back();
       if constexpr (!std::is_same_v<typename S::granularity, PerTensor>) {
         if (!options.clip.empty() && !options.clip[i]) continue;
-        Matrix found = limits<S>(w, hessian, awq::grid_of(algorithm), options);
+        Matrix found = limits<S>(w, *hessian, awq::grid_of(algorithm), options, nullptr);
         own.clip_limits = found.view();
         ANYBIT_TRY(const auto clipped, algorithm.quantize(w.view(), trial.set.stats, own));
         const double error = clipped.report.output_error.value_or(none);

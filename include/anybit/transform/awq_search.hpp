@@ -22,13 +22,22 @@ GridFit grid_of(const Algorithm& algorithm) {
   return fit;
 }
 
-/// s = max(mean|x|^ratio, 1e-4), normalized so that the largest times the smallest is 1.
+/// Divides the scales of inputs whose statistic x is not 0 by sqrt(largest * smallest of them). The others, of which nothing is
+/// known, get 1: the floor of their scales would multiply whatever they carry later by 1e4.
+inline void normalize_alive(std::span<const float> x, std::span<float> s) {
+  float low = std::numeric_limits<float>::infinity(), high = 0;
+  for (std::size_t j = 0; j < s.size(); ++j)
+    if (x[j] != 0) low = std::min(low, s[j]), high = std::max(high, s[j]);
+  float norm = std::sqrt(high * low);
+  if (!(norm > 0 && norm <= std::numeric_limits<float>::max())) norm = std::sqrt(high) * std::sqrt(low);  // the product overflows
+  for (std::size_t j = 0; j < s.size(); ++j) s[j] = x[j] != 0 ? s[j] / norm : 1.0f;
+}
+
+/// s = max(mean|x|^ratio, 1e-4), normalized so that the largest times the smallest is 1; 1 where mean|x| is 0.
 inline std::vector<float> scale_for(std::span<const float> mean_abs, float ratio) {
   std::vector<float> s(mean_abs.size());
   for (std::size_t j = 0; j < s.size(); ++j) s[j] = std::max(std::pow(mean_abs[j], ratio), 1e-4f);
-  const auto [low, high] = std::minmax_element(s.begin(), s.end());
-  const float norm = std::sqrt(*high * *low);
-  for (float& v : s) v /= norm;
+  normalize_alive(mean_abs, s);
   return s;
 }
 
@@ -62,12 +71,9 @@ std::vector<float> weight_share(std::span<const ConstMatrix> siblings) {
 inline std::vector<float> duo_scale_for(std::span<const float> x, std::span<const float> w, float ratio) {
   std::vector<float> s(x.size());
   for (std::size_t j = 0; j < s.size(); ++j) s[j] = std::max(std::pow(x[j], ratio) / (std::pow(w[j], 1 - ratio) + 1e-4f), 1e-4f);
-  const auto [low, high] = std::minmax_element(s.begin(), s.end());
-  const float norm = std::sqrt(*high * *low);
-  for (float& v : s) {
-    v /= norm;
+  normalize_alive(x, s);
+  for (float& v : s)
     if (!std::isfinite(v)) v = 1;
-  }
   return s;
 }
 
@@ -182,13 +188,16 @@ double feedback_loss(std::span<const ConstMatrix> siblings, std::span<const floa
 }
 
 /// Per group of each row the magnitude to cut off at, (rows, groups): max|w| times 1 - i / steps, i = 0 .. steps / 2 - 1,
-/// whichever gives the group's part of the output the least squared error, d H_gg d^T.
+/// whichever gives the group's part of the output the least squared error, d H_gg d^T. Groups for which no limit has a finite
+/// error are not cut; `unresolved`, where given, gets their number.
 template <AnyScheme S, class Real>
-Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit& fit, int steps, ExecutorRef executor = {}) {
+Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit& fit, int steps, ExecutorRef executor = {},
+                   Index* unresolved = nullptr) {
   using F = typename S::format;
   constexpr Index tile = 64;
   const Index width = S::granularity::group_cols(w.cols), groups = S::granularity::groups_per_row(w.cols);
   Matrix limits(w.rows, groups);
+  std::vector<Index> without(static_cast<std::size_t>(w.rows));
   executor.parallel_for(w.rows, tile, [&](Index begin, Index end) {
     std::vector<float> cut(static_cast<std::size_t>(width));
     std::vector<code_t<F>> codes(cut.size());
@@ -225,9 +234,16 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit&
             limits(r0 + r, g) = limit_of(r);
           }
         }
+        for (Index r = 0; r < rows; ++r)
+          if (!(least[static_cast<std::size_t>(r)] < std::numeric_limits<double>::infinity())) {
+            limits(r0 + r, g) = abs_max(w.row(r0 + r).subspan(static_cast<std::size_t>(first), n));
+            ++without[static_cast<std::size_t>(r0 + r)];
+          }
       }
     }
   });
+  if (unresolved)
+    for (const Index n : without) *unresolved += n;
   return limits;
 }
 

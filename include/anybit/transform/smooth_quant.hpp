@@ -28,10 +28,12 @@ inline std::vector<float> column_maxima(std::span<const ConstMatrix> siblings) {
   return largest;
 }
 
-/// s_j = x_j^alpha / w_j^(1 - alpha), at least 1e-5.
+/// s_j = x_j^alpha / w_j^(1 - alpha), at least 1e-5. 1 where x_j is 0: nothing is known of such an input, and the floor would
+/// multiply whatever it carries later by 1e5.
 inline std::vector<float> scale_for(std::span<const float> x, std::span<const float> w, float alpha) {
-  std::vector<float> s(x.size());
-  for (std::size_t j = 0; j < s.size(); ++j) s[j] = std::max(std::pow(x[j], alpha) / std::pow(w[j], 1 - alpha), 1e-5f);
+  std::vector<float> s(x.size(), 1.0f);
+  for (std::size_t j = 0; j < s.size(); ++j)
+    if (x[j] != 0) s[j] = std::max(std::pow(x[j], alpha) / std::pow(w[j], 1 - alpha), 1e-5f);
   return s;
 }
 
@@ -92,7 +94,8 @@ namespace anybit {
 inline namespace ANYBIT_CODE {
 
 /// s_j = max|X_j|^alpha / max|W_j|^(1 - alpha), the second maximum over all rows of all siblings; both the weight maximum and
-/// s are at least 1e-5, as published. The weights become W diag(s), the inputs X / s.
+/// s are at least 1e-5, as published. Inputs that were always 0 keep s = 1, which the report says. The weights become W diag(s),
+/// the inputs X / s.
 struct SmoothQuant {
   static constexpr bool is_transform = true;
   static constexpr Needs needs = Needs::abs_max;
@@ -123,6 +126,8 @@ struct SmoothQuant {
   template <class Algorithm>
   Status apply(Siblings& set, const Algorithm&, const QuantizeOptions& options) const {
     ANYBIT_TRY(const std::vector<float> s, fit(set.views(), set.stats, options.tied));
+    const auto maxima = set.stats.abs_max();
+    calibrate::report_unscaled("smooth_quant", calibrate::max_of_tied({maxima.begin(), maxima.end()}, options.tied), set);
     calibrate::scale_inputs(set, s);
     return Ok{};
   }
@@ -193,6 +198,7 @@ struct SmoothQuantSearch {
     }
     set.remarks.push_back("smooth_quant: alpha " + std::to_string(alpha).substr(0, 4) + ", squared error of outputs " +
                           std::to_string(least / without).substr(0, 5) + " times that without");
+    calibrate::report_unscaled("smooth_quant", inputs, set);
     calibrate::scale_inputs(set, best);
     return Ok{};
   }
