@@ -197,6 +197,9 @@ inline std::vector<std::string> violations(const std::string& path, std::string_
       if (path != isa_header && stripped.find(token) != std::string_view::npos)
         say(number,
             "flags of the compiler (" + std::string(token) + ") are read only in core/isa.hpp: ask for a level, ANYBIT_HAS_..");
+    for (std::string_view token : {"std::isfinite", "std::isnan", "std::isinf"})
+      if (stripped.find(token) != std::string_view::npos)
+        say(number, std::string(token) + " says nothing under -ffast-math: core/finite.hpp looks at the bits");
     // In #if a name that nobody has defined is a silent 0.
     for (std::size_t from = 0; path != isa_header && (from = stripped.find("ANYBIT_HAS_", from)) != std::string_view::npos;) {
       std::size_t after = from;

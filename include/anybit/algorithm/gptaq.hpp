@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <anybit/algorithm/feedback/factor.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/dense/product.hpp>
 #include <anybit/exec/executor.hpp>
 
@@ -61,8 +62,8 @@ bool find_drift(MatrixView<const double> d, std::span<const Index> order, double
       for (Index k = first + 1; k < n; ++k) std::copy_n(y.row(k).data(), std::min(rows, k - first), p.data() + k * n + first);
     }
   });
-  for (const float v : p)
-    if (!std::isfinite(v)) return false;
+  for (const float& v : p)
+    if (!is_finite(v)) return false;
   factor.drift = std::move(p);
   return true;
 }

@@ -10,6 +10,7 @@
 #include <anybit/algorithm/feedback/refine.hpp>
 #include <anybit/algorithm/feedback/sweep.hpp>
 #include <anybit/algorithm/gptaq.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/recipe/algorithm.hpp>
 #include <anybit/recipe/objective.hpp>
 #include <anybit/recipe/siblings.hpp>
@@ -133,7 +134,7 @@ class Method {
     ANYBIT_TRY_STATUS(check_range(q_.format(), o_.fit.range));
     ANYBIT_TRY_STATUS(check_search(o_.fit.shrink));
     ANYBIT_TRY_STATUS(calibrate::check_weights(w_));
-    if (!(o_.drift >= 0 && o_.drift <= 1))
+    if (!is_within(o_.drift, 0, 1))
       return Error{ErrorCode::invalid_argument,
                    "gptq: drift is " + detail::number(o_.drift) + "; it must be 0 to 1 (0.25 is usual)"};
     ANYBIT_TRY_STATUS(
@@ -349,7 +350,7 @@ class Method {
       report_.fallbacks.push_back("rounded to nearest instead");
     }
     report_.weight_error = relative_error(w_, back.view());
-    if (const double relative = metric.relative_to_outputs(mine); std::isfinite(relative)) {
+    if (const double relative = metric.relative_to_outputs(mine); is_finite(relative)) {
       report_.output_error = relative;
       report_.remarks.push_back("output error of rounding to nearest: " + detail::number(metric.relative_to_outputs(by_nearest)));
     } else {

@@ -248,7 +248,7 @@ inline Status assign_hessian(Stats& s, MatrixView<const double> h, Index tokens)
                  "a Hessian of " + std::to_string(tokens) + " tokens was given; at least 1 is needed"};
   for (Index i = 0; i < h.rows; ++i)
     for (Index j = 0; j < h.cols; ++j)
-      if ((std::bit_cast<std::uint64_t>(h(i, j)) & 0x7FF0000000000000u) == 0x7FF0000000000000u)
+      if (!is_finite(h(i, j)))
         return Error{ErrorCode::not_finite,
                      "the Hessian's element (" + std::to_string(i) + ", " + std::to_string(j) + ") is not finite"};
   s.needs_ = s.needs_ | Needs::hessian;

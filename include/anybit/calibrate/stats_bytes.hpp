@@ -91,14 +91,14 @@ inline Result<Stats> stats_from_bytes(std::span<const std::byte> bytes, std::str
   for (auto* v : {&s.sum_abs_, &s.sum_square_, &s.sum_product_, &s.sum_drift_}) read(v->data(), v->size() * sizeof(double));
   read(s.samples_.data(), s.samples_.size() * sizeof(float));
 
-  const auto in_range = [](auto v) { return std::isfinite(v) && v >= 0; };
+  const auto in_range = [](const auto& v) { return is_finite(v) && v >= 0; };
   bool sane = true;
-  for (const float v : s.abs_max_) sane = sane && in_range(v);
-  for (const float v : s.samples_) sane = sane && is_finite(v);
+  for (const float& v : s.abs_max_) sane = sane && in_range(v);
+  for (const float& v : s.samples_) sane = sane && is_finite(v);
   for (const auto* sums : {&s.sum_abs_, &s.sum_square_})
-    for (const double v : *sums) sane = sane && in_range(v);
+    for (const double& v : *sums) sane = sane && in_range(v);
   for (const auto* sums : {&s.sum_product_, &s.sum_drift_})
-    for (const double v : *sums) sane = sane && std::isfinite(v);
+    for (const double& v : *sums) sane = sane && is_finite(v);
   if (!sane) return bad(ErrorCode::not_finite, "holds a NaN, an infinity or a negative magnitude; the file is damaged");
   return s;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/dense/product_kernel.hpp>
 
 namespace anybit::calibrate {
@@ -30,7 +31,7 @@ bool cholesky_from_last(MatrixView<Real> a) {
       for (Index k = stop - 1; k >= first; --k) {
         Real* const row = a.row(k).data();
         const Real pivot = std::sqrt(row[k]);
-        if (!(pivot > 0) || !std::isfinite(pivot)) return false;
+        if (!(pivot > 0) || !is_finite(pivot)) return false;
         const Real inverse = 1 / pivot;
         row[k] = pivot;
         for (Index j = 0; j < k; ++j) row[j] *= inverse;

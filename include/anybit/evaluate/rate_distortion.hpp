@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 
@@ -38,7 +39,7 @@ struct GaussianSource {
   static constexpr double companding = 1.7320508075688773;
   /// h(X) in bits.
   static double entropy() { return 0.5 * std::log2(2 * pi * std::exp(1.0)); }
-  static double density(double x) { return std::isinf(x) ? 0 : std::exp(-0.5 * x * x) / std::sqrt(2 * pi); }
+  static double density(double x) { return is_infinite(x) ? 0 : std::exp(-0.5 * x * x) / std::sqrt(2 * pi); }
   static CellMoments moments(double low, double high) {
     if (low > 0 || (low == 0 && high > 0)) {  // complements keep their digits only on the negative side
       const CellMoments mirrored = moments(-high, -low);
@@ -46,7 +47,7 @@ struct GaussianSource {
     }
     const double p = density(low), q = density(high);
     const double mass = below(high) - below(low);
-    const auto edge = [](double x, double d) { return std::isinf(x) ? 0 : x * d; };
+    const auto edge = [](double x, double d) { return is_infinite(x) ? 0 : x * d; };
     return {mass, p - q, mass + edge(low, p) - edge(high, q)};
   }
 
@@ -73,7 +74,7 @@ struct LaplaceSource {
  private:
   /// Over [x, infinity), x >= 0.
   static CellMoments beyond(double x) {
-    if (std::isinf(x)) return {};
+    if (is_infinite(x)) return {};
     const double rate = std::sqrt(2.0), tail = 0.5 * std::exp(-rate * x);
     return {tail, tail * (x + 1 / rate), tail * (x * x + 2 * x / rate + 2 / (rate * rate))};
   }
@@ -164,7 +165,7 @@ ScalarQuantizer cell_means(const Source& source, std::span<const double> thresho
       q.distortion += m.second - m.first * m.first / m.mass;
       q.entropy -= m.mass * std::log2(m.mass);
     } else {
-      q.levels.push_back(std::isinf(low) ? high : std::isinf(high) ? low : 0.5 * (low + high));
+      q.levels.push_back(is_infinite(low) ? high : is_infinite(high) ? low : 0.5 * (low + high));
     }
     low = high;
   }
@@ -211,7 +212,7 @@ bool newton_step(const Source& source, std::vector<double>& levels, double& larg
     largest_step = std::max(largest_step, std::abs(moved[i]));
     moved[i] += levels[i];
   }
-  if (!std::is_sorted(moved.begin(), moved.end()) || !std::isfinite(largest_step)) return false;
+  if (!std::is_sorted(moved.begin(), moved.end()) || !is_finite(largest_step)) return false;
   levels = std::move(moved);
   return true;
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/evaluate/rate_distortion.hpp>
 #include <anybit/evaluate/svg_shapes.hpp>
 #include <anybit/io/detail/json_subset.hpp>
@@ -76,7 +77,7 @@ inline std::string table(const RatePanel& panel) {
 /// Every panel with all rows and curves.
 inline std::string json(const std::vector<RatePanel>& panels) {
   using io::detail::json_quoted;
-  const auto value = [](double v) { return std::isfinite(v) ? detail::number(v, 9) : std::string("null"); };
+  const auto value = [](double v) { return is_finite(v) ? detail::number(v, 9) : std::string("null"); };
   std::string out = "{\"panels\": [";
   for (std::size_t p = 0; p < panels.size(); ++p) {
     out += std::string(p ? "," : "") + "\n {\"source\": " + json_quoted(panels[p].source) +

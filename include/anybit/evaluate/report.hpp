@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/types.hpp>
 
 namespace anybit::evaluate {
@@ -48,7 +49,7 @@ inline namespace ANYBIT_CODE {
 namespace detail {
 
 inline std::string number(double value, int significant) {
-  if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+  if (!is_finite(value)) return is_nan(value) ? "nan" : value > 0 ? "inf" : "-inf";
   char text[40];
   if (value == 0) return "0";
   const double magnitude = std::abs(value);
@@ -62,7 +63,7 @@ inline std::string number(double value, int significant) {
 }
 
 inline std::string fixed(double value, int decimals) {
-  if (!std::isfinite(value)) return number(value, 3);
+  if (!is_finite(value)) return number(value, 3);
   char text[400];
   std::snprintf(text, sizeof text, "%.*f", decimals, value);
   return text;

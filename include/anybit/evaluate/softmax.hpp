@@ -8,6 +8,7 @@
 #include <span>
 
 #include <anybit/core/distance.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/core/isa.hpp>
 #include <anybit/evaluate/statistics.hpp>
 
@@ -52,7 +53,7 @@ inline LogNormalizer log_normalizer(std::span<const float> logits) {
   float top = greatest[0];
   for (const float g : greatest) top = g > top ? g : top;
   for (Index i = whole; i < n; ++i) top = x[i] > top ? x[i] : top;
-  if (!std::isfinite(top)) return {std::numeric_limits<double>::quiet_NaN(), 0};
+  if (!is_finite(top)) return {std::numeric_limits<double>::quiet_NaN(), 0};
   const double sum = lane_sum(n, [x, top](Index i) { return exp_nonpositive(double{x[i]} - double{top}); });
   Index first = 0;
   while (x[first] != top) ++first;

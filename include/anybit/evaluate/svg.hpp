@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/evaluate/report.hpp>
 #include <anybit/evaluate/svg_shapes.hpp>
 
@@ -52,7 +53,7 @@ inline std::string svg(const EvaluationReport& report, const SvgOptions& options
   std::vector<const ReportRow*> shown;
   std::string absent;
   for (const ReportRow& r : report.rows)
-    if (std::isfinite(r.kl_mean) && r.kl_mean > 0 && std::isfinite(r.bits_per_weight_linears))
+    if (is_finite(r.kl_mean) && r.kl_mean > 0 && is_finite(r.bits_per_weight_linears))
       shown.push_back(&r);
     else if (r.recipe != "reference")
       absent += (absent.empty() ? "" : ", ") + r.recipe;

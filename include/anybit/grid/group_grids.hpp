@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <anybit/calibrate/stats.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/grid/scale_search.hpp>
 #include <anybit/recipe/report.hpp>
 #include <anybit/tensor/quantize.hpp>

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/grid/least_squares.hpp>
 #include <anybit/grid/power_sum.hpp>
@@ -53,10 +54,10 @@ struct HalfQuadratic {
 };
 
 ANYBIT_INLINE Status check_search(const HalfQuadratic& s) {
-  if (!(s.norm > 0 && s.norm <= 1))
+  if (!is_within(s.norm, 0, 1) || s.norm == 0)
     return Error{ErrorCode::invalid_argument,
                  "half-quadratic search: norm is " + std::to_string(s.norm) + "; it must lie above 0, up to 1"};
-  if (!(s.beta > 0 && s.beta <= 1e6f) || !(s.growth >= 1 && s.growth <= 10))
+  if (!is_within(s.beta, 0, 1e6f) || s.beta == 0 || !is_within(s.growth, 1, 10))
     return Error{ErrorCode::invalid_argument, "half-quadratic search: beta is " + std::to_string(s.beta) + ", growth " +
                                                   std::to_string(s.growth) +
                                                   "; beta must lie above 0, up to 1e6, and growth from 1 to 10"};
@@ -67,11 +68,11 @@ ANYBIT_INLINE Status check_search(const HalfQuadratic& s) {
 }
 
 ANYBIT_INLINE Status check_search(const ShrinkSearch& s) {
-  if (!(s.shrink > 0 && s.shrink < 1))
+  if (!is_within(s.shrink, 0, 1) || s.shrink == 0 || s.shrink == 1)
     return Error{ErrorCode::invalid_argument, "search: shrink is " + std::to_string(s.shrink) + "; it must lie between 0 and 1"};
   if (s.steps < 1 || s.steps > 100000)
     return Error{ErrorCode::invalid_argument, "search: steps is " + std::to_string(s.steps) + "; it must be 1 to 100000"};
-  if (!(s.norm > 0 && s.norm <= 16))
+  if (!is_within(s.norm, 0, 16) || s.norm == 0)
     return Error{ErrorCode::invalid_argument, "search: norm is " + std::to_string(s.norm) + "; it must lie above 0, up to 16"};
   return Ok{};
 }
@@ -303,7 +304,7 @@ struct GridFit {
         if (start.error < s.error) std::swap(start, s);
     }
     for (const Start& start : starts) {
-      if (!std::isfinite(start.error)) continue;
+      if (!is_finite(start.error)) continue;
       Affine a = start.affine;
       take(a);
       float beta = half_quadratic.beta;

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/matrix.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/format/codebook.hpp>
@@ -89,7 +90,7 @@ Result<BitsAndBytes4> to_bitsandbytes(ConstMatrix w, Index block, bool double_qu
   for (Index first = 0; first < n; first += block) {
     const std::span<const float> values(flat.data() + first, static_cast<std::size_t>(std::min(block, n - first)));
     for (const float v : values)
-      if (!std::isfinite(v))
+      if (!is_finite(v))
         return Error{ErrorCode::not_finite,
                      "bitsandbytes: a weight of block " + std::to_string(first / block) + " is " + std::to_string(v)};
     const bool full = static_cast<Index>(values.size()) == block;

@@ -5,6 +5,7 @@
 #include <bit>
 #include <limits>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/half.hpp>
 #include <anybit/core/view.hpp>
 #include <anybit/exec/executor.hpp>
@@ -60,8 +61,9 @@ struct RoundedActivations {
 /// even, cut off at 127. Returns the scale. Writes nothing past n.
 inline float round_token(const float* x, Index n, std::int8_t* codes, float fixed = 0) {
   constexpr Index w = simd::width;
-  const float largest = std::bit_cast<float>(abs_max_bits({x, static_cast<std::size_t>(n)}));
-  const bool finite = largest <= std::numeric_limits<float>::max();
+  const std::int32_t bits = abs_max_bits({x, static_cast<std::size_t>(n)});
+  const float largest = std::bit_cast<float>(bits);
+  const bool finite = is_finite(largest);
   const float scale = fixed > 0 ? fixed : largest / 127.0f;
   if (!finite || scale == 0) {
     std::fill(codes, codes + n, std::int8_t{0});

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include <anybit/core/aligned_buffer.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/core/types.hpp>
 
 namespace anybit {
@@ -44,7 +45,7 @@ class ActivationMode {
     m.compute_ = Compute::int8_static, m.scale_ = scale;
     return m;
   }
-  static bool valid_scale(float s) { return s > 0 && s <= std::numeric_limits<float>::max(); }
+  static bool valid_scale(const float& s) { return is_finite(s) && s > 0; }
 
   Compute compute() const { return compute_; }
   /// Of int8_static, otherwise 0.

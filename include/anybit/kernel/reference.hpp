@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/view.hpp>
 #include <anybit/kernel/compute.hpp>
 #include <anybit/tensor/packed_tensor.hpp>
@@ -61,8 +62,7 @@ inline Rounded round_activations(ConstMatrix x, ActivationMode mode, Index group
         end = std::min({end, first + block_columns - first % group % block_columns, (first / group + 1) * group});
       float largest = 0;
       bool finite = true;
-      for (Index k = first; k < end; ++k)
-        finite = finite && std::isfinite(x(t, k)), largest = std::fmax(largest, std::fabs(x(t, k)));
+      for (Index k = first; k < end; ++k) finite = finite && is_finite(x(t, k)), largest = std::fmax(largest, std::fabs(x(t, k)));
       const float own = mode.compute() == Compute::int8_static ? mode.scale() : largest / 127.0f;
       const float scale = finite ? own : std::numeric_limits<float>::quiet_NaN();
       for (Index k = first; k < end; ++k) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <anybit/core/checked.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/io/detail/text.hpp>
@@ -68,7 +69,7 @@ inline Status check(const DecoderConfig& c) {
     return bad(text("rotary length ", c.rotary_dim, " is no even number up to the head length ", c.head_dim));
   if (!c.rope_factors.empty() && static_cast<Index>(c.rope_factors.size()) != c.rotary_dim / 2)
     return bad(text(c.rope_factors.size(), " rope factors for ", c.rotary_dim / 2, " frequencies"));
-  const auto positive = [](float x) { return x > 0 && std::isfinite(x); };
+  const auto positive = [](const float& x) { return is_finite(x) && x > 0; };
   if (!positive(c.norm_epsilon)) return bad(text("norm epsilon is ", c.norm_epsilon, ", not above 0"));
   if (!positive(c.rope_base)) return bad(text("rope base is ", c.rope_base, ", not above 0"));
   if (!positive(c.rope_scale)) return bad(text("rope scale is ", c.rope_scale, ", not above 0"));

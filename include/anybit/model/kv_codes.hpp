@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/half.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/simd/bit_stream.hpp>
@@ -47,19 +48,19 @@ void encode_kv_block(const KvBlockShape& shape, const float* x, std::byte* out, 
     for (Index first = 0; first < shape.cols; first += kv_group) {
       const Index n = std::min(kv_group, shape.cols - first);
       const float* from = x + r * shape.stride + first;
-      float low = from[0], high = from[0], sum = 0, shifted[static_cast<std::size_t>(kv_group)];
+      float low = from[0], high = from[0], shifted[static_cast<std::size_t>(kv_group)];
       for (Index i = 0; i < n; ++i) {
         low = from[i] < low ? from[i] : low;
         high = from[i] > high ? from[i] : high;
-        sum += from[i] - from[i];  // NaN if a value is not finite
       }
       *offsets = f32_to_f16(low);
       const float offset = f16_to_f32(*offsets);
-      *scales = f32_to_f16((high - offset) / static_cast<float>(F::max_int) + sum);
+      *scales = f32_to_f16((high - offset) / static_cast<float>(F::max_int));
       const float scale = f16_to_f32(*scales);
       for (Index i = 0; i < n; ++i) shifted[i] = from[i] - offset;
-      const bool finite = scale <= std::numeric_limits<float>::max() && offset >= -std::numeric_limits<float>::max();
-      if (!finite) *scales = f32_to_f16(std::numeric_limits<float>::quiet_NaN());
+      const float largest = std::bit_cast<float>(abs_max_bits({from, static_cast<std::size_t>(n)}));
+      const bool finite = is_finite(largest) && is_finite(scale) && is_finite(offset);
+      if (!finite) *scales = 0x7E00;  // NaN
       const auto count = static_cast<std::size_t>(n);
       if (finite && scale > 0)
         quantize_values<F>({shifted, count}, Affine{scale, 0}, {codes, count});

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/io/tensor_info.hpp>
 #include <anybit/model/decoder.hpp>
 
@@ -82,7 +83,7 @@ class TensorReader {
   }
   Status check_finite(std::string_view name, Index row, std::span<const float> values) const {
     for (std::size_t j = 0; j < values.size(); ++j)
-      if (!std::isfinite(values[j]))
+      if (!is_finite(values[j]))
         return {ErrorCode::not_finite, io::detail::text(file_.name(), ": tensor ", name, " is ", values[j], " at row ", row,
                                                         ", column ", j, ": the file is damaged, fetch or convert it again")};
     return Ok{};

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/core/view.hpp>
 
@@ -126,7 +127,7 @@ inline Status check_sparsity(const Sparsity& s, const std::string& who) {
       return Error{ErrorCode::invalid_argument, who + ": pattern " + s.describe() + " keeps " + std::to_string(s.keep) +
                                                     " of every " + std::to_string(s.of) +
                                                     " columns; N:M needs M of at least 1 and N from 0 to M"};
-  } else if (!(s.share >= 0 && s.share <= 1)) {
+  } else if (!is_within(s.share, 0, 1)) {
     return Error{ErrorCode::invalid_argument,
                  who + ": sparsity is " + std::to_string(s.share) + "; it is a share and must lie from 0 to 1"};
   }

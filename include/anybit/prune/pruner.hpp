@@ -56,7 +56,7 @@ Pruned without(ConstMatrix w, Mask mask, const Stats& stats, Report report, Exec
 /// Whether `mine` is as close as `other`; no rows or a weight that is not finite means it is not.
 template <class Metric>
 bool no_worse(const Metric& metric, ConstMatrix mine, ConstMatrix other) {
-  if (mine.rows == 0 || calibrate::find_not_finite(mine).first >= 0) return false;
+  if (mine.rows == 0 || find_not_finite(mine).first >= 0) return false;
   return metric.error(mine) < 0.9 * metric.error(other) || metric.exact_error(mine) <= metric.exact_error(other);
 }
 

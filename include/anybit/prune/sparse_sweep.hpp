@@ -82,7 +82,7 @@ class SparseSweep {
   /// Finite, whatever became of the weight.
   double score(const gptq::Band<Real>& tile, Index r, Index k) const {
     const float u = tile.unrounded(0, k)[r];
-    const double damage = calibrate::is_finite(u) ? static_cast<double>(u) * factor_.pivots[static_cast<std::size_t>(k)] : 1e150;
+    const double damage = is_finite(u) ? static_cast<double>(u) * factor_.pivots[static_cast<std::size_t>(k)] : 1e150;
     return std::min(damage * damage, 1e300);
   }
 

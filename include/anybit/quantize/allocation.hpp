@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 
@@ -46,7 +47,7 @@ inline Result<Allocation> allocate(std::span<const std::vector<SizedCost>> items
                    "allocate: item " + std::to_string(i) + " has no options: give each at least one"};
     Index low = items[i].front().bytes, high = low;
     for (const SizedCost& o : items[i]) {
-      if (!std::isfinite(o.cost) || o.bytes < 0)
+      if (!is_finite(o.cost) || o.bytes < 0)
         return Error{ErrorCode::not_finite, "allocate: item " + std::to_string(i) + " has an option of " +
                                                 std::to_string(o.bytes) + " bytes and cost " + std::to_string(o.cost) +
                                                 ": sizes must not be negative and costs finite"};

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/recipe/siblings.hpp>
 
 namespace anybit {
@@ -21,7 +22,7 @@ inline Result<float> static_activation_scale(const Stats& stats, std::span<const
   const std::span<const float> maxima = stats.abs_max();
   for (std::size_t j = 0; j < maxima.size(); ++j) {
     const float m = input_scale.empty() ? maxima[j] : maxima[j] / input_scale[j];
-    if (!std::isfinite(m))
+    if (!is_finite(m))
       return Error{ErrorCode::not_finite, "static activation scale: input " + std::to_string(j) + " reached " +
                                               std::to_string(m) + "; calibrate with inputs and input scales that are finite"};
     largest = std::max(largest, std::fabs(m));

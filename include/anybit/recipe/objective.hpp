@@ -7,6 +7,7 @@
 
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/distance.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/dense/product.hpp>
 #include <anybit/recipe/report.hpp>
 #include <anybit/tensor/pack.hpp>
@@ -102,7 +103,7 @@ class OutputMetric {
     for (Index i = 0; i < h.rows; ++i)
       for (Index j = 0; j < h.cols; ++j) narrow_(i, j) = static_cast<float>(h(i, j) / unit_);
     reference_ = trace<float>(w);
-    if (!std::isfinite(reference_)) reference_ = trace<Wide>(w);
+    if (!is_finite(reference_)) reference_ = trace<Wide>(w);
   }
   /// tr(W H W^T).
   double reference() const { return reference_; }
@@ -110,7 +111,7 @@ class OutputMetric {
     const Matrix d = difference(w_, approximation);
     // Rounding of float products is about 1e-7 of the reference: above 1e-4 of it the result is good to 0.1 %.
     const double fast = trace<float>(d.view());
-    return std::isfinite(fast) && fast > 1e-4 * reference_ ? fast : trace<Wide>(d.view());
+    return is_finite(fast) && fast > 1e-4 * reference_ ? fast : trace<Wide>(d.view());
   }
   double exact_error(ConstMatrix approximation) const { return trace<Wide>(difference(w_, approximation).view()); }
   /// ||(W - Q) X||_F / ||W X||_F.

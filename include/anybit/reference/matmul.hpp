@@ -11,6 +11,7 @@
 #include <cmath>
 #include <limits>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/reference/matrix.hpp>
 
 namespace anybit::reference {
@@ -39,7 +40,7 @@ RoundedActivations round_activations(ConstMatrix x, End end_of, float given = 0)
       float largest = 0;
       bool finite = true;
       for (Index k = first; k < end; ++k) {
-        finite = finite && std::isfinite(x(t, k));
+        finite = finite && is_finite(x(t, k));
         largest = std::fmax(largest, std::fabs(x(t, k)));
       }
       const float scale = !finite ? std::numeric_limits<float>::quiet_NaN() : given > 0 ? given : largest / 127.0f;

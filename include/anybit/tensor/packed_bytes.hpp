@@ -13,6 +13,7 @@
 
 #include <anybit/core/aligned_buffer.hpp>
 #include <anybit/core/checked.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 
@@ -216,7 +217,7 @@ inline Status PackedBytes::check_scales(Index count,
     const auto part = std::span(some).first(static_cast<std::size_t>(std::min<Index>(256, count - first)));
     load(scales().data(), count, first, part);
     for (std::size_t i = 0; i < part.size(); ++i)
-      if (!(part[i] >= 0 && part[i] <= std::numeric_limits<float>::max()))
+      if (!is_finite(part[i]) || part[i] < 0)
         return Error{ErrorCode::corrupt_data, "packed tensor: scale " + std::to_string(first + static_cast<Index>(i)) + " is " +
                                                   std::to_string(part[i]) + "; scales are finite and not negative"};
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/format/format.hpp>
 #include <anybit/testing/violation.hpp>
 
@@ -42,7 +43,7 @@ FormatFacts facts_of() {
   f.fit = [](std::span<const float> g) { return F::fit(g); };
   f.there_and_back = [](float w, Affine a) { return dequantize_value<F>(quantize_value<F>(w, a), a); };
   for (int c = 0; c < f.code_count; ++c)
-    if (const float v = f.decode(static_cast<Code>(c)); std::isfinite(v)) f.levels.push_back(v);
+    if (const float v = f.decode(static_cast<Code>(c)); is_finite(v)) f.levels.push_back(v);
   std::sort(f.levels.begin(), f.levels.end());
   return f;
 }
@@ -108,7 +109,7 @@ inline Violation check_codes(const FormatFacts& f) {
 inline Violation check_levels_are_fixed(const FormatFacts& f) {
   for (int c = 0; c < (1 << f.bits); ++c) {
     const float level = f.decode(static_cast<Code>(c));
-    if (!std::isfinite(level)) continue;
+    if (!is_finite(level)) continue;
     const float again = f.decode(f.encode(level));
     if (again != level)
       return "code " + shown(c) + " has level " + shown(level) + ", which encodes and decodes to " + shown(again);
@@ -204,14 +205,14 @@ inline Violation check_fit(const FormatFacts& f) {
     const Affine a = f.fit(g);
     const std::string group =
         "a group of " + shown(static_cast<double>(g.size())) + " weights" + (g.empty() ? "" : ", the first " + shown(g[0]) + ",");
-    if (!std::isfinite(a.scale) || a.scale < 0) return group + " gets the scale " + shown(a.scale);
+    if (!is_finite(a.scale) || a.scale < 0) return group + " gets the scale " + shown(a.scale);
     if (f.has_zero_point ? !(a.zero >= 0 && a.zero < static_cast<float>(1 << f.bits) && a.zero == std::floor(a.zero))
                          : a.zero != 0)
       return group + " gets the zero point " + shown(a.zero);
     const bool all_zero = std::all_of(g.begin(), g.end(), [](float v) { return v == 0; });
     for (const float w : g) {
       const float back = f.there_and_back(w, a);
-      if (std::isnan(back)) return group + " turns weight " + shown(w) + " into NaN";
+      if (is_nan(back)) return group + " turns weight " + shown(w) + " into NaN";
       if (all_zero && back != 0) return "a group of zeros comes back as " + shown(back);
     }
     if (f.has_zero_point && f.there_and_back(0, a) != 0) return group + " cannot represent 0";

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/scheme/layout.hpp>
 #include <anybit/scheme/scale_store.hpp>
 #include <anybit/testing/violation.hpp>
@@ -48,7 +49,7 @@ Violation check_scale_store(std::span<const float> scales) {
   std::vector<float> stored(scales.begin(), scales.end());
   S::round_trip(stored);
   for (std::size_t i = 0; i < stored.size(); ++i)
-    if (!std::isfinite(stored[i]) || stored[i] < 0)
+    if (!is_finite(stored[i]) || stored[i] < 0)
       return here + shown(scales[i]) + " becomes " + shown(stored[i]) + ", which is no scale";
 
   std::vector<float> twice = stored;

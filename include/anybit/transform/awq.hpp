@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/recipe/siblings.hpp>
 #include <anybit/transform/awq_search.hpp>
 
@@ -136,7 +137,7 @@ struct Awq {
   }
 
   static void tell(const awq::ScaleChoice& choice, Siblings& set) {
-    if (std::none_of(choice.losses.begin(), choice.losses.end(), [](double l) { return std::isfinite(l); }))
+    if (std::none_of(choice.losses.begin(), choice.losses.end(), [](const double& l) { return is_finite(l); }))
       set.fallbacks.push_back("awq: no ratio gave a finite loss; the inputs were not scaled");
     set.remarks.push_back("awq: ratio " + std::to_string(choice.ratio).substr(0, 5) + (choice.duo ? ", duo" : ""));
   }

@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/grid/group_grids.hpp>
 #include <anybit/recipe/objective.hpp>
 
@@ -73,7 +74,7 @@ inline std::vector<float> duo_scale_for(std::span<const float> x, std::span<cons
   for (std::size_t j = 0; j < s.size(); ++j) s[j] = std::max(std::pow(x[j], ratio) / (std::pow(w[j], 1 - ratio) + 1e-4f), 1e-4f);
   normalize_alive(x, s);
   for (float& v : s)
-    if (!std::isfinite(v)) v = 1;
+    if (!is_finite(v)) v = 1;
   return s;
 }
 

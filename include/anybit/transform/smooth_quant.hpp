@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/dense/product.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/grid/group_grids.hpp>
@@ -113,7 +114,7 @@ struct SmoothQuant {
 
   Result<std::vector<float>> fit(std::span<const ConstMatrix> siblings, const Stats& stats,
                                  std::span<const Index> tied = {}) const {
-    if (!(alpha >= 0 && alpha <= 1))
+    if (!is_within(alpha, 0, 1))
       return Error{ErrorCode::invalid_argument, "smooth_quant: alpha is " + std::to_string(alpha) + "; it must lie in 0 to 1"};
     ANYBIT_TRY_STATUS(calibrate::check_siblings(siblings));
     ANYBIT_TRY_STATUS(calibrate::check_tied(tied, siblings[0].cols));
@@ -184,7 +185,7 @@ struct SmoothQuantSearch {
                                                                      least, options.executor);
     };
     const double without = error(std::vector<float>(inputs.size(), 1.0f), std::numeric_limits<double>::infinity());
-    double least = std::isfinite(without) ? without : std::numeric_limits<double>::infinity();
+    double least = is_finite(without) ? without : std::numeric_limits<double>::infinity();
     std::vector<float> best;
     float alpha = 0;
     for (int k = 0; k <= steps; ++k) {

@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/matrix.hpp>
 #include <anybit/dense/cholesky.hpp>
 #include <anybit/recipe/report.hpp>
@@ -91,10 +92,10 @@ std::optional<Factor> try_factor(const OrderedHessian<Stored>& from, double damp
     for (Index j = 0; j < k; ++j) {
       column[j] = static_cast<float>(r(k, j) * inverse);
       most = std::max(most, std::fabs(column[j]));
-      if (!(column[j] <= most)) return std::nullopt;  // NaN
+      if (is_nan(column[j])) return std::nullopt;
     }
   }
-  if (!std::isfinite(most)) return std::nullopt;
+  if (!is_finite(most)) return std::nullopt;
   return f;
 }
 
@@ -108,13 +109,13 @@ inline std::string number(double x) {
 
 /// Options that every method on this factor has.
 inline Status check_options(const std::string& who, double damp, Index block, double dead_diagonal) {
-  if (!(damp > 0 && damp <= 1))
+  if (!is_within(damp, 0, 1) || damp == 0)
     return Error{ErrorCode::invalid_argument,
                  who + ": damp is " + detail::number(damp) + "; it must lie above 0, up to 1 (0.01 is usual)"};
   if (block < 1)
     return Error{ErrorCode::invalid_argument,
                  who + ": block is " + std::to_string(block) + "; it must be at least 1 (128 is usual)"};
-  if (!(dead_diagonal >= 0 && std::isfinite(dead_diagonal)))
+  if (!is_finite(dead_diagonal) || dead_diagonal < 0)
     return Error{ErrorCode::invalid_argument,
                  who + ": dead_diagonal is " + detail::number(dead_diagonal) + "; it must be 0 (the mean) or above"};
   return Ok{};

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <anybit/algorithm/feedback/sweep.hpp>
+#include <anybit/core/finite.hpp>
 #include <anybit/dense/product.hpp>
 
 namespace anybit::gptq {
@@ -161,10 +162,10 @@ class Refiner {
                      v_v = u_u[r] - 2 * dz * u_ones[r] + dz * dz * ones_ones;
         if (!(v_v > 0)) continue;
         const auto wanted = static_cast<float>((v_pull + scale * v_u) / v_v);
-        if (!(wanted > 0) || !std::isfinite(wanted)) continue;
+        if (!(wanted > 0) || !is_finite(wanted)) continue;
         const Affine candidate = q_.scheme.stored({wanted, static_cast<float>(zero)});
         const double s = double{candidate.scale};
-        if (!(s > 0) || !std::isfinite(s)) continue;
+        if (!(s > 0) || !is_finite(s)) continue;
         const double gain = 2 * (s * v_pull - scale * u_pull[r]) - (s * s * v_v - 2 * s * scale * v_u + scale * scale * u_u[r]);
         if (gain > most) {
           most = gain;

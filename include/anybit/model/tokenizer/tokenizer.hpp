@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/io/detail/text.hpp>
@@ -104,7 +105,7 @@ class Tokenizer {
       if (v.kind == TokenizerKind::score_bpe && v.scores.size() != n)
         return bad(io::detail::text(v.scores.size(), " scores for ", n, " tokens"));
       for (std::size_t i = 0; i < v.scores.size(); ++i)
-        if (std::isnan(v.scores[i])) return bad(io::detail::text("the score of token ", i, " is NaN"));
+        if (is_nan(v.scores[i])) return bad(io::detail::text("the score of token ", i, " is NaN"));
       for (const auto& id : {v.bos, v.eos, v.unknown})
         if (id && (*id < 0 || static_cast<std::size_t>(*id) >= n))
           return bad(io::detail::text("the special token ", *id, " is outside the vocabulary of ", n));
