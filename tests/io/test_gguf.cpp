@@ -1,6 +1,7 @@
 #include <anybit/io/gguf.hpp>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "bad_bytes.hpp"
 #include "support/catch.hpp"
 #include "support/gguf_writer.hpp"
+#include "support/temporary_folder.hpp"
 #include "support/test_data.hpp"
 
 using namespace anybit;
@@ -120,6 +122,25 @@ TEST_CASE("GGUF: known types that nothing here decodes are listed, and refused w
               "tensor 'blk.0.ffn_up.weight' has type IQ1_S, which anybit cannot turn into floats: convert");
 }
 
+TEST_CASE("GGUF: a tensor of an unknown type is listed, and an error only when its values are wanted") {
+  GgufWriter w;
+  w.add_raw_tensor("new", {7}, 77, 0);
+  w.add_raw_tensor("last", {2}, 0xFFFFFFFF, 96);
+  const std::vector<float> values{1, 2, 3};
+  // The writer's own data start at 64: "new" has what lies before, "last" what lies behind.
+  w.add_raw_tensor("f", {3}, 0, 64);
+  std::string data(64, 'x');
+  data.append(reinterpret_cast<const char*>(values.data()), 12).append(20, '\0').append("abcde");
+  const Exact bytes(w.bytes() + data);
+  const auto file = GgufFile::parse(bytes.bytes(), "bad.file");
+  REQUIRE(file.ok());
+  CHECK(file->find("new")->bytes.size() == 64);
+  CHECK(file->find("last")->bytes.size() == 5);
+  CHECK((*file->read_f32("f"))(0, 2) == 3);
+  check_error(file->read_f32("new"),
+              "tensor 'new' has the unknown type 'number 77', which anybit cannot turn into floats: convert");
+}
+
 TEST_CASE("GGUF: other alignments, gaps, and files without tensors") {
   GgufWriter w;
   w.alignment = 64;
@@ -192,8 +213,8 @@ TEST_CASE("GGUF: bad GGUF: each is an error that names file, place, value and re
   }
   SECTION("bytes that wrap") { w.add_raw_tensor("t", {std::uint64_t{1} << 62}, 0, 0); check_error(parse(w), "overflows"); }
   SECTION("quantized bytes that wrap") { w.add_raw_tensor("t", {(std::uint64_t{1} << 62) - 256}, 14, 0); check_error(parse(w), "overflows"); }
-  SECTION("unknown type") { w.add_raw_tensor("t", {1}, 4, 0); check_error(parse(w), "tensor 't': type 4 is unknown: convert"); }
-  SECTION("type -1") { w.add_raw_tensor("t", {1}, 0xFFFFFFFF, 0); check_error(parse(w), "type 4294967295 is unknown"); }
+  SECTION("unknown type without data") { w.add_raw_tensor("t", {1}, 4, 0); check_error(parse(w), "tensor 't': 1 bytes at offset 0 exceed the 0 bytes"); }
+  SECTION("unknown types in one place") { w.add_raw_tensor("s", {1}, 4, 0); w.add_raw_tensor("t", {1}, 5, 0); w.add_f32("u", {1}, {1}); check_error(parse(w), "overlap at offset 0"); }
   SECTION("row that is no whole number of blocks") { w.add_raw_tensor("t", {48, 2}, 2, 0); check_error(parse(w), "rows of 48 values are no multiple of the 32 values in a block of Q4_0"); }
   SECTION("misaligned offset") { w.add_raw_tensor("t", {1}, 0, 4); check_error(parse(w), "offset 4 is no multiple of the alignment 32"); }
   SECTION("offset past the end") { w.add_f32("s", {1}, {1}); w.add_raw_tensor("t", {1}, 0, 1024); check_error(parse(w), "tensor 't': 4 bytes at offset 1024 exceed the 4 bytes"); }
@@ -210,7 +231,7 @@ TEST_CASE("GGUF: bad GGUF: each is an error that names file, place, value and re
     w.add_raw_tensor("t", {1}, 24, 32);
     check_error(parse(w), "overlap at offset 32");
   }
-  SECTION("a name that would move the cursor") { w.add_raw_tensor("\x1B[2J\n", {1}, 4, 0); check_error(parse(w), "'\\x1b[2J\\x0a'"); }
+  SECTION("a name that would move the cursor") { w.add_raw_tensor("\x1B[2J\n", {1}, 0, 4); check_error(parse(w), "'\\x1b[2J\\x0a'"); }
 }
 // clang-format on
 
@@ -231,6 +252,58 @@ TEST_CASE("GGUF: mutated files are refused or read, never read past the end") {
   });
   CHECK(accepted > 1000);
   CHECK(accepted < 19000);
+}
+
+TEST_CASE("GGUF: a split model is opened by its first part, with the others beside it") {
+  const test_support::TemporaryFolder folder;
+  const auto part = [&](std::uint16_t number, std::uint16_t count, const std::string& name) {
+    GgufWriter w;
+    if (number == 0) w.add_metadata("general.architecture", "llama");
+    w.add_metadata("split.no", number), w.add_metadata("split.count", count);
+    w.add_metadata("split.tensors.count", std::int32_t{3});
+    w.add_f32("t" + std::to_string(number), {2}, {static_cast<float>(number), 7});
+    REQUIRE(w.save(folder / name).ok());
+  };
+  const std::string first = "m-00001-of-00003.gguf", second = "m-00002-of-00003.gguf", third = "m-00003-of-00003.gguf";
+  part(0, 3, first), part(1, 3, second), part(2, 3, third);
+  const auto file = GgufFile::open(folder / first);
+  INFO((file ? "" : file.error().message));
+  REQUIRE(file.ok());
+  CHECK(file->tensors().size() == 3);
+  for (Index i = 0; i < 3; ++i) CHECK((*file->read_f32("t" + std::to_string(i)))(0, 0) == static_cast<float>(i));
+  CHECK(*file->get_string("general.architecture") == "llama");
+  CHECK(file->paths() == std::vector<std::string>{folder / first, folder / second, folder / third});
+
+  const auto refused = [&](const std::string& name, std::string_view what) {
+    const auto r = GgufFile::open(folder / name);
+    REQUIRE(!r.ok());
+    CAPTURE(r.error().message, what);
+    CHECK(r.error().message.find(what) != std::string::npos);
+    CHECK(r.error().message.rfind(folder / name, 0) == 0);
+  };
+  refused(second, "is part 2 of 3: open the first, ");
+  refused(second, "m-00001-of-00003.gguf");
+  part(1, 2, second);
+  refused(first, "m-00002-of-00003.gguf says that it is part 2 of 2: fetch the parts of one model");
+  part(0, 3, second);
+  refused(first, "says that it is part 1 of 3");
+  std::filesystem::remove(folder / second);
+  refused(first, "is part 1 of 3; part 2: ");
+  refused(first, "m-00002-of-00003.gguf: cannot open (");
+  std::filesystem::rename(folder / first, folder / "renamed.gguf");
+  refused("renamed.gguf", "is part 1 of 3, but its name does not end in -00001-of-00003.gguf");
+  part(2, 2, "bad.gguf");
+  refused("bad.gguf", "split.no is 2 of 2 parts");
+  {
+    GgufWriter w;
+    w.add_metadata("split.count", std::uint16_t{2}), w.add_metadata("split.no", std::uint16_t{0});
+    w.add_metadata("split.tensors.count", std::int32_t{3});
+    w.add_f32("t", {1}, {1});
+    REQUIRE(w.save(folder / "n-00001-of-00002.gguf").ok());
+    part(1, 2, "n-00002-of-00002.gguf");
+    refused("n-00001-of-00002.gguf", "split.tensors.count is 3, but the 2 parts hold 2");
+    check_error(parse(w), "is part 1 of 2: open the file of the first part");
+  }
 }
 
 TEST_CASE("GGUF: files that cannot be opened") {

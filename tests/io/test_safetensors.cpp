@@ -1,8 +1,10 @@
 #include <anybit/io/safetensors.hpp>
 #include <anybit/io/safetensors_writer.hpp>
 
+#include <cmath>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -148,6 +150,64 @@ TEST_CASE("safetensors: what is written reads back, aligned and untouched by its
   CHECK(*copy.read<float>("f32") == f32);
 }
 
+TEST_CASE("safetensors: a tensor of an unknown type is listed, and an error only when its values are wanted") {
+  const Exact bytes(with_header(
+      R"({"a":{"dtype":"F4","shape":[2,3],"data_offsets":[0,3]},"b":{"dtype":"F32","shape":[1],"data_offsets":[3,7]}})",
+      "abc" + std::string(4, '\0')));
+  const auto file = SafetensorsFile::parse(bytes.bytes(), "bad.file");
+  REQUIRE(file.ok());
+  CHECK((*file->read_f32("b"))(0, 0) == 0);
+  CHECK(file->find("a")->dtype == "F4");
+  CHECK(file->find("a")->bytes.size() == 3);
+  check_error(file->read_f32("a"),
+              "tensor 'a' has the unknown type 'F4', which anybit cannot turn into floats: convert it to F32");
+  check_error(file->read<float>("a"), "tensor 'a' has type F4, not F32");
+}
+
+TEST_CASE("safetensors: one-byte floats are read by the formats of the library") {
+  std::string all;
+  for (int b = 0; b < 256; ++b) all += static_cast<char>(b);
+  const Exact bytes(with_header(R"({"e4m3":{"dtype":"F8_E4M3","shape":[16,16],"data_offsets":[0,256]},)"
+                                R"("e5m2":{"dtype":"F8_E5M2","shape":[256],"data_offsets":[256,512]},)"
+                                R"("e8m0":{"dtype":"F8_E8M0","shape":[256],"data_offsets":[512,768]},)"
+                                R"("complex":{"dtype":"C64","shape":[1],"data_offsets":[768,776]}})",
+                                all + all + all + std::string(8, '\0')));
+  const auto file = SafetensorsFile::parse(bytes.bytes(), "bad.file");
+  REQUIRE(file.ok());
+  const auto e4m3 = file->read_f32("e4m3"), e5m2 = file->read_f32("e5m2"), e8m0 = file->read_f32("e8m0");
+  REQUIRE((e4m3 && e5m2 && e8m0));
+  CHECK(e4m3->extents() == Extents{16, 16});
+  // Values of OCP's tables.
+  const auto at = [&](unsigned code) { return (*e4m3)(static_cast<Index>(code / 16), static_cast<Index>(code % 16)); };
+  CHECK(at(0x38) == 1);
+  CHECK(at(0xB8) == -1);
+  CHECK(at(0x7E) == 448);
+  CHECK(at(0x01) == 0x1p-9f);
+  CHECK(at(0x08) == 0x1p-6f);
+  CHECK(std::isnan(at(0x7F)));
+  CHECK((*e5m2)(0, 0x3C) == 1);
+  CHECK((*e5m2)(0, 0x7B) == 57344);
+  CHECK((*e5m2)(0, 0x81) == -0x1p-16f);
+  CHECK((*e5m2)(0, 0x7C) == std::numeric_limits<float>::infinity());
+  CHECK(std::isnan((*e5m2)(0, 0x7E)));
+  CHECK((*e8m0)(0, 127) == 1);
+  CHECK((*e8m0)(0, 0) == 0x1p-127f);
+  CHECK((*e8m0)(0, 254) == 0x1p127f);
+  CHECK(std::isnan((*e8m0)(0, 255)));
+  check_error(file->read_f32("complex"),
+              "tensor 'complex' has type C64, which anybit cannot turn into floats: convert it to F32, F16");
+}
+
+TEST_CASE("safetensors: __metadata__ may be null, and what else it is is named") {
+  const auto none = parse_text(R"({"__metadata__": null ,"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", "x");
+  REQUIRE(none.ok());
+  CHECK(none->metadata().empty());
+  CHECK(none->tensors().size() == 1);
+  check_error(parse_text(R"({"__metadata__":1})", ""), "safetensors header: __metadata__: JSON at byte 16");
+  check_error(parse_text(R"({"__metadata__":nul})", ""), "__metadata__: JSON at byte 16");
+  check_error(parse_text(R"({"__metadata__":{"a":null}})", ""), "__metadata__: JSON at byte");
+}
+
 TEST_CASE("safetensors: no tensors, no metadata: still a file") {
   const test_support::TemporaryFolder folder;
   REQUIRE(io::write_safetensors(folder / "empty", {}).ok());
@@ -217,6 +277,7 @@ TEST_CASE("safetensors: a model in several files opens by its index") {
   refused(R"({"weight_map": {"x": "../m-1.safetensors"}})", "only a file name in the same folder");
   refused(R"({"weight_map": {"x": "/etc/passwd"}})", "only a file name in the same folder");
   refused(R"({"weight_map": {"x": ".."}})", "only a file name");
+  refused(R"({"weight_map": {"x": "m\u001b[31m.safetensors"}})", "'m\\x1b[31m.safetensors'; only a file name");
   refused(R"({"weight_map": {"x": "m.safetensors.index.json"}})", "m.safetensors.index.json: ");  // itself: no endless recursion
   refused("{\"weight_map\": {\"x\": \"m-1.safetensors\"}", "'}' must stand here");
   refused("\xFF", "not UTF-8");
@@ -249,10 +310,9 @@ TEST_CASE("safetensors: bad safetensors: each is an error that names file, tenso
   check_error(parse_text("{\"t\":{" + f32 + "},\"t\":{" + f32 + "}}", four), "key 't' comes twice");
   check_error(parse_text(R"({"__metadata__":{"a":"b","a":"c"}})", ""), "key 'a' comes twice");
   check_error(parse_text(R"({"__metadata__":{"a":1}})", ""), "JSON at byte");
-  check_error(parse_text(tensor(R"("dtype":"F33","shape":[1],"data_offsets":[0,4])"), four),
-              "tensor 't' has the unknown type 'F33'");
-  check_error(parse_text(tensor(R"("dtype":"Q4_0","shape":[32],"data_offsets":[0,18])"), std::string(18, 'x')),
-              "unknown type 'Q4_0'");
+  check_error(parse_text(tensor(R"("dtype":"F33","shape":[4294967296,4294967296],"data_offsets":[0,4])"), four), "overflows");
+  check_error(parse_text(tensor(R"("dtype":"Q4_0","shape":[32],"data_offsets":[0,17])"), std::string(17, 'x')),
+              "type Q4_0 and shape need 18 bytes, data_offsets give 17");
   check_error(parse_text(tensor(R"("dtype":"F32","shape":[-1],"data_offsets":[0,4])"), four), "a non-negative integer");
   check_error(parse_text(tensor(R"("dtype":"F32","shape":[1.5],"data_offsets":[0,4])"), four), "not a fraction");
   check_error(parse_text(tensor(R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4])"), four),

@@ -240,6 +240,12 @@ TEST_CASE("rows of the embedding without a token are carried along as unused tok
   CHECK(same_bits(logits_of(back->decoder, ids), logits_of(m->decoder, ids)));
 }
 
+TEST_CASE("no terminal obeys the name of a model") {
+  const auto m = parse(gguf({.name = "a\x1B[31mb\n\x7F\xC2\x9B c"}));
+  REQUIRE(m);
+  CHECK(m->name == "a\\x1b[31mb\\x0a\\x7f\\x9b c");
+}
+
 TEST_CASE("names that are not UTF-8 are made so, and the model can be saved") {
   const auto m = parse(gguf({.name = "mod\xE9le \xF0\x9F\x98\x80 \xC3"}));
   REQUIRE(m);

@@ -5,11 +5,14 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string_view>
 
 #include <anybit/core/half.hpp>
 #include <anybit/core/types.hpp>
+#include <anybit/format/minifloat.hpp>
 #include <anybit/io/ggml_blocks.hpp>
+#include <anybit/scheme/scale_store.hpp>
 
 namespace anybit::io {
 inline namespace ANYBIT_CODE {
@@ -26,6 +29,15 @@ void plain_to_f32(const std::byte* b, float* y) {
 inline void f16_bytes_to_f32(const std::byte* b, float* y) { *y = ggml::f16(b); }
 inline void bf16_bytes_to_f32(const std::byte* b, float* y) {
   *y = bf16_to_f32(static_cast<std::uint16_t>(ggml::u8(b) | ggml::u8(b + 1) << 8));
+}
+
+/// One byte that is the code of a Minifloat or the exponent of OCP Microscaling, whose highest one is NaN.
+template <class Format>
+void minifloat_to_f32(const std::byte* b, float* y) {
+  *y = Format::decode(static_cast<Code>(ggml::u8(b)));
+}
+inline void e8m0_to_f32(const std::byte* b, float* y) {
+  *y = ggml::u8(b) == 255 ? std::numeric_limits<float>::quiet_NaN() : ScaleE8M0::decode(ggml::u8(b));
 }
 
 }  // namespace detail
@@ -75,9 +87,9 @@ inline constexpr std::array dtypes = {
     detail::plain<4, detail::plain_to_f32<std::uint32_t>>("U32"),
     detail::plain<8, detail::plain_to_f32<std::uint64_t>>("U64"),
     detail::plain<1, detail::plain_to_f32<std::uint8_t>>("BOOL"),
-    detail::plain_size("F8_E4M3", 1),
-    detail::plain_size("F8_E5M2", 1),
-    detail::plain_size("F8_E8M0", 1),
+    detail::plain<1, detail::minifloat_to_f32<Minifloat<4, 3>>>("F8_E4M3"),
+    detail::plain<1, detail::minifloat_to_f32<Minifloat<5, 2>>>("F8_E5M2"),
+    detail::plain<1, detail::e8m0_to_f32>("F8_E8M0"),
     detail::plain_size("C64", 8),
     detail::gguf_blocks<32, 18, ggml::q4_0>("Q4_0", 2),
     detail::gguf_blocks<32, 20, ggml::q4_1>("Q4_1", 3),

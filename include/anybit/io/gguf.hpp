@@ -1,6 +1,7 @@
 #pragma once
 // GGUF versions 2 and 3, reading: magic, version, counts, metadata, tensor infos, padding, data.
 // Every count, length, extent and offset is checked against the file before it is used, in checked arithmetic.
+// A model in several files is opened by its first, "....-00001-of-00003.gguf".
 
 #include <algorithm>
 #include <bit>
@@ -21,6 +22,30 @@ inline namespace ANYBIT_CODE {
 /// An opened GGUF file: TensorFile's members, with one extent n read as 1 x n, and the metadata.
 class GgufFile : public TensorFile<GgufFile> {
  public:
+  /// One file, or all parts of a split model, which lie beside the first. The metadata are the first part's.
+  template <class = void>
+  static Result<GgufFile> open(const std::string& path) {
+    ANYBIT_TRY(GgufFile file, TensorFile::open(path));
+    file.paths_.push_back(path);
+    ANYBIT_TRY(const Part part, file.part());
+    if (part.count == 1) return file;
+    if (auto done = file.open_others(part); !done) return in_context(done.error(), path);
+    return file;
+  }
+  /// Of bytes that the caller keeps, a whole model; `name` is for messages.
+  template <class = void>
+  static Result<GgufFile> parse(std::span<const std::byte> bytes, std::string name) {
+    ANYBIT_TRY(GgufFile file, TensorFile::parse(bytes, std::move(name)));
+    ANYBIT_TRY(const Part part, file.part());
+    if (part.count != 1)
+      return {ErrorCode::unsupported, detail::text(file.name_, ": is part ", part.number + 1, " of ", part.count,
+                                                   ": open the file of the first part, with the others beside it")};
+    return file;
+  }
+
+  /// The files that were opened, the given one first.
+  const std::vector<std::string>& paths() const { return paths_; }
+
   bool has(std::string_view key) const { return metadata_.has(key); }
   template <class = void>
   std::vector<std::string> keys() const {
@@ -60,9 +85,73 @@ class GgufFile : public TensorFile<GgufFile> {
   friend TensorFile<GgufFile>;
   struct Entry {
     TensorInfo info;
-    const DType* dtype;
+    const DType* dtype;  ///< null: of a type that is unknown here
     std::uint64_t offset;
   };
+  /// Which part of a split model a file is, from 0 on.
+  struct Part {
+    std::uint64_t number = 0, count = 1;
+  };
+
+  template <class = void>
+  Result<Part> part() const {
+    Part out;
+    if (has("split.count")) {
+      ANYBIT_TRY(out.count, get_u64("split.count"));
+      if (out.count == 0) out.count = 1;
+    }
+    if (has("split.no")) {
+      ANYBIT_TRY(out.number, get_u64("split.no"));
+    }
+    if (out.number >= out.count)
+      return {ErrorCode::corrupt_data, detail::text(name_, ": split.no is ", out.number, " of ", out.count,
+                                                    " parts: the file is damaged, split the model again")};
+    return out;
+  }
+
+  /// "-00001-of-00003.gguf": how the name of a part ends.
+  static std::string part_suffix(std::uint64_t number, std::uint64_t count) {
+    const auto five = [](std::uint64_t n) {
+      const std::string digits = std::to_string(n);
+      return std::string(digits.size() < 5 ? 5 - digits.size() : 0, '0') + digits;
+    };
+    return detail::text("-", five(number + 1), "-of-", five(count), ".gguf");
+  }
+
+  template <class = void>
+  Status open_others(Part mine) {
+    const std::string suffix = part_suffix(mine.number, mine.count);
+    const std::string of = detail::text("part ", mine.number + 1, " of ", mine.count);
+    if (!name_.ends_with(suffix))
+      return {ErrorCode::unsupported,
+              detail::text("is ", of, ", but its name does not end in ", suffix, ": give the parts the names that they had")};
+    const std::string stem = name_.substr(0, name_.size() - suffix.size());
+    if (mine.number != 0)
+      return {ErrorCode::invalid_argument, detail::text("is ", of, ": open the first, ", stem, part_suffix(0, mine.count))};
+    for (std::uint64_t i = 1; i < mine.count; ++i) {
+      const std::string path = stem + part_suffix(i, mine.count);
+      const auto context = [&](const Error& e) { return in_context(e, detail::text("is ", of, "; part ", i + 1)); };
+      auto other = TensorFile::open(path);
+      if (!other) return context(other.error());
+      const auto theirs = other->part();
+      if (!theirs) return context(theirs.error());
+      if (theirs->number != i || theirs->count != mine.count)
+        return {ErrorCode::corrupt_data, detail::text("is ", of, ", but ", path, " says that it is part ", theirs->number + 1,
+                                                      " of ", theirs->count, ": fetch the parts of one model")};
+      for (const TensorInfo& t : other->tensors())
+        if (!tensors_.add(t))
+          return {ErrorCode::corrupt_data,
+                  detail::text("tensor ", detail::shown(t.name), " is in ", path, " too: fetch the parts of one model")};
+      owners_.insert(owners_.end(), other->owners_.begin(), other->owners_.end());
+      paths_.push_back(path);
+    }
+    if (!has("split.tensors.count")) return Ok{};
+    ANYBIT_TRY(const std::uint64_t tensors, metadata_.get_u64("split.tensors.count"));
+    if (tensors != tensors_.all().size())
+      return {ErrorCode::corrupt_data, detail::text("split.tensors.count is ", tensors, ", but the ", mine.count, " parts hold ",
+                                                    tensors_.all().size(), ": fetch the parts of one model")};
+    return Ok{};
+  }
 
   template <class T>
   Result<T> in_file(Result<T> r) const {
@@ -141,10 +230,7 @@ class GgufFile : public TensorFile<GgufFile> {
 
     ANYBIT_TRY(const std::uint32_t type, reader.number<std::uint32_t>("the type"));
     out.dtype = find_gguf_dtype(type);
-    if (!out.dtype)
-      return {ErrorCode::unsupported,
-              detail::text("type ", type, " is unknown: convert the model to F16, Q8_0 or a Q2_K to Q6_K mix")};
-    out.info.dtype = out.dtype->name;
+    out.info.dtype = out.dtype ? std::string(out.dtype->name) : detail::text("number ", type);
     ANYBIT_TRY(out.offset, reader.number<std::uint64_t>("the offset"));
     if (out.offset % alignment != 0)
       return {ErrorCode::corrupt_data,
@@ -158,24 +244,26 @@ class GgufFile : public TensorFile<GgufFile> {
     const bool empty = !begin || static_cast<std::size_t>(*begin) > bytes.size();  // a file without tensors may lack its padding
     const auto data = empty ? std::span<const std::byte>() : bytes.subspan(static_cast<std::size_t>(*begin));
 
-    for (Entry& e : entries) {
-      const auto size = tensor_bytes(*e.dtype, e.info.shape);
+    std::vector<Entry*> order;
+    for (Entry& e : entries) order.push_back(&e);
+    std::sort(order.begin(), order.end(), [](const Entry* a, const Entry* b) { return a->offset < b->offset; });
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      Entry& e = *order[i];
+      // The size of an unknown type is unknown too; one byte a value only keeps the product of its extents in range.
+      auto size = tensor_bytes(e.dtype ? *e.dtype : *find_dtype("U8"), e.info.shape);
       if (!size) return in_context(size.error(), "tensor " + detail::shown(e.info.name));
+      const std::uint64_t limit = i + 1 < order.size() ? std::min<std::uint64_t>(order[i + 1]->offset, data.size()) : data.size();
+      if (!e.dtype && e.offset < limit) size = static_cast<std::size_t>(limit - e.offset);
       if (e.offset > data.size() || *size > data.size() - e.offset)
         return {ErrorCode::corrupt_data,
                 detail::text("tensor ", detail::shown(e.info.name), ": ", *size, " bytes at offset ", e.offset, " exceed the ",
                              data.size(), " bytes of data: the file is truncated or damaged, fetch it again")};
       e.info.bytes = data.subspan(static_cast<std::size_t>(e.offset), *size);
-    }
-
-    std::vector<const Entry*> order;
-    for (const Entry& e : entries) order.push_back(&e);
-    std::sort(order.begin(), order.end(), [](const Entry* a, const Entry* b) { return a->offset < b->offset; });
-    for (std::size_t i = 1; i < order.size(); ++i)
-      if (order[i]->offset - order[i - 1]->offset < order[i - 1]->info.bytes.size())
+      if (i + 1 < order.size() && order[i + 1]->offset - e.offset < *size)
         return {ErrorCode::corrupt_data,
-                detail::text("tensors ", detail::shown(order[i - 1]->info.name), " and ", detail::shown(order[i]->info.name),
-                             " overlap at offset ", order[i]->offset, ": the file is damaged")};
+                detail::text("tensors ", detail::shown(e.info.name), " and ", detail::shown(order[i + 1]->info.name),
+                             " overlap at offset ", order[i + 1]->offset, ": the file is damaged")};
+    }
 
     for (Entry& e : entries) {
       const std::string name = e.info.name;
@@ -186,6 +274,7 @@ class GgufFile : public TensorFile<GgufFile> {
   }
 
   GgufMetadata metadata_;
+  std::vector<std::string> paths_;
 };
 
 }  // namespace ANYBIT_CODE

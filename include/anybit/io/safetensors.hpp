@@ -74,7 +74,10 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     const auto map_entry = [&](std::string tensor) -> Status {
       ANYBIT_TRY(std::string file, json.string());
       // A name from a file must not lead out of the folder.
-      if (file.empty() || file == "." || file == ".." || file.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos)
+      const bool safe = std::all_of(file.begin(), file.end(), [](char c) {
+        return c != '/' && c != '\\' && static_cast<unsigned char>(c) >= 0x20 && c != 0x7F;
+      });
+      if (file.empty() || file == "." || file == ".." || !safe)
         return json.fail("weight_map sends " + detail::shown(tensor) + " to " + detail::shown(file) +
                          "; only a file name in the same folder will do");
       tensors_of_file[std::move(file)].push_back(std::move(tensor));
@@ -128,11 +131,14 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
         if (!done) return in_context(done.error(), "tensor " + detail::shown(entries.back().name));
         return done;
       }
-      return json.object([&](std::string name) -> Status {
+      if (json.null()) return Ok{};  // as in the format's own reader: no metadata
+      auto done = json.object([&](std::string name) -> Status {
         ANYBIT_TRY(std::string value, json.string());
         metadata_.emplace(std::move(name), std::move(value));
         return Ok{};
       });
+      if (!done) return in_context(done.error(), "__metadata__");
+      return done;
     }));
     return json.end();
   }
@@ -189,21 +195,18 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
         return Error{ErrorCode::corrupt_data,
                      detail::text("tensor ", detail::shown(e.name), ": ", why..., ": the file is damaged, fetch it again")};
       };
-      const DType* const dtype = find_dtype(e.dtype);
-      if (!dtype || !dtype->in_safetensors)
-        return {ErrorCode::unsupported,
-                detail::text("tensor ", detail::shown(e.name), " has the unknown type ", detail::shown(e.dtype),
-                             ": convert it to F32, F16, BF16 or an integer type")};
       if (e.begin != end || e.end < e.begin || e.end > data.size())
         return bad("data_offsets [", e.begin, ", ", e.end, "] do not follow byte ", end, " inside ", data.size(),
                    " bytes of data");
-      const auto bytes = tensor_bytes(*dtype, e.shape);
+      // Of a type that is unknown here only its bytes count: it is an error when somebody asks for its values.
+      const DType* const dtype = find_dtype(e.dtype);
+      const auto bytes = tensor_bytes(dtype ? *dtype : *find_dtype("U8"), e.shape);
       if (!bytes) return bad(bytes.error().message);
-      if (*bytes != e.end - e.begin)
+      if (dtype && *bytes != e.end - e.begin)
         return bad("type ", e.dtype, " and shape need ", *bytes, " bytes, data_offsets give ", e.end - e.begin);
       end = e.end;
-      tensors_.add(
-          {std::move(e.name), std::move(e.dtype), std::move(e.shape), data.subspan(static_cast<std::size_t>(e.begin), *bytes)});
+      tensors_.add({std::move(e.name), std::move(e.dtype), std::move(e.shape),
+                    data.subspan(static_cast<std::size_t>(e.begin), static_cast<std::size_t>(e.end - e.begin))});
     }
     if (end != data.size())
       return {ErrorCode::corrupt_data,

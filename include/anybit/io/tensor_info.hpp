@@ -19,10 +19,11 @@ namespace anybit::io {
 inline namespace ANYBIT_ABI {
 
 /// A tensor inside a file. `bytes` is a view on the file's memory, at any alignment, and exactly as long as `dtype` and
-/// `shape` say: whoever makes one has checked that.
+/// `shape` say: whoever makes one has checked that. Of a type that io::dtypes does not know there are only the bytes that the
+/// file gives it.
 struct TensorInfo {
   std::string name;
-  std::string dtype;         ///< "F32", "BF16", "Q4_K", ...: a name in io::dtypes
+  std::string dtype;         ///< "F32", "BF16", "Q4_K", ...: a name in io::dtypes, or what the file calls a type of its own
   std::vector<Index> shape;  ///< row-major: {rows, cols}; ggml's ne reversed. Empty: one value
   std::span<const std::byte> bytes;
 
@@ -67,10 +68,11 @@ inline Result<std::size_t> tensor_bytes(const DType& dtype, std::span<const Inde
 inline Result<Matrix> to_f32(const TensorInfo& t) {
   const DType* const dtype = find_dtype(t.dtype);
   if (!dtype || !dtype->to_f32)
-    return {
-        ErrorCode::unsupported,
-        detail::text("tensor ", detail::shown(t.name), " has type ", t.dtype,
-                     ", which anybit cannot turn into floats: convert the file to F32, F16, BF16, Q8_0 or a Q2_K to Q6_K mix")};
+    return {ErrorCode::unsupported,
+            detail::text("tensor ", detail::shown(t.name), " has ", dtype ? "type " : "the unknown type ",
+                         dtype ? std::string(dtype->name) : detail::shown(t.dtype), ", which anybit cannot turn into floats: ",
+                         dtype && !dtype->in_safetensors ? "convert the model to F16, Q8_0 or a Q2_K to Q6_K mix"
+                                                         : "convert it to F32, F16 or BF16")};
   ANYBIT_TRY(const std::size_t bytes, tensor_bytes(*dtype, t.shape));
   ANYBIT_CHECK(bytes == t.bytes.size(), "TensorInfo: bytes do not match dtype and shape");
   Matrix out(t.extents().rows, t.extents().cols);

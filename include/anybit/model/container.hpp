@@ -349,7 +349,7 @@ inline Result<Model> model_from_container(const io::AnybitFile& file, const Sche
   ANYBIT_TRY(Tokenizer tokenizer, detail::read_vocabulary(file));
   if (auto agree = check_sizes_agree(decoder, tokenizer); !agree) return in_context(agree.error(), file.name());
   ANYBIT_TRY(std::string name, read.text("general.name"));
-  return Model{std::move(name), std::move(decoder), std::move(tokenizer)};
+  return Model{io::detail::readable_name(name), std::move(decoder), std::move(tokenizer)};
 }
 
 }  // namespace ANYBIT_CODE

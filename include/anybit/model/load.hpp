@@ -187,7 +187,7 @@ inline Result<Model> load_llama2c(const std::string& path, const LoadOptions& op
   ANYBIT_TRY(Decoder decoder, read_decoder(file, std::move(c)));
   ANYBIT_TRY(Tokenizer tokenizer, tokenizer_from_llama2c(tokenizer_path));
   if (auto agree = check_sizes_agree(decoder, tokenizer); !agree) return in_context(agree.error(), tokenizer_path);
-  return Model{io::detail::to_utf8(fs::path(path).stem().string()), std::move(decoder), std::move(tokenizer)};
+  return Model{io::detail::readable_name(fs::path(path).stem().string()), std::move(decoder), std::move(tokenizer)};
 }
 
 }  // namespace detail
@@ -203,7 +203,7 @@ inline Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks bl
   }
   auto padded = with_padding(tokenizer, decoder.config.vocabulary);
   if (!padded) return in_context(padded.error(), file.name());
-  return Model{io::detail::to_utf8(name), std::move(decoder), *std::move(padded)};
+  return Model{io::detail::readable_name(name), std::move(decoder), *std::move(padded)};
 }
 
 /// A model whose blocks are read when they are wanted: model.decoder.blocks hold nothing.

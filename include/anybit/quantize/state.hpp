@@ -195,14 +195,16 @@ class BlockFiles {
   Result<std::optional<FinishedBlock>> read(Index i, const Block& source, const ModelPlan& plan) const {
     std::error_code ignored;
     if (folder_.empty() || !std::filesystem::exists(path(i), ignored)) return std::optional<FinishedBlock>();
-    ANYBIT_TRY(const io::AnybitFile file, io::AnybitFile::open(path(i)));
+    const auto opened = io::AnybitFile::open(path(i));
+    if (!opened) return opened.error().code == ErrorCode::io ? opened.error() : damaged(opened.error());
+    const io::AnybitFile& file = *opened;
     const MetadataReader metadata(file.metadata(), file.name());
     Status same = Ok{};
     for_each_key(run_, [&](const char* key, const char* what, const std::string& mine) {
       if (!same) return;
       const auto value = metadata.text(key);
       if (!value)
-        same = value.error();
+        same = damaged(value.error());
       else if (*value != mine)
         same = Error{
             ErrorCode::invalid_argument,
@@ -210,6 +212,23 @@ class BlockFiles {
                              io::detail::shown(mine), "): give that one, or another folder for the state")};
     });
     ANYBIT_TRY_STATUS(same);
+    auto block = read_contents(file, i, source, plan);
+    if (!block) return damaged(block.error());
+    return std::optional<FinishedBlock>(*std::move(block));
+  }
+
+ private:
+  /// Whoever met the damage advises on files that cannot be made again; in the place of that, behind the last colon, stands what
+  /// helps here.
+  static Error damaged(Error e) {
+    if (const auto colon = e.message.rfind(": "); colon != std::string::npos) e.message.resize(colon);
+    e.message += ": the file is damaged, remove it and the block is made again";
+    e.code = ErrorCode::corrupt_data;
+    return e;
+  }
+
+  static Result<FinishedBlock> read_contents(const io::AnybitFile& file, Index i, const Block& source, const ModelPlan& plan) {
+    const MetadataReader metadata(file.metadata(), file.name());
     ANYBIT_TRY(const std::string number, metadata.text("state.block"));
     if (number != number_text(i)) return bad(file, io::detail::text("holds block ", io::detail::shown(number)));
 
@@ -238,17 +257,16 @@ class BlockFiles {
     ANYBIT_TRY_STATUS(status);
     ANYBIT_TRY(const std::string checksum, metadata.text("state.checksum"));
     if (checksum != sum.text()) return bad(file, "its contents do not have the checksum that it names");
-    return std::optional<FinishedBlock>(std::move(out));
+    return out;
   }
 
- private:
   template <class Run, class F>
   static void for_each_key(Run& run, F&& f) {
     f("state.build", "build of anybit", run.build), f("state.model", "model", run.model), f("state.plan", "recipe", run.plan);
     f("state.text", "calibration text", run.text);
   }
   static Error bad(const io::AnybitFile& file, const std::string& what) {
-    return {ErrorCode::corrupt_data, file.name() + ": " + what + ": the file is damaged, remove it and the block is made again"};
+    return {ErrorCode::corrupt_data, file.name() + ": " + what + ": damaged"};
   }
   /// `linear` is the float one, whose shape is needed.
   static Status read_linear(const io::AnybitFile& file, const std::string& name, const ModelRecipe& recipe, Fingerprint& sum,

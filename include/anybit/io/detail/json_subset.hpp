@@ -82,6 +82,14 @@ class JsonReader {
     return value;
   }
 
+  /// True if `null` stands here, which is passed over then.
+  bool null() {
+    skip_space();
+    if (!text_.substr(at_).starts_with("null")) return false;
+    at_ += 4;
+    return true;
+  }
+
   /// Passes over any value, nested at most `depth` deep.
   template <class = void>
   Status skip_value(int depth = 32) {

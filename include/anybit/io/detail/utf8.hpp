@@ -36,6 +36,8 @@ constexpr DecodedChar decode_utf8(std::string_view s) {
   return {c, bytes, true};
 }
 
+inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";  // U+FFFD
+
 /// True if every character of `s` is well-formed.
 inline bool is_utf8(std::string_view s) {
   while (!s.empty()) {
@@ -51,7 +53,23 @@ inline std::string to_utf8(std::string_view s) {
   std::string out;
   while (!s.empty()) {
     const DecodedChar c = decode_utf8(s);
-    out += c.valid ? s.substr(0, c.bytes) : "\xEF\xBF\xBD";
+    out += c.valid ? s.substr(0, c.bytes) : replacement_character;
+    s.remove_prefix(c.bytes);
+  }
+  return out;
+}
+
+/// A name out of a file, to be printed and drawn: to_utf8() with control characters as \xNN, so that no terminal obeys it.
+inline std::string readable_name(std::string_view s) {
+  constexpr std::string_view hex = "0123456789abcdef";
+  std::string out;
+  while (!s.empty()) {
+    const DecodedChar c = decode_utf8(s);
+    if (c.code_point < 0x20 || (c.code_point >= 0x7F && c.code_point < 0xA0)) {
+      out += {'\\', 'x', hex[c.code_point >> 4], hex[c.code_point & 15]};
+    } else {
+      out += c.valid ? s.substr(0, c.bytes) : replacement_character;
+    }
     s.remove_prefix(c.bytes);
   }
   return out;
