@@ -40,7 +40,7 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_flag("--quick", o.quick, "Fewer tokens, the same recipes");
   app.add_flag("--int8-activations", o.int8_activations,
                "Run every recipe with activations rounded to 8 bits, one scale a token: faster, a little less exact");
-  app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices before every recipe (docs/rotation.md)");
+  app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices before every recipe (docs/methods/quarot.md)");
   app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
       ->type_name("NAME");
   app.add_flag("--sequential", o.sequential,

@@ -37,8 +37,9 @@ Result<TwoTexts> documentation(const std::string& folder) {
   namespace fs = std::filesystem;
   std::vector<fs::path> files;
   std::error_code failed;
-  for (fs::directory_iterator entry(fs::path(folder) / "docs", failed), end; !failed && entry != end; entry.increment(failed))
-    if (entry->path().extension() == ".md") files.push_back(entry->path());
+  const fs::path docs = fs::path(folder) / "docs", tables = docs / "results";
+  for (fs::recursive_directory_iterator entry(docs, failed), end; !failed && entry != end; entry.increment(failed))
+    if (entry->path().extension() == ".md" && entry->path().parent_path() != tables) files.push_back(entry->path());
   std::sort(files.begin(), files.end());
   if (files.empty())
     return Error{ErrorCode::io, folder + ": has no docs/*.md, the default texts; give your own with --calibrate and --evaluate"};

@@ -17,8 +17,8 @@ struct TwoTexts {
   std::string calibrate, evaluate;
 };
 
-/// The project's own documentation (docs/*.md below `folder`, in alphabetical order; not the README, whose table is made
-/// from this text), cut at the blank line nearest to the middle.
+/// The project's own documentation (the pages below docs/ in `folder`, in alphabetical order; not docs/results/, whose tables are
+/// made from this text), cut at the blank line nearest to the middle.
 anybit::Result<TwoTexts> documentation(const std::string& folder);
 
 /// Cut at the blank line nearest to the middle, or in the middle of a text without one.

@@ -1,6 +1,6 @@
 #pragma once
-// What an engine or a quantizer needs: formats, schemes, packed tensors, kernels, executors, calibrated methods. Beside it,
-// included by name: anybit/io/ (files), anybit/model/ (transformers and tokenizers), anybit/evaluate/ (perplexity, KL, reports),
+// Everything for engines and quantizers: formats, schemes, packed tensors, kernels, executors, calibrated methods. By name you
+// include anybit/io/ (files), anybit/model/ (transformers and tokenizers), anybit/evaluate/ (perplexity, KL, reports),
 // anybit/testing/ (the laws that a format of your own has to keep) and anybit/core/eigen_view.hpp (views of Eigen's matrices).
 
 #include <anybit/algorithm/gptq.hpp>

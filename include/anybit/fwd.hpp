@@ -1,5 +1,5 @@
 #pragma once
-// Names without definitions, for headers that only mention anybit's types.
+// Forward declarations, for headers that only mention anybit's types.
 
 #include <anybit/core/types.hpp>
 

@@ -12,7 +12,7 @@
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
 
-// What docs/custom_format.md promises for a format of somebody else's.
+// What docs/tutorial/03_a_format_of_your_own.md promises for a format of somebody else's.
 
 namespace theirs {
 

@@ -1,5 +1,5 @@
 #pragma once
-// What compiled_methods.hpp leaves to another file. Include this in exactly one source file of a program.
+// The definitions that compiled_methods.hpp declares only. Include this in exactly one source file of a program.
 
 #include <anybit/algorithm/compiled_methods.hpp>
 

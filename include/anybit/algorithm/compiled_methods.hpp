@@ -1,7 +1,7 @@
 #pragma once
-// For programs of several files that quantize: what all schemes share need not be compiled in each.
-// Those files include this header, and one file, with the same flags, includes compile_methods.hpp. Other files may go on
-// without.
+// For programs that quantize in several files: the code that all schemes share is compiled once.
+// Each of those files includes this header, and one file, with the same flags, includes compile_methods.hpp. A file that does
+// not include it works as before.
 
 #include <optional>
 

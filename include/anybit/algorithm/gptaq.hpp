@@ -1,6 +1,6 @@
 #pragma once
-// GPTAQ (Li et al., 2025): layers are calibrated on the inputs that the already quantized layers before them give, x, but should
-// reproduce the outputs for the inputs of the float model, x0. The sweep lets later columns make up for that difference too.
+// GPTAQ (Li et al., 2025): a layer gets the inputs x of the quantized layers before it, but should give the outputs for the
+// float model's inputs x0. Later columns compensate that difference, too. Readable twin: reference/gptaq.hpp.
 
 #include <algorithm>
 #include <cmath>

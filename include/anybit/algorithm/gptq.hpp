@@ -1,6 +1,6 @@
 #pragma once
-// GPTQ (Frantar et al., 2022): rounds one column after the other and lets the columns still to come make up for the error,
-// in the metric of the layer's inputs. See docs/gptq.md.
+// GPTQ (Frantar et al., 2022): rounds one column after the other; later columns compensate its error in the metric of the
+// layer's inputs. See docs/methods/gptq.md. Readable twin: reference/gptq.hpp.
 
 #include <string>
 

@@ -1,5 +1,5 @@
 #pragma once
-// GPTQ from statistics to codes, for every scheme alike: Gptq<Scheme> (algorithm/gptq.hpp) is its face.
+// GPTQ from statistics to codes, compiled once for all schemes. Gptq<Scheme> in algorithm/gptq.hpp is the public form.
 
 #include <algorithm>
 #include <numeric>

@@ -1,5 +1,5 @@
 #pragma once
-// Round to nearest: every weight on its own, after the grid of its group. See docs/nearest.md.
+// Rounds each weight to nearest on its group's grid. See docs/methods/nearest.md. Readable twin: reference/nearest.hpp.
 
 #include <anybit/grid/group_grids.hpp>
 #include <anybit/recipe/algorithm.hpp>

@@ -1,5 +1,5 @@
 #pragma once
-// How many directions a calibration has seen of a layer's inputs.
+// The effective rank of a layer's inputs: how many independent directions a calibration text has.
 
 #include <vector>
 

@@ -1,5 +1,5 @@
 #pragma once
-// What calibration keeps of the activations that enter one linear layer: running sums per input channel.
+// Statistics of the activations that enter one linear layer: running sums per input channel.
 // X is (tokens, inputs); x_tj is channel j of token t; n counts tokens.
 
 #include <cmath>

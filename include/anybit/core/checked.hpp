@@ -1,5 +1,5 @@
 #pragma once
-// Arithmetic on sizes that a file declares. A wrapped product is how most parsers of model files were broken.
+// Overflow-checked arithmetic on sizes that a file declares. Unchecked products are the usual hole in parsers of model files.
 
 #include <concepts>
 #include <cstdint>

@@ -1,5 +1,5 @@
 #pragma once
-// The language that is asked for, the two namespace tags, and the check macro.
+// The required C++ version, the two namespace tags, and the check macro.
 
 #include <cstddef>
 #include <cstdint>

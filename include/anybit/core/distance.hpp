@@ -1,5 +1,5 @@
 #pragma once
-// How far an approximation is from what it stands for.
+// The relative error of an approximation.
 
 #include <cmath>
 #include <limits>

@@ -1,5 +1,5 @@
 #pragma once
-// The one place where a caller's Eigen object becomes a view. Ownership of Eigen objects never crosses an
+// Views of a caller's Eigen objects. Ownership of Eigen objects never crosses an
 // interface of anybit: their allocator depends on the -m flags of the translation unit.
 
 #include <Eigen/Core>

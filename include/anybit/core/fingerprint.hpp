@@ -1,5 +1,5 @@
 #pragma once
-// A short name of much data, to tell one thing from another. It finds accidents, not forgeries.
+// A 64-bit hash that tells inputs apart. It detects accidents; it is not cryptographic.
 
 #include <array>
 #include <cstdint>

@@ -1,6 +1,6 @@
 #pragma once
-// Memory for weights that are read from end to end, over and over: on large pages where the system has them. With pages of 4 KB
-// such reading spends much of its time on finding out where the next page lies.
+// Memory for weights that are read sequentially again and again, on large pages where the system has them: with pages of 4 KB
+// such reading spends much of its time on address translation.
 
 #include <cstddef>
 #include <cstring>

@@ -1,5 +1,5 @@
 #pragma once
-// Cholesky's factorization from the last column to the first, in place: what others give after two reversals of a copy.
+// Cholesky factorization from the last column to the first, in place: the result of reversing a copy, factoring and reversing.
 
 #include <algorithm>
 #include <cmath>

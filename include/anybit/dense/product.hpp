@@ -1,5 +1,5 @@
 #pragma once
-// The products of dense matrices that calibrated methods need, and how they are cut.
+// The products of dense matrices that calibrated methods need, and their division into tasks.
 
 #include <algorithm>
 

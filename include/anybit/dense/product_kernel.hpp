@@ -1,6 +1,6 @@
 #pragma once
-// C += A B and C += A^T B of dense matrices, in float or double: what calibration and GPTQ spend their time in. A tile of sums
-// stays in registers; what it reads is copied in the order in which it does, unless it lies well already.
+// C += A B and C += A^T B of dense matrices, in float or double: most of the time of calibration and GPTQ. A tile of sums
+// stays in registers; its operands are copied in the order of use unless they already lie so.
 
 #include <algorithm>
 #include <cstddef>

@@ -1,5 +1,5 @@
 #pragma once
-// From sensitivities and output errors to a plan: which recipe each tensor gets for a number of bytes. See docs/bits.md.
+// From sensitivities and output errors to a plan: the recipe of each tensor within a number of bytes. See docs/bits.md.
 
 #include <algorithm>
 #include <cmath>

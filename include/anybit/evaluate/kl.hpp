@@ -1,6 +1,6 @@
 #pragma once
-// How far a model's next-token distributions are from a reference model's: the statistics of `llama-perplexity
-// --kl-divergence`, by its formulas. KL_t = sum over i with log p_ref(i) > -16 of p_ref(i) (log p_ref(i) - log p(i)).
+// KL divergence from a reference model's next-token distributions: the statistics and formulas of `llama-perplexity
+// --kl-divergence`. KL_t = sum over i with log p_ref(i) > -16 of p_ref(i) (log p_ref(i) - log p(i)). Twin: reference/kl.hpp.
 
 #include <array>
 #include <cmath>

@@ -1,6 +1,6 @@
 #pragma once
-// What quantization did to one linear layer, in the two portable measures: of the weights, and of the outputs for given
-// inputs. Neither ranks methods by itself: the least output error of each layer need not be the best model.
+// The error of one quantized linear layer in two portable measures: of its weights, and of its outputs for given
+// inputs. Neither ranks methods alone: the least output error of each layer need not be the best model.
 
 #include <anybit/core/distance.hpp>
 

@@ -1,5 +1,5 @@
 #pragma once
-// Runs models over windows of a text: the float model once, to be remembered, and each quantized model against it.
+// Runs models over windows of a text: the float model once, whose logits are stored, and each quantized model against it.
 
 #include <chrono>
 #include <functional>

@@ -1,5 +1,5 @@
 #pragma once
-// How far a few values of the activations stand out from the rest, which is what 8 bits suffer from.
+// Outliers of activations: how far the largest values exceed the others, which decides the error of 8-bit rounding.
 
 #include <algorithm>
 #include <array>

@@ -1,6 +1,6 @@
 #pragma once
-// Perplexity by the two protocols that published numbers use. They differ in which predictions count, so their numbers
-// must not be compared with each other; each is named where it is printed.
+// Perplexity by the two protocols of published numbers. They score different predictions, so their numbers must not be
+// compared with each other; each is named where it is printed. Readable twin: reference/perplexity.hpp.
 
 #include <cmath>
 #include <cstdint>

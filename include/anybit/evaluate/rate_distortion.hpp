@@ -1,6 +1,6 @@
 #pragma once
-// What any quantizer can and what scalar ones do reach: bounds and optimal quantizers of sources of variance 1, mean square
-// error. Rates are bits a value; docs/rate_distortion.md has the equations.
+// Rate-distortion bounds and optimal scalar quantizers for sources of variance 1, in mean square
+// error. Rates are bits per value; docs/results/rate_distortion.md has the equations.
 
 #include <algorithm>
 #include <cmath>

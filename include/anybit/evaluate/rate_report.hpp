@@ -1,5 +1,5 @@
 #pragma once
-// What quantizers did to a source, against what theory allows: rows, their table, JSON and picture.
+// Quantizers of one source compared with theory: rows, their table, JSON and picture.
 
 #include <algorithm>
 #include <array>

@@ -1,6 +1,6 @@
 #pragma once
-// What one evaluation of a model under many recipes found, and its table for a terminal. Nothing here knows how the figures
-// were obtained; JSON is written by the tool.
+// The result of evaluating a model under many recipes, and its table for a terminal. This header does not depend on how the
+// figures were obtained; the tool writes the JSON.
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 #pragma once
-// What each linear is worth: how far the model's predictions move when that linear alone is quantized.
+// The sensitivity of each linear: the KL divergence of the model when that linear alone is quantized.
 
 #include <cstddef>
 #include <string>

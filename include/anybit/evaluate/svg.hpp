@@ -1,6 +1,6 @@
 #pragma once
-// The picture of a report: mean KL (log scale) against bits per weight of the linears, one labelled mark a recipe. A plain
-// SVG without scripts, style sheets or fonts of its own, so that a browser shows it as it is.
+// The picture of a report: mean KL (log scale) against bits per weight of the linears, one labelled mark per recipe. A plain
+// SVG without scripts, style sheets or fonts of its own, so that every browser shows it.
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 #pragma once
-// A panel of a picture: one stroke a channel, in channel order.
+// A panel of a picture: one stroke per channel, in channel order.
 
 #include <algorithm>
 #include <span>

@@ -1,5 +1,5 @@
 #pragma once
-// What the pictures are made of: text, lines, marks, fields with axes, and the page around them.
+// The elements of the pictures: text, lines, marks, fields with axes, and the page around them.
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 #pragma once
-// The picture of a plan: one field a matrix, blocks from left to right, darker where it got more bits a weight.
+// The picture of a plan: one field per matrix, blocks from left to right, darker for more bits per weight.
 
 #include <algorithm>
 #include <array>

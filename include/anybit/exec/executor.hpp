@@ -1,5 +1,5 @@
 #pragma once
-// Who runs the slices of a loop. Kernels never start threads: the caller hands an executor to the function that slices.
+// Executors run the parts of a loop. Kernels never start threads: the caller hands an executor to the function that divides.
 
 #include <algorithm>
 #include <concepts>

@@ -1,5 +1,5 @@
 #pragma once
-// Threads that wait for loops to share. A loop costs a few microseconds, so that single tokens profit too.
+// A pool of waiting threads. Starting a loop costs a few microseconds, so that single tokens profit, too.
 
 #include <atomic>
 #include <cstdint>

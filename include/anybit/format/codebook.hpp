@@ -1,5 +1,5 @@
 #pragma once
-// Formats whose levels are a list of numbers. Codebook is the helper for a format of your own; NF4 and FP4 are those of
+// Formats whose levels are a list of numbers. Codebook is the base of a format of your own; NF4 and FP4 are those of
 // bitsandbytes.
 
 #include <array>

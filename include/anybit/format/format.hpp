@@ -1,5 +1,5 @@
 #pragma once
-// What one code means. A format is an empty struct with static members, all constexpr: see docs/custom_format.md.
+// The concept of a format, the value of one code: an empty struct of constexpr static members; docs/tutorial/ has an example.
 
 #include <array>
 #include <bit>

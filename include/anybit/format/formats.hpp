@@ -1,5 +1,5 @@
 #pragma once
-// Every format that ships.
+// Every format of the library.
 
 #include <anybit/format/codebook.hpp>
 #include <anybit/format/integer.hpp>

@@ -1,5 +1,5 @@
 #pragma once
-// Whole numbers: SInt<b> (symmetric, no zero point) and UInt<b> (min-max with a zero point).
+// Integers: SInt<b> (symmetric, no zero point) and UInt<b> (min-max with a zero point).
 
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/format/format.hpp>

@@ -1,5 +1,5 @@
 #pragma once
-// The levels that round a normal distribution with the least mean square error.
+// The levels with the least mean square error for a normal distribution.
 
 #include <cmath>
 

@@ -1,5 +1,5 @@
 #pragma once
-// Small floating point formats: OCP Microscaling's E2M1 (MXFP4), OCP's E4M3 and E5M2, and any other split of up to 16 bits.
+// Small floating point formats: OCP Microscaling's E2M1 (MXFP4), OCP's E4M3 and E5M2, and every other split of up to 16 bits.
 
 #include <bit>
 

@@ -1,6 +1,6 @@
 #pragma once
 // Superfloat SF<b>: sign-magnitude fixed point Q0.(b-1) without exponent; levels are +-k / 2^(b-1), k < 2^(b-1).
-// Source: github.com/aloshdenny/superfloat.
+// Source: github.com/aloshdenny/superfloat. Readable twin: reference/superfloat.hpp.
 
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/format/format.hpp>

@@ -1,5 +1,5 @@
 #pragma once
-// Grids of all groups of a matrix, found on given weights, and the codes nearest to given weights on them.
+// The grids of all groups of a matrix, found on given weights, and the nearest codes on them.
 
 #include <algorithm>
 #include <span>

@@ -1,5 +1,5 @@
 #pragma once
-// The affine that suits given codes best: a line through (level, weight).
+// The scale and zero point that fit given codes: a line through (level, weight). Readable twin: reference/scale_search.hpp.
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 #pragma once
-// Sums of powers of errors, which a search compares for every candidate and weight.
+// Sums of powers of errors, the innermost loop of every search.
 
 #include <algorithm>
 #include <bit>

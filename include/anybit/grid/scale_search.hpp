@@ -1,5 +1,5 @@
 #pragma once
-// How the Affine of one group is found: from its range, or by a search for the range that costs least.
+// The scale and zero point of one group: from its range, or by search. Readable twins: reference/scale_search.hpp, hqq.hpp.
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 #pragma once
-// Files that are either there as a whole or not at all.
+// Files that appear complete or not at all.
 
 #include <cerrno>
 #include <cstddef>

@@ -1,6 +1,6 @@
 #pragma once
-// The 4-bit matrices of bitsandbytes (QLoRA's NF4, and FP4), as its checkpoints hold them. Unlike anybit's groups its blocks run
-// over the flattened matrix, across the ends of rows.
+// The 4-bit matrices of bitsandbytes (QLoRA's NF4, and FP4), as its checkpoints store them. Their blocks run
+// over the flattened matrix, across the ends of rows, which anybit's groups do not.
 
 #include <algorithm>
 #include <cmath>

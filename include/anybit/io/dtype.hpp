@@ -1,5 +1,5 @@
 #pragma once
-// The one table of element types that files name: sizes, and how to make floats of them.
+// The element types of model files: their sizes, and their conversion to floats.
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 #pragma once
-// The key-value pairs of a GGUF file: checked once when they are parsed, converted when they are asked for.
+// The key-value pairs of a GGUF file: checked once when parsed, converted when read.
 
 #include <algorithm>
 #include <cstdint>

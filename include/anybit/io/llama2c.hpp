@@ -1,6 +1,6 @@
 #pragma once
 // Checkpoints of llama2.c, legacy version 0: seven i32, then float32 tensors one after the other, each kind for all
-// layers. Nothing in the file says what it is, so the sizes must agree to the byte.
+// layers. The file has no magic number, so its size must agree to the byte.
 
 #include <array>
 #include <cstdint>

@@ -1,5 +1,5 @@
 #pragma once
-// "Span or error": the only way in which anybit's parsers touch the bytes of a file.
+// "Span or error": the only access of anybit's parsers to the bytes of a file.
 
 #include <cstdint>
 #include <cstring>

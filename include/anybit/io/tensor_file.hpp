@@ -1,5 +1,5 @@
 #pragma once
-// What every opened model file has: a name for messages, tensors, and the mappings that they lie in.
+// An opened model file: a name for messages, tensors, and the mappings that hold them.
 
 #include <memory>
 #include <span>

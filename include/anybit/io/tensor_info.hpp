@@ -1,5 +1,5 @@
 #pragma once
-// What every model file comes down to: named tensors over bytes that the file keeps.
+// The common form of all model files: named tensors over bytes that the file keeps.
 
 #include <cstdint>
 #include <map>

@@ -1,5 +1,5 @@
 #pragma once
-// Activations rounded to 8 bits, laid out for the integer kernels.
+// Activations rounded to 8 bits, in the order of the integer kernels. Readable twin: reference/matmul.hpp.
 
 #include <algorithm>
 #include <bit>

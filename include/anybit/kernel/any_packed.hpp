@@ -1,5 +1,5 @@
 #pragma once
-// Packed weights whose scheme is known only at run time: what models hold and files give.
+// Packed weights whose scheme is known only at run time, as in models and files.
 
 #include <memory>
 #include <string>

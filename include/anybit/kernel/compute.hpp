@@ -1,5 +1,5 @@
 #pragma once
-// How activations enter a product, and the scratch memory that this takes.
+// The forms in which activations enter a product, and the scratch memory of each.
 
 #include <array>
 #include <limits>

@@ -1,5 +1,5 @@
 #pragma once
-// y = x W^T with float activations: a block of a few rows is dequantized into the first-level cache and multiplied with
+// y = x W^T with float activations: a few rows are dequantized into the first-level cache and multiplied with
 // every token. Inputs run along the lanes, so neither x nor W is rearranged.
 
 #include <anybit/core/view.hpp>

@@ -1,6 +1,6 @@
 #pragma once
 // One program for many processors: functions that CMake's anybit_add_kernels compiles once per architecture, and the choice
-// between them at run time. docs/use_in_your_engine.md has the example.
+// among them at run time. docs/use_in_your_engine.md has the example.
 
 #include <cstdint>
 #include <cstdio>

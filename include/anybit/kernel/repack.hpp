@@ -1,5 +1,5 @@
 #pragma once
-// From packed bytes to the kernel layout, once at load, and products from it.
+// Makes the kernel layout from packed bytes, once at load, and multiplies with it.
 
 #include <optional>
 

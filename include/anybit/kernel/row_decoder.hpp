@@ -1,5 +1,5 @@
 #pragma once
-// A packed tensor as the kernels see it: functions that decode a stretch of one row. The loops that multiply know no
+// A packed tensor for the kernels: functions that decode a part of one row. The loops that multiply do not depend on a
 // scheme, so one more scheme costs only its decoders.
 
 #include <array>

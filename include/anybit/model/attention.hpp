@@ -1,6 +1,6 @@
 #pragma once
-// Causal attention with grouped queries over the KV cache, block by block: floats where the cache holds them, codes decoded into
-// the first-level cache where they are met. The softmax is taken in stretches of positions with a running maximum.
+// Causal attention with grouped queries over the KV cache, 32 positions at a time: floats where the cache holds floats, codes
+// decoded into the first-level cache. The softmax keeps a running maximum. Readable twin: reference/attention.hpp.
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 #pragma once
-// The numbers that fix the shape of a llama-architecture decoder.
+// The dimensions and constants of a llama-architecture decoder.
 
 #include <cmath>
 #include <initializer_list>

@@ -1,5 +1,5 @@
 #pragma once
-// A llama-architecture decoder: RMSNorm, rotary positions, grouped queries, SwiGLU.
+// A llama-architecture decoder: RMSNorm, rotary positions, grouped queries, SwiGLU. Readable twin: reference/decoder_block.hpp.
 
 #include <functional>
 #include <initializer_list>

@@ -1,6 +1,6 @@
 #pragma once
-// Keys and values of the positions seen so far, as floats or as codes (KIVI, arXiv:2402.02750): keys share scales along
-// positions, channel by channel, values along channels, position by position.
+// Keys and values of the positions so far, as floats or as codes (KIVI, arXiv:2402.02750): keys share scales per channel along
+// positions, values per position along channels. Readable twin: reference/kv_quantization.hpp.
 
 #include <algorithm>
 #include <cstddef>

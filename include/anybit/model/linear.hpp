@@ -1,5 +1,5 @@
 #pragma once
-// A weight of the model: floats now, packed codes after quantization, layer by layer as one likes.
+// A weight of the model: floats, or packed codes after quantization; each layer may differ.
 
 #include <algorithm>
 #include <memory>

@@ -1,5 +1,5 @@
 #pragma once
-// A model out of a file, whatever its format: the content decides, not the name.
+// Loads a model from a file of any supported format: the content decides, not the name.
 
 #include <algorithm>
 #include <filesystem>

@@ -1,5 +1,5 @@
 #pragma once
-// A decoder out of any file whose tensors have GGUF's names.
+// A decoder from any file whose tensors have GGUF's names.
 
 #include <cmath>
 #include <set>

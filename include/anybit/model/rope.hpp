@@ -1,7 +1,7 @@
 #pragma once
-// Rotary position embedding. Pairs are neighbours (2i, 2i + 1), as in the paper. GGUF and llama2.c store the rows of q and k
-// in that order, so weights stay as the file has them, row for row; only Hugging Face's order (pairs i and i + d/2) needs a
-// permutation of rows at load. Scores do not depend on the choice, q and k being permuted alike.
+// Rotary position embedding. Readable twin: reference/rope.hpp. Pairs are neighbours (2i, 2i + 1), as in the paper. GGUF and
+// llama2.c store the rows of q and k in that order, so weights stay as in the file, row by row; only Hugging Face's order
+// (pairs i and i + d/2) needs a permutation of rows at load. Scores do not depend on the choice, as q and k are permuted alike.
 
 #include <cmath>
 #include <vector>

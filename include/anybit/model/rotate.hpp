@@ -1,6 +1,6 @@
 #pragma once
-// Rotates the activations of a float decoder by random Hadamard matrices (QuaRot, Ashkboos et al., 2024) without changing what
-// it computes, so that weights and activations lose their outliers. See docs/rotation.md.
+// Rotates the activations of a float decoder by random Hadamard matrices (QuaRot, Ashkboos et al., 2024): weights and
+// activations lose their outliers, logits stay. See docs/methods/quarot.md. Readable twin: reference/quarot.hpp.
 
 #include <algorithm>
 #include <string>

@@ -1,5 +1,5 @@
 #pragma once
-// Rotations of a decoder's activations, as data: which were asked for, and which of them run in the forward pass.
+// Rotations of a decoder's activations, as data: the requested ones, and those that run in the forward pass.
 
 #include <cstdint>
 #include <optional>

@@ -1,5 +1,5 @@
 #pragma once
-// Magnitude pruning: the smallest weights go, whatever they are multiplied with. See docs/pruning.md.
+// Magnitude pruning: removes the smallest weights. See docs/methods/pruning.md. Readable twin: reference/pruning_masks.hpp.
 
 #include <anybit/prune/pruner.hpp>
 

@@ -1,5 +1,5 @@
 #pragma once
-// Which weights of a matrix are pruned, and how many are to be.
+// The mask of pruned weights, and the share or pattern that is wanted.
 
 #include <bit>
 #include <cstdint>

@@ -1,5 +1,5 @@
 #pragma once
-// One after the other: any pruning method, then what it leaves rounded to nearest.
+// Any pruning method, then rounding of the remaining weights to nearest.
 
 #include <string>
 #include <utility>

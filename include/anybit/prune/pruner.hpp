@@ -1,5 +1,5 @@
 #pragma once
-// What a pruning method is: a small aggregate that says how many weights go, and by which rule.
+// The concept of a pruning method: a small aggregate of its rule and the wanted share or pattern.
 
 #include <concepts>
 #include <string>

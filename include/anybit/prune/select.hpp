@@ -1,5 +1,5 @@
 #pragma once
-// Which weights have the smallest scores |w_ij| * channel_j, among those that are compared with each other.
+// The weights with the smallest scores |w_ij| * channel_j, among those that compete.
 
 #include <algorithm>
 #include <cmath>

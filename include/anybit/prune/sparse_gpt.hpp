@@ -1,6 +1,6 @@
 #pragma once
-// SparseGPT (Frantar and Alistarh, 2023): prunes one column after the other and lets the columns still to come make up for it, in
-// the metric of the layer's inputs. See docs/pruning.md.
+// SparseGPT (Frantar and Alistarh, 2023): prunes one column after the other; later columns compensate, in the metric of the
+// layer's inputs. See docs/methods/pruning.md. Readable twin: reference/sparse_gpt.hpp.
 
 #include <string>
 

@@ -1,5 +1,5 @@
 #pragma once
-// SparseGPT and GPTQ in one sweep: what is left of a column is rounded at once, and later columns make up for both errors.
+// SparseGPT and GPTQ in one sweep: the remaining weights of a column are rounded, and later columns compensate both errors.
 
 #include <string>
 

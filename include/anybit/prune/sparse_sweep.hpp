@@ -1,5 +1,5 @@
 #pragma once
-// SparseGPT's loop over the columns: GPTQ's, in which the level that a weight is rounded to may be 0 because it is pruned.
+// SparseGPT's loop over the columns: GPTQ's loop, in which a pruned weight is rounded to 0.
 
 #include <functional>
 #include <memory>

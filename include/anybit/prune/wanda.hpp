@@ -1,5 +1,5 @@
 #pragma once
-// Wanda (Sun et al., 2023): the weights with the smallest |w_ij| * ||X_j|| go. See docs/pruning.md.
+// Wanda (Sun et al., 2023): removes the smallest |w_ij| * ||X_j||. docs/methods/pruning.md; readable twin: reference/wanda.hpp.
 
 #include <anybit/prune/pruner.hpp>
 

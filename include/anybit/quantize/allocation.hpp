@@ -1,5 +1,5 @@
 #pragma once
-// Which of its options each item gets, so that the sum of costs is least within a number of bytes: the multiple-choice
+// Chooses one option per item with the least sum of costs within a number of bytes: the multiple-choice
 // knapsack problem. See docs/bits.md.
 
 #include <algorithm>

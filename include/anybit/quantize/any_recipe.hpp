@@ -1,5 +1,5 @@
 #pragma once
-// A recipe for the linears of a model without its type, so that a program can hold a list of them.
+// A recipe for the linears of a model, without its type, so that a program can hold a list of recipes.
 
 #include <functional>
 #include <optional>

@@ -1,6 +1,6 @@
 #pragma once
-// Quantizes a decoder block by block, each on the activations that the already quantized blocks before it give. Beside the model
-// itself it holds the residual stream of all calibration tokens and the statistics of one block. See docs/calibration.md.
+// Quantizes a decoder block by block, each on the outputs of the blocks already quantized. Besides the model
+// it holds the residual stream of all calibration tokens and the statistics of one block. See docs/calibration.md.
 
 #include <algorithm>
 #include <array>

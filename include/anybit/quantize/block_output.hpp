@@ -1,6 +1,6 @@
 #pragma once
-// What a block makes of the linears that share an input: the attention of q, k and v, the MLP of gate and up. AWQ's own code
-// chooses their scales by the error of that. See docs/awq.md.
+// The output of a block's module behind siblings: the attention behind q, k and v, the MLP behind gate and up. AWQ's own code
+// chooses scales by the error of that output. See docs/methods/awq.md.
 
 #include <deque>
 #include <span>

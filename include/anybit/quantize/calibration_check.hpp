@@ -1,5 +1,5 @@
 #pragma once
-// Whether a text was enough to calibrate with.
+// Checks whether a text suffices for calibration.
 
 #include <algorithm>
 #include <span>

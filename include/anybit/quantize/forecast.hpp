@@ -1,5 +1,5 @@
 #pragma once
-// What a layer-wise quantization will cost, before it is begun.
+// The time, memory and bytes of a block-by-block quantization, before it starts.
 
 #include <algorithm>
 #include <span>

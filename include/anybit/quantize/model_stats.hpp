@@ -1,5 +1,5 @@
 #pragma once
-// Statistics of what enters the linears of a decoder's blocks.
+// Statistics of the inputs of the linears of a decoder's blocks.
 
 #include <algorithm>
 #include <array>

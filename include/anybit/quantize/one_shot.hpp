@@ -1,6 +1,6 @@
 #pragma once
-// Quantizes a whole decoder by one recipe: every linear of its blocks, the scaling of inputs folded into the norms and
-// linears before them. Embedding and head go to 8 bits unless they get recipes of their own.
+// Quantizes a whole decoder by one recipe: every linear of its blocks; scales of inputs are folded into the norms and
+// linears before them. Embedding and head get 8 bits unless they have recipes of their own.
 
 #include <functional>
 #include <mutex>

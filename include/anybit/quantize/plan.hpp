@@ -1,5 +1,5 @@
 #pragma once
-// Which recipe each linear of a model gets: one for all, or a choice of widths.
+// The recipe of each linear of a model: one for all, or a choice of widths.
 
 #include <cmath>
 #include <string>

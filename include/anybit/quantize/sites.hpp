@@ -1,5 +1,5 @@
 #pragma once
-// The linears of a decoder as quantization sees them: groups that share one input, and what produces that input.
+// The linears of a decoder for quantization: groups that share one input, and the producer of that input.
 
 #include <span>
 #include <string>

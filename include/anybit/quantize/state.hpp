@@ -1,7 +1,7 @@
 #pragma once
-// The blocks that a layer-wise run has finished, on disk: anybit containers of one block each, so that an interruption costs one
-// block at most and each is written once. The residual stream is not stored: running the finished blocks again gives its very
-// bits.
+// The finished blocks of a block-by-block run, on disk: anybit containers of one block each, so that an interruption costs at
+// most one block. The residual stream is not stored: running the finished blocks again gives its bits
+// exactly.
 
 #include <array>
 #include <charconv>

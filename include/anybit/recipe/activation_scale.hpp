@@ -1,5 +1,5 @@
 #pragma once
-// The one scale of activations that Compute::int8_static multiplies with.
+// The calibrated scale of activations for Compute::int8_static.
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 #pragma once
-// What an algorithm is: a small aggregate that names a scheme in its type and holds what only changes quality as members.
+// The concept of an algorithm: a small aggregate whose type names a scheme and whose members change only quality.
 
 #include <concepts>
 #include <string>

@@ -1,5 +1,5 @@
 #pragma once
-// What the caller asks of a quantization besides the recipe, and what it tells afterwards.
+// The options of a quantization besides the recipe, and its report.
 
 #include <optional>
 #include <span>

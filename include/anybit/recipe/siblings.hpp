@@ -1,5 +1,5 @@
 #pragma once
-// Matrices that share one input, and what a transform may do to them.
+// Matrices that share one input, and the changes that a transform may make to them.
 
 #include <algorithm>
 #include <span>

@@ -1,5 +1,5 @@
 #pragma once
-// Which weights share one Affine. A group is a run of columns of one row, except for PerTensor.
+// The weights that share one Affine. A group is a run of columns of one row, except for PerTensor.
 
 #include <concepts>
 #include <string_view>

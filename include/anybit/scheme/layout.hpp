@@ -1,5 +1,5 @@
 #pragma once
-// How the codes of one row become bytes. Rows start on a byte.
+// The concept of a layout: the bytes of one row's codes. Rows start on a byte.
 
 #include <concepts>
 #include <span>

@@ -1,5 +1,5 @@
 #pragma once
-// The layouts that ship: BitStream for any width, Base3 for ternary codes. These bodies are the definition;
+// The library's layouts: BitStream for any width, Base3 for ternary codes. These bodies are the definition;
 // tensor/unpack.hpp has the fast ones.
 
 #include <anybit/scheme/layout.hpp>

@@ -1,6 +1,6 @@
 #pragma once
-// Schemes with a name: what the tools offer and what a run-time registry can open without being told more. Any other
-// Scheme<...> works the same; only files that hold it need their reader to have it registered.
+// Named schemes: those that the tools offer and that a run-time registry can open by default. Any other
+// Scheme<...> works the same, but readers of its files must have it registered.
 
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>

@@ -1,5 +1,5 @@
 #pragma once
-// How the scales of a matrix become bytes.
+// The concept of a scale store: the bytes of a matrix's scales.
 
 #include <bit>
 #include <concepts>

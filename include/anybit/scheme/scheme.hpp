@@ -1,6 +1,6 @@
 #pragma once
-// A Scheme determines the bytes of a quantized matrix, the header of its file and the kernels that fit it. How the codes
-// were chosen (the recipe) is no part of it.
+// A Scheme determines the bytes of a quantized matrix, the header of its file and the kernels that fit it. The choice
+// of the codes (the recipe) is no part of it.
 
 #include <type_traits>
 

@@ -1,5 +1,5 @@
 #pragma once
-// A layout for 2:4 sparse codes: only the two codes that may differ from zero are stored, and which two of the four they are.
+// A layout for 2:4 sparse codes: it stores the two codes that may differ from zero, and their places among the four.
 
 #include <array>
 

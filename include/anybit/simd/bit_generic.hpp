@@ -1,5 +1,5 @@
 #pragma once
-// Packing and unpacking of a bit stream for any instruction set that xsimd knows: 8 codes a 64-bit lane.
+// Packing and unpacking of a bit stream for any instruction set that xsimd supports: 8 codes per 64-bit lane.
 
 #include <utility>
 

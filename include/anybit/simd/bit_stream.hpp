@@ -1,5 +1,5 @@
 #pragma once
-// Packed codes to one byte (or two, above 8 bits) a code and back, at the speed of the machine: the choice between the bodies.
+// Packed codes to bytes (above 8 bits two bytes per code) and back, vectorized: the choice among the bodies.
 // Every function here reads and writes exactly the bytes it names, so that rows may end where memory ends.
 
 #include <anybit/core/isa.hpp>

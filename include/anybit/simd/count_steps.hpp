@@ -1,5 +1,5 @@
 #pragma once
-// Weights to the codes of a format that cuts the number line into at most 16 stretches: the choice between the bodies.
+// Weights to the codes of a format that divides the number line into at most 16 intervals: the choice among the bodies.
 
 #include <anybit/core/isa.hpp>
 #include <anybit/simd/vector_code.hpp>

@@ -1,5 +1,5 @@
 #pragma once
-// Codes of the layout TwoOfFour at the speed of the machine. scheme/two_of_four.hpp defines the bytes.
+// Codes of the layout TwoOfFour, vectorized. scheme/two_of_four.hpp defines the bytes.
 
 #include <array>
 

@@ -1,5 +1,5 @@
 #pragma once
-// Packed codes of one row to weights: what dequantize() and the kernels have in common.
+// Packed codes of one row to weights: the code that dequantize() and the kernels share.
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 #pragma once
-// Which formats multiply in integers, and how their codes become the unsigned bytes that integer dot products want.
+// Formats that multiply in integers, and the unsigned bytes of their codes for integer dot products.
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 #pragma once
-// Between the plain form (QuantizedMatrix), bytes (PackedTensor) and floats.
+// Conversions between codes and scales (QuantizedMatrix), bytes (PackedTensor) and floats.
 
 #include <algorithm>
 #include <array>

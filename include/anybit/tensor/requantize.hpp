@@ -1,5 +1,5 @@
 #pragma once
-// From one scheme to another, with what it costs.
+// From one scheme to another, with the error that this adds.
 
 #include <cmath>
 

@@ -1,6 +1,6 @@
 #pragma once
-// What searches for grids and error feedback need of a format and a scheme, as pointers to functions. The methods themselves are
-// compiled once and not once a scheme, so one more scheme costs a program little time to compile and little code.
+// The functions of a format and a scheme that searches for grids and error feedback call, as pointers. The methods are
+// compiled once and not once per scheme, so one more scheme costs a program little compile time and little code.
 
 #include <cstdint>
 #include <limits>

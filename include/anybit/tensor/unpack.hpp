@@ -1,6 +1,6 @@
 #pragma once
-// The fast way between packed bytes and codes, for kernels and for everything else that handles many of them. The layouts
-// that ship have vectorized bodies; a user's own layout goes through its own pack and unpack.
+// The fast conversion between packed bytes and codes, for kernels and all other bulk work. The library's layouts
+// have vectorized bodies; a user's own layout uses its own pack and unpack.
 
 #include <span>
 #include <type_traits>

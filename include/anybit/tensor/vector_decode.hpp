@@ -1,6 +1,6 @@
 #pragma once
-// Codes to levels, a vector at a time. The policy follows from the format's own properties, so that a format which
-// nobody wrote a kernel for gets a vectorized one.
+// Codes to levels, one vector at a time. The policy follows from the format's properties, so that a format of
+// a user is vectorized, too.
 
 #include <array>
 #include <bit>

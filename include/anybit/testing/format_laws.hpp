@@ -1,5 +1,5 @@
 #pragma once
-// The laws of a number format. check_format_laws<F>() asks all of them; a format that breaks one on purpose (truncation) is
+// The laws of a number format. check_format_laws<F>() checks all of them; a format that breaks one on purpose (truncation) is
 // checked law by law, `check_monotone(facts_of<F>())`.
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 #pragma once
-// What the laws of testing/ share: violations as text, and values to try.
+// Shared by the laws of testing/: violations as text, and values to try.
 
 #include <bit>
 #include <cmath>

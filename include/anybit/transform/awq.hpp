@@ -1,6 +1,6 @@
 #pragma once
-// AWQ (Lin et al., 2023): scales up the input channels that carry large activations before rounding, by as much as lowers the
-// output error; then cuts off outlying weights where that lowers it further. See docs/awq.md.
+// AWQ (Lin et al., 2023): scales up the input channels with large activations before rounding, to minimize the output error;
+// then clips outlying weights where that lowers it further. See docs/methods/awq.md. Readable twin: reference/awq.hpp.
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 #pragma once
-// The searches of AWQ: which scale and which clip limits leave the least error. See transform/awq.hpp.
+// The searches of AWQ for the scale and the clip limits with the least error. See transform/awq.hpp.
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 #pragma once
-// The randomized Hadamard transform: an orthogonal matrix that spreads an outlier evenly over all coordinates, at n log n
-// additions. See docs/rotation.md.
+// The randomized Hadamard transform: an orthogonal matrix that spreads an outlier evenly over all coordinates, with n log n
+// additions. See docs/methods/quarot.md. Readable twin: reference/hadamard.hpp.
 
 #include <algorithm>
 #include <bit>

@@ -1,6 +1,6 @@
 #pragma once
-// Hadamard matrices by Paley's constructions: entries 1 and -1, rows at right angles to each other, H H^T = n I. Which matrix
-// an order gets is part of what saved models mean: it must never change.
+// Hadamard matrices by Paley's constructions: entries 1 and -1, orthogonal rows, H H^T = n I. Saved models depend on the matrix
+// of each order: it must never change.
 
 #include <array>
 #include <cstddef>

@@ -1,6 +1,6 @@
 #pragma once
 // SmoothQuant (Xiao et al., 2022): moves part of the activations' range into the weights, channel by channel, so that both
-// can be rounded to 8 bits. See docs/smoothquant.md.
+// can be rounded to 8 bits. See docs/methods/smoothquant.md. Readable twin: reference/smooth_quant.hpp.
 
 #include <algorithm>
 #include <cmath>

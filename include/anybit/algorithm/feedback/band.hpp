@@ -1,5 +1,5 @@
 #pragma once
-// Rows of weights on their way through GPTQ's loop: what is left of them to make up for, and the errors so far.
+// A band of rows in GPTQ's loop: the weights as compensated so far, and the errors of the columns already rounded.
 
 #include <algorithm>
 #include <array>

@@ -1,6 +1,6 @@
 #pragma once
-// The factor behind GPTQ's error feedback, and the ladder that gets one from any Hessian. Real is the Hessian's type: double
-// where it comes from Stats.
+// The factor of GPTQ's error feedback, and the ladder of dampings that yields one for every Hessian. Real is the Hessian's
+// type: double where it comes from Stats.
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 #pragma once
-// The joint search of scales, zero points and codes after the sweep: with all else held still, each of them in turn goes where
-// the layer error d H d^T of its row is least, round after round. Rows share nothing but H.
+// The joint search of scales, zero points and codes after the sweep: each of them in turn, all others fixed, moves to the least
+// layer error d H d^T of its row, round after round. Rows share only H.
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 #pragma once
-// GPTQ's loop over the columns, for a band of rows at a time. Rows share nothing but the factor.
+// GPTQ's loop over the columns, one band of rows at a time. Rows share only the factor. Readable twin: reference/ldlq.hpp.
 
 #include <algorithm>
 #include <array>

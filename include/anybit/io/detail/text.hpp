@@ -1,5 +1,5 @@
 #pragma once
-// Error messages out of pieces, and untrusted names made harmless for a terminal.
+// Error messages from parts, and untrusted names made harmless for a terminal.
 
 #include <concepts>
 #include <cstddef>

@@ -1,5 +1,5 @@
 #pragma once
-// UTF-8 out of files: one character at a time, a check, and a repair.
+// UTF-8 in files: reading one character at a time, a check, and a repair.
 
 #include <cstddef>
 #include <string>

@@ -1,6 +1,6 @@
 #pragma once
-// Which of the architectures that code may be compiled for this 64-bit Arm processor can run, and which this file is compiled
-// for.
+// The architectures that this 64-bit Arm processor can run, of those that code may be compiled for, and the one that this file
+// is compiled for.
 
 #include <cstdint>
 

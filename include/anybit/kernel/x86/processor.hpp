@@ -1,5 +1,5 @@
 #pragma once
-// Which of the architectures that code may be compiled for this x86 processor can run, and which this file is compiled for.
+// The architectures that this x86 processor can run, of those that code may be compiled for, and the one of this file.
 
 #if defined(__x86_64__)
 #include <cpuid.h>

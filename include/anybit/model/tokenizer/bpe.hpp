@@ -1,6 +1,6 @@
 #pragma once
-// Byte pair encoding: the best adjacent pair is merged until none is left. One algorithm for both families of
-// tokenizers; they differ in what "best" means.
+// Byte pair encoding: the best adjacent pair is merged until none is left. One algorithm serves both families of
+// tokenizers; they differ in the meaning of "best".
 
 #include <algorithm>
 #include <cstdint>

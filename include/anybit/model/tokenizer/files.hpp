@@ -1,5 +1,5 @@
 #pragma once
-// Vocabularies out of files: GGUF metadata and llama2.c's tokenizer.
+// Vocabularies from files: GGUF metadata and llama2.c's tokenizer.
 
 #include <array>
 #include <string>

@@ -1,5 +1,5 @@
 #pragma once
-// Cutting text into the words inside which byte-level BPE merges.
+// Cuts text into the words inside which byte-level BPE merges.
 
 #include <string_view>
 

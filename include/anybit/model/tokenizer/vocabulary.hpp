@@ -1,5 +1,5 @@
 #pragma once
-// What a tokenizer is made of, whichever file it came from.
+// The data of a tokenizer, from any kind of file.
 
 #include <cstdint>
 #include <optional>

@@ -1,6 +1,6 @@
 #pragma once
-// Unpacking with NEON: 16 codes a step. A table look-up puts the two bytes that hold a code into a 16-bit lane, a shift by each
-// lane's own count brings it to bit 0, the low bytes of two vectors are the result.
+// Unpacking with NEON, 16 codes at a time. A table look-up puts the two bytes that hold a code into a 16-bit lane, a shift by
+// each lane's own count brings it to bit 0, and the low bytes of two vectors are the result.
 
 #include <arm_neon.h>
 

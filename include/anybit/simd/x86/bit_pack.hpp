@@ -1,5 +1,5 @@
 #pragma once
-// Packing codes into a bit stream, 32 codes a step with AVX2 and 64 with AVX-512 VBMI. Two multiply-adds join codes to pairs and
+// Packing codes into a bit stream, 32 at a time with AVX2 and 64 with AVX-512 VBMI. Two multiply-adds join codes to pairs and
 // pairs to fours, a shift joins fours to eights, and a byte shuffle closes the gaps between them.
 
 #include <array>

@@ -1,5 +1,5 @@
 #pragma once
-// Unpacking with AVX2: 32 codes a step. A byte shuffle puts the two bytes that hold a code into a 16-bit lane, a
+// Unpacking with AVX2, 32 codes at a time. A byte shuffle puts the two bytes that hold a code into a 16-bit lane, a
 // multiplication by a power of two shifts each lane by its own count so that the code ends at bit 15, a common right shift
 // brings it to bit 0 and clears its neighbours.
 

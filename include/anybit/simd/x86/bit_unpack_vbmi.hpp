@@ -1,6 +1,6 @@
 #pragma once
 // Unpacking with AVX-512 VBMI: 64 codes of any width in three instructions. vpermb gathers the bytes that hold eight codes
-// into each quadword, vpmultishiftqb aligns the eight codes at their bit offsets, one and masks them.
+// into each quadword, vpmultishiftqb aligns the eight codes at their bit offsets, and a mask isolates them.
 
 #include <array>
 #include <cstddef>

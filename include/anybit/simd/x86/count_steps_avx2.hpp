@@ -1,5 +1,5 @@
 #pragma once
-// count_steps with AVX2, 32 weights a step: up to three steps are compared with one by one, more are searched by halves. A
+// count_steps with AVX2, 32 weights at a time: up to three steps are compared one by one, more by bisection. A
 // comparison gives -1, so counts are kept negative; tables are indexed with them modulo their size.
 
 #include <cstring>

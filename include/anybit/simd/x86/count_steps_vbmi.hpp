@@ -1,5 +1,5 @@
 #pragma once
-// count_steps with AVX-512 VBMI, 64 weights a step: up to three steps are compared with one by one, more are searched by halves.
+// count_steps with AVX-512 VBMI, 64 weights at a time: up to three steps are compared one by one, more by bisection.
 
 #include <anybit/simd/x86/round_vbmi.hpp>
 

@@ -1,6 +1,6 @@
 #pragma once
-// Packed codes of a bit stream straight to floats with AVX-512 VBMI. What a code stands for comes in tables, so that a format
-// costs no code of its own; every body is scale * (level - zero), rounded once. Groups are multiples of 16, or reach past the
+// Packed codes of a bit stream straight to floats with AVX-512 VBMI. Tables hold the values of codes, so that a format
+// needs no code of its own; every body is scale * (level - zero), rounded once. Groups are multiples of 16, or reach past the
 // end.
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 #pragma once
-// round_groups with AVX2 and FMA, 32 weights a step. simd/round_bytes.hpp explains it.
+// round_groups with AVX2 and FMA, 32 weights at a time. simd/round_bytes.hpp explains it.
 
 #include <algorithm>
 #include <cstring>

@@ -1,5 +1,5 @@
 #pragma once
-// round_groups with AVX-512 VBMI, 64 weights a step. simd/round_bytes.hpp explains it.
+// round_groups with AVX-512 VBMI, 64 weights at a time. simd/round_bytes.hpp explains it.
 
 #include <algorithm>
 #include <array>
