@@ -24,7 +24,7 @@ if(NOT ANYBIT_XSIMD_INCLUDE_DIR)
     GIT_REPOSITORY https://github.com/xtensor-stack/xsimd.git GIT_TAG 13.2.0)
 endif()
 
-if(ANYBIT_BUILD_EXAMPLES)
+if(ANYBIT_BUILD_TOOLS)
   find_package(CLI11 CONFIG QUIET)
   if(NOT TARGET CLI11::CLI11)
     anybit_fetch_headers(anybit_cli11 CLI11::CLI11 "include"

@@ -1,6 +1,6 @@
-// A number format of one's own, from its laws to a row in the table of quantize_model. All of quantize_model's options work:
+// A number format of one's own, from its laws to a row in the table of `anybit compare`, whose options all work:
 //   custom_format MODEL --recipe nonlinear4-g64 --recipe int4-g128
-// uses: quantize_model
+// uses: anybit_tool
 // ctest: --list
 
 #include <cstdio>
@@ -8,7 +8,7 @@
 #include <anybit/anybit.hpp>
 #include <anybit/testing/laws.hpp>
 
-#include "quantize_model.hpp"
+#include "compare/compare.hpp"
 
 namespace mine {
 
@@ -32,5 +32,5 @@ int main(int argc, char** argv) {
   tool::RecipeBook book = tool::standard_recipes();
   book.add(anybit::model::model_recipe("nonlinear4-g64", anybit::Nearest<mine::NonLinear4, anybit::PerGroup<64>>{}));
   book.add(anybit::model::model_recipe("gptq-nonlinear4-g64", anybit::Gptq<mine::NonLinear4, anybit::PerGroup<64>>{}));
-  return tool::run_quantize_model(book, argc, argv);
+  return tool::run_compare(book, argc, argv);
 }

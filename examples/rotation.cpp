@@ -1,14 +1,14 @@
 // What rotation does to plain rounding and to GPTQ, with one scale a row of weights and, for A8, one a token of activations: a
-// table of quantize_model, whose options all work:
+// table of `anybit compare`, whose options all work:
 //   rotation MODEL --evaluate FILE --calibrate FILE --recipe rtn-w4a8 --recipe rotated-rtn-w4a8
-// uses: quantize_model
+// uses: anybit_tool
 // ctest: --list
 
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/scheme/presets.hpp>
 
-#include "quantize_model.hpp"
+#include "compare/compare.hpp"
 
 int main(int argc, char** argv) {
   using namespace anybit;
@@ -30,5 +30,5 @@ int main(int argc, char** argv) {
   for (const model::ModelRecipe& r : plain) book.add(rotated("residual-" + r.name, r, {.values = false, .ffn_down = false}));
   for (const model::ModelRecipe& r : plain) book.add(rotated("values-" + r.name, r, {.residual = false, .ffn_down = false}));
   for (const model::ModelRecipe& r : plain) book.add(rotated("down-" + r.name, r, {.residual = false, .values = false}));
-  return tool::run_quantize_model(book, argc, argv);
+  return tool::run_compare(book, argc, argv);
 }

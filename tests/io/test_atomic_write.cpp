@@ -67,6 +67,18 @@ TEST_CASE("atomic write: an old file stays until the new one is committed, and i
 #endif
 }
 
+TEST_CASE("atomic write: a read-only file is not replaced") {
+  const test_support::TemporaryFolder folder;
+  const std::string path = folder / "out.bin";
+  std::ofstream(path) << "old";
+  std::filesystem::permissions(path, std::filesystem::perms::owner_read);
+  const auto file = AtomicFile::create(path);
+  REQUIRE(!file.ok());
+  CHECK(file.error().message.rfind(path + ": is read-only", 0) == 0);
+  CHECK(contents(path) == "old");
+  CHECK(folder.files() == 1);
+}
+
 TEST_CASE("atomic write: places that cannot be written") {
   const test_support::TemporaryFolder folder;
   const auto missing = AtomicFile::create(folder / "no/such/out.bin");
@@ -84,7 +96,9 @@ TEST_CASE("atomic write: places that cannot be written") {
   REQUIRE(late->write("x").ok());
   std::filesystem::create_directory(folder / "out");
   CHECK(!late->commit().ok());
-  { const AtomicFile gone = std::move(*late); }
+  {
+    const AtomicFile gone = std::move(*late);
+  }
   CHECK(folder.files() == 1);
 }
 

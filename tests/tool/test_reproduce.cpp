@@ -1,8 +1,6 @@
 // The reproduction tool: its claims, its verdicts, and the whole of it on a small generated model.
 
-#ifdef REPRODUCE
-
-#include <sys/wait.h>
+#ifdef ANYBIT_PROGRAM
 
 #include <cmath>
 #include <cstdlib>
@@ -14,48 +12,26 @@
 
 #include <nlohmann/json.hpp>
 
-#include "claims.hpp"
+#include "program.hpp"
+#include "reproduce/claims.hpp"
+#include "reproduce/verdict.hpp"
 #include "support/catch.hpp"
 #include "support/source_dir.hpp"
-#include "support/temporary_folder.hpp"
-#include "verdict.hpp"
 
 using namespace reproduce;
 using test_support::read_file;
+using test_tool::contains, test_tool::Ended;
 
 namespace {
 
-const std::string own_claims = std::string(test_support::source_dir()) + "/examples/reproduce/claims.json";
+const std::string own_claims = std::string(test_support::source_dir()) + "/tools/reproduce/claims.json";
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-struct Ended {
-  int exit_code;
-  std::string out, err;
-};
-
-class Run {
+class Run : public test_tool::Program {
  public:
-  Run() {
-    REQUIRE(shell(std::string(MAKE_TINY_MODEL) + " " + path("tiny.gguf")).exit_code == 0);
-    std::string text;
-    for (int i = 0; i < 120; ++i)
-      text += "Line " + std::to_string(i * i) + " of a text that goes on and on.\n" + (i % 5 ? "" : "\n");
-    std::ofstream(path("text.txt"), std::ios::binary) << text;
-  }
-  std::string path(const std::string& name) const { return folder_ / name; }
-  Ended tool(const std::string& arguments) const { return shell(std::string(REPRODUCE) + " " + arguments); }
+  Ended tool(const std::string& arguments) const { return run("reproduce " + arguments); }
   Ended on_model(const std::string& arguments) const {
-    return tool("--model " + path("tiny.gguf") + " --evaluate " + path("text.txt") +
-                " --tokens 128 --calibration-tokens 128 --window 64 " + arguments);
+    return tool(model() + " --evaluate " + path("text.txt") + " --tokens 128 --calibration-tokens 128 --window 64 " + arguments);
   }
-
- private:
-  Ended shell(const std::string& command) const {
-    const int status = std::system((command + " >" + path("out") + " 2>" + path("err")).c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file(path("out")), read_file(path("err"))};
-  }
-  test_support::TemporaryFolder folder_;
 };
 
 std::string claims_error(const std::string& text) {
@@ -225,15 +201,15 @@ TEST_CASE("wrong arguments and inputs of the reproduction tool") {
     CHECK(o.exit_code == code);
     CHECK(contains(o.err, part));
   };
-  fails(run.tool(""), 2, "--model is required");
-  fails(run.tool("--model x"), 2, "--evaluate is required");
-  const std::string files = "--model " + run.path("tiny.gguf") + " --evaluate " + run.path("text.txt");
+  fails(run.tool(""), 2, "MODEL is required");
+  fails(run.tool("x"), 2, "--evaluate is required");
+  const std::string files = run.model() + " --evaluate " + run.path("text.txt");
   fails(run.tool(files + " --window 8"), 2, "--window is 8");
   fails(run.on_model("--table gptq-opd"), 2, "--table gptq-opd: there is none; there are gptq-opt");
   fails(run.on_model("--as GPT-7"), 2, "--as GPT-7: no table has that model");
   fails(run.tool(files + " --tokens 100000"), 3, "100000 are needed");
   fails(run.on_model("--claims " + run.path("text.txt")), 3, "is not JSON");
-  fails(run.tool("--evaluate " + run.path("text.txt") + " --model " + run.path("none.gguf")), 3, "none.gguf");
+  fails(run.tool("--evaluate " + run.path("text.txt") + " " + run.path("none.gguf")), 3, "none.gguf");
   fails(run.on_model("--table qlora-types --json " + run.path("text.txt") + "/r.json"), 4, "text.txt");
   const auto list = run.tool("--list");
   CHECK(list.exit_code == 0);

@@ -28,7 +28,7 @@ inline namespace ANYBIT_CODE {
 
 /// Writes to a temporary name in the folder of `path`; commit() flushes it to the disk and gives it its name, replacing
 /// what was there (on POSIX with its permissions). Without commit(), or after any failure, the destructor removes it and
-/// whatever was at `path` is untouched.
+/// whatever was at `path` is untouched. A file that nobody may write is not replaced.
 class AtomicFile {
  public:
   static Result<AtomicFile> create(const std::string& path) {
@@ -36,6 +36,7 @@ class AtomicFile {
       return {ErrorCode::invalid_argument, "the path of a file to write is empty or holds a NUL: give a path"};
     if (is_no_file(path))
       return {ErrorCode::io, path + ": is there and is no regular file (a folder or device): choose another path"};
+    if (is_read_only(path)) return {ErrorCode::io, path + ": is read-only: choose another path, or make it writable first"};
     AtomicFile out;
     out.path_ = path;
     if (!out.open_temporary()) return out.cannot("create a temporary file beside it");
@@ -91,6 +92,10 @@ class AtomicFile {
     struct ::stat there{};
     return ::stat(path.c_str(), &there) == 0 && !S_ISREG(there.st_mode);
   }
+  static bool is_read_only(const std::string& path) {
+    struct ::stat there{};
+    return ::stat(path.c_str(), &there) == 0 && (there.st_mode & (S_IWUSR | S_IWGRP | S_IWOTH)) == 0;
+  }
   /// Why not; empty if it did.
   std::string rename() const { return std::rename(temporary_.c_str(), path_.c_str()) == 0 ? "" : std::strerror(errno); }
   bool open_temporary() {
@@ -136,6 +141,13 @@ class AtomicFile {
     std::error_code ignored;
     const auto status = std::filesystem::status(path, ignored);
     return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
+  }
+  static bool is_read_only(const std::string& path) {
+    std::error_code ignored;
+    const auto status = std::filesystem::status(path, ignored);
+    constexpr auto write =
+        std::filesystem::perms::owner_write | std::filesystem::perms::group_write | std::filesystem::perms::others_write;
+    return std::filesystem::exists(status) && (status.permissions() & write) == std::filesystem::perms::none;
   }
   std::string rename() const {
     std::error_code failed;

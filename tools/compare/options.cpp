@@ -1,0 +1,122 @@
+#include "options.hpp"
+
+#include <cstdio>
+#include <filesystem>
+
+#include <CLI/CLI.hpp>
+
+#include "shared/command.hpp"
+
+namespace tool {
+
+std::string mixed_name(double bits) {
+  char text[32];
+  std::snprintf(text, sizeof text, "mixed-%.6g", bits);
+  return text;
+}
+
+std::string state_folder(const Options& options, const std::string& recipe) {
+  return options.state.empty() ? std::string() : (std::filesystem::path(options.state) / recipe).string();
+}
+
+Parsed parse(int argc, const char* const* argv) {
+  Options o;
+  CLI::App app(
+      "Quantizes a language model by every recipe (or those named), runs each result from its packed form, and reports its size, its\n"
+      "distance from the float model, and its speed.");
+  app.name("anybit compare");
+  app.footer(
+      "Example: anybit compare model.gguf --recipe nearest-int4-g128 --recipe gptq-int4-g128\n"
+      "Exit codes: 0 all done; 1 an error of the program itself; 2 wrong use of the command line; 3 the model or a text cannot be used;\n"
+      "4 an output cannot be written; 5 a recipe failed (the others are reported).\n"
+      "Without --calibrate and --evaluate the project's own documentation is the text: one half calibrates, the other evaluates.");
+  app.add_option("MODEL", o.model, "GGUF file (llama architecture) or llama2.c checkpoint");
+  app.add_option("--recipe", o.recipes, "Only this recipe; may be repeated")->type_name("NAME")->expected(1)->take_all();
+  app.add_option("--calibrate", o.calibrate, "UTF-8 text from which calibrated methods learn")->type_name("FILE");
+  app.add_option("--evaluate", o.evaluate, "UTF-8 text on which models are compared")->type_name("FILE");
+  app.add_option("--tokens", o.tokens, "Evaluation tokens, at least 64; default 2048 (1024 with --quick), or what the text has")
+      ->type_name("N");
+  app.add_option("--calibration-tokens", o.calibration_tokens,
+                 "Calibration tokens, at least 64; default 4096 (2048 with --quick), or what the text has")
+      ->type_name("N");
+  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
+      ->type_name("N");
+  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
+  app.add_flag("--strict", o.strict, "A recipe that cannot be carried out exactly as asked is an error");
+  app.add_flag("--quick", o.quick, "Fewer tokens, the same recipes");
+  app.add_flag("--int8-activations", o.int8_activations,
+               "Run every recipe with activations rounded to 8 bits, one scale a token: faster, a little less exact");
+  app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices before every recipe (docs/methods/quarot.md)");
+  app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
+      ->type_name("NAME");
+  app.add_flag("--sequential", o.sequential,
+               "Calibrate each block on what the quantized blocks before it give (docs/calibration.md)");
+  app.add_flag("--true-sequential", o.true_sequential, "The same in four steps a block: q, k, v; o; gate, up; down");
+  app.add_option("--state", o.state, "Folder that keeps finished blocks: the same command goes on where it was interrupted")
+      ->type_name("DIR");
+  app.add_flag("--dry-run", o.dry_run, "Say how large the files will be, how much memory and time they will take, and stop");
+  app.add_option(
+         "--target-bpw", o.target_bpw,
+         "Make one model of this many bits a weight, embedding, head, scales and zero points counted: each matrix gets the\n"
+         "recipe that serves the model best, of those named by --recipe or of integers of 2 to 8 bits (docs/bits.md).\n"
+         "May be repeated: a model each")
+      ->type_name("BITS")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--widths-svg", o.widths_svg,
+                 "With --target-bpw: write the picture of what each matrix got here; with several targets a folder, one\n"
+                 "mixed-BITS.svg each")
+      ->type_name("FILE");
+  app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 16, 8, 4, 3 or 2; default: floats")
+      ->type_name("N");
+  app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
+  app.add_option("--save", o.save,
+                 "Write the quantized model here; with several recipes or targets a folder, one NAME.safetensors each")
+      ->type_name("OUT");
+  app.add_option("--json", o.json, "Write the report here; - is standard output, in place of the table")->type_name("FILE");
+  app.add_option("--svg", o.svg, "Write the picture of the report here")->type_name("FILE");
+  app.add_option("--out", o.out, "Folder for report.json and report.svg")->type_name("DIR");
+  app.add_flag("--list", o.list, "List the recipes with their bits per weight and stop");
+  app.add_flag("--verbose", o.verbose, "All KL statistics and remarks of every recipe");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& e) {
+    return {std::nullopt, app.exit(e)};
+  } catch (const CLI::ParseError& e) {
+    app.exit(e);
+    return {std::nullopt, usage};
+  }
+  const auto wrong = [](const std::string& message) { return Parsed{std::nullopt, wrong_use("compare", message)}; };
+  if (o.list) return {o, success};
+  if (o.model.empty()) return wrong("MODEL is required: a GGUF file or a llama2.c checkpoint");
+  constexpr anybit::Index least = 64;
+  if (o.tokens && *o.tokens < least) return wrong("--tokens is " + std::to_string(*o.tokens) + "; it must be at least 64");
+  if (o.calibration_tokens && *o.calibration_tokens < least)
+    return wrong("--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64");
+  if (o.threads < 0 || o.threads > 1024)
+    return wrong("--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
+  for (std::size_t i = 0; i < o.target_bpw.size(); ++i) {
+    const double bits = o.target_bpw[i];
+    if (!(bits > 0 && bits <= 32)) return wrong("--target-bpw is " + std::to_string(bits) + "; it must be above 0, at most 32");
+    for (std::size_t k = 0; k < i; ++k)
+      if (mixed_name(o.target_bpw[k]) == mixed_name(bits))
+        return wrong("--target-bpw: " + mixed_name(bits) + " is asked for twice");
+  }
+  const bool by_size = !o.target_bpw.empty();
+  if (o.dry_run && by_size) return wrong("--dry-run cannot forecast what --target-bpw chooses: leave one of the two out");
+  if (!o.widths_svg.empty() && !by_size) return wrong("--widths-svg is for --target-bpw");
+  if (!o.head.empty() && by_size) return wrong("--head and --target-bpw exclude each other: the latter chooses the head too");
+  anybit::model::DecoderConfig any_model;
+  any_model.head_dim = 1;
+  if (const auto possible = check(o.kv, any_model); !possible) return wrong("--kv-bits: " + possible.error().message);
+  if (o.kv.hadamard && !o.kv.quantized()) return wrong("--kv-hadamard is for a quantized cache: give --kv-bits too");
+  o.sequential = o.sequential || o.true_sequential;
+  if (!o.state.empty() && !o.sequential) return wrong("--state is for --sequential: only that quantizes block by block");
+  if (!o.out.empty()) {
+    if (o.json.empty()) o.json = o.out + "/report.json";
+    if (o.svg.empty()) o.svg = o.out + "/report.svg";
+  }
+  return {o, success};
+}
+
+}  // namespace tool

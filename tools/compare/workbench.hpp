@@ -1,0 +1,136 @@
+#pragma once
+// The model, the texts and everything that recipes share, prepared once; then one row of the report a recipe.
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <anybit/evaluate/choose_bits.hpp>
+#include <anybit/evaluate/model.hpp>
+#include <anybit/evaluate/report.hpp>
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/model/load.hpp>
+
+#include "options.hpp"
+#include "recipes/recipe_book.hpp"
+#include "shared/progress.hpp"
+
+namespace tool {
+
+/// Whether --target-bpw can choose among these: their errors must be comparable.
+anybit::Status check_candidates(const std::vector<const anybit::model::ModelRecipe*>& recipes);
+
+class Workbench {
+ public:
+  /// Loads the model, checks the texts, calibrates and runs the float model. ``head` is the recipe of the output head, null for
+  /// the usual.
+  static anybit::Result<std::unique_ptr<Workbench>> prepare(const Options& options,
+                                                            const std::vector<const anybit::model::ModelRecipe*>& recipes,
+                                                            const anybit::model::ModelRecipe* head, Progress& progress);
+
+  anybit::Result<anybit::evaluate::ReportRow> reference_row();
+  /// The float model with the quantized KV cache that was asked for.
+  anybit::Result<anybit::evaluate::ReportRow> cache_row();
+  /// Quantizes, evaluates, and writes the model to `save` unless that is empty.
+  anybit::Result<anybit::evaluate::ReportRow> row(const anybit::model::ModelRecipe& recipe, const std::string& save);
+
+  /// Lines that say what quantizing by these recipes would cost.
+  static anybit::Result<std::string> forecast(const Options& options,
+                                              const std::vector<const anybit::model::ModelRecipe*>& recipes,
+                                              const anybit::model::ModelRecipe* head, Progress& progress);
+
+  /// One model of `bits` bits a weight, by the recipes that were prepared: see docs/bits.md.
+  anybit::Result<anybit::evaluate::ReportRow> allocated_row(double bits, const std::string& save);
+  /// What each matrix got in it, as SVG.
+  std::string widths_picture() const;
+
+  const anybit::model::Model& model() const { return *model_; }
+  anybit::Index threads() const { return executor_.concurrency(); }
+  anybit::Index calibration_tokens() const { return static_cast<anybit::Index>(calibration_text_.size()); }
+  anybit::Index evaluation_tokens() const { return static_cast<anybit::Index>(windows_.tokens.size()); }
+  const anybit::evaluate::Windows& windows() const { return windows_; }
+  const anybit::evaluate::SpeedOptions& speed() const { return speed_; }
+  /// How to read the figures of this run.
+  std::vector<std::string> notes() const;
+
+ private:
+  Workbench(const Options& options, Progress& progress)
+      : options_(options),
+        progress_(progress),
+        pool_(options.threads > 0 ? options.threads : machine_threads()),
+        executor_(pool_) {}
+  static anybit::Index machine_threads();
+
+  bool by_size() const { return !options_.target_bpw.empty(); }
+  anybit::Status load_texts();
+  anybit::Result<std::vector<anybit::model::TokenId>> tokens_of(const std::string& text, const std::string& name,
+                                                                anybit::Index wanted, bool asked_for, const char* option);
+  anybit::Result<anybit::evaluate::Windows> windows_of(const std::vector<anybit::model::TokenId>& tokens) const;
+  static anybit::Result<std::unique_ptr<Workbench>> open(const Options& options,
+                                                         const std::vector<const anybit::model::ModelRecipe*>& recipes,
+                                                         const anybit::model::ModelRecipe* head, Progress& progress);
+  anybit::Status calibrate();
+  anybit::Result<anybit::model::QuantizedModel> quantize(const anybit::model::ModelPlan& plan,
+                                                         const anybit::model::PackedEmbedding& embedding,
+                                                         std::vector<std::string>& remarks);
+  anybit::Status run_reference();
+  anybit::Status pack_embedding();
+  anybit::Status check_targets() const;
+  /// What the models of every target share.
+  anybit::Status measure_candidates();
+  /// The candidate nearest to `bits`: the probe works where KL and error are to be related.
+  const anybit::model::ModelRecipe* probe_for(double bits) const;
+  anybit::Result<anybit::evaluate::BitCosts> find_costs(double bits);
+  anybit::Result<anybit::evaluate::ReportRow> row(const anybit::model::ModelPlan& plan,
+                                                  const anybit::model::PackedEmbedding& embedding, const std::string& description,
+                                                  const std::string& save);
+  /// Makes the model that recipes with this rotation quantize.
+  anybit::Status rotate(const std::optional<anybit::model::RotationOptions>& rotation);
+  anybit::Status compare(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row);
+  void measure_size(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row) const;
+  double quantization_share(anybit::Needs needs) const;
+  void count_work(const std::vector<const anybit::model::ModelRecipe*>& recipes);
+
+  /// The float model that recipes of one rotation quantize, what it was seen to do, and the parts that they share.
+  struct Source {
+    anybit::model::Decoder decoder;
+    std::unique_ptr<anybit::model::ModelStats> calibration, held_out;
+    anybit::model::PackedEmbedding embedding;
+  };
+
+  /// The work of finding what each linear is worth by one probe, and of measuring all candidates, in tokens of a forward pass
+  /// that take as long.
+  static constexpr double probe_share = 30000, candidates_share = 40000;
+
+  /// One quantized model's errors, and the KL of each of its linears by itself, in the order of ModelPlan::linears.
+  struct Probe {
+    std::vector<double> errors, kl;
+  };
+
+  Options options_;
+  Progress& progress_;
+  anybit::ThreadPool pool_;
+  anybit::ExecutorRef executor_;
+  std::unique_ptr<anybit::model::Model> model_;
+  std::vector<const anybit::model::ModelRecipe*> recipes_;
+  const anybit::model::ModelRecipe* head_recipe_ = nullptr;
+  std::vector<anybit::model::TokenId> calibration_text_;
+  anybit::evaluate::Windows calibration_windows_;
+  Source source_;
+  anybit::evaluate::Windows windows_;
+  anybit::evaluate::ReferenceLogits reference_;
+  anybit::evaluate::SpeedOptions speed_;
+  double embedding_error_ = 0;
+  std::map<const anybit::model::ModelRecipe*, Probe> probes_;
+  std::vector<std::vector<double>> candidate_errors_;  ///< of some blocks' linears, a row a recipe
+  std::vector<const anybit::model::ModelRecipe*> embedding_recipes_;
+  std::vector<double> embedding_kl_;
+  anybit::model::ModelPlan allocated_;
+  std::string head_;  ///< what a head of its own recipe is, for the notes
+  double work_ = 1;   ///< all shares of the progress
+  std::vector<std::string> remarks_;
+};
+
+}  // namespace tool

@@ -1,0 +1,65 @@
+#include "command_line.hpp"
+
+#include <cstdio>
+
+#include <CLI/CLI.hpp>
+
+#include "shared/command.hpp"
+
+namespace reproduce {
+
+Parsed parse(int argc, const char* const* argv) {
+  Options o;
+  o.claims = ANYBIT_TOOL_CLAIMS;
+  CLI::App app(
+      "Runs the settings of papers' tables on the model at hand and prints next to each other what the paper claims (value and\n"
+      "ratio to its float model), what comes out here, and whether the paper's statements hold.");
+  app.name("anybit reproduce");
+  app.footer(
+      "Example: anybit reproduce model.gguf --evaluate wikitext2-test.txt --table qlora --tokens 1024\n"
+      "Exit codes: 0 all done, whatever the verdicts; 1 an error of the program itself; 2 wrong use of the command line; 3 the\n"
+      "model, a text or the claims cannot be used; 4 the output cannot be written; 5 a row failed (the others are reported).");
+  app.add_option("MODEL", o.lab.model, "GGUF file (llama architecture) or llama2.c checkpoint, with float weights");
+  app.add_option("--tokenizer", o.lab.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
+  app.add_option("--evaluate", o.lab.evaluate, "UTF-8 text that perplexities are of")->type_name("FILE");
+  app.add_option("--calibrate", o.lab.calibrate,
+                 "UTF-8 text from which methods learn; default: the second half of the other text, of which then only the first "
+                 "is evaluated")
+      ->type_name("FILE");
+  app.add_option("--table", o.tables, "Only this table, or all of this experiment; may be repeated")
+      ->type_name("NAME")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--as", o.as, "The model is this one of the papers: compare with its column")->type_name("NAME");
+  app.add_option("--tokens", o.lab.tokens, "Evaluation tokens")->type_name("N")->capture_default_str();
+  app.add_option("--calibration-tokens", o.lab.calibration_tokens, "Calibration tokens")->type_name("N")->capture_default_str();
+  app.add_option("--window", o.lab.window, "Tokens of a window, at most the model's context")
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--threads", o.lab.threads, "Default: as many as the machine runs at once. Results do not depend on it")
+      ->type_name("N");
+  app.add_option("--json", o.json, "Write the results here; - is standard output, in place of the tables")->type_name("FILE");
+  app.add_option("--claims", o.claims, "The claims; default: those of the source tree")->type_name("FILE");
+  app.add_flag("--list", o.list, "List tables and settings and stop");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& e) {
+    return {std::nullopt, app.exit(e)};
+  } catch (const CLI::ParseError& e) {
+    app.exit(e);
+    return {std::nullopt, tool::usage};
+  }
+  const auto wrong = [](const std::string& message) { return Parsed{std::nullopt, tool::wrong_use("reproduce", message)}; };
+  if (o.list) return {o, tool::success};
+  if (o.lab.model.empty()) return wrong("MODEL is required: a GGUF file or a llama2.c checkpoint with float weights");
+  if (o.lab.evaluate.empty()) return wrong("--evaluate is required: a text, such as the test set of WikiText-2");
+  for (const auto& [option, value] : {std::pair<const char*, anybit::Index>{"--tokens", o.lab.tokens},
+                                      {"--calibration-tokens", o.lab.calibration_tokens},
+                                      {"--window", o.lab.window}})
+    if (value < 64) return wrong(option + (" is " + std::to_string(value)) + "; it must be at least 64");
+  if (o.lab.threads < 0 || o.lab.threads > 1024)
+    return wrong("--threads is " + std::to_string(o.lab.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
+  return {o, tool::success};
+}
+
+}  // namespace reproduce
