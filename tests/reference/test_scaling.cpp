@@ -5,6 +5,7 @@
 
 #include <anybit/reference/activations.hpp>
 #include <anybit/reference/awq.hpp>
+#include <anybit/reference/awq_clip.hpp>
 #include <anybit/reference/smooth_quant.hpp>
 
 #include "reference/vectors.hpp"

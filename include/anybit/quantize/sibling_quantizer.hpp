@@ -30,7 +30,7 @@ struct QuantizedLayer {
 
 namespace detail {
 
-/// Half a block: o before q, k and v, or down before gate and up, because the scale of the former divides rows of the latter.
+/// One half of a block: o before q, k, v, because its input scale is folded into rows of v; likewise down before gate and up.
 class HalfBlock {
  public:
   /// `decoder` is the model whose linears the groups point at. `options` serve every linear; what to clip is decided here.

@@ -1,13 +1,10 @@
 #pragma once
-// AWQ (Lin et al. 2023, arXiv:2306.00978): input channels with large activations get finer steps.
+// AWQ (Lin et al. 2023, arXiv:2306.00978): input channels with large activations get finer steps. Clipping is
+// in awq_clip.hpp.
 //
 // Scale:  x_j = mean over tokens |X_j|,   s_j = max(x_j^a, 1e-4),   s <- s / sqrt(max s min s),   a = 0, 1/20, .. 19/20
 //         the first a with the least mean of (Y - Y^)^2,   Y^ = Q(W diag(s)) (X / s);   a = 0 is plain rounding
 // Y is the output of the module that reads X (attention, MLP or one linear); all linears that read X share s.
-//
-// Clip:   for each row and group g:  m = max|w_g| (1 - i/20), i = 0 .. 9;  the first m with the least
-//         sum over tokens (x_g . w_g - x_g . Q(clamp(w_g, -m, m)))^2
-// Not for q and k. Clip comes after scaling and sees X / s.
 //
 // Grid:   s = max(hi - lo, 1e-5) / (2^b - 1),  z = clamp(round(-lo / s), 0, 2^b - 1), with lo = min w, hi = max w: 0 need not lie
 // between them. A group clamped at both ends has -lo / s and hi / s half-way between two integers, so grids and codes are found
@@ -74,31 +71,6 @@ AwqChoice awq_search(const Vector& x_mean, Loss loss) {
     if ((best.losses[i] = loss(s)) < least) least = best.losses[i], best.scale = s;
   }
   return best;
-}
-
-/// The limit m of each row and group.
-inline Matrix awq_clip(const Matrix& w, const Matrix& x, int bits, Index group) {
-  Matrix limits(w.rows, (w.cols + group - 1) / group);
-  for (Index r = 0; r < w.rows; ++r)
-    for (Index g = 0; g < limits.cols; ++g) {
-      const Vector v = w.row(r, g * group, std::min((g + 1) * group, w.cols));
-      double largest = 0, least = std::numeric_limits<double>::infinity();
-      for (const double value : v) largest = std::max(largest, std::abs(value));
-      for (int i = 0; i < 10; ++i) {
-        const double m = double{static_cast<float>(largest) * static_cast<float>(1 - i / 20.0)};
-        Vector clamped = v;
-        for (double& value : clamped) value = std::clamp(value, -m, m);
-        const UniformGrid grid = awq_grid(clamped, bits);
-        double error = 0;
-        for (Index t = 0; t < x.rows; ++t) {
-          double off = 0;
-          for (Index c = 0; c < v.size(); ++c) off += x(t, g * group + c) * (v[c] - awq_round(clamped[c], grid));
-          error += off * off;
-        }
-        if (error < least) least = error, limits(r, g) = m;
-      }
-    }
-  return limits;
 }
 
 }  // namespace ANYBIT_CODE

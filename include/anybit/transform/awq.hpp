@@ -32,8 +32,8 @@ struct Awq {
   AwqScaling scaling = AwqScaling::activations;
   bool clip = true;     ///< also search clip limits; QuantizeOptions::clip excludes single siblings
   int clip_steps = 20;  ///< limits tried: 1 - i / clip_steps of the largest weight, down to one half (not included)
-  /// In front of an algorithm that makes up for errors (GPTQ: one with column_costs) choices are made for what that leaves, and
-  /// every one that does not lower it for each sibling is undone. False: always for rounding to nearest, as published.
+  /// In front of an algorithm that compensates errors (GPTQ: one with column_costs) scales are chosen for the error that remains
+  /// after its feedback; a scale is kept only if no sibling gets worse. False: always for rounding to nearest, as published.
   bool for_algorithm = true;
   /// In a model, choose the scale of q, k and v by the error of the attention's output, that of gate and up by the MLP's, as
   /// published, on the first model::sequence_tokens tokens of calibration: model::quantize_model and quantize_layer_wise then
