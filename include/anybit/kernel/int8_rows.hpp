@@ -1,6 +1,6 @@
 #pragma once
-// y = x W^T with rounded activations: 16 rows of a block of columns become bytes, interleaved so that a vector holds four
-// columns of each row, and every token's codes are broadcast against them four at a time.
+// y = x W^T with rounded activations: 16 rows are decoded to bytes, a block of columns at a time, interleaved so that a vector
+// holds four columns of each row; every token's codes are multiplied with them, four at a time, by broadcast.
 
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>

@@ -1,8 +1,8 @@
 #pragma once
 // y = x W^T straight from packed bytes. x is (tokens, cols) in the packed tensor's stored column order, y (tokens, rows).
-//
-// A value of y is the same to the bit for any executor, any slicing of rows and any tokens computed along with it. It may
-// differ in the last bits between instruction sets (the order of float sums), its integer parts never.
+// Readable twin: reference/matmul.hpp.
+// A value of y has the same bits for any executor, any division of rows and any other tokens of the call. Float sums may
+// differ in the last bits between instruction sets; integer sums never do.
 
 #include <anybit/exec/executor.hpp>
 #include <anybit/kernel/f32_rows.hpp>

@@ -1,6 +1,6 @@
 #pragma once
-// Some neighbouring tiles times a few tokens: the innermost loops, written once over a vocabulary (arch.hpp) and compiled for
-// every width of codes. tiled_products.hpp walks over weights and tokens with them.
+// A few neighbouring tiles times a few tokens: the innermost loops, written once over a vocabulary (dot_vocabulary.hpp) and
+// compiled for every width of codes. tiled_products.hpp loops over all tiles and tokens with them.
 
 #include <algorithm>
 #include <bit>

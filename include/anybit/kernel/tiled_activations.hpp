@@ -1,6 +1,6 @@
 #pragma once
-// Rounded activations as products with tiled weights read them: a group of tokens side by side, so that one pointer walks
-// through all of them. Rows a power of two apart would also fall into the same few lines of the first-level cache.
+// Rounded activations in the order of products with tiled weights: a group of tokens interleaved, so that one pointer serves
+// all of them. Rows a power of two apart would also map to the same few lines of the first-level cache.
 
 #include <type_traits>
 

@@ -1,8 +1,8 @@
 #pragma once
-// y = x W^T with rounded activations and tiled weights. Few tokens, or few bits: codes are decoded in registers, several tiles
-// at a time, or one where there is one token, so that memory is read as fast as it comes. Many tokens and bits: blocks of a few
-// tiles are decoded into a panel once and multiplied with every token. Either way a value has the bits that int8_rows gives it.
-// The walks know no width: compilers see them once.
+// y = x W^T with rounded activations and tiled weights. Few tokens or few bits: codes are decoded in registers, several tiles
+// at a time, or one tile for one token, at the bandwidth of memory. Many tokens and many bits: a few tiles are
+// decoded into a panel once and multiplied with every token. Either way a value has the bits of int8_rows.
+// The loops do not depend on the width and are compiled once.
 
 #include <anybit/kernel/tile_products.hpp>
 

@@ -1,16 +1,16 @@
 #pragma once
 // The kernel layout of weights that multiply in integers: made from packed bytes at load, never written to a file.
 //
-// Rows stand in tiles of 16. A tile is one stretch of memory:
+// Sixteen rows make a tile. A tile is contiguous in memory:
 //   scales   of segment 0 (activations.hpp) for the 16 rows, of segment 1, .. as f16 where the scheme stores them so, else as f32
 //   zeros    likewise, one byte each, only in formats with a zero point
-//   codes    from the next multiple of 64 bytes on, segment after segment, each in whole units of lines (code_lines.hpp). A code
+//   codes    from the next multiple of 64 bytes on, segment after segment, each in whole units of lines (tile_format.hpp). A code
 //            is the byte u = level / step - lowest in the fewest bits, or, where it takes more bits than the format's own code,
 //            that one, to be looked up in a table. A step holds 4 consecutive columns of row 0, of row 1, .. of row 15. Columns
 //            past the end of a segment have code 0, as do rows past the last.
 //
-// One vector of codes thus serves 16 rows, codes start at multiples of 64 bytes, and tiles one after the other are read as one
-// stream without a gap: scales are few, so they can all be fetched before the first code is used.
+// One vector of codes thus serves 16 rows, codes start at multiples of 64 bytes, and consecutive tiles are read as one
+// stream without gaps: scales are few, so all are prefetched before the first code is used.
 
 #include <vector>
 

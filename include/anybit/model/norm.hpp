@@ -12,7 +12,7 @@ inline namespace ANYBIT_CODE {
 /// Rows that a thread takes at least in loops over tokens; a slice of less work than this costs more than it saves.
 inline constexpr Index token_grain = 4;
 
-/// RMSNorm: y_tj = x_tj * gain_j / sqrt(mean_j(x_tj^2) + epsilon), for each token t.
+/// RMSNorm: y_tj = x_tj * gain_j / sqrt(mean_j(x_tj^2) + epsilon), for each token t. Readable twin: reference/norms.hpp.
 inline void rms_norm(ConstMatrix x, std::span<const float> gain, float epsilon, MutableMatrix y, ExecutorRef executor) {
   ANYBIT_CHECK(static_cast<Index>(gain.size()) == x.cols && x.extents() == y.extents(), "rms_norm: shapes differ");
   executor.parallel_for(x.rows, token_grain, [&](Index begin, Index end) {

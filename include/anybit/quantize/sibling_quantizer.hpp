@@ -1,5 +1,5 @@
 #pragma once
-// The linears of half a block, quantized together: the step that every way through a model shares.
+// The linears of attention or MLP of one block, quantized together: the step shared by one-shot and block-by-block runs.
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 #pragma once
-// Weights to the codes of a uniform format, many at once, without a division: the choice between the bodies.
+// Weights to the codes of a uniform format, vectorized, without a division: the choice among the bodies.
 //
 // A weight times 1 / scale is added to a number so large that the sum has Fraction places after the point. Code and remainder
 // then stand side by side in the bits of the sum. The product is not quite the quotient that decides codes, but it is nearer to

@@ -1,5 +1,5 @@
 #pragma once
-// The one header that spells xsimd: a small vocabulary over versions 8.1 to 14. Vectors have the native width; + - * & | ^
+// The only header that names xsimd: a small vocabulary over versions 8.1 to 14. Vectors have the native width; + - * & | ^
 // are operators on them, everything else is a plain function here. What xsimd lacks in some version (widening loads, partial
 // loads, table lookups) has an intrinsic where that pays and a portable body elsewhere.
 

@@ -1,6 +1,6 @@
 #pragma once
-// The encoders of formats, many values at once. A format only gives a scalar encoder; here it is tried at every place where its
-// code may change, and where it proves to be ordinary rounding, or a short list of steps, vectors give the same codes.
+// Vectorized encoders of formats. A format has only a scalar encoder; here it is evaluated at every value where its
+// code may change, and where it equals ordinary rounding, or a short list of steps, vectors give the same codes.
 
 #include <algorithm>
 #include <array>

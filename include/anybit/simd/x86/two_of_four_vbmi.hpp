@@ -1,5 +1,5 @@
 #pragma once
-// 64 columns of 2:4 sparse codes at once with AVX-512 VBMI. vpermb and vpmultishiftqb bring both codes and the pattern of a field
+// 2:4 sparse codes with AVX-512 VBMI, 64 columns at a time. vpermb and vpmultishiftqb bring both codes and the pattern of a field
 // into each byte of its four columns; two tables by pattern then keep each code in its own column.
 
 #include <array>
