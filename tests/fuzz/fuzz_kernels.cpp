@@ -135,10 +135,10 @@ template <AnyScheme S>
 std::vector<float> exact_products(const PackedTensor<S>& w, ConstMatrix x, Compute compute) {
   using F = typename S::format;
   const Index group = S::granularity::group_cols(w.cols());
-  const reference::Rounded rounded = reference::round_activations(x, compute, group);
+  const auto rounded = packed_reference::round_activations(x, compute, group);
   std::vector<float> y(static_cast<std::size_t>(x.rows * w.rows()));
   for (Index r = 0; r < w.rows(); ++r) {
-    const auto codes = reference::row_codes(w, r);
+    const auto codes = packed_reference::row_codes(w, r);
     for (Index t = 0; t < x.rows; ++t) {
       float total = 0;
       for (kernel::Segment s(w.cols(), group, kernel::segment_columns(group, compute)); !s.done(); s.next()) {
@@ -147,12 +147,11 @@ std::vector<float> exact_products(const PackedTensor<S>& w, ConstMatrix x, Compu
         for (Index k = s.first; k < s.end(); ++k)
           sum +=
               (level_grid_v<F>.nearest(F::decode(codes[static_cast<std::size_t>(k)])) - static_cast<std::int64_t>(affine.zero)) *
-              rounded.codes[static_cast<std::size_t>(t * x.cols + k)];
-        const float scale = affine.scale * level_grid_v<F>.step,
-                    block = rounded.scales[static_cast<std::size_t>(t * x.cols + s.first)];
+              rounded.codes(t, k);
+        const float scale = affine.scale * level_grid_v<F>.step, block = rounded.scales(t, s.first);
         total = std::fma(static_cast<float>(sum), compute == Compute::int8_per_block ? scale * block : scale, total);
       }
-      if (compute == Compute::int8_per_token) total *= rounded.scales[static_cast<std::size_t>(t * x.cols)];
+      if (compute == Compute::int8_per_token) total *= rounded.scales(t, 0);
       y[static_cast<std::size_t>(t * w.rows() + r)] = total;
     }
   }
@@ -224,7 +223,7 @@ void run(Case c, Random& random) {
   for (const Compute compute : {Compute::f32, Compute::int8_per_token, Compute::int8_per_block}) {
     any.prepare(compute, pool);
     const bool rounded = rounds_to_int8(compute);
-    const auto expected = rounded ? reference::matmul_int8(w, x.view, compute) : reference::matmul(w, x.view);
+    const auto expected = rounded ? packed_reference::matmul_int8(w, x.view, compute) : packed_reference::matmul(w, x.view);
     const auto near = [&](float found, double exact, std::size_t i) {
       const double bound = (size[i] * 1.01) * 2e-6 + (rounded ? 0.01 * size[i] * 1e-4 : 0) + 1e-37;
       return size[i] > 1e37 || std::fabs(static_cast<double>(found) - exact) <= bound + (rounded ? 1e-6 * std::fabs(exact) : 0);

@@ -5,11 +5,11 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/kernel/matvec.hpp>
-#include <anybit/kernel/reference.hpp>
 #include <anybit/scheme/presets.hpp>
 
 #include <random>
 
+#include "kernel/packed_reference.hpp"
 #include "support/catch.hpp"
 
 namespace products {
@@ -132,8 +132,8 @@ void agree(const QuantizedMatrix<S>& q, Index tokens, unsigned seed) {
   for (const Compute compute : all_computes) {
     const bool rounded = rounds_to_int8(compute);
     CAPTURE(std::string(name(compute)));
-    const auto expected = rounded ? reference::matmul_int8(w, x.view, compute)
-                                  : reference::matmul(w, compute == Compute::bf16 ? ConstMatrix(bf16.view()) : x.view);
+    const auto expected = rounded ? packed_reference::matmul_int8(w, x.view, compute)
+                                  : packed_reference::matmul(w, compute == Compute::bf16 ? ConstMatrix(bf16.view()) : x.view);
     Guarded y(tokens, rows, static_cast<Index>(seed % 4));
     matmul(w, x.view, y.view(), compute, workspace);
     REQUIRE(y.intact());

@@ -1,9 +1,9 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/kernel/any_packed.hpp>
-#include <anybit/kernel/reference.hpp>
 
 #include <random>
 
+#include "kernel/packed_reference.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
@@ -37,7 +37,7 @@ TEST_CASE("a handle multiplies like the tensor it was made of, for every preset"
     Workspace workspace;
     ThreadPool pool(2);
     any.matmul(x.view(), y.view(), Compute::f32, pool, workspace);
-    const auto expected = reference::matmul(tensor, x.view());
+    const auto expected = packed_reference::matmul(tensor, x.view());
     for (std::size_t i = 0; i < expected.size(); ++i)
       REQUIRE(static_cast<double>(y.data()[i]) == Approx(expected[i]).margin(2e-3));
     const Matrix w = dequantize(tensor);

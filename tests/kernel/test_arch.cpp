@@ -16,7 +16,7 @@ Weights weights(Extents e, unsigned seed, Compute compute) {
           kernel::tile_weights(*tensor, compute),
           tensor,
           [](const void* t, ConstMatrix x, Compute c) {
-            return reference::matmul_int8(*static_cast<const PackedTensor<S>*>(t), x, c);
+            return packed_reference::matmul_int8(*static_cast<const PackedTensor<S>*>(t), x, c);
           }};
 }
 

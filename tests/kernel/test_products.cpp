@@ -17,7 +17,7 @@ TEST_CASE("extreme codes times extreme activations do not saturate or overflow")
           std::fill_n(x.data(), x.extents().size(), sign * 127.0f);
           Workspace workspace;
           matmul(w, x.view(), y.view(), Compute::int8_per_token, workspace);
-          const auto expected = reference::matmul_int8(w, x.view());
+          const auto expected = packed_reference::matmul_int8(w, x.view());
           for (std::size_t i = 0; i < expected.size(); ++i)
             REQUIRE(static_cast<double>(y.data()[i]) == Approx(expected[i]).epsilon(1e-6));
         }
@@ -163,7 +163,7 @@ TEST_CASE("tiny and huge activations round as documented") {
     Matrix x(1, 4), y(1, 1);
     x(0, 0) = 127 * unit, x(0, 1) = 0.5f * unit, x(0, 2) = 1.5f * unit, x(0, 3) = -2.5f * unit;
     matmul(w, x.view(), y.view(), Compute::int8_per_token, workspace);
-    REQUIRE(static_cast<double>(y(0, 0)) == Approx(reference::matmul_int8(w, x.view())[0]));
+    REQUIRE(static_cast<double>(y(0, 0)) == Approx(packed_reference::matmul_int8(w, x.view())[0]));
     if (unit == 1.0f) REQUIRE(y(0, 0) == 127 + 0 + 2 - 2);
   }
   Matrix zeros(2, 4), y(2, 1);

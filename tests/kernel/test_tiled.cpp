@@ -126,16 +126,16 @@ TEST_CASE("levels on no grid move to one only as far as they may") {
   for (const Compute compute : {Compute::int8_per_token, Compute::int8_per_block}) {
     moved.prepare(compute, {}, 0.004f);
     moved.matmul(x.view, found.view(), compute, {}, workspace);
-    const auto rounded = reference::round_activations(x.view, compute, 64);
+    const auto rounded = packed_reference::round_activations(x.view, compute, 64);
     bool differs = false;
     for (Index t = 0; t < 5; ++t)
       for (Index r = 0; r < 35; ++r) {
         double exact = 0, bound = 1e-4;  // of the levels: 0.004 times |scale| and |activation|
         for (Index k = 0; k < 300; ++k) {
-          const auto i = static_cast<std::size_t>(t * 300 + k);
-          const double a = static_cast<double>(rounded.scales[i]) * rounded.codes[i],
+          const double a = static_cast<double>(rounded.scales(t, k)) * rounded.codes(t, k),
                        scale = static_cast<double>(packed.affine(r, k / 64).scale);
-          exact += a * scale * static_cast<double>(Nf4::decode(reference::row_codes(packed, r)[static_cast<std::size_t>(k)]));
+          exact +=
+              a * scale * static_cast<double>(Nf4::decode(packed_reference::row_codes(packed, r)[static_cast<std::size_t>(k)]));
           bound += std::fabs(a * scale) * 0.004;
         }
         REQUIRE(std::fabs(static_cast<double>(found(t, r)) - exact) <= bound);
