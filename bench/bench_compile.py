@@ -64,7 +64,7 @@ PackedBytes* keep(PackedBytes*);
 template <class S>
 void use(SchemeRegistry& registry) {
   registry.add<S>();
-  auto packed = pack(quantize_nearest<S>(ConstMatrix(reinterpret_cast<const float*>(&registry), 1, 1)));
+  auto packed = pack(quantize_nearest<S>(ConstMatrix(reinterpret_cast<const float*>(&registry), 1, 1)).value());
   keep(&packed.bytes());
 }
 """

@@ -65,8 +65,8 @@ Variant packed(Compute compute) {
   return {std::string(S::name.view()),
           std::string(name(compute)),
           [compute](Matrix w, bool outside_blocks) {
-            if (outside_blocks) return Linear(AnyPacked(pack(quantize_nearest<EmbeddingScheme>(w.view()))), compute);
-            return Linear(AnyPacked(pack(quantize_nearest<S>(w.view()))), compute);
+            if (outside_blocks) return Linear(AnyPacked(pack(quantize_nearest<EmbeddingScheme>(w.view()).value())), compute);
+            return Linear(AnyPacked(pack(quantize_nearest<S>(w.view()).value())), compute);
           },
           {}};
 }

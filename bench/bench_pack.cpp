@@ -38,7 +38,7 @@ template <AnyScheme S>
 void add() {
   const std::string name(S::name.view());
   struct Made {
-    QuantizedMatrix<S> q = quantize_nearest<S>(weights().view());
+    QuantizedMatrix<S> q = quantize_nearest<S>(weights().view()).value();
     PackedTensor<S> packed = pack(q);
     double error = matrix_distance(weights().view(), dequantize(packed).view()).relative;
   };

@@ -196,7 +196,7 @@ void add_product(const std::string& kind, Index tokens, Way way, Index threads, 
   if (kind == "matmul") title += "/N:" + std::to_string(tokens);
   title += "/threads:" + std::to_string(threads);
   benchmark::RegisterBenchmark(title.c_str(), [=, &eigen](benchmark::State& state) {
-    static const PackedTensor<S> packed = pack(quantize_nearest<S>(weights().view()));
+    static const PackedTensor<S> packed = pack(quantize_nearest<S>(weights().view()).value());
     if (!way.tiled)
       return run_product(state, packed, static_cast<std::size_t>(packed.bytes().payload_bytes()), way, S::bits, tokens, threads,
                          eigen, rotate);

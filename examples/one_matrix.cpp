@@ -11,7 +11,7 @@ using namespace anybit;
 
 template <AnyScheme S>
 void show(ConstMatrix weights, std::span<const float> x, std::span<const double> exact) {
-  const PackedTensor<S> packed = pack(quantize_nearest<S>(weights));
+  const PackedTensor<S> packed = pack(quantize_nearest<S>(weights).value());
   std::vector<float> y(static_cast<std::size_t>(weights.rows));
   matvec(packed, x, std::span<float>(y));
 

@@ -23,7 +23,7 @@ struct Anybit {
     using namespace presets;
     const ConstMatrix w{data.weights.data(), peers::rows, peers::cols};
     const auto as = [&]<class S>(const char* name) {
-      if (format == name) opened[format] = AnyPacked(pack(quantize_nearest<S>(w)));
+      if (format == name) opened[format] = AnyPacked(pack(quantize_nearest<S>(w).value()));
     };
     as.template operator()<Int<8>>("int8_g128");
     as.template operator()<Int8Group32>("int8_g32");

@@ -28,6 +28,7 @@
 #include <anybit/scheme/mixed_widths.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/scheme/scale_e5m3.hpp>
+#include <anybit/scheme/scale_e8m0.hpp>
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/scheme/two_of_four.hpp>
 #include <anybit/tensor/pack.hpp>

@@ -9,6 +9,7 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>
+#include <anybit/scheme/scale_e8m0.hpp>
 
 #include "algorithm/naive_gptq.hpp"
 #include "support/catch.hpp"

@@ -6,6 +6,8 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>
+#include <anybit/scheme/scale_e5m3.hpp>
+#include <anybit/scheme/scale_e8m0.hpp>
 
 #include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"
@@ -18,7 +20,7 @@ TEST_CASE("nearest without options is the primitive of the tensor layer") {
   const auto check = [&]<class Method>(const Method& method) {
     const auto q = method.quantize(w.view());
     REQUIRE(q.ok());
-    CHECK(q->matrix == quantize_nearest<typename Method::scheme>(w.view()));
+    CHECK(q->matrix == quantize_nearest<typename Method::scheme>(w.view()).value());
     CHECK(q->report.as_requested());
     CHECK(!q->report.output_error);
   };
@@ -28,6 +30,41 @@ TEST_CASE("nearest without options is the primitive of the tensor layer") {
   check(Nearest<SuperfloatPublished<8>, PerTensor, NoScale>{});
   check(Nearest<Nf4, PerGroup<8>, DoubleQuant<256>>{});
   check(Nearest<Scheme<Ternary, PerTensor, ScaleF32, Base3>>{});
+}
+
+TEST_CASE("groups for which a scheme has no grid are fallbacks, and errors in strict mode") {
+  // One row with the given largest weights, one a group of 16.
+  const auto check = []<class Method>(const Method& method, const std::vector<float>& largest, const std::string& fallback) {
+    Matrix w(1, 16 * static_cast<Index>(largest.size()));
+    for (Index c = 0; c < w.cols(); ++c)
+      w(0, c) = largest[static_cast<std::size_t>(c / 16)] * (c % 16 == 5 ? 1.0f : c % 3 == 0 ? -0.4f : 0.2f);
+    const auto q = method.quantize(w.view());
+    INFO(Method::scheme::name.view() << ", " << method.describe() << ", " << fallback);
+    REQUIRE(q.ok());
+    CHECK(q->report.fallbacks == (fallback.empty() ? std::vector<std::string>{} : std::vector<std::string>{fallback}));
+    const auto strict = method.quantize(w.view(), {}, {.strict = true});
+    CHECK(strict.ok() == fallback.empty());
+    if (!strict.ok()) CHECK(strict.error().message.find(fallback) != std::string::npos);
+  };
+  const std::string of_3 = " of 3 scales are too large for the scale store and were saturated",
+                    groups_of_3 = " of 3 groups have weights that are too small for the scheme, and became 0";
+  // A loss counts from the first scale above the largest, in every store, and with a search too.
+  check(Nearest<Nf4, PerGroup<16>, ScaleF16>{}, {1e5f, 3.3e4f, 0}, "1" + of_3);
+  check(Nearest<Nf4, PerGroup<16>, ScaleF16>{}, {65504, 3.3e4f, 0}, "");
+  check(Nearest<Nf4, PerGroup<16>, ScaleF16>{}, {65536, 1e5f, -7e4f}, "3" + of_3);
+  check(Nearest<Nf4, PerGroup<16>, ScaleF16>{.search = Search::mse}, {1e5f, 3.3e4f, 0}, "1" + of_3);
+  check(Nearest<SInt<4>, PerGroup<16>, ScaleE5M3>{}, {61440 * 7.0f, 61500 * 7.0f, 1}, "1" + of_3);
+  check(Nearest<Nf4, PerGroup<16>, ScaleBF16>{}, {3.4e38f, 3e38f, 1}, "1" + of_3);
+  check(Nearest<Nf4, PerGroup<16>, ScaleF32>{}, {3.4e38f, 3e38f, 1}, "");
+  check(Nearest<Superfloat<4>, PerGroup<16>, ScaleE8M0>{}, {1.8e38f, 1.6e38f, 1}, "1" + of_3);
+  check(Nearest<UInt<4>, PerGroup<16>, ScaleF16>{}, {2e6f, 1, 0}, "1" + of_3);
+  check(Nearest<SInt<8>, PerGroup<16>, NoScale>{}, {100, 7, 3}, "");
+  // Weights that are not 0 and become 0 by the store, by the format's fit, or without a scale.
+  check(Nearest<Nf4, PerGroup<16>, ScaleF16>{}, {1e-9f, 1e-5f, 0}, "1" + groups_of_3);
+  check(Nearest<Ternary, PerGroup<16>, ScaleF32>{}, {1e-6f, 2e-6f, 0}, "2" + groups_of_3);
+  check(Nearest<Ternary, PerGroup<16>, ScaleF32>{}, {1e-6f, 1e-3f, 0}, "1" + groups_of_3);
+  check(Nearest<SuperfloatPublished<8>, PerGroup<16>, NoScale>{}, {1e-3f, 0.5f, 0}, "1" + groups_of_3);
+  check(Nearest<UInt<4>, PerGroup<16>, ScaleF16>{}, {1e-9f, 1, 0}, "1" + groups_of_3);
 }
 
 TEST_CASE("the shrink search finds the least error among its candidates") {
@@ -71,7 +108,7 @@ TEST_CASE("a weighted search spends its error where inputs are small") {
   Matrix x = random_matrix(64, 32, 4);
   for (Index t = 0; t < 64; ++t)
     for (Index j = 0; j < 32; j += 4) x(t, j) *= 30;
-  const auto stats = *accumulate<Needs::mean_square | Needs::hessian>(x.view());
+  const auto stats = *accumulate < Needs::mean_square | Needs::hessian > (x.view());
   using Method = Nearest<UInt<2>, PerGroup<32>>;
   const Method plain{.search = Search::mse, .shrink = {.norm = 2}},
       weighted{.search = Search::mse, .shrink = {.norm = 2}, .weighted = true};
@@ -86,7 +123,7 @@ TEST_CASE("least squares: closer weights than the shrink search, and closer outp
   Matrix x = random_matrix(96, 64, 6);
   for (Index t = 0; t < 96; ++t)
     for (Index j = 0; j < 64; j += 5) x(t, j) *= 20;
-  const auto stats = *accumulate<Needs::mean_square | Needs::hessian>(x.view());
+  const auto stats = *accumulate < Needs::mean_square | Needs::hessian > (x.view());
   const auto check = [&]<class Method>(Method shrink) {
     shrink.search = Search::mse;
     shrink.shrink.norm = 2;
@@ -132,7 +169,7 @@ TEST_CASE("reports of nearest: errors by definition, scales that the store canno
   for (Index i = 0; i < 12; ++i) w.data()[i] *= 1e-12f;
   const auto tiny = Nearest<Superfloat<3>, PerGroup<4>>{}.quantize(w.view());
   REQUIRE(!tiny->report.as_requested());
-  CHECK(tiny->report.fallbacks[0].find("4 of 4 scales") != std::string::npos);
+  CHECK(tiny->report.fallbacks[0].find("4 of 4 groups") != std::string::npos);
   CHECK(Nearest<Superfloat<3>, PerGroup<4>>{}.quantize(w.view(), {}, {.strict = true}).error().code == ErrorCode::degraded);
   CHECK(Nearest<Superfloat<3>, PerGroup<4>, ScaleF32>{}.quantize(w.view(), {}, {.strict = true}).ok());
 }

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -46,6 +47,25 @@ TEST_CASE("log_normalizer agrees with the plain sum at any length") {
 TEST_CASE("mean survives cancellation") {
   CHECK(mean(std::vector<double>{1e16, 1, -1e16, 1}) == 0.5);
   CHECK(mean(std::vector<double>{}) == 0);
+}
+
+TEST_CASE("a token of no probability makes perplexity infinite") {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  for (const std::size_t n : {2u, 30u})
+    for (const std::size_t at : {std::size_t{0}, n - 1}) {
+      std::vector<double> nll(n, 1.0);
+      nll[at] = inf;
+      const Perplexity p = perplexity(nll);
+      CHECK(p.value == inf);
+      CHECK(p.plus_minus == inf);
+      CHECK(p.mean_nll == inf);
+    }
+  CHECK(perplexity(std::vector<double>(20, 800.0)).value == inf);
+  CHECK(perplexity(std::vector<double>(20, 800.0)).plus_minus == inf);
+  CHECK(mean(std::vector<double>{inf, 1, inf}) == inf);
+  CHECK(mean(std::vector<double>{1e300, -inf, 2}) == -inf);
+  CHECK(std::isnan(mean(std::vector<double>{inf, -inf})));
+  CHECK(std::isnan(mean(std::vector<double>{1, std::numeric_limits<double>::quiet_NaN()})));
 }
 
 TEST_CASE("standard errors and percentiles, by hand") {

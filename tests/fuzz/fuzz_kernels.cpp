@@ -8,6 +8,7 @@
 // rounding of sums in double.
 
 #include <anybit/scheme/scale_e5m3.hpp>
+#include <anybit/scheme/scale_e8m0.hpp>
 
 #include "kernel/every_arch.hpp"
 #include "kernel/products.hpp"

@@ -65,7 +65,7 @@ void check_scheme(bool exact) {
     CAPTURE(std::string(S::name.view()), rows, cols, tokens);
     const Matrix x = random_matrix(tokens, cols, seed, 1), w = random_matrix(rows, cols, seed + 100, 1);
     ++seed;
-    QuantizedMatrix<S> q = quantize_nearest<S>(w.view());
+    QuantizedMatrix<S> q = quantize_nearest<S>(w.view()).value();
     if (exact)
       for (Affine& a : q.affines) a.scale = 0.25f;
     AnyPacked plain{pack(q)}, tiled = plain;
@@ -108,7 +108,7 @@ TEST_CASE("int8_static: one given scale for every token, products in whole numbe
 TEST_CASE("int8_static: formats without integers multiply the rounded values in float") {
   using S = Scheme<Nf4, PerGroup<64>>;
   const Matrix x = random_matrix(5, 130, 1, 1), w = random_matrix(9, 130, 2, 1);
-  const auto q = quantize_nearest<S>(w.view());
+  const auto q = quantize_nearest<S>(w.view()).value();
   const auto packed = pack(q);
   Matrix rounded(5, 130), y(5, 9);
   for (Index t = 0; t < 5; ++t)
@@ -156,7 +156,7 @@ TEST_CASE("int8_static: values beyond the scale are cut off on both sides alike,
 TEST_CASE("int8_static: a token's own scale given beforehand is int8_per_token") {
   using S = Scheme<SInt<8>, PerRow, ScaleF32>;
   const Matrix x = random_matrix(1, 300, 3, 2);
-  const auto packed = pack(quantize_nearest<S>(random_matrix(20, 300, 4, 1).view()));
+  const auto packed = pack(quantize_nearest<S>(random_matrix(20, 300, 4, 1).view()).value());
   float largest = 0;
   for (const float v : x.view().row(0)) largest = std::max(largest, std::fabs(v));
   Matrix a(1, 20), b(1, 20);

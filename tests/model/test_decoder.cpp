@@ -130,7 +130,7 @@ TEST_CASE("tokens one by one, in pieces or all at once give the same logits") {
 TEST_CASE("a decoder with a quantized KV cache: close to floats, the same bits in any pieces") {
   Decoder d = random_decoder(shape(61, 32, 48, 3, 4, 2, 8), true, 3);
   for_each_linear(d, [](const std::string&, Linear& l) {  // packed: their products do not depend on how many tokens come at once
-    l = Linear(pack(quantize_nearest<Scheme<SInt<8>, PerGroup<16>, ScaleF32>>(l.dense()->view())));
+    l = Linear(pack(quantize_nearest<Scheme<SInt<8>, PerGroup<16>, ScaleF32>>(l.dense()->view()).value()));
   });
   const auto ids = some_ids(150, 61);
   KvCache floats(d.config, 150);

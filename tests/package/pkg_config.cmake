@@ -4,8 +4,12 @@ execute_process(COMMAND "${PKG_CONFIG}" --cflags --libs anybit OUTPUT_VARIABLE f
 if(NOT result EQUAL 0)
   message(FATAL_ERROR "pkg-config does not find anybit")
 endif()
+if(flags MATCHES "-std=")
+  message(FATAL_ERROR "pkg-config chooses the language, which is the consumer's to choose: ${flags}")
+endif()
 separate_arguments(flags UNIX_COMMAND "${flags}")
-foreach(command "${COMPILER};${SOURCE};${flags};-o;${PROGRAM}" "${PROGRAM}")
+foreach(command "${COMPILER};-std=c++23;${SOURCE};${flags};-fsyntax-only" "${COMPILER};-std=c++20;${SOURCE};${flags};-o;${PROGRAM}"
+    "${PROGRAM}")
   execute_process(COMMAND ${command} RESULT_VARIABLE result)
   if(NOT result EQUAL 0)
     message(FATAL_ERROR "fails: ${command}")

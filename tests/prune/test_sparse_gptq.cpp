@@ -110,12 +110,12 @@ TEST_CASE("2:4 tensors take 2.75 bits a weight at 4 bits, and mean what a bit st
 TEST_CASE("a matrix that is not 2:4 is refused by name") {
   using S = Scheme<SInt<4>, PerGroup<128>, ScaleF16, TwoOfFour<>>;
   Matrix w = random_matrix(4, 12, 4);
-  const auto status = check_packable(quantize_nearest<S>(w.view()));
+  const auto status = check_packable(quantize_nearest<S>(w.view()).value());
   REQUIRE(!status.ok());
   CHECK(status.error().message.find("row 0, column ") == 0);
   CHECK(status.error().message.find("layout 2of4 has no place") != std::string::npos);
   CHECK(check_packable(PrunedNearest<Magnitude, S>{{Sparsity::n_of_m(2, 4)}}.quantize(w.view(), {})->matrix).ok());
-  CHECK(check_packable(quantize_nearest<Scheme<SInt<4>>>(w.view())).ok());
+  CHECK(check_packable(quantize_nearest<Scheme<SInt<4>>>(w.view()).value()).ok());
 }
 
 TEST_CASE("pruning algorithms stand at the end of recipes") {

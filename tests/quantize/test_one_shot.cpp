@@ -100,7 +100,7 @@ TEST_CASE("the output head takes floats unless asked otherwise, and may have a r
     CHECK(q.head->compute() == Compute::f32);
     CHECK(q.token_embedding.packed()->scheme_name() == EmbeddingScheme::name.view());
     CHECK(check(q).ok());
-    const Matrix w = dequantize(pack(quantize_nearest<Coarse>(d.output_head().dense()->view())));
+    const Matrix w = dequantize(pack(quantize_nearest<Coarse>(d.output_head().dense()->view()).value()));
     std::vector<float> row(static_cast<std::size_t>(w.cols()));
     q.head->read_row(3, row);
     CHECK(std::equal(row.begin(), row.end(), w.view().row(3).begin()));
@@ -211,7 +211,8 @@ TEST_CASE("siblings of one plan with different recipes: each gets its own, and t
     CHECK(layer.input_scale.empty() == (layer.group == 0 || layer.group % 2 == 1));
   }
   CHECK(told == 2);
-  const Matrix k = dequantize(pack(quantize_nearest<Scheme<SInt<3>, PerGroup<16>, ScaleF16>>(d.blocks[0].k.dense()->view())));
+  const Matrix k =
+      dequantize(pack(quantize_nearest<Scheme<SInt<3>, PerGroup<16>, ScaleF16>>(d.blocks[0].k.dense()->view()).value()));
   std::vector<float> row(32);
   q.decoder.blocks[0].k.read_row(5, row);
   CHECK(std::equal(row.begin(), row.end(), k.view().row(5).begin()));

@@ -26,7 +26,7 @@ template <AnyScheme S>
 std::uint64_t fingerprint() {
   Hash hash;
   for (const Extents e : examples::shapes) {
-    const auto t = pack(quantize_nearest<S>(examples::weights(e, 11).view()));
+    const auto t = pack(quantize_nearest<S>(examples::weights(e, 11).view()).value());
     for (const auto section : {t.bytes().codes(), t.bytes().scales(), t.bytes().zeros()}) hash.add(section);
     const Matrix w = dequantize(t);
     hash.add(std::as_bytes(std::span(w.data(), static_cast<std::size_t>(e.size()))));

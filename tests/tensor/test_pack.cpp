@@ -16,7 +16,7 @@ namespace {
 
 template <AnyScheme S>
 QuantizedMatrix<S> example(Extents e, std::uint32_t seed) {
-  return quantize_nearest<S>(examples::weights(e, seed).view());
+  return quantize_nearest<S>(examples::weights(e, seed).view()).value();
 }
 
 /// Every other column first, then the rest.

@@ -12,7 +12,7 @@ using Coarse = Scheme<Superfloat<3>, PerGroup<64>>;
 
 TEST_CASE("requantize: its error is that of the two matrices of weights") {
   const Matrix w = examples::weights({6, 100}, 1);
-  const auto fine = pack(quantize_nearest<Fine>(w.view()));
+  const auto fine = pack(quantize_nearest<Fine>(w.view()).value());
   const auto coarse = requantize<Coarse>(fine);
   const Matrix a = dequantize(fine), b = dequantize(coarse.tensor);
   double difference = 0, whole = 0, largest = 0;
@@ -31,7 +31,7 @@ TEST_CASE("requantize: its error is that of the two matrices of weights") {
 
 TEST_CASE("requantize: to more levels of the same kind costs nothing, and back gives the same tensor") {
   using Sf4 = Scheme<Superfloat<4>, PerGroup<32>, ScaleF32>;
-  const auto source = pack(quantize_nearest<Sf4>(examples::weights({5, 96}, 2).view()));
+  const auto source = pack(quantize_nearest<Sf4>(examples::weights({5, 96}, 2).view()).value());
   const auto same = requantize<Sf4>(source);
   CHECK(same.error.relative == 0);
   CHECK(same.error.largest == 0);
@@ -39,7 +39,7 @@ TEST_CASE("requantize: to more levels of the same kind costs nothing, and back g
 }
 
 TEST_CASE("requantize: a column order is resolved") {
-  auto q = quantize_nearest<Fine>(examples::weights({2, 40}, 3).view());
+  auto q = quantize_nearest<Fine>(examples::weights({2, 40}, 3).view()).value();
   for (std::uint32_t j = 0; j < 40; ++j) q.column_order.push_back((j * 7 + 3) % 40);
   const auto source = pack(q);
   const auto result = requantize<Scheme<SInt<8>, PerGroup<1>, ScaleF32>>(source);
@@ -50,9 +50,9 @@ TEST_CASE("requantize: a column order is resolved") {
 }
 
 TEST_CASE("requantize: from zeros and from nothing") {
-  const auto zeros = requantize<Coarse>(pack(quantize_nearest<Fine>(Matrix(3, 8).view())));
+  const auto zeros = requantize<Coarse>(pack(quantize_nearest<Fine>(Matrix(3, 8).view()).value()));
   CHECK(zeros.error.relative == 0);
-  CHECK(requantize<Coarse>(pack(quantize_nearest<Fine>(Matrix(0, 8).view()))).tensor.extents() == Extents{0, 8});
+  CHECK(requantize<Coarse>(pack(quantize_nearest<Fine>(Matrix(0, 8).view()).value())).tensor.extents() == Extents{0, 8});
   const Matrix one(1, 1);
   Matrix other(1, 1);
   other(0, 0) = -2;

@@ -86,7 +86,7 @@ void check_everywhere(float weight_error) {
   std::vector<float> x(cols), y(rows), y8(rows), y_opened(rows);
   for (float& v : x) v = numbers.normal();
 
-  const auto q = quantize_nearest<S>(w.view());
+  const auto q = quantize_nearest<S>(w.view()).value();
   const PackedTensor<S> packed = pack(q);
   CHECK(unpack(packed) == q);
   CHECK(static_cast<Index>(packed.bytes().codes().size()) == rows * ceil_div(cols * F::bits, 8));

@@ -1,4 +1,5 @@
 #include <anybit/format/formats.hpp>
+#include <anybit/scheme/granularity.hpp>
 #include <anybit/scheme/layouts.hpp>
 #include <anybit/testing/laws.hpp>
 
@@ -58,11 +59,13 @@ struct BadName : SInt<4> {
 
 struct HalvingScales : IndependentScales<HalvingScales, std::uint32_t> {
   static constexpr std::string_view name = "halving";
+  static constexpr float largest = std::numeric_limits<float>::max();
   static constexpr std::uint32_t encode(float s) { return std::bit_cast<std::uint32_t>(s / 2); }
   static constexpr float decode(std::uint32_t p) { return std::bit_cast<float>(p); }
 };
 struct OverflowingScales : IndependentScales<OverflowingScales, std::uint16_t> {
   static constexpr std::string_view name = "overflowing";
+  static constexpr float largest = 65504;
   static constexpr std::uint16_t encode(float s) { return f32_to_f16(s); }
   static constexpr float decode(std::uint16_t p) { return f16_to_f32(p); }
 };
@@ -78,6 +81,37 @@ struct RelativeToFirst : ScaleF32 {  // joint, but does not say so
     round_trip(equal);
     ScaleF32::store(equal, out);
   }
+};
+
+struct SaturatesEarly : ScaleF16 {
+  static constexpr float largest = 1e6f;
+};
+struct SaturatesLate : ScaleF16 {
+  static constexpr float largest = 4096;
+};
+
+/// Columns in two halves: lawful.
+struct PerHalfRow {
+  static constexpr std::string_view name = "half";
+  static constexpr Index group_cols(Index cols) { return ceil_div(cols, 2); }
+  static constexpr Index groups_per_row(Index cols) { return cols > 1 ? 2 : cols; }
+  static constexpr Index count(Extents e) { return e.rows * groups_per_row(e.cols); }
+  static constexpr Index index(Extents e, Index row, Index g) { return row * groups_per_row(e.cols) + g; }
+};
+struct SharesTwoRows : PerRow {
+  static constexpr Index count(Extents e) { return e.cols > 0 ? ceil_div(e.rows, 2) : 0; }
+  static constexpr Index index(Extents, Index row, Index) { return row / 2; }
+};
+struct ColumnsFirst : PerGroup<32> {
+  static constexpr Index index(Extents e, Index row, Index g) { return g * e.rows + row; }
+};
+struct ForgetsTheRest : PerGroup<32> {
+  static constexpr Index groups_per_row(Index cols) { return cols / 32; }
+  static constexpr Index count(Extents e) { return e.rows * groups_per_row(e.cols); }
+  static constexpr Index index(Extents e, Index row, Index g) { return row * groups_per_row(e.cols) + g; }
+};
+struct GroupsOfNothing : PerGroup<32> {
+  static constexpr Index group_cols(Index) { return 0; }
 };
 
 struct LeavesRubbish : BitStream {
@@ -125,10 +159,29 @@ TEST_CASE("a violation names the format and the values") {
 }
 
 TEST_CASE("scale store laws notice each fault") {
-  CHECK(mentions(check_scale_store_laws<HalvingScales>(), "not idempotent"));
-  CHECK(mentions(check_scale_store_laws<OverflowingScales>(), "which is no scale"));
+  CHECK(mentions(check_scale_store<HalvingScales>(std::vector<float>{1}), "not idempotent"));
+  CHECK(mentions(check_scale_store<OverflowingScales>(std::vector<float>{1e6f}), "which is no scale"));
+  CHECK(mentions(check_scale_store_laws<OverflowingScales>(), "saturates at 65504"));
+  CHECK(check_scale_store_laws<SaturatesEarly>() == "f16: 1000000 becomes 65504, though it says that it saturates at 1000000");
+  CHECK(mentions(check_scale_store_laws<SaturatesLate>(), "saturates at 4096, which becomes 4096"));
   CHECK(mentions(check_scale_store_laws<ForgetsFirst>(), "but loads as"));
   CHECK(mentions(check_scale_store_laws<RelativeToFirst>(), "says joint = false"));
+}
+
+TEST_CASE("granularity laws hold for those that ship and notice each fault") {
+  CHECK(check_granularity_laws<PerRow>() == "");
+  CHECK(check_granularity_laws<PerGroup<1>>() == "");
+  CHECK(check_granularity_laws<PerGroup<32>>() == "");
+  CHECK(check_granularity_laws<PerGroup<1000>>() == "");
+  CHECK(check_granularity_laws<PerHalfRow>() == "");
+  CHECK(mentions(check_granularity_laws<SharesTwoRows>(), "row of 2 x 1: count is 1 and not 2"));
+  CHECK(mentions(check_granularity_laws<ColumnsFirst>(), "g32 of 2 x 33: index is 2 and not 1"));
+  CHECK(mentions(check_granularity_laws<ForgetsTheRest>(), "groups_per_row is 0 and not 1"));
+  CHECK(mentions(check_granularity_laws<GroupsOfNothing>(), "group_cols is 0"));
+  // Scheme refuses the same ones.
+  static_assert(is_lawful_granularity<PerHalfRow>() && is_lawful_granularity<PerTensor>());
+  static_assert(!is_lawful_granularity<SharesTwoRows>() && !is_lawful_granularity<ColumnsFirst>());
+  static_assert(!is_lawful_granularity<ForgetsTheRest>() && !is_lawful_granularity<GroupsOfNothing>());
 }
 
 TEST_CASE("layout laws notice each fault") {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -81,11 +82,13 @@ inline double negative_log_likelihood(std::span<const float> logits, std::int32_
 }
 
 /// exp(mean nll) over scored predictions. Windows have equal length, so the GPTQ code's mean of window means is the same
-/// number. The uncertainty is llama.cpp's: perplexity * sqrt((E[nll^2] - E[nll]^2) / (n - 1)).
+/// number; infinite as soon as one prediction gave its target no probability. The uncertainty is llama.cpp's: perplexity *
+/// sqrt((E[nll^2] - E[nll]^2) / (n - 1)).
 inline Perplexity perplexity(std::span<const double> nll) {
   const Estimate e = estimate(nll);
   const double value = std::exp(e.value);
-  return {value, value * e.plus_minus, e.value, static_cast<Index>(nll.size())};
+  const bool finite = value <= std::numeric_limits<double>::max();  // of infinity nothing is known better
+  return {value, finite ? value * e.plus_minus : value, e.value, static_cast<Index>(nll.size())};
 }
 
 }  // namespace ANYBIT_CODE

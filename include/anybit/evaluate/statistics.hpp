@@ -16,6 +16,7 @@ struct Estimate {
   double value = 0, plus_minus = 0;
 };
 
+/// Infinite as soon as a value is, and NaN only where one is or infinities of both signs are.
 inline double mean(std::span<const double> x) {
   double sum = 0, lost = 0;  // Neumaier
   for (const double v : x) {
@@ -23,6 +24,7 @@ inline double mean(std::span<const double> x) {
     lost += std::abs(sum) >= std::abs(v) ? (sum - t) + v : (v - t) + sum;
     sum = t;
   }
+  if (lost != lost) lost = 0;  // infinity less infinity: the plain sum says what it is
   return x.empty() ? 0 : (sum + lost) / static_cast<double>(x.size());
 }
 

@@ -19,6 +19,11 @@ class Codebook {
  public:
   static_assert(N >= 1 && N <= 65536, "anybit: Codebook<N> needs 1 to 65536 levels");
 
+  /// From a list in braces, which must have N levels: an array would be filled up with zeros.
+  template <std::size_t M>
+  constexpr ANYBIT_INLINE explicit Codebook(const float (&levels)[M]) : Codebook(array_of(levels)) {
+    static_assert(M == N, "anybit: the list of a Codebook<N> must have N levels, no fewer (see docs/tutorial/03_a_format_of_your_own.md)");
+  }
   constexpr ANYBIT_INLINE explicit Codebook(const std::array<float, N>& levels) : levels_(levels) {
     for (std::size_t i = 0; i < N; ++i) {  // insertion sort: stable, so of equal levels the lowest code comes first
       std::size_t at = i;
@@ -44,6 +49,12 @@ class Codebook {
   constexpr ANYBIT_INLINE float decode(Code c) const { return levels_[c < N ? c : N - 1]; }
 
  private:
+  template <std::size_t M>
+  static constexpr ANYBIT_INLINE std::array<float, N> array_of(const float (&levels)[M]) {
+    std::array<float, N> all{};
+    for (std::size_t i = 0; i < N && i < M; ++i) all[i] = levels[i];
+    return all;
+  }
   std::array<float, N> levels_{};
   std::array<float, N> thresholds_{};  // between neighbours in order of level; the last is unused
   std::array<Code, N> codes_{};        // in order of level

@@ -33,6 +33,10 @@ concept Format = requires(float x, Code c, std::span<const float> values) {
   { F::fit(values) } -> std::same_as<Affine>;
 };
 
+/// Whether encode() and decode() can be called at compile time, as kernels do to find out how to decode.
+template <class F>
+concept ConstexprFormat = Format<F> && requires { typename std::bool_constant<(F::encode(0.0f), F::decode(Code{0}), true)>; };
+
 /// Levels are step * integer, so that dot products with integer activations are exact integers.
 template <class F>
 concept UniformFormat = Format<F> && requires(Code c) {
@@ -63,6 +67,21 @@ constexpr int code_count_v = 1 << F::bits;
 template <class F>
   requires requires { F::code_count; }
 constexpr int code_count_v<F> = F::code_count;
+
+/// Whether encode() stays below 2^bits at every level (of more than 9 bits every 257th), at 0 and beyond both ends: a list of more
+/// levels than codes does not.
+template <Format F>
+constexpr bool codes_fit_bits() {
+  constexpr unsigned count = 1u << F::bits;
+  float beyond = 0;
+  for (unsigned c = 0; c < count; c += count > 512 ? 257 : 1) {
+    const float level = F::decode(static_cast<Code>(c)), magnitude = level < 0 ? -level : level;
+    if (!(magnitude <= 1e30f)) continue;  // arithmetic that overflows is no constant
+    if (F::encode(level) >= count) return false;
+    if (2 * magnitude > beyond) beyond = 2 * magnitude;
+  }
+  return F::encode(0) < count && F::encode(beyond) < count && F::encode(-beyond) < count;
+}
 
 /// Whether a weight of 0 stays exactly 0 in every group, as pruned weights must.
 template <Format F>
@@ -204,6 +223,9 @@ constexpr ANYBIT_INLINE std::int32_t abs_max_bits(std::span<const float> values)
   return detail::max_of_bits(values, {{detail::magnitude_bits, 0}})[0];
 }
 
+/// Whether no value is infinite or NaN.
+constexpr ANYBIT_INLINE bool all_finite(std::span<const float> values) { return abs_max_bits(values) < detail::infinity_bits; }
+
 /// max |v|; 0 for an empty span. NaN does not count.
 constexpr ANYBIT_INLINE float abs_max(std::span<const float> values) {
   const std::int32_t bits = abs_max_bits(values);
@@ -300,6 +322,20 @@ constexpr ANYBIT_INLINE Affine fit_abs_max(std::span<const float> values) {
   constexpr float largest = max_level<F>();
   static_assert(largest > 0, "anybit: fit_abs_max needs a format with a level other than 0");
   return fit_abs_max(values, largest);
+}
+
+/// The magnitude of the level that F::fit() puts the largest weight of a group on; 0 for a fit that looks at all weights.
+template <class F>
+constexpr float fitted_level() {
+  constexpr float one[] = {1}, half_of_it[] = {1, 0};
+  constexpr float scale = F::fit(one).scale;
+  if (!(scale > 0) || F::fit(half_of_it).scale != scale) return 0;
+  if constexpr (F::bits <= 12)  // the level itself, if there is one, and not the quotient of a rounded one
+    for (std::size_t c = 0; c < (std::size_t{1} << F::bits); ++c) {
+      const float v = F::decode(static_cast<Code>(c)), a = v < 0 ? -v : v;
+      if (a > 0 && a <= std::numeric_limits<float>::max() && 1 / a == scale) return a;
+    }
+  return 1 / scale;
 }
 
 /// The code of weight w in a group with affine a. One definition for every algorithm, so that codes are equal on every

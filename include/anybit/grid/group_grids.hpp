@@ -19,11 +19,7 @@ inline Status check_weights(ConstMatrix w) {
   if (w.rows < 1 || w.cols < 1)
     return Error{ErrorCode::invalid_argument,
                  "weights are " + std::to_string(w.rows) + " x " + std::to_string(w.cols) + "; at least 1 x 1 is needed"};
-  if (const auto [row, column] = find_not_finite(w); row >= 0)
-    return Error{ErrorCode::not_finite, "weight at row " + std::to_string(row) + ", column " + std::to_string(column) + " is " +
-                                            std::to_string(w(row, column)) +
-                                            "; the model file is damaged or was saved in too narrow a type"};
-  return Ok{};
+  return check_finite(w);
 }
 
 inline Status check_limits(const SchemeFunctions& scheme, ConstMatrix w, ConstMatrix limits) {
@@ -49,26 +45,38 @@ inline std::span<const float> cut_off(std::span<const float> values, ConstMatrix
   return cut;
 }
 
-/// What rounding the scales to their store did to them.
-struct StoreLoss {
+/// Groups for which the scheme has no grid: found from a group's weights, the affine that their range asks for, and the one that
+/// the group has got.
+struct GridLoss {
   Index vanished = 0, saturated = 0;
-  void count(const SchemeFunctions& scheme, float wanted, float got) {
-    if (scheme.no_scales || scheme.joint_scales) return;
-    vanished += wanted > 0 && got == 0;
-    saturated += got > 0 && got < wanted * 0.5f;  // no store but a saturated one is that far off
+  /// For a joint store `got` is the affine before all are rounded, so that what they lose together is not seen here.
+  void count(const SchemeFunctions& scheme, std::span<const float> values, Affine wanted, Affine got) {
+    saturated += !scheme.no_scales && wanted.scale > scheme.largest_scale;
+    vanished += becomes_zero(scheme.format, values, got);
   }
-  StoreLoss& operator+=(const StoreLoss& other) {
+  GridLoss& operator+=(const GridLoss& other) {
     vanished += other.vanished;
     saturated += other.saturated;
     return *this;
   }
   void tell(Report& report, Index groups) const {
-    const std::string of = " of " + std::to_string(groups) + " scales ";
+    const std::string of = " of " + std::to_string(groups);
     if (vanished > 0)
       report.fallbacks.push_back(std::to_string(vanished) + of +
-                                 "are too small for the scale store and became 0, their weights with them");
+                                 " groups have weights that are too small for the scheme, and became 0");
     if (saturated > 0)
-      report.fallbacks.push_back(std::to_string(saturated) + of + "are too large for the scale store and were saturated");
+      report.fallbacks.push_back(std::to_string(saturated) + of + " scales are too large for the scale store and were saturated");
+  }
+
+ private:
+  /// Whether weights that are not all 0 become 0 together: then the outermost do.
+  static bool becomes_zero(const FormatFunctions& format, std::span<const float> values, Affine a) {
+    const LowHigh range = low_high(values);
+    if (range.low == 0 && range.high == 0) return false;
+    const float outermost[] = {range.low, range.high};
+    float restored[2];
+    format.round(outermost, 2, a, a, restored);
+    return restored[0] == 0 && restored[1] == 0;
   }
 };
 
@@ -85,10 +93,11 @@ inline void round_trip_joint(const AnyQuantized& q) {
 /// column.
 inline void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance,
                        const AnyQuantized& q, Report& report, ExecutorRef executor = {}) {
-  std::vector<StoreLoss> losses(static_cast<std::size_t>(w.rows));
-  const auto fit_one = [&](std::span<const float> values, std::span<const float> weights, StoreLoss& loss) {
-    const Affine a = fit.fit(q.scheme, values, weights);
-    if (fit.search == Search::none) loss.count(q.scheme, fit.plain(q.format(), values).scale, a.scale);
+  std::vector<GridLoss> losses(static_cast<std::size_t>(w.rows));
+  const auto fit_one = [&](std::span<const float> values, std::span<const float> weights, GridLoss& loss) {
+    const Affine wanted = fit.plain(q.format(), values);
+    const Affine a = fit.search == Search::none ? q.scheme.stored(wanted) : fit.fit(q.scheme, values, weights);
+    loss.count(q.scheme, values, wanted, a);
     return a;
   };
   if (q.scheme.per_tensor) {
@@ -111,8 +120,8 @@ inline void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, st
     });
   }
   round_trip_joint(q);
-  StoreLoss total;
-  for (const StoreLoss& l : losses) total += l;
+  GridLoss total;
+  for (const GridLoss& l : losses) total += l;
   total.tell(report, static_cast<Index>(q.affines.size()));
 }
 

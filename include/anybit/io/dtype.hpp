@@ -12,7 +12,7 @@
 #include <anybit/core/types.hpp>
 #include <anybit/format/minifloat.hpp>
 #include <anybit/io/ggml_blocks.hpp>
-#include <anybit/scheme/scale_store.hpp>
+#include <anybit/scheme/scale_e8m0.hpp>
 
 namespace anybit::io {
 inline namespace ANYBIT_CODE {

@@ -206,6 +206,7 @@ struct DoubleQuant {
   static_assert(Block >= 1, "anybit: DoubleQuant<Block> needs at least 1 scale in a block");
   static constexpr auto name = "dq" + decimal<Block>();
   static constexpr bool joint = true;
+  static constexpr float largest = std::numeric_limits<float>::max();
   static constexpr Index bytes(Index n) { return n > 0 ? 4 + 4 * ceil_div(n, Block) + n : 0; }
   static ANYBIT_INLINE void round_trip(std::span<float> s) { double_quant::round_trip<Block>(s); }
   static ANYBIT_INLINE void store(std::span<const float> s, std::byte* out) { double_quant::store<Block>(s, out); }

@@ -4,6 +4,7 @@
 
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>
+#include <anybit/scheme/scale_e8m0.hpp>
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/scheme/two_of_four.hpp>
 

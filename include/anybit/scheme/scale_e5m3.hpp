@@ -17,11 +17,12 @@ inline namespace ANYBIT_ABI {
 struct ScaleE5M3 : IndependentScales<ScaleE5M3, std::uint8_t> {
   static constexpr auto name = FixedString("e5m3");
   static constexpr bool binary16 = true;
-  static constexpr std::uint8_t largest = 247;  ///< all above would be infinite or no number in binary16
+  static constexpr std::uint8_t largest_code = 247;  ///< all above would be infinite or no number in binary16
+  static constexpr float largest = 61440;
 
   static constexpr ANYBIT_INLINE std::uint8_t encode(float s) {
     if (!(s > 0)) return 0;
-    if (s >= 61440.0f) return largest;
+    if (s >= largest) return largest_code;
     if (s < 0x1p-14f) {  // steps of 2^-17, halves to even; 8 of them are the first number with a leading one
       const float steps = s * 0x1p17f, whole = static_cast<float>(static_cast<int>(steps)), rest = steps - whole;
       const int low = static_cast<int>(whole);
@@ -33,7 +34,7 @@ struct ScaleE5M3 : IndependentScales<ScaleE5M3, std::uint8_t> {
   }
   static constexpr ANYBIT_INLINE float decode(std::uint8_t p) {
     if (p < 8) return static_cast<float>(p) * 0x1p-17f;
-    return std::bit_cast<float>((static_cast<std::uint32_t>(p < largest ? p : largest) << 20) + (112u << 23));
+    return std::bit_cast<float>((static_cast<std::uint32_t>(p < largest_code ? p : largest_code) << 20) + (112u << 23));
   }
 };
 

@@ -4,6 +4,7 @@
 #include <bit>
 #include <concepts>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -15,15 +16,19 @@ namespace anybit {
 inline namespace ANYBIT_ABI {
 
 /// joint             true when the stored form of one scale depends on the others (double quantization)
+/// largest           every scale above is stored as this one is: it saturates, and a Report counts it
 /// bytes(n)          bytes of n scales
 /// round_trip(s)     replaces scales by what load() will give after store(); all scales of a matrix if joint. Idempotent.
 /// store(s, out)     writes bytes(s.size()) bytes
 /// load(in, n, first, out)  reads scales first .. first + out.size() - 1 of n
 /// Scales are finite and not negative; stored scales always are too (overflow saturates).
+/// A store whose scales depend on the format has `template <class F> using of`, the store of format F, under the same name.
+/// docs/tutorial/04_a_scheme_of_your_own.md writes one; testing/scheme_laws.hpp has the laws.
 template <class S>
 concept ScaleStore = requires(Index n, std::span<float> s, std::span<const float> cs, std::byte* out, const std::byte* in) {
   { S::name } -> std::convertible_to<std::string_view>;
   { S::joint } -> std::convertible_to<bool>;
+  { S::largest } -> std::convertible_to<float>;
   { S::bytes(n) } -> std::same_as<Index>;
   S::round_trip(s);
   S::store(cs, out);
@@ -38,6 +43,7 @@ concept Binary16Scales = ScaleStore<S> && requires { requires S::binary16; };
 struct NoScale {
   static constexpr auto name = FixedString("noscale");
   static constexpr bool joint = false;
+  static constexpr float largest = 1;
   static constexpr Index bytes(Index) { return 0; }
   static ANYBIT_INLINE void round_trip(std::span<float> s) {
     for (float& v : s) v = 1;
@@ -47,7 +53,7 @@ struct NoScale {
 };
 
 /// A store in which every scale stands alone as one Pattern (an unsigned integer), to derive from: Codec, the derived class,
-/// gives encode(float) -> Pattern and decode(Pattern) -> float, and its name.
+/// gives encode(float) -> Pattern and decode(Pattern) -> float, its name and its largest scale.
 template <class Codec, class Pattern>
 struct IndependentScales {
   static constexpr bool joint = false;
@@ -72,35 +78,22 @@ struct IndependentScales {
 
 struct ScaleF32 : IndependentScales<ScaleF32, std::uint32_t> {
   static constexpr auto name = FixedString("f32");
+  static constexpr float largest = std::numeric_limits<float>::max();
   static constexpr ANYBIT_INLINE std::uint32_t encode(float s) { return std::bit_cast<std::uint32_t>(s); }
   static constexpr ANYBIT_INLINE float decode(std::uint32_t p) { return std::bit_cast<float>(p); }
 };
 struct ScaleF16 : IndependentScales<ScaleF16, std::uint16_t> {
   static constexpr auto name = FixedString("f16");
   static constexpr bool binary16 = true;
-  static constexpr ANYBIT_INLINE std::uint16_t encode(float s) { return f32_to_f16(s < 65504.0f ? s : 65504.0f); }
+  static constexpr float largest = 65504;
+  static constexpr ANYBIT_INLINE std::uint16_t encode(float s) { return f32_to_f16(s < largest ? s : largest); }
   static constexpr ANYBIT_INLINE float decode(std::uint16_t p) { return f16_to_f32(p); }
 };
 struct ScaleBF16 : IndependentScales<ScaleBF16, std::uint16_t> {
   static constexpr auto name = FixedString("bf16");
-  static constexpr ANYBIT_INLINE std::uint16_t encode(float s) { return f32_to_bf16(s < 0x1.FEp127f ? s : 0x1.FEp127f); }
+  static constexpr float largest = 0x1.FEp127f;
+  static constexpr ANYBIT_INLINE std::uint16_t encode(float s) { return f32_to_bf16(s < largest ? s : largest); }
   static constexpr ANYBIT_INLINE float decode(std::uint16_t p) { return bf16_to_f32(p); }
-};
-
-/// Powers of two, one byte: 2^(p - 127), p = 0 .. 254 (OCP Microscaling; 255 would be NaN and is never written).
-/// A scale s becomes 2^floor(log2(1.5 s)), which for E2M1 (largest level 6 = 1.5 * 2^2) is the rule of the specification,
-/// floor(log2(largest weight)) - 2. A scale of 0 becomes the smallest, 2^-127.
-struct ScaleE8M0 : IndependentScales<ScaleE8M0, std::uint8_t> {
-  static constexpr auto name = FixedString("e8m0");
-  static constexpr ANYBIT_INLINE std::uint8_t encode(float s) {
-    if (!(s > 0)) return 0;
-    const double scaled = 1.5 * static_cast<double>(s);  // exact, and never subnormal in double
-    const int e = static_cast<int>(std::bit_cast<std::uint64_t>(scaled) >> 52) - 1023;
-    return static_cast<std::uint8_t>(e < -127 ? 0 : e > 127 ? 254 : e + 127);
-  }
-  static constexpr ANYBIT_INLINE float decode(std::uint8_t p) {
-    return p == 0 ? 0x1p-127f : std::bit_cast<float>(static_cast<std::uint32_t>(p) << 23);
-  }
 };
 
 }  // namespace ANYBIT_ABI

@@ -30,17 +30,59 @@ constexpr bool layout_knows_zero() {
     return true;
 }
 
+/// The store S of format F: S itself, unless it depends on the format.
+template <class S, class F>
+struct store_of {
+  using type = S;
+};
+template <class S, class F>
+  requires requires { typename S::template of<F>; }
+struct store_of<S, F> {
+  using type = typename S::template of<F>;
+};
+
+namespace detail {
+// The conditions of Scheme: each passes where another has failed already, so that one fault gives one sentence.
+template <class F>
+constexpr bool has_fitting_codes() {
+  if constexpr (ConstexprFormat<F>)
+    return codes_fit_bits<F>();
+  else
+    return true;
+}
+template <class G>
+constexpr bool has_lawful_groups() {
+  if constexpr (ConstexprGranularity<G>)
+    return is_lawful_granularity<G>();
+  else
+    return true;
+}
+}  // namespace detail
+
 template <class F, class G = PerGroup<128>, class S = ScaleF16, class L = BitStream>
 struct Scheme {
   static_assert(Format<F>,
                 "anybit: the first argument of Scheme must be a Format (see format/format.hpp): bits, name, encode, decode, fit");
-  static_assert(Granularity<G>, "anybit: the second argument of Scheme must be a Granularity: PerTensor, PerRow or PerGroup<g>");
-  static_assert(
-      ScaleStore<S>,
-      "anybit: the third argument of Scheme must be a ScaleStore: NoScale, ScaleF32, ScaleF16, ScaleBF16, ScaleE5M3, ScaleE8M0 or DoubleQuant<256>");
+  static_assert(!Format<F> || ConstexprFormat<F>,
+                "anybit: encode and decode of a format must be constexpr (see format/format.hpp and docs/tutorial/03_a_format_of_your_own.md)");
+  static_assert(detail::has_fitting_codes<F>(),
+                "anybit: this format's encode gives codes of 2^bits and above: it needs more bits, or a Codebook<2^bits>");
+  static_assert(Granularity<G>,
+                "anybit: the second argument of Scheme must be a Granularity: PerTensor, PerRow, PerGroup<g>, or one of your own "
+                "(see scheme/granularity.hpp): name, group_cols, groups_per_row, count, index");
+  static_assert(!Granularity<G> || ConstexprGranularity<G>,
+                "anybit: all members of a granularity must be constexpr (see scheme/granularity.hpp)");
+  static_assert(detail::has_lawful_groups<G>(),
+                "anybit: a granularity must give every row groups of its own, one after the other: groups_per_row == ceil(cols / "
+                "group_cols), count == rows * groups_per_row, index == row * groups_per_row + g (see scheme/granularity.hpp)");
+  static_assert(ScaleStore<S>,
+                "anybit: the third argument of Scheme must be a ScaleStore: NoScale, ScaleF32, ScaleF16, ScaleBF16, ScaleE5M3, "
+                "ScaleE8M0, DoubleQuant<256>, or one of your own (see scheme/scale_store.hpp): name, joint, largest, bytes, "
+                "round_trip, store, load");
   static_assert(
       PackLayout<L, F::bits>,
-      "anybit: the fourth argument of Scheme must be a PackLayout for the format's bits: BitStream, or Base3 for Ternary");
+      "anybit: the fourth argument of Scheme must be a PackLayout for the format's bits: BitStream, Base3 for Ternary, or "
+      "one of your own (see scheme/layout.hpp): name, granule, packed_bytes, pack, unpack");
   static_assert(!std::is_same_v<L, Base3> || code_count_v<F> <= 3,
                 "anybit: the Base3 layout holds three codes: use it with Ternary, and BitStream with other formats");
   static_assert(
@@ -52,7 +94,7 @@ struct Scheme {
 
   using format = F;
   using granularity = G;
-  using scale_store = S;
+  using scale_store = typename store_of<S, F>::type;
   using layout = L;
   using code = code_t<F>;
   static constexpr int bits = F::bits;
@@ -62,7 +104,7 @@ struct Scheme {
 
   static constexpr Index row_bytes(Index cols) { return L::template packed_bytes<bits>(cols); }
   static constexpr Index codes_bytes(Extents e) { return e.rows * row_bytes(e.cols); }
-  static constexpr Index scales_bytes(Extents e) { return S::bytes(G::count(e)); }
+  static constexpr Index scales_bytes(Extents e) { return scale_store::bytes(G::count(e)); }
   /// Zero points stand as BitStream codes of the format's width, one run for the whole matrix.
   static constexpr Index zeros_bytes(Extents e) { return has_zero_point ? BitStream::packed_bytes<bits>(G::count(e)) : 0; }
   /// Bits per weight, computed from the bytes.

@@ -8,9 +8,10 @@ namespace anybit {
 inline namespace ANYBIT_CODE {
 
 /// The bytes of pack(quantize_nearest<S>(w)), without codes in between, into a tensor of w's extents that owns its bytes and has
-/// no column order. Its provenance stays.
+/// no column order. Its provenance stays. A NaN or an infinity among the weights is an error, as there; the bytes are good for
+/// nothing then.
 template <AnyScheme S>
-void pack_nearest(ConstMatrix w, PackedTensor<S>& out) {
+Status pack_nearest(ConstMatrix w, PackedTensor<S>& out) {
   using F = typename S::format;
   using L = typename S::layout;
   ANYBIT_CHECK(out.extents() == w.extents() && !out.has_column_order(),
@@ -24,7 +25,7 @@ void pack_nearest(ConstMatrix w, PackedTensor<S>& out) {
   constexpr Index part = std::is_same_v<L, Base3> ? 960 : 1024;
   std::array<typename S::code, static_cast<std::size_t>(part)> some;
   std::vector<typename S::code> all(cuts ? 0 : static_cast<std::size_t>(w.cols));
-  round_rows<S>(w, scales, zeros, [&](Index r, simd::Groups groups) {
+  ANYBIT_TRY_STATUS(round_rows<S>(w, scales, zeros, [&](Index r, simd::Groups groups) {
     const float* const from = w.row(r).data();
     std::byte* const to = bytes + r * S::row_bytes(w.cols);
     if constexpr (!cuts) {
@@ -42,13 +43,14 @@ void pack_nearest(ConstMatrix w, PackedTensor<S>& out) {
                   groups.size};
       }
     }
-  });
+  }));
   store_affines<S>(scales, zeros, b);
+  return Ok{};
 }
 template <AnyScheme S>
-PackedTensor<S> pack_nearest(ConstMatrix w) {
+Result<PackedTensor<S>> pack_nearest(ConstMatrix w) {
   auto t = PackedTensor<S>::allocate(w.extents(), false, "nearest");
-  pack_nearest(w, t);
+  ANYBIT_TRY_STATUS(pack_nearest(w, t));
   return t;
 }
 

@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/matrix.hpp>
+#include <anybit/core/result.hpp>
 #include <anybit/tensor/quantized_matrix.hpp>
 #include <anybit/tensor/vector_encode.hpp>
 
@@ -115,6 +118,21 @@ bool quantize_by_products(const float* w, Index n, const simd::Groups& groups, s
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::encoders
 
+namespace anybit::calibrate {
+inline namespace ANYBIT_CODE {
+
+/// The error that names the first NaN or infinity among weights.
+inline Status check_finite(ConstMatrix w) {
+  const auto [row, column] = find_not_finite(w);
+  if (row < 0) return Ok{};
+  return Error{ErrorCode::not_finite, "weight at row " + std::to_string(row) + ", column " + std::to_string(column) + " is " +
+                                          std::to_string(w(row, column)) +
+                                          "; the model file is damaged or was saved in too narrow a type"};
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::calibrate
+
 namespace anybit {
 inline namespace ANYBIT_CODE {
 
@@ -202,25 +220,30 @@ void fit_row(std::span<const float> row, float* scales, float* zeros) {
   }
 }
 
-/// Plain rounding of a whole matrix. take(r, scales, zeros) gets the affines of row r, as stored, in order of rows: `scales` are
-/// those of all groups in granularity::index order, `zeros` too (empty for formats without).
+/// Plain rounding of a whole matrix, unless a weight is NaN or infinite: an error, and then rows may have been taken. take(r,
+/// scales, zeros) gets the affines of row r, as stored, in order of rows: `scales` are those of all groups in granularity::index
+/// order, `zeros` too (empty for formats without).
 template <AnyScheme S, class Take>
-void round_rows(ConstMatrix w, std::span<float> scales, std::span<float> zeros, Take take) {
+Status round_rows(ConstMatrix w, std::span<float> scales, std::span<float> zeros, Take take) {
   using G = typename S::granularity;
   const auto at = [](std::span<float> v, Index i) { return v.empty() ? nullptr : v.data() + i; };
   constexpr bool by_rows = !S::scale_store::joint && !std::is_same_v<G, PerTensor>;
   const Index groups = G::groups_per_row(w.cols);
   if constexpr (std::is_same_v<G, PerTensor>) {
+    for (Index r = 0; r < w.rows; ++r)
+      if (!all_finite(w.row(r))) return calibrate::check_finite(w);
     const Matrix copy = w.contiguous() ? Matrix() : Matrix(w);
     if (!scales.empty())
       fit_row<S>({w.contiguous() ? w.data : copy.data(), static_cast<std::size_t>(w.extents().size())}, scales.data(),
                  at(zeros, 0));
   } else if constexpr (!by_rows) {
-    for (Index r = 0; r < w.rows; ++r)
+    for (Index r = 0; r < w.rows; ++r) {
+      if (!all_finite(w.row(r))) return calibrate::check_finite(w);
       fit_row<S>(w.row(r), scales.data() + G::index(w.extents(), r, 0), at(zeros, G::index(w.extents(), r, 0)));
+    }
   }
   if constexpr (!by_rows) round_trip_scales<typename S::scale_store>(scales);
-  if (groups == 0) return;
+  if (groups == 0) return Ok{};
   // Rows are fitted a few at a time, as many as stay in the first-level cache until they are rounded: the end of one row's fits
   // is then not waited for.
   const Index at_once = by_rows ? std::max<Index>(1, 4096 / w.cols) : w.rows;
@@ -228,8 +251,10 @@ void round_rows(ConstMatrix w, std::span<float> scales, std::span<float> zeros, 
     const Index end = std::min(first + at_once, w.rows);
     if constexpr (by_rows) {
       const Index from = G::index(w.extents(), first, 0);
-      for (Index r = first; r < end; ++r)
+      for (Index r = first; r < end; ++r) {
+        if (!all_finite(w.row(r))) return calibrate::check_finite(w);
         fit_row<S>(w.row(r), scales.data() + from + (r - first) * groups, at(zeros, from + (r - first) * groups));
+      }
       round_trip_scales<typename S::scale_store>(
           scales.subspan(static_cast<std::size_t>(from), static_cast<std::size_t>((end - first) * groups)));
     }
@@ -238,16 +263,19 @@ void round_rows(ConstMatrix w, std::span<float> scales, std::span<float> zeros, 
       take(r, simd::Groups{scales.data() + index, at(zeros, index), G::group_cols(w.cols), G::group_cols(w.cols)});
     }
   }
+  return Ok{};
 }
 
-/// Every group fitted by F::fit, its scale as the store keeps it, every weight rounded to nearest. Weights must be finite.
+/// Every group fitted by F::fit, its scale as the store keeps it, every weight rounded to nearest: the matrix of
+/// Nearest<S>{}.quantize(w), and its error for a NaN or an infinity among the weights. What the scheme has no grid for is told by
+/// the report there.
 template <AnyScheme S>
-QuantizedMatrix<S> quantize_nearest(ConstMatrix w) {
+Result<QuantizedMatrix<S>> quantize_nearest(ConstMatrix w) {
   QuantizedMatrix<S> q(w.extents());
   std::vector<float> scales(q.affines.size()), zeros(S::has_zero_point ? scales.size() : 0);
-  round_rows<S>(w, scales, zeros, [&](Index r, const simd::Groups& groups) {
+  ANYBIT_TRY_STATUS(round_rows<S>(w, scales, zeros, [&](Index r, const simd::Groups& groups) {
     quantize_groups<typename S::format>(w.row(r).data(), w.cols, groups, q.row(r).data());
-  });
+  }));
   for (std::size_t i = 0; i < scales.size(); ++i) q.affines[i] = {scales[i], S::has_zero_point ? zeros[i] : 0.0f};
   q.provenance = "nearest";
   return q;

@@ -50,8 +50,9 @@ struct FormatFunctions {
 struct SchemeFunctions {
   const FormatFunctions& format;
   std::string_view name;
-  bool joint_scales;  ///< stored jointly
-  bool no_scales;     ///< not stored
+  bool joint_scales;    ///< stored jointly
+  bool no_scales;       ///< not stored
+  float largest_scale;  ///< scales above are stored as this one is
   bool per_tensor, per_row;
   Index (*group_cols)(Index cols);
   Index (*groups_per_row)(Index cols);
@@ -162,6 +163,7 @@ inline constexpr SchemeFunctions scheme_functions_v{
     S::name,
     S::scale_store::joint,
     std::is_same_v<typename S::scale_store, NoScale>,
+    S::scale_store::largest,
     std::is_same_v<typename S::granularity, PerTensor>,
     std::is_same_v<typename S::granularity, PerRow>,
     [](Index cols) { return S::granularity::group_cols(cols); },

@@ -1,6 +1,6 @@
 #pragma once
-// The laws that a format, a scale store and a layout must keep, as plain functions that need no test framework. Each
-// returns an empty text, or the first violation with the values that show it:
+// The laws that a format, a granularity, a scale store and a layout must keep, as plain functions that need no test framework.
+// Each returns an empty text, or the first violation with the values that show it:
 //
 //   REQUIRE(anybit::testing::check_format_laws<MyFormat>() == "");
 

@@ -1,12 +1,13 @@
 #pragma once
-// The laws of scale stores and layouts. Buffers have exactly the size that is asked for, so that a sanitizer sees any step
-// beyond them.
+// The laws of granularities, scale stores and layouts. Buffers have exactly the size that is asked for, so that a sanitizer sees
+// any step beyond them.
 
 #include <algorithm>
 #include <memory>
 #include <span>
 
 #include <anybit/core/finite.hpp>
+#include <anybit/scheme/granularity.hpp>
 #include <anybit/scheme/layout.hpp>
 #include <anybit/scheme/scale_store.hpp>
 #include <anybit/testing/violation.hpp>
@@ -87,11 +88,65 @@ Violation check_scale_store(std::span<const float> scales) {
   return {};
 }
 
-/// round_trip is idempotent and gives scales; store then load equals round_trip, in parts too; exactly bytes(n) bytes.
+/// A scale up to S::largest is stored as at least half of it, scales below 1/64 of that aside; every scale above is stored as
+/// S::largest is.
+template <ScaleStore S>
+Violation check_largest_scale() {
+  const std::string here = std::string(std::string_view(S::name)) + ": ";
+  const auto stored = [](float s) {
+    S::round_trip({&s, 1});
+    return s;
+  };
+  constexpr float largest = S::largest;
+  if (!(largest > 0 && largest <= std::numeric_limits<float>::max())) return here + "its largest scale is " + shown(largest);
+  const float most = stored(largest);
+  for (const float part : {1.0f, 0.999f, 0.75f, 0.5f, 0.3f, 0.1f, 0.02f})
+    if (const float s = largest * part; stored(s) < s / 2)
+      return here + shown(s) + " becomes " + shown(stored(s)) + ", though it says that it saturates at " + shown(largest);
+  for (const float s : {std::nextafter(largest, std::numeric_limits<float>::max()),
+                        std::min(largest * 2, std::numeric_limits<float>::max()), std::numeric_limits<float>::max()})
+    if (stored(s) != most)
+      return here + shown(s) + " becomes " + shown(stored(s)) + ", though it says that it saturates at " + shown(largest) +
+             ", which becomes " + shown(most);
+  return {};
+}
+
+/// round_trip is idempotent and gives scales; store then load equals round_trip, in parts too; exactly bytes(n) bytes; `largest`
+/// is where it saturates (stores of one value, like NoScale, are asked nothing about it).
 template <ScaleStore S>
 Violation check_scale_store_laws() {
+  if (S::bytes(1) > 0)
+    if (Violation v = check_largest_scale<S>(); !v.empty()) return v;
   for (const auto& scales : scale_examples())
     if (Violation v = check_scale_store<S>(scales); !v.empty()) return v;
+  return {};
+}
+
+/// Every row of every shape up to 5 x 300, and of some larger ones, is cut into groups of its own, stored one after the other;
+/// Scheme tries a few shapes only. PerTensor alone may share a group between rows.
+template <Granularity G>
+Violation check_granularity_laws() {
+  const auto check = [](Extents e) -> Violation {
+    const std::string here = std::string(std::string_view(G::name)) + " of " + shown(static_cast<double>(e.rows)) + " x " +
+                             shown(static_cast<double>(e.cols)) + ": ";
+    const Index width = G::group_cols(e.cols), groups = G::groups_per_row(e.cols);
+    const auto is = [&](const char* what, Index got, Index wanted) {
+      return here + what + " is " + shown(static_cast<double>(got)) + " and not " + shown(static_cast<double>(wanted));
+    };
+    if (e.cols > 0 && width < 1) return is("group_cols", width, 1);
+    const Index wanted = e.cols > 0 ? ceil_div(e.cols, width) : 0;
+    if (groups != wanted) return is("groups_per_row", groups, wanted);
+    if (G::count(e) != e.rows * groups) return is("count", G::count(e), e.rows * groups);
+    for (Index r = 0; r < e.rows; ++r)
+      for (Index g = 0; g < groups; ++g)
+        if (const Index i = G::index(e, r, g); i != r * groups + g) return is("index", i, r * groups + g);
+    return {};
+  };
+  for (const Index rows : {0, 1, 2, 5})
+    for (Index cols = 0; cols <= 300; ++cols)
+      if (Violation v = check({rows, cols}); !v.empty()) return v;
+  for (const Index cols : {1000, 4096, 11008, 65537})
+    if (Violation v = check({3, cols}); !v.empty()) return v;
   return {};
 }
 

@@ -7,7 +7,7 @@ using Int4 = Scheme<SInt<4>, PerRow, ScaleF32>;
 
 const engine::Kernels& engine::engine_kernels() {
   static constexpr Kernels table{
-      [](ConstMatrix w) { return AnyPacked(pack(quantize_nearest<Int4>(w))); },
+      [](ConstMatrix w) { return AnyPacked(pack(quantize_nearest<Int4>(w).value())); },
       [] {
         SchemeRegistry registry;
         registry.add<Int4>();

@@ -64,7 +64,7 @@ int main() {
 
   // What this file packs for itself, without the kernels' flags, the kernels' registry opens.
   const auto open = [&]<AnyScheme S>(std::type_identity<S>, bool same_bits) {
-    PackedTensor<S> own = pack(quantize_nearest<S>(w.view()));
+    PackedTensor<S> own = pack(quantize_nearest<S>(w.view()).value());
     add(own.bytes().bytes().data(), own.bytes().bytes().size());
     auto opened = kernels.schemes().open(PackedBytes(std::move(own).bytes()));
     check(opened.ok(), "the registry does not open a tensor");

@@ -68,7 +68,7 @@ class TileCodes {
 
 /// What a sweep counts.
 struct SweepTotals {
-  calibrate::StoreLoss loss{};
+  calibrate::GridLoss loss{};
   /// sum_k R_kk^2 e_k^2 over the rows, e_k what column k, compensated for all columns before it, lost by rounding: equal to
   /// tr(D (H + damping) D^T) where there is no drift.
   double damage = 0;
@@ -111,8 +111,10 @@ SweepTotals sweep(MatrixView<const Real> w, Index begin, Index end, const Factor
       for (Index k = c; k < stop; ++k) values[static_cast<std::size_t>(k - c)] = band.unrounded(t, k)[r];
       if (options.limits.rows > 0)
         for (float& v : values) v = calibrate::clipped(v, options.limits(first + r, g));
-      const Affine a = options.fit.fit(q.scheme, values, importance);
-      if (options.fit.search == Search::none) totals.loss.count(q.scheme, options.fit.plain(q.format(), values).scale, a.scale);
+      const Affine wanted = options.fit.plain(q.format(), values);
+      const Affine a =
+          options.fit.search == Search::none ? q.scheme.stored(wanted) : options.fit.fit(q.scheme, values, importance);
+      totals.loss.count(q.scheme, values, wanted, a);
       q.affine(first + r, g) = a;
     }
   };
