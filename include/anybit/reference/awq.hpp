@@ -6,9 +6,9 @@
 //         the first a with the least mean of (Y - Y^)^2,   Y^ = Q(W diag(s)) (X / s);   a = 0 is plain rounding
 // Y is the output of the module that reads X (attention, MLP or one linear); all linears that read X share s.
 //
-// Grid:   s = max(hi - lo, 1e-5) / (2^b - 1),  z = clamp(round(-lo / s), 0, 2^b - 1), with lo = min w, hi = max w: 0 need not lie
-// between them. A group clamped at both ends has -lo / s and hi / s half-way between two integers, so grids and codes are found
-// in float, as in AWQ's code: in double some per cent of the groups choose another step.
+// Grid:   s = max(hi - lo, 1e-5) / (2^b - 1),  z = clamp(round(-lo / s), 0, 2^b - 1), with lo = min w, hi = max w: 0 may lie
+// outside. A clipped group has -lo / s and hi / s half-way between two integers, so grids and codes are found in float, as in
+// AWQ's code: in double some per cent of the groups choose another clip step.
 
 #include <limits>
 

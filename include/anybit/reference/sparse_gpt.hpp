@@ -1,5 +1,5 @@
 #pragma once
-// SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774, algorithm 1): GPTQ's feedback, with zero as the value of pruned weights.
+// SparseGPT (Frantar & Alistarh 2023, arXiv:2301.00774, algorithm 1): GPTQ's feedback; pruned weights are rounded to zero.
 //
 //   score_ij = w_ij^2 / U_jj^2,   H^-1 = U^T U       (the error that OBS predicts for removing w_ij)
 //   for each column j:   q = 0 if pruned, else w_j (or, jointly with quantization, round(w_j))
