@@ -32,6 +32,11 @@ enum class Needs : unsigned {
 constexpr Needs operator|(Needs a, Needs b) { return static_cast<Needs>(static_cast<unsigned>(a) | static_cast<unsigned>(b)); }
 constexpr Needs operator&(Needs a, Needs b) { return static_cast<Needs>(static_cast<unsigned>(a) & static_cast<unsigned>(b)); }
 constexpr bool covers(Needs have, Needs wanted) { return (have & wanted) == wanted; }
+class Stats;
+}  // namespace ANYBIT_ABI
+
+inline namespace ANYBIT_CODE {
+
 /// "abs_max | hessian", for messages.
 inline std::string describe(Needs needs) {
   constexpr std::pair<Needs, std::string_view> all[] = {{Needs::abs_max, "abs_max"},         {Needs::mean_abs, "mean_abs"},
@@ -44,8 +49,7 @@ inline std::string describe(Needs needs) {
   return text.empty() ? "none" : text;
 }
 
-class Stats;
-}  // namespace ANYBIT_ABI
+}  // namespace ANYBIT_CODE
 }  // namespace anybit
 
 namespace anybit::calibrate {

@@ -16,8 +16,6 @@
 namespace anybit {
 inline namespace ANYBIT_ABI {
 
-namespace detail {
-
 /// Whole large pages, given out from the front. Lives as long as anything in it.
 class PageChunk {
  public:
@@ -44,7 +42,12 @@ class PageChunk {
   std::byte* data_;
 };
 
-/// A chunk with room for this many bytes, and where they are. The chunk that is being filled is shared by the whole program.
+}  // namespace ANYBIT_ABI
+
+inline namespace ANYBIT_CODE {
+
+/// A chunk with room for this many bytes, and where they are. The chunk that is being filled is shared by all files with the same
+/// flags.
 inline std::pair<std::shared_ptr<PageChunk>, std::byte*> take_pages(std::size_t bytes) {
   static std::mutex mutex;
   static std::weak_ptr<PageChunk> filling;
@@ -58,19 +61,21 @@ inline std::pair<std::shared_ptr<PageChunk>, std::byte*> take_pages(std::size_t 
   return {std::move(chunk), p};
 }
 
-}  // namespace detail
+}  // namespace ANYBIT_CODE
+
+inline namespace ANYBIT_ABI {
 
 /// Owned bytes aligned to 64, zero at first, which share large pages with other such buffers: what one of them leaves behind is
 /// free again when its neighbours are gone too.
 class WeightBuffer {
  public:
   WeightBuffer() = default;
-  explicit WeightBuffer(std::size_t bytes) : size_(bytes) {
+  explicit ANYBIT_INLINE WeightBuffer(std::size_t bytes) : size_(bytes) {
     if (bytes == 0) return;
-    std::tie(chunk_, data_) = detail::take_pages((bytes + 63) / 64 * 64);
+    std::tie(chunk_, data_) = take_pages((bytes + 63) / 64 * 64);
     std::memset(data_, 0, bytes);
   }
-  WeightBuffer(const WeightBuffer& other) : WeightBuffer(other.size_) {
+  ANYBIT_INLINE WeightBuffer(const WeightBuffer& other) : WeightBuffer(other.size_) {
     if (size_) std::memcpy(data_, other.data_, size_);
   }
   WeightBuffer(WeightBuffer&& other) noexcept
@@ -87,7 +92,7 @@ class WeightBuffer {
   std::size_t size() const { return size_; }
 
  private:
-  std::shared_ptr<detail::PageChunk> chunk_;
+  std::shared_ptr<PageChunk> chunk_;
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };

@@ -5,12 +5,18 @@
 
 using namespace anybit;
 
-const Work WORK = {
+extern "C" {
+extern const Work ANYBIT_CONCAT(work_, WORK);
+const Work ANYBIT_CONCAT(work_, WORK) = {
     TEXT(ANYBIT_CODE),
+    NEEDS,
+    ANYBIT_HAS_FAST_MATH != 0,
+    [](ConstMatrix w) { return Nearest<SF5>{}.quantize(w).ok(); },
     [](ConstMatrix w) {
       auto q = Nearest<SF5>{}.quantize(w);
       return q ? pack(q->matrix) : PackedTensor<SF5>{};
     },
+    [](const PackedBytes& bytes) { return PackedTensor<SF5>::from(bytes).ok(); },
     [](const PackedTensor<SF5>& t) { return dequantize(t); },
     [](const PackedTensor<SF5>& t, std::span<const float> x, std::span<float> y) { matvec(t, x, y); },
     [](PackedTensor<SF5> t) { return AnyPacked(std::move(t)); },
@@ -22,3 +28,4 @@ const Work WORK = {
     },
     [](AnyPacked) {},
 };
+}

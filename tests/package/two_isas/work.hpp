@@ -8,8 +8,11 @@ using SF5 = anybit::Scheme<anybit::Superfloat<5>, anybit::PerGroup<32>, anybit::
 
 /// What one translation unit does with tensors, its own and others'. Owners cross between the units.
 struct Work {
-  const char* isa;
+  const char *tag, *needs;
+  bool fast_math;
+  bool (*takes)(anybit::ConstMatrix);
   anybit::PackedTensor<SF5> (*quantize)(anybit::ConstMatrix);
+  bool (*opens)(const anybit::PackedBytes&);
   anybit::Matrix (*dequantize)(const anybit::PackedTensor<SF5>&);
   void (*matvec)(const anybit::PackedTensor<SF5>&, std::span<const float> x, std::span<float> y);
   anybit::AnyPacked (*erase)(anybit::PackedTensor<SF5>);
@@ -17,4 +20,5 @@ struct Work {
   void (*destroy)(anybit::AnyPacked);
 };
 
-extern const Work baseline, avx2;
+// The linker is told which two they are.
+extern "C" const Work first, second;
