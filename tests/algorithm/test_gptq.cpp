@@ -13,6 +13,7 @@
 
 #include "algorithm/naive_gptq.hpp"
 #include "support/catch.hpp"
+#include "support/hostile_executor.hpp"
 
 using namespace anybit;
 using namespace test_layers;
@@ -241,7 +242,7 @@ TEST_CASE("gptq at sizes that divide by nothing") {
   }
 }
 
-TEST_CASE("results are equal for any number of threads") {
+TEST_CASE("results are equal for any number of threads and any slices") {
   const Matrix w = random_matrix(200, 70, 4, 0.1f), x = correlated(100, 70, 5);
   const auto stats = *accumulate<Needs::hessian>(x.view());
   const Gptq<UInt<4>, PerGroup<32>> method{.act_order = true, .search = Search::mse};
@@ -254,6 +255,10 @@ TEST_CASE("results are equal for any number of threads") {
     CHECK(q->matrix == serial->matrix);
     CHECK(q->report.output_error == serial->report.output_error);
   }
+  test_support::HostileExecutor hostile;
+  const auto q = method.quantize(w.view(), stats, {.executor = hostile});
+  CHECK(q->matrix == serial->matrix);
+  CHECK(q->report.output_error == serial->report.output_error);
 }
 
 TEST_CASE("the ladder: 300 Hessians that nobody would wish for") {

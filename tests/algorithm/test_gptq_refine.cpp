@@ -13,6 +13,7 @@
 
 #include "algorithm/naive_gptq.hpp"
 #include "support/catch.hpp"
+#include "support/hostile_executor.hpp"
 
 using namespace anybit;
 using namespace test_layers;
@@ -117,6 +118,8 @@ TEST_CASE("best(): less error than the published defaults at equal bits, the sam
       options.executor = pool;
       CHECK(Method::best().quantize(layer.w.view(), layer.stats, options)->matrix == best->matrix);
     }
+    test_support::HostileExecutor hostile;
+    CHECK(Method::best().quantize(layer.w.view(), layer.stats, {.executor = hostile})->matrix == best->matrix);
   };
   check(Gptq<UInt<2>, PerGroup<32>>{});
   check(Gptq<UInt<3>, PerGroup<32>>{});

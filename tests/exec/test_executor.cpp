@@ -3,9 +3,18 @@
 #include <anybit/exec/thread_pool.hpp>
 
 #include <atomic>
+#include <exception>
+#include <stdexcept>
 #include <vector>
 
 #include "support/catch.hpp"
+#include "support/hostile_executor.hpp"
+
+#if __has_include(<sys/wait.h>) && __has_include(<unistd.h>)
+#include <sys/wait.h>
+#include <unistd.h>
+#define CAN_FORK
+#endif
 
 using namespace anybit;
 
@@ -91,3 +100,60 @@ TEST_CASE("writes made in a loop are seen after it") {
     REQUIRE(std::all_of(values.begin(), values.end(), [&](int v) { return v == round; }));
   }
 }
+
+TEST_CASE("tiles stay whole on an executor that looks at no grain") {
+  for (const Index n : {0, 1, 7, 8, 9, 64, 1000})
+    for (const Index tile : {1, 3, 8, 2000}) {
+      std::vector<int> visits(static_cast<std::size_t>(n));
+      test_support::HostileExecutor hostile(static_cast<unsigned>(n + tile));
+      parallel_tiles(hostile, n, tile, [&](Index begin, Index end) {
+        REQUIRE(begin % tile == 0);
+        REQUIRE((end == n || end % tile == 0));
+        REQUIRE(begin < end);
+        for (Index i = begin; i < end; ++i) ++visits[static_cast<std::size_t>(i)];
+      });
+      for (const int v : visits) REQUIRE(v == 1);
+    }
+}
+
+#if defined(CAN_FORK)
+namespace {
+/// What becomes of a process whose body throws at one index: 3 if the program ends by std::terminate, 0 if the caller catches it.
+template <class MakeExecutor>
+int end_of_thrower(MakeExecutor make, Index at) {
+  const pid_t child = fork();
+  if (child == 0) {
+    std::set_terminate([] { _exit(3); });
+    try {
+      auto executor = make();
+      executor.parallel_for(100, 1, [&](Index begin, Index end) {
+        if (begin <= at && at < end) throw std::runtime_error("a body that fails");
+      });
+    } catch (...) {
+      _exit(0);
+    }
+    _exit(1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+struct Pool {  // a ThreadPool does not move
+  explicit Pool(Index threads) : pool(std::make_unique<ThreadPool>(threads)) {}
+  template <class Body>
+  void parallel_for(Index n, Index grain, Body&& body) {
+    pool->parallel_for(n, grain, body);
+  }
+  std::unique_ptr<ThreadPool> pool;
+};
+}  // namespace
+
+TEST_CASE("a body that throws ends the program, on whichever thread and in whichever slice") {
+  for (const Index threads : {1, 2, 4})
+    for (const Index at : {0, 50, 99}) {
+      CAPTURE(threads, at);
+      CHECK(end_of_thrower([&] { return Pool(threads); }, at) == 3);
+    }
+  CHECK(end_of_thrower([] { return Serial{}; }, 50) == 0);
+}
+#endif

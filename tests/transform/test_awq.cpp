@@ -12,6 +12,7 @@
 
 #include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"
+#include "support/hostile_executor.hpp"
 
 using namespace anybit;
 using namespace test_layers;
@@ -111,6 +112,9 @@ TEST_CASE("the whole composition: smoothed, scaled, fed back") {
   options.executor = pool;
   const auto q = quantize_siblings(recipe, siblings, stats), threaded = quantize_siblings(recipe, siblings, stats, options);
   REQUIRE(q.ok());
+  test_support::HostileExecutor hostile;
+  options.executor = hostile;
+  CHECK(quantize_siblings(recipe, siblings, stats, options)->matrices[1].matrix == q->matrices[1].matrix);
   CHECK(q->matrices[1].matrix == threaded->matrices[1].matrix);
   CHECK(q->input_scale == threaded->input_scale);
   CHECK(q->matrices[0].report.done == "smooth_quant(alpha=0.50) | awq | gptq(damp=0.01) superfloat4/g16/f16/bits");

@@ -13,6 +13,7 @@
 #include <anybit/exec/thread_pool.hpp>
 
 #include "support/catch.hpp"
+#include "support/hostile_executor.hpp"
 
 using namespace anybit;
 
@@ -205,6 +206,11 @@ TEST_CASE("hadamard: rows of a view, by any number of threads, leave what lies b
     ThreadPool pool(3);
     h.forward(threaded.view().col_range(3, 3 + n), pool);
     CHECK(std::memcmp(whole.data(), threaded.data(), static_cast<std::size_t>(rows * stride) * sizeof(float)) == 0);
+    Matrix sliced(rows, stride);
+    std::copy(filling.begin(), filling.end(), sliced.data());
+    test_support::HostileExecutor hostile;
+    h.forward(sliced.view().col_range(3, 3 + n), hostile);
+    CHECK(std::memcmp(whole.data(), sliced.data(), static_cast<std::size_t>(rows * stride) * sizeof(float)) == 0);
     for (Index r = 0; r < rows; ++r) {
       std::vector<float> one(filling.begin() + r * stride + 3, filling.begin() + r * stride + 3 + n);
       h.forward(one);

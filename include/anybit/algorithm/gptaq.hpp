@@ -27,7 +27,7 @@ bool find_drift(MatrixView<const double> d, std::span<const Index> order, double
   std::vector<float> p(at(n * n));
   const ConstMatrix f = factor.transposed();
   constexpr Index tile = drift_tile, block = 64;
-  executor.parallel_for(n, tile, [&](Index begin, Index end) {
+  parallel_tiles(executor, n, tile, [&](Index begin, Index end) {
     std::vector<float> storage(at(n * tile));  // transposed: a row for each column of Y or P
     const MutableMatrix y(storage.data(), n, tile);
     const auto subtract = [](float share, const float* from, float* to) {

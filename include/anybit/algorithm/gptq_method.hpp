@@ -11,6 +11,7 @@
 #include <anybit/algorithm/feedback/sweep.hpp>
 #include <anybit/algorithm/gptaq.hpp>
 #include <anybit/core/finite.hpp>
+#include <anybit/exec/executor.hpp>
 #include <anybit/recipe/algorithm.hpp>
 #include <anybit/recipe/objective.hpp>
 #include <anybit/recipe/siblings.hpp>
@@ -244,7 +245,7 @@ class Method {
 
     const Index rows = calibrate::task_rows(w_.rows);
     std::vector<SweepTotals> totals(static_cast<std::size_t>(ceil_div(w_.rows, rows)));
-    asked_.executor.parallel_for(w_.rows, rows, [&](Index begin, Index end) {
+    parallel_tiles(asked_.executor, w_.rows, rows, [&](Index begin, Index end) {
       for (Index r = begin; r < end; r += rows)
         totals[static_cast<std::size_t>(r / rows)] =
             gptq::sweep<Real>(prepared->weights.view(), r, std::min(r + rows, end), prepared->factor, position, sweep, q_);

@@ -8,6 +8,7 @@
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/finite.hpp>
 #include <anybit/dense/product.hpp>
+#include <anybit/exec/executor.hpp>
 
 namespace anybit::calibrate {
 inline namespace ANYBIT_CODE {
@@ -18,7 +19,7 @@ inline constexpr Index channel_grain = 64;
 /// A power of two above the largest magnitude of each column of x, or 1.
 inline std::vector<double> units(ConstMatrix x, ExecutorRef executor) {
   std::vector<double> unit(static_cast<std::size_t>(x.cols));
-  executor.parallel_for(x.cols, channel_grain, [&](Index begin, Index end) {
+  parallel_tiles(executor, x.cols, channel_grain, [&](Index begin, Index end) {
     std::vector<float> largest(static_cast<std::size_t>(end - begin), 0);
     for (Index t = 0; t < x.rows; ++t)
       for (Index j = begin; j < end; ++j) {
@@ -36,7 +37,7 @@ inline std::vector<double> units(ConstMatrix x, ExecutorRef executor) {
 /// Each column of x divided by its unit. A float's inverse power of two may not be one, so the quotients are of doubles.
 inline Matrix divided(ConstMatrix x, std::span<const double> unit, ExecutorRef executor) {
   Matrix out(x.rows, x.cols);
-  executor.parallel_for(x.rows, 16, [&](Index begin, Index end) {
+  parallel_tiles(executor, x.rows, 16, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t)
       for (Index j = 0; j < x.cols; ++j) out(t, j) = static_cast<float>(double{x(t, j)} / unit[static_cast<std::size_t>(j)]);
   });
@@ -74,7 +75,7 @@ void add_drift(MatrixView<const Real> x, MatrixView<const Real> original, std::v
   const Index n = x.cols;
   const std::vector<double> unit = units(x, executor);
   std::vector<double> apart(static_cast<std::size_t>(n), 0);
-  executor.parallel_for(n, channel_grain, [&](Index begin, Index end) {
+  parallel_tiles(executor, n, channel_grain, [&](Index begin, Index end) {
     for (Index t = 0; t < x.rows; ++t)
       for (Index j = begin; j < end; ++j) {
         double& most = apart[static_cast<std::size_t>(j)];
@@ -87,7 +88,7 @@ void add_drift(MatrixView<const Real> x, MatrixView<const Real> original, std::v
   });
   const Matrix scaled = divided(x, unit, executor);
   Matrix difference(x.rows, n);
-  executor.parallel_for(x.rows, 16, [&](Index begin, Index end) {
+  parallel_tiles(executor, x.rows, 16, [&](Index begin, Index end) {
     for (Index t = begin; t < end; ++t)
       for (Index j = 0; j < n; ++j)
         difference(t, j) = static_cast<float>((double{original(t, j)} - double{x(t, j)}) / apart[static_cast<std::size_t>(j)]);
@@ -143,7 +144,7 @@ inline Status add_tokens(Stats& s, ConstMatrix x, ExecutorRef executor, AddBlock
     return Error{ErrorCode::not_finite, "activation of token " + std::to_string(s.tokens_ + token) + ", channel " +
                                             std::to_string(channel) + " is " + std::to_string(x(token, channel)) +
                                             "; the model overflows on this text or its weights are damaged"};
-  executor.parallel_for(x.cols, channel_grain, [&](Index begin, Index end) {
+  parallel_tiles(executor, x.cols, channel_grain, [&](Index begin, Index end) {
     for (Index t = 0; t < x.rows; ++t) {
       const float* const row = x.data + t * x.stride;
       const auto at = [](Index j) { return static_cast<std::size_t>(j); };

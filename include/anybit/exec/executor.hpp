@@ -28,8 +28,10 @@ class BodyRef {
 
 /// concurrency()                  how many slices may run at once, at least 1
 /// parallel_for(n, grain, body)   calls body(begin, end) for slices that cover 0 .. n - 1 once each, in any order and on any
-///                                thread, and returns when all are done. Every begin is a multiple of grain >= 1. The body
-///                                must not throw. Called from inside a body it runs serially.
+///                                thread, and returns when all are done. Called from inside a body it runs serially. Slices
+///                                that begin at multiples of grain >= 1 are faster; nothing here comes out wrong if they do not.
+/// A body must not throw: on a thread of its own nobody could catch it. ThreadPool and OpenMP end the program then
+/// (std::terminate). A body that may fail keeps its error and the caller looks after the loop.
 template <class E>
 concept Executor = requires(std::remove_reference_t<E>& e, Index n, BodyRef body) {
   { e.concurrency() } -> std::convertible_to<Index>;
@@ -71,6 +73,14 @@ class ExecutorRef {
   Index (*concurrency_)(void*);
   void (*parallel_for_)(void*, Index, Index, BodyRef);
 };
+
+/// body(begin, end) where every begin is a multiple of `tile` and every end too, or n: for loops whose tiles belong together,
+/// however the executor slices them.
+template <Executor E, class Body>
+ANYBIT_INLINE void parallel_tiles(E&& executor, Index n, Index tile, Body&& body) {
+  executor.parallel_for(ceil_div(n, tile), 1,
+                        [n, tile, &body](Index begin, Index end) { body(begin * tile, end * tile < n ? end * tile : n); });
+}
 
 /// Length of the slices of a loop: about four a thread, so that a delayed thread holds up little, and a multiple of grain.
 constexpr ANYBIT_INLINE Index slice_length(Index n, Index grain, Index threads) {

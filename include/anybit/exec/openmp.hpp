@@ -19,13 +19,14 @@ class OpenMP {
   template <class Body>
   void parallel_for(Index n, Index grain, Body&& body) const {
     if (n <= 0) return;
+    const auto run = [&body](Index begin, Index end) noexcept { body(begin, end); };  // as ThreadPool
     const Index length = slice_length(n, grain, threads_), slices = ceil_div(n, length);
     if (slices == 1 || omp_in_parallel()) {
-      body(Index{0}, n);
+      run(Index{0}, n);
       return;
     }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads_)
-    for (Index i = 0; i < slices; ++i) body(i * length, std::min(n, (i + 1) * length));
+    for (Index i = 0; i < slices; ++i) run(i * length, std::min(n, (i + 1) * length));
   }
 
  private:

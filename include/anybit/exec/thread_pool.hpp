@@ -13,7 +13,7 @@ inline namespace ANYBIT_ABI {
 
 /// The calling thread works too, so ThreadPool(n) starts n - 1 threads. Slices are claimed one by one: a thread that the
 /// operating system has set aside delays nobody unless it holds a slice. Several threads may call parallel_for of one pool;
-/// while one call is under way the others, and calls from inside a body, run serially.
+/// while one call is under way the others, and calls from inside a body, run serially. A body that throws ends the program.
 class ThreadPool {
  public:
   /// As many threads as the machine runs at once. (Templates, so that only programs that start threads compile how.)
@@ -36,12 +36,14 @@ class ThreadPool {
   template <class Body>
   void parallel_for(Index n, Index grain, Body&& body) {
     if (n <= 0) return;
+    // A body that throws would leave its loop half done and the pool busy for good. It ends the program, on whichever thread.
+    const auto run = [&body](Index begin, Index end) noexcept { body(begin, end); };
     const Index length = slice_length(n, grain, concurrency()), slices = ceil_div(n, length);
     if (slices == 1 || slices > max_slices || workers_.empty() || busy_.exchange(true, std::memory_order_acquire)) {
-      body(Index{0}, n);
+      run(Index{0}, n);
       return;
     }
-    const BodyRef reference(body);
+    const BodyRef reference(run);
     body_ = &reference;
     n_ = n;
     length_ = length;

@@ -23,7 +23,7 @@ template <Executor E>
 void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, E&& executor) {
   check_shapes(w.extents, x, y);
   if (x.rows == 0) return;
-  executor.parallel_for(w.extents.rows, row_grain, [&](Index begin, Index end) { f32_rows(w, x, y, begin, end); });
+  parallel_tiles(executor, w.extents.rows, row_grain, [&](Index begin, Index end) { f32_rows(w, x, y, begin, end); });
 }
 template <Executor E>
 void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace, E&& executor) {
@@ -33,7 +33,7 @@ void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, ActivationMode m
   if (!w.bytes || mode.compute() == Compute::bf16)
     return matmul(w, rounded_values(x, w.group, mode, workspace, executor), y, executor);
   const RoundedActivations rounded = round_activations(x, w.group, mode, workspace, executor);
-  executor.parallel_for(w.extents.rows, row_grain, [&](Index begin, Index end) { int8_rows(w, rounded, y, begin, end); });
+  parallel_tiles(executor, w.extents.rows, row_grain, [&](Index begin, Index end) { int8_rows(w, rounded, y, begin, end); });
 }
 
 }  // namespace ANYBIT_CODE

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include <anybit/exec/executor.hpp>
 #include <anybit/kernel/matmul.hpp>
 #include <anybit/kernel/tiled_products.hpp>
 
@@ -158,7 +159,7 @@ void matmul(const TiledWeights& w, ConstMatrix x, MutableMatrix y, ActivationMod
   }
   const TiledActivations tiled =
       tile_activations<native_arch>(round_activations(x, w.group, mode, workspace, executor), w, workspace, executor);
-  executor.parallel_for(w.extents.rows, 4 * tile_rows, [&](Index begin, Index end) { w.rows(w, tiled, y, begin, end); });
+  parallel_tiles(executor, w.extents.rows, 4 * tile_rows, [&](Index begin, Index end) { w.rows(w, tiled, y, begin, end); });
 }
 
 }  // namespace ANYBIT_CODE

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include <anybit/exec/executor.hpp>
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/kernel/tiled_weights.hpp>
@@ -43,7 +44,7 @@ TiledActivations tile_activations(const RoundedActivations& x, const TiledWeight
   auto* blocks = x.blocks ? workspace.get<float>(Workspace::tiled_blocks, x.tokens * x.segments) : nullptr;
   const bool as_it_is = x.tokens == 1 && x.stride == r.stride;
   auto* codes = as_it_is ? nullptr : workspace.get<std::int8_t>(Workspace::tiled_codes, x.tokens * r.stride);
-  executor.parallel_for(x.tokens, Arch::token_group, [&](Index begin, Index end) {
+  parallel_tiles(executor, x.tokens, Arch::token_group, [&](Index begin, Index end) {
     detail::in_powers<Arch::token_group>(end - begin, [&](auto group, Index at) {
       constexpr Index n = group();
       const Index first = begin + at;

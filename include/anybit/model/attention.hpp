@@ -9,7 +9,8 @@
 #include <type_traits>
 #include <vector>
 
-#include <anybit/core/matrix.hpp>
+#include <anybit/core/aligned_buffer.hpp>
+#include <anybit/core/view.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/model/config.hpp>
 #include <anybit/model/kv_cache.hpp>
@@ -100,18 +101,33 @@ struct RunningSoftmax {
   }
 };
 
-/// Scratch of one thread.
+/// Scratch of one thread. It grows and stays, so that a warm thread allocates nothing.
 struct AttentionScratch {
-  Matrix queries, scores, mixed, block;
+  MutableMatrix queries, scores, mixed;
+  float* block = nullptr;
+  std::uint8_t* bytes = nullptr;
   std::vector<RunningSoftmax> softmax;
-  std::vector<std::uint8_t> bytes;
-  AttentionScratch(const KvCache& cache, Index rows, Index head_dim, Index positions)
-      : queries(rows, head_dim),
-        scores(rows, std::min(round_up(positions, kv_block), attention_stretch)),
-        mixed(rows, cache.value_stride()),
-        block(1, cache.config().quantized() ? cache.block_floats() : 0),
-        softmax(static_cast<std::size_t>(rows)),
-        bytes(cache.config().quantized() ? static_cast<std::size_t>(cache.scratch_bytes()) : 0) {}
+
+  void fit(const KvCache& cache, Index rows, Index head_dim, Index positions) {
+    const Index stretch = std::min(round_up(positions, kv_block), attention_stretch), values = cache.value_stride();
+    const Index block_floats = cache.config().quantized() ? cache.block_floats() : 0;
+    const Index scratch_bytes = cache.config().quantized() ? cache.scratch_bytes() : 0;
+    // Each part begins at a multiple of 64 bytes.
+    const Index parts[] = {round_up(rows * head_dim, 16), round_up(rows * stretch, 16), round_up(rows * values, 16),
+                           round_up(block_floats, 16)};
+    const auto needed = static_cast<std::size_t>(4 * (parts[0] + parts[1] + parts[2] + parts[3]) + scratch_bytes);
+    if (memory_.size() < needed) memory_ = AlignedBuffer(needed);
+    float* at = memory_.as<float>();
+    queries = {at, rows, head_dim}, at += parts[0];
+    scores = {at, rows, stretch}, at += parts[1];
+    mixed = {at, rows, values}, at += parts[2];
+    block = at, at += parts[3];
+    bytes = reinterpret_cast<std::uint8_t*>(at);
+    if (softmax.size() < static_cast<std::size_t>(rows)) softmax.resize(static_cast<std::size_t>(rows));
+  }
+
+ private:
+  AlignedBuffer memory_;
 };
 
 /// Rows of stacked queries (scaled) of tokens at positions p0 .. p0 + tokens - 1, all in one block of positions, against one
@@ -120,30 +136,30 @@ struct AttentionScratch {
 inline void attend(const KvCache& cache, Index layer, Index kv_head, Index p0, Index tokens, Index rows_per_token, Index head_dim,
                    AttentionScratch& s) {
   const Index rows = tokens * rows_per_token, last_block = p0 / kv_block, floats_from = cache.first_float_block(p0);
-  const Index d_padded = cache.value_stride(), scores_stride = s.scores.cols();
+  const Index d_padded = cache.value_stride(), scores_stride = s.scores.stride;
   std::fill_n(s.softmax.begin(), rows, RunningSoftmax());
-  std::fill_n(s.mixed.data(), rows * d_padded, 0.0f);
+  std::fill_n(s.mixed.data, rows * d_padded, 0.0f);
   constexpr Index blocks_per_stretch = attention_stretch / kv_block;
   for (Index b0 = 0; b0 <= last_block; b0 += blocks_per_stretch) {
     const Index b1 = std::min(b0 + blocks_per_stretch, last_block + 1);
     for (Index b = b0; b < b1; ++b) {
-      const float* keys = cache.key_block(layer, b, kv_head, b < floats_from, s.block.data(), s.bytes.data());
-      block_product(s.queries.data(), head_dim, rows, keys, kv_block, head_dim, s.scores.data() + (b - b0) * kv_block,
-                    scores_stride, kv_block, false);
+      const float* keys = cache.key_block(layer, b, kv_head, b < floats_from, s.block, s.bytes);
+      block_product(s.queries.data, head_dim, rows, keys, kv_block, head_dim, s.scores.data + (b - b0) * kv_block, scores_stride,
+                    kv_block, false);
     }
     for (Index row = 0; row < rows; ++row) {
       const Index valid = std::min(p0 + row / rows_per_token + 1, b1 * kv_block) - b0 * kv_block;
       const float factor =
-          s.softmax[static_cast<std::size_t>(row)].take(s.scores.data() + row * scores_stride, valid, (b1 - b0) * kv_block);
-      float* mixed = s.mixed.data() + row * d_padded;
+          s.softmax[static_cast<std::size_t>(row)].take(s.scores.data + row * scores_stride, valid, (b1 - b0) * kv_block);
+      float* mixed = s.mixed.data + row * d_padded;
       if (factor != 1)
         for (Index j = 0; j < d_padded; j += simd::width) simd::store(mixed + j, simd::load(mixed + j) * simd::broadcast(factor));
     }
     for (Index b = b0; b < b1; ++b) {
-      const float* values = cache.value_block(layer, b, kv_head, b < floats_from, s.block.data(), s.bytes.data());
+      const float* values = cache.value_block(layer, b, kv_head, b < floats_from, s.block, s.bytes);
       // What lies past the last token may be anything.
-      block_product(s.scores.data() + (b - b0) * kv_block, scores_stride, rows, values, d_padded,
-                    std::min(kv_block, p0 + tokens - b * kv_block), s.mixed.data(), d_padded, d_padded, true);
+      block_product(s.scores.data + (b - b0) * kv_block, scores_stride, rows, values, d_padded,
+                    std::min(kv_block, p0 + tokens - b * kv_block), s.mixed.data, d_padded, d_padded, true);
     }
   }
 }
@@ -164,7 +180,8 @@ inline void attention(const DecoderConfig& c, ConstMatrix q, const KvCache& cach
   const Hadamard* const rotation = cache.rotation();
 
   executor.parallel_for(tiles * c.kv_heads * parts, 1, [&](Index begin, Index end) {
-    detail::AttentionScratch s(cache, std::min(tokens, detail::attention_tile) * together, d, first + tokens);
+    thread_local detail::AttentionScratch s;
+    s.fit(cache, std::min(tokens, detail::attention_tile) * together, d, first + tokens);
     for (Index item = begin; item < end; ++item) {
       const Index head0 = item % (c.kv_heads * parts) * together, tile = tile0 + item / (c.kv_heads * parts);
       const Index p0 = std::max(tile * detail::attention_tile, first),
@@ -174,13 +191,13 @@ inline void attention(const DecoderConfig& c, ConstMatrix q, const KvCache& cach
       };
       for (Index row = 0; row < rows; ++row) {
         const float* from = q.data + offset(row, q.stride);
-        float* to = s.queries.data() + row * d;
+        float* to = s.queries.data + row * d;
         for (Index j = 0; j < d; ++j) to[j] = from[j] * scale;
         if (rotation) rotation->forward({to, static_cast<std::size_t>(d)});
       }
       detail::attend(cache, layer, head0 / group, p0, p1 - p0, together, d, s);
       for (Index row = 0; row < rows; ++row) {
-        const float* from = s.mixed.data() + row * s.mixed.cols();
+        const float* from = s.mixed.data + row * s.mixed.stride;
         const float factor = 1.0f / s.softmax[static_cast<std::size_t>(row)].sum;
         float* to = out.data + offset(row, out.stride);
         for (Index j = 0; j < d; ++j) to[j] = from[j] * factor;

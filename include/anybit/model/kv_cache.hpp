@@ -210,7 +210,8 @@ class KvCache {
   void encode(Index layer, Index end, ExecutorRef executor) {
     const Index count = end - codes_end_;
     executor.parallel_for(std::max(count, Index{0}) * heads_, 1, [&](Index from, Index to) {
-      std::vector<std::uint8_t> scratch(static_cast<std::size_t>(scratch_bytes()));
+      thread_local std::vector<std::uint8_t> scratch;  // grows and stays: a warm thread allocates nothing
+      if (scratch.size() < static_cast<std::size_t>(scratch_bytes())) scratch.resize(static_cast<std::size_t>(scratch_bytes()));
       for (Index item = from; item < to; ++item) {
         const Index b = codes_end_ + item / heads_, h = item % heads_;
         const float* floats = float_block(layer, b, h);

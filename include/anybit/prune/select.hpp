@@ -96,7 +96,7 @@ inline Mask select_smallest(ConstMatrix w, std::span<const float> channel, const
   };
   const auto cols = static_cast<std::size_t>(w.cols);
   if (s.is_pattern() || compare == Compare::row) {
-    executor.parallel_for(w.rows, 16, [&](Index begin, Index end) {
+    parallel_tiles(executor, w.rows, 16, [&](Index begin, Index end) {
       std::vector<float> scores(cols), scratch;
       for (Index r = begin; r < end; ++r) {
         score_row(r, scores.data());
@@ -110,7 +110,7 @@ inline Mask select_smallest(ConstMatrix w, std::span<const float> channel, const
     return mask;
   }
   std::vector<float> scores(static_cast<std::size_t>(w.extents().size())), scratch;
-  executor.parallel_for(w.rows, 16, [&](Index begin, Index end) {
+  parallel_tiles(executor, w.rows, 16, [&](Index begin, Index end) {
     std::vector<Index> order;
     for (Index r = begin; r < end; ++r) {
       float* const row = scores.data() + r * w.cols;

@@ -9,6 +9,7 @@
 #include <anybit/core/distance.hpp>
 #include <anybit/core/finite.hpp>
 #include <anybit/dense/product.hpp>
+#include <anybit/exec/executor.hpp>
 #include <anybit/recipe/report.hpp>
 #include <anybit/tensor/pack.hpp>
 
@@ -45,7 +46,7 @@ double quadratic_trace(ConstMatrix d, MatrixView<const Real> h, ExecutorRef exec
   constexpr Index panel = 128;
   const Index tile = task_rows(d.rows);
   std::vector<double> sums(static_cast<std::size_t>(ceil_div(d.rows, tile)));  // one a tile: equal for any number of threads
-  executor.parallel_for(d.rows, tile, [&](Index begin, Index end) {
+  parallel_tiles(executor, d.rows, tile, [&](Index begin, Index end) {
     std::vector<Real> scratch(static_cast<std::size_t>(tile * panel)), wide;
     for (Index r = begin; r < end; r += tile) {
       const ConstMatrix rows = d.row_range(r, std::min(r + tile, end));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <anybit/core/finite.hpp>
+#include <anybit/exec/executor.hpp>
 #include <anybit/grid/group_grids.hpp>
 #include <anybit/recipe/objective.hpp>
 
@@ -151,7 +152,7 @@ double linear_loss(std::span<const ConstMatrix> siblings, std::span<const float>
     for (Index first = 0; first < w.rows; first += at_once) {
       const Index end = std::min(first + at_once, w.rows);
       std::vector<double> sums(static_cast<std::size_t>(ceil_div(end - first, tile)));
-      executor.parallel_for(end - first, tile, [&](Index from, Index to) {
+      parallel_tiles(executor, end - first, tile, [&](Index from, Index to) {
         for (Index r = first + from; r < first + to; r += tile) {
           const ConstMatrix rows = w.row_range(r, std::min(r + tile, first + to));
           const Matrix error = rows_are_independent ? calibrate::difference(rows, rounded_under<S>(rows, s, fit).view())
@@ -199,7 +200,7 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit&
   const Index width = S::granularity::group_cols(w.cols), groups = S::granularity::groups_per_row(w.cols);
   Matrix limits(w.rows, groups);
   std::vector<Index> without(static_cast<std::size_t>(w.rows));
-  executor.parallel_for(w.rows, tile, [&](Index begin, Index end) {
+  parallel_tiles(executor, w.rows, tile, [&](Index begin, Index end) {
     std::vector<float> cut(static_cast<std::size_t>(width));
     std::vector<code_t<F>> codes(cut.size());
     std::vector<Real> products(static_cast<std::size_t>(tile * width)), errors(products.size());

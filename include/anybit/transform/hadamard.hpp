@@ -173,12 +173,12 @@ class Hadamard {
   }
   /// Every row for itself: X becomes X R^T. If the rows of W are rotated too, W R^T, their products W X^T stay what they were.
   void forward(MutableMatrix rows, ExecutorRef executor = {}) const {
-    executor.parallel_for(rows.rows, row_grain(), [&](Index begin, Index end) {
+    parallel_tiles(executor, rows.rows, row_grain(), [&](Index begin, Index end) {
       for (Index r = begin; r < end; ++r) forward(rows.row(r));
     });
   }
   void inverse(MutableMatrix rows, ExecutorRef executor = {}) const {
-    executor.parallel_for(rows.rows, row_grain(), [&](Index begin, Index end) {
+    parallel_tiles(executor, rows.rows, row_grain(), [&](Index begin, Index end) {
       for (Index r = begin; r < end; ++r) inverse(rows.row(r));
     });
   }

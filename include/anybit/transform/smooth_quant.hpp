@@ -13,6 +13,7 @@
 
 #include <anybit/core/finite.hpp>
 #include <anybit/dense/product.hpp>
+#include <anybit/exec/executor.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/grid/group_grids.hpp>
 #include <anybit/recipe/siblings.hpp>
@@ -72,7 +73,7 @@ double product_error(ConstMatrix x, std::span<const ConstMatrix> siblings, std::
       for (Index j = 0; j < w.cols; ++j) scaled(r, j) *= s[static_cast<std::size_t>(j)];
     const Matrix q = dequantize(calibrate::round_to_grid<S>(scaled.view(), fit, {}, executor));
     std::vector<double> sums(static_cast<std::size_t>(ceil_div(w.rows, tile)));  // one a tile: equal for any number of threads
-    executor.parallel_for(w.rows, tile, [&](Index begin, Index end) {
+    parallel_tiles(executor, w.rows, tile, [&](Index begin, Index end) {
       for (Index r = begin; r < end; r += tile) {
         const Index last = std::min(r + tile, end);
         Matrix d(last - r, x.rows);

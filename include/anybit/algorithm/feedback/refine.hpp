@@ -12,6 +12,7 @@
 #include <anybit/algorithm/feedback/sweep.hpp>
 #include <anybit/core/finite.hpp>
 #include <anybit/dense/product.hpp>
+#include <anybit/exec/executor.hpp>
 
 namespace anybit::gptq {
 inline namespace ANYBIT_CODE {
@@ -255,7 +256,7 @@ class Refiner {
 template <class Real = float>
 void refine(const RefineTarget& target, int rounds, bool move_zeros, const calibrate::AnyQuantized& q, ExecutorRef executor) {
   const bool own_scales = !q.scheme.joint_scales && !q.scheme.no_scales && !q.scheme.per_tensor;
-  executor.parallel_for(q.extents.rows, row_tile, [&](Index begin, Index end) {
+  parallel_tiles(executor, q.extents.rows, row_tile, [&](Index begin, Index end) {
     for (Index r = begin; r < end; r += row_tile) {
       Refiner<Real> tile(target, move_zeros && q.format().zero_point, r, std::min(r + row_tile, end), q);
       for (int round = 0; round < rounds; ++round) {
