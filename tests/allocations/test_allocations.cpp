@@ -111,7 +111,7 @@ void products_allocate_nothing(ExecutorRef executor) {
   Matrix weights = waves(rows, cols, 0.37f);
   for (Index i = 0; i < rows * cols; ++i)
     if (i % 4 > 1) weights.data()[i] = 0;  // as the layout TwoOfFour wants it
-  AnyPacked w(pack(quantize_nearest<S>(weights.view())));
+  AnyPacked w(pack(*quantize_nearest<S>(weights.view())));
   for (const bool prepared : {false, true})
     for (const Compute compute : {Compute::f32, Compute::bf16, Compute::int8_per_token, Compute::int8_per_block}) {
       if (prepared) w.prepare(compute, executor, 0.1f);
@@ -160,7 +160,7 @@ TEST_CASE("products allocate nothing once the workspace is warm") {
 }
 
 TEST_CASE("the products of a packed tensor's own type allocate nothing") {
-  const auto w = pack(quantize_nearest<AsymmetricInt4Group32>(waves(70, 256, 0.37f).view()));
+  const auto w = pack(*quantize_nearest<AsymmetricInt4Group32>(waves(70, 256, 0.37f).view()));
   std::vector<float> x(256, 0.5f), y(70);
   CHECK(allocations_of([&] { matvec(w, x, y); }) == 0);
   CHECK(allocations_of([&] { matvec_rows(w, x, y, 3, 41); }) == 0);

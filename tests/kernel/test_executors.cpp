@@ -34,12 +34,12 @@ void same_on_any_executor() {
       for (const Index tokens : {1, 2, 3, 9, 19, 37}) {
         CAPTURE(static_cast<int>(compute), prepared, tokens);
         const Matrix x = waves(tokens, cols, 0.11f);
-        AnyPacked w(pack(quantize_nearest<S>(weights.view())));
+        AnyPacked w(pack(*quantize_nearest<S>(weights.view())));
         Workspace workspace, other_workspace;
         test_support::HostileExecutor hostile(static_cast<unsigned>(tokens));
         if (prepared) w.prepare(compute, hostile);
         Matrix expected(tokens, rows), y(tokens, rows);
-        AnyPacked plain(pack(quantize_nearest<S>(weights.view())));
+        AnyPacked plain(pack(*quantize_nearest<S>(weights.view())));
         if (prepared) plain.prepare(compute, Serial{});
         plain.matmul(x.view(), expected.view(), compute, Serial{}, workspace);
         w.matmul(x.view(), y.view(), compute, hostile, other_workspace);
