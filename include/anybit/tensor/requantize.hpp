@@ -32,11 +32,12 @@ struct Requantized {
   MatrixDistance error;  ///< against the weights that the source stood for
 };
 
-/// The weights of `source` rounded to nearest in another scheme. A column order is resolved: the result is in original order.
+/// The weights of `source` rounded to nearest in another scheme. A column order is resolved: the result is in original order. An
+/// error if a code of `source` stands for NaN or infinity, as some of minifloats do.
 template <AnyScheme To, AnyScheme From>
-Requantized<To> requantize(const PackedTensor<From>& source) {
+Result<Requantized<To>> requantize(const PackedTensor<From>& source) {
   const Matrix weights = dequantize(source);
-  auto q = quantize_nearest<To>(weights.view());
+  ANYBIT_TRY(auto q, quantize_nearest<To>(weights.view()));
   q.provenance = "requantized from " + std::string(std::string_view(From::name));
   if (!source.provenance().empty()) q.provenance += " (" + std::string(source.provenance()) + ")";
   Requantized<To> result{pack(q), {}};
