@@ -2,6 +2,8 @@
 // GPTAQ (Li et al., 2025): a layer gets the inputs x of the quantized layers before it, but should give the outputs for the
 // float model's inputs x0. Later columns compensate that difference, too. Readable twin: reference/gptaq.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -70,3 +72,5 @@ bool find_drift(MatrixView<const double> d, std::span<const Index> order, double
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::gptq
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // GPTQ from statistics to codes, compiled once for all schemes. Gptq<Scheme> in algorithm/gptq.hpp is the public form.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <numeric>
 #include <optional>
@@ -371,3 +373,5 @@ class Method {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::gptq
+
+#include <anybit/core/macros_end.hpp>

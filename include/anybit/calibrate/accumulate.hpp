@@ -1,6 +1,8 @@
 #pragma once
 // The loops behind Stats. Include calibrate/stats.hpp instead.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -276,3 +278,5 @@ Result<Stats> accumulate(ConstMatrix x) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

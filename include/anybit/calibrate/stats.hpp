@@ -2,6 +2,8 @@
 // Statistics of the activations that enter one linear layer: running sums per input channel.
 // X is (tokens, inputs); x_tj is channel j of token t; n counts tokens.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cmath>
 #include <cstddef>
 #include <span>
@@ -201,3 +203,5 @@ class Stats {
 
 #include <anybit/calibrate/accumulate.hpp>
 #include <anybit/calibrate/stats_bytes.hpp>
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Overflow-checked arithmetic on sizes that a file declares. Unchecked products are the usual hole in parsers of model files.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -45,3 +47,5 @@ class CheckedSize {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <optional>
 #include <string>
 #include <string_view>
@@ -113,3 +115,5 @@ using Status = Result<Ok>;
 #define ANYBIT_TRY_STATUS(expression)                                                                        \
   if (auto ANYBIT_CONCAT(anybit_status_, __LINE__) = (expression); !ANYBIT_CONCAT(anybit_status_, __LINE__)) \
   return ANYBIT_CONCAT(anybit_status_, __LINE__).error()
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // C += A B and C += A^T B of dense matrices, in float or double: most of the time of calibration and GPTQ. A tile of sums
 // stays in registers; its operands are copied in the order of use unless they already lie so.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
@@ -159,3 +161,5 @@ void add_transposed_product(MatrixView<const Real> a, MatrixView<const Real> b, 
 }  // namespace anybit::simd
 
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // From sensitivities and output errors to a plan: the recipe of each tensor within a number of bytes. See docs/bits.md.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -188,3 +190,5 @@ inline Result<BitChoice> choose_bits(const model::Decoder& d, const BitCosts& co
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Runs models over windows of a text: the float model once, whose logits are stored, and each quantized model against it.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <chrono>
 #include <functional>
 #include <random>
@@ -154,3 +156,5 @@ inline Result<Speed> measure_speed(const model::Decoder& d, ExecutorRef executor
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

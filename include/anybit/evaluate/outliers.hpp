@@ -1,6 +1,8 @@
 #pragma once
 // Outliers of activations: how far the largest values exceed the others, which decides the error of 8-bit rounding.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -117,3 +119,5 @@ inline std::string outlier_table(std::span<const Outliers> before, std::span<con
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

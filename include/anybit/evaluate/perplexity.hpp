@@ -2,6 +2,8 @@
 // Perplexity by the two protocols of published numbers. They score different predictions, so their numbers must not be
 // compared with each other; each is named where it is printed. Readable twin: reference/perplexity.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -93,3 +95,5 @@ inline Perplexity perplexity(std::span<const double> nll) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

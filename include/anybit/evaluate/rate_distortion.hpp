@@ -2,6 +2,8 @@
 // Rate-distortion bounds and optimal scalar quantizers for sources of variance 1, in mean square
 // error. Rates are bits per value; docs/results/rate_distortion.md has the equations.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -333,3 +335,5 @@ ScalarQuantizer entropy_coded_uniform(const Source& source, double bits) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Quantizers of one source compared with theory: rows, their table, JSON and picture.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -183,3 +185,5 @@ inline std::string svg(const std::vector<RatePanel>& panels, const std::vector<R
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

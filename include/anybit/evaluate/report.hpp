@@ -2,6 +2,8 @@
 // The result of evaluating a model under many recipes, and its table for a terminal. This header does not depend on how the
 // figures were obtained; the tool writes the JSON.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -113,3 +115,5 @@ inline std::string table(const EvaluationReport& report) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Means with their uncertainty and percentiles, by the formulas of llama.cpp's perplexity tool (variances in two passes).
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <span>
@@ -60,3 +62,5 @@ inline std::vector<double> sorted(std::span<const double> x) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

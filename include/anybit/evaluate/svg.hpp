@@ -2,6 +2,8 @@
 // The picture of a report: mean KL (log scale) against bits per weight of the linears, one labelled mark per recipe. A plain
 // SVG without scripts, style sheets or fonts of its own, so that every browser shows it.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -159,3 +161,5 @@ inline std::string svg(const EvaluationReport& report, const SvgOptions& options
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // A panel of a picture: one stroke per channel, in channel order.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <span>
 #include <string>
@@ -30,3 +32,5 @@ inline std::string svg_channels(std::span<const double> values, const SvgPanel& 
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

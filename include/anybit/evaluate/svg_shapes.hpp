@@ -1,6 +1,8 @@
 #pragma once
 // The elements of the pictures: text, lines, marks, fields with axes, and the page around them.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <span>
@@ -127,3 +129,5 @@ struct SvgPlot {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The picture of a plan: one field per matrix, blocks from left to right, darker for more bits per weight.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -59,3 +61,5 @@ inline std::string widths_svg(const model::ModelPlan& plan, const model::Decoder
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Executors run the parts of a loop. Kernels never start threads: the caller hands an executor to the function that divides.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <concepts>
 #include <memory>
@@ -89,3 +91,5 @@ constexpr ANYBIT_INLINE Index slice_length(Index n, Index grain, Index threads) 
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The threads of OpenMP, for programs that already use them. Empty unless compiled with OpenMP.
 
+#include <anybit/core/macros_begin.hpp>
+
 #if defined(_OPENMP)
 
 #include <omp.h>
@@ -37,3 +39,5 @@ class OpenMP {
 }  // namespace anybit
 
 #endif
+
+#include <anybit/core/macros_end.hpp>

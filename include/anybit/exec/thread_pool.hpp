@@ -1,6 +1,8 @@
 #pragma once
 // A pool of waiting threads. Starting a loop costs a few microseconds, so that single tokens profit, too.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <atomic>
 #include <cstdint>
 #include <thread>
@@ -115,3 +117,5 @@ class ThreadPool {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The concept of a format, the value of one code: an empty struct of constexpr static members; docs/tutorial/ has an example.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 #include <bit>
 #include <cmath>
@@ -68,8 +70,8 @@ template <class F>
   requires requires { F::code_count; }
 constexpr int code_count_v<F> = F::code_count;
 
-/// Whether encode() stays below 2^bits at every level (of more than 9 bits every 257th), at 0 and beyond both ends: a list of more
-/// levels than codes does not.
+/// Whether encode() stays below 2^bits at every level (of more than 9 bits every 257th), at 0 and beyond both ends: a list of
+/// more levels than codes does not.
 template <Format F>
 constexpr bool codes_fit_bits() {
   constexpr unsigned count = 1u << F::bits;
@@ -380,3 +382,5 @@ constexpr ANYBIT_INLINE float round_half_even(float x) {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

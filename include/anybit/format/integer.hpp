@@ -1,6 +1,8 @@
 #pragma once
 // Integers: SInt<b> (symmetric, no zero point) and UInt<b> (min-max with a zero point).
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <anybit/core/fixed_string.hpp>
 #include <anybit/format/format.hpp>
 
@@ -91,3 +93,5 @@ struct UInt {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The levels with the least mean square error for a normal distribution.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cmath>
 
 #include <anybit/core/fixed_string.hpp>
@@ -99,3 +101,5 @@ struct LloydMax {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The grids of all groups of a matrix, found on given weights, and the nearest codes on them.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <span>
 #include <string>
@@ -165,3 +167,5 @@ inline void dequantize(const AnyQuantized& q, std::span<const std::uint32_t> col
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::calibrate
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The scale and zero point that fit given codes: a line through (level, weight). Readable twin: reference/scale_search.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -67,3 +69,5 @@ inline Refit refit(const LevelSums& s, const TargetSums& to, Affine a, float hig
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::calibrate
+
+#include <anybit/core/macros_end.hpp>

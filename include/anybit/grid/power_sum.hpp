@@ -1,6 +1,8 @@
 #pragma once
 // Sums of powers of errors, the innermost loop of every search.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -111,3 +113,5 @@ inline double power_sum(const float* got, const float* wanted, const float* impo
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::calibrate
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The scale and zero point of one group: from its range, or by search. Readable twins: reference/scale_search.hpp, hqq.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -335,3 +337,5 @@ Status check_range(Range range) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -8,6 +8,8 @@
 //   anybit.shape.<tensor>     "<rows>x<cols>" of its weights
 // and whatever the writer adds: other keys, for example a model's configuration and vocabulary.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cstring>
 #include <map>
 #include <optional>
@@ -230,3 +232,5 @@ class AnybitFile {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

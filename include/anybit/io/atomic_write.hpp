@@ -1,6 +1,8 @@
 #pragma once
 // Files that appear complete or not at all.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
@@ -178,3 +180,5 @@ class AtomicFile {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // The 4-bit matrices of bitsandbytes (QLoRA's NF4, and FP4), as its checkpoints store them. Their blocks run
 // over the flattened matrix, across the ends of rows, which anybit's groups do not.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -174,3 +176,5 @@ Result<QuantizedMatrix<S>> quantized_from_bitsandbytes(const BitsAndBytes4& m) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

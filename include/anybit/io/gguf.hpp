@@ -3,6 +3,8 @@
 // Every count, length, extent and offset is checked against the file before it is used, in checked arithmetic.
 // A model in several files is opened by its first, "....-00001-of-00003.gguf".
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -279,3 +281,5 @@ class GgufFile : public TensorFile<GgufFile> {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

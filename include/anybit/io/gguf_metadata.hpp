@@ -1,6 +1,8 @@
 #pragma once
 // The key-value pairs of a GGUF file: checked once when parsed, converted when read.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -255,3 +257,5 @@ class GgufMetadata {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

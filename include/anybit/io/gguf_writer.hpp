@@ -1,6 +1,8 @@
 #pragma once
 // GGUF version 3, writing: metadata and tensors in the order in which they are added.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -114,3 +116,5 @@ class GgufWriter {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

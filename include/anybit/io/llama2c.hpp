@@ -2,6 +2,8 @@
 // Checkpoints of llama2.c, legacy version 0: seven i32, then float32 tensors one after the other, each kind for all
 // layers. The file has no magic number, so its size must agree to the byte.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 #include <cstdint>
 #include <span>
@@ -134,3 +136,5 @@ class Llama2cFile : public TensorFile<Llama2cFile> {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

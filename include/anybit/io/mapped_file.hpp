@@ -1,6 +1,8 @@
 #pragma once
 // A whole file as read-only bytes: mapped where the system can (pages come in as they are touched), read elsewhere.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -121,3 +123,5 @@ class MappedFile {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

@@ -4,6 +4,8 @@
 // without gaps or overlap from the end of the header to the end of the file. A model in several files is opened by its
 // "....safetensors.index.json". Writing: safetensors_writer.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <map>
 #include <span>
@@ -219,3 +221,5 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

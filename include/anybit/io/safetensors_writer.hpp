@@ -1,6 +1,8 @@
 #pragma once
 // safetensors, writing. The data is ordered so that every tensor can be used in place when the file is mapped.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <map>
@@ -103,3 +105,5 @@ TensorInfo tensor_of(std::string name, std::vector<Index> shape, std::span<const
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

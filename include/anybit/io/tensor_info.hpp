@@ -1,6 +1,8 @@
 #pragma once
 // The common form of all model files: named tensors over bytes that the file keeps.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cstdint>
 #include <map>
 #include <span>
@@ -131,3 +133,5 @@ class TensorList {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Activations rounded to 8 bits, in the order of the integer kernels. Readable twin: reference/matmul.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <limits>
@@ -150,3 +152,5 @@ ConstMatrix rounded_values(ConstMatrix x, Index group, ActivationMode mode, Work
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Packed weights whose scheme is known only at run time, as in models and files.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <memory>
 #include <string>
 #include <utility>
@@ -202,3 +204,5 @@ SchemeRegistry preset_registry() {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

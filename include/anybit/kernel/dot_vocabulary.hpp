@@ -35,6 +35,8 @@
 //   blocked_tiles             tiles at once with more tokens
 //   ahead                     bytes that memory is asked for ahead of time, 0: not
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -171,3 +173,5 @@ using native_arch = Generic;
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

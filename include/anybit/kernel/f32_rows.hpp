@@ -2,6 +2,8 @@
 // y = x W^T with float activations: a few rows are dequantized into the first-level cache and multiplied with
 // every token. Inputs run along the lanes, so neither x nor W is rearranged.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <anybit/core/view.hpp>
 #include <anybit/kernel/row_decoder.hpp>
 
@@ -110,3 +112,5 @@ inline void f32_rows(const RowSource& w, ConstMatrix x, MutableMatrix y, Index b
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

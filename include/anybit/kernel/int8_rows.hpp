@@ -2,6 +2,8 @@
 // y = x W^T with rounded activations: 16 rows are decoded to bytes, a block of columns at a time, interleaved so that a vector
 // holds four columns of each row; every token's codes are multiplied with them, four at a time, by broadcast.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/kernel/row_decoder.hpp>
@@ -270,3 +272,5 @@ inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMa
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Makes the kernel layout from packed bytes, once at load, and multiplies with it.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <optional>
 
 #include <anybit/exec/executor.hpp>
@@ -164,3 +166,5 @@ void matmul(const TiledWeights& w, ConstMatrix x, MutableMatrix y, ActivationMod
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

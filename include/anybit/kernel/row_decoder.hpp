@@ -2,6 +2,8 @@
 // A packed tensor for the kernels: functions that decode a part of one row. The loops that multiply do not depend on a
 // scheme, so one more scheme costs only its decoders.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 
 #include <anybit/kernel/dot_vocabulary.hpp>
@@ -167,3 +169,5 @@ RowSource row_source(const PackedTensor<S>& t) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

@@ -16,6 +16,8 @@
 //   7     8      7       h aaaaaaa | h bbbbbbb | .. | h ggggggg
 //   8     1      1       aaaaaaaa
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -109,3 +111,5 @@ struct CodeLines {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // A few neighbouring tiles times a few tokens: the innermost loops, written once over a vocabulary (dot_vocabulary.hpp) and
 // compiled for every width of codes. tiled_products.hpp loops over all tiles and tokens with them.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <utility>
@@ -303,3 +305,5 @@ inline constexpr TileProducts tile_products_of = [] {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

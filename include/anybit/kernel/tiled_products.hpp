@@ -4,6 +4,8 @@
 // decoded into a panel once and multiplied with every token. Either way a value has the bits of int8_rows.
 // The loops do not depend on the width and are compiled once.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <anybit/kernel/tile_products.hpp>
 
 namespace anybit::kernel {
@@ -145,3 +147,5 @@ void tiled_rows(const TiledWeights& w, const TiledActivations& x, MutableMatrix 
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // Causal attention with grouped queries over the KV cache, 32 positions at a time: floats where the cache holds floats, codes
 // decoded into the first-level cache. The softmax keeps a running maximum. Readable twin: reference/attention.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -210,3 +212,5 @@ inline void attention(const DecoderConfig& c, ConstMatrix q, const KvCache& cach
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The dimensions and constants of a llama-architecture decoder.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cmath>
 #include <initializer_list>
 #include <string>
@@ -80,3 +82,5 @@ inline Status check(const DecoderConfig& c) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // A whole model in anybit's container: linears packed or float under GGUF's names, gains, configuration and vocabulary. The
 // file needs no other beside it.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 #include <charconv>
 #include <cstring>
@@ -354,3 +356,5 @@ inline Result<Model> model_from_container(const io::AnybitFile& file, const Sche
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

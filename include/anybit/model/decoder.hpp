@@ -1,6 +1,8 @@
 #pragma once
 // A llama-architecture decoder: RMSNorm, rotary positions, grouped queries, SwiGLU. Readable twin: reference/decoder_block.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <functional>
 #include <initializer_list>
 #include <optional>
@@ -286,3 +288,5 @@ inline Result<Matrix> forward(const Decoder& d, std::span<const TokenId> ids, Kv
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

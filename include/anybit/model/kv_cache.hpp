@@ -2,6 +2,8 @@
 // Keys and values of the positions so far, as floats or as codes (KIVI, arXiv:2402.02750): keys share scales per channel along
 // positions, values per position along channels. Readable twin: reference/kv_quantization.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -236,3 +238,5 @@ class KvCache {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

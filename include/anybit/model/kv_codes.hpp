@@ -2,6 +2,8 @@
 // Blocks of the KV cache as codes: runs of up to 32 values that share a scale and an offset, value = offset + scale * code; at 16
 // bits binary16.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -130,3 +132,5 @@ inline KvCodec kv_codec(int bits) {
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // A weight of the model: floats, or packed codes after quantization; each layer may differ.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <memory>
 #include <span>
@@ -91,3 +93,5 @@ class Linear {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

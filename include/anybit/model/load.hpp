@@ -1,6 +1,8 @@
 #pragma once
 // Loads a model from a file of any supported format: the content decides, not the name.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <filesystem>
 #include <functional>
@@ -244,3 +246,5 @@ inline Result<Model> load_model(const std::string& path, const LoadOptions& opti
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // A decoder from any file whose tensors have GGUF's names.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cmath>
 #include <set>
 #include <string>
@@ -144,3 +146,5 @@ Result<Decoder> read_decoder(const File& file, DecoderConfig config, Blocks bloc
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

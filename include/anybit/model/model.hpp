@@ -1,5 +1,7 @@
 #pragma once
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <string>
 
 #include <anybit/model/decoder.hpp>
@@ -40,3 +42,5 @@ inline Result<Tokenizer> with_padding(const Tokenizer& t, Index rows) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // Rotates the activations of a float decoder by random Hadamard matrices (QuaRot, Ashkboos et al., 2024): weights and
 // activations lose their outliers, logits stay. See docs/methods/quarot.md. Readable twin: reference/quarot.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <string>
 #include <string_view>
@@ -137,3 +139,5 @@ inline Result<Decoder> rotate(const Decoder& source, const RotationOptions& opti
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The mask of pruned weights, and the share or pattern that is wanted.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <bit>
 #include <cstdint>
 #include <cstdio>
@@ -136,3 +138,5 @@ inline Status check_sparsity(const Sparsity& s, const std::string& who) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::prune
+
+#include <anybit/core/macros_end.hpp>

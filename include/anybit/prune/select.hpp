@@ -1,6 +1,8 @@
 #pragma once
 // The weights with the smallest scores |w_ij| * channel_j, among those that compete.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -125,3 +127,5 @@ inline Mask select_smallest(ConstMatrix w, std::span<const float> channel, const
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::prune
+
+#include <anybit/core/macros_end.hpp>

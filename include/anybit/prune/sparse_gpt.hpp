@@ -2,6 +2,8 @@
 // SparseGPT (Frantar and Alistarh, 2023): prunes one column after the other; later columns compensate, in the metric of the
 // layer's inputs. See docs/methods/pruning.md. Readable twin: reference/sparse_gpt.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <string>
 
 #include <anybit/prune/magnitude.hpp>
@@ -85,3 +87,5 @@ struct SparseGpt {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // SparseGPT and GPTQ in one sweep: the remaining weights of a column are rounded, and later columns compensate both errors.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <string>
 
 #include <anybit/prune/sparse_gpt.hpp>
@@ -106,3 +108,5 @@ struct SparseGptq {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

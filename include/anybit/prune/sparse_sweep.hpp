@@ -1,6 +1,8 @@
 #pragma once
 // SparseGPT's loop over the columns: GPTQ's loop, in which a pruned weight is rounded to 0.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <functional>
 #include <memory>
 #include <vector>
@@ -120,3 +122,5 @@ class SparseSweep {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::prune
+
+#include <anybit/core/macros_end.hpp>

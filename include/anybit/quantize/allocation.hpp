@@ -2,6 +2,8 @@
 // Chooses one option per item with the least sum of costs within a number of bytes: the multiple-choice
 // knapsack problem. See docs/bits.md.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -109,3 +111,5 @@ inline Result<Allocation> allocate(std::span<const std::vector<SizedCost>> items
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>

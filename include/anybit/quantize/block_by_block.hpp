@@ -2,6 +2,8 @@
 // Quantizes a decoder block by block, each on the outputs of the blocks already quantized. Besides the model
 // it holds the residual stream of all calibration tokens and the statistics of one block. See docs/calibration.md.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -331,3 +333,5 @@ inline Result<LayerWiseModel> quantize_layer_wise(const Decoder& source, const M
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The time, memory and bytes of a block-by-block quantization, before it starts.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <span>
 #include <string>
@@ -107,3 +109,5 @@ inline Result<Forecast> forecast(const Model& m, const ModelPlan& plan, std::spa
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

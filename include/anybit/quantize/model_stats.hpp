@@ -1,6 +1,8 @@
 #pragma once
 // Statistics of the inputs of the linears of a decoder's blocks.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -120,3 +122,5 @@ class ModelStats {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

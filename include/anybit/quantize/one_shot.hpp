@@ -2,6 +2,8 @@
 // Quantizes a whole decoder by one recipe: every linear of its blocks; scales of inputs are folded into the norms and
 // linears before them. Embedding and head get 8 bits unless they have recipes of their own.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <functional>
 #include <mutex>
 #include <optional>
@@ -142,3 +144,5 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

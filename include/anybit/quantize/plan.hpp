@@ -1,6 +1,8 @@
 #pragma once
 // The recipe of each linear of a model: one for all, or a choice of widths.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cmath>
 #include <string>
 #include <utility>
@@ -82,3 +84,5 @@ inline Index bytes(const ModelRecipe& recipe, Extents e) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The linears of attention or MLP of one block, quantized together: the step shared by one-shot and block-by-block runs.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -151,3 +153,5 @@ class HalfBlock {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -3,6 +3,8 @@
 // most one block. The residual stream is not stored: running the finished blocks again gives its bits
 // exactly.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 #include <charconv>
 #include <filesystem>
@@ -311,3 +313,5 @@ class BlockFiles {
 }  // namespace detail
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The calibrated scale of activations for Compute::int8_static.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <span>
@@ -32,3 +34,5 @@ inline Result<float> static_activation_scale(const Stats& stats, std::span<const
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

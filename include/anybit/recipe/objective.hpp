@@ -1,6 +1,8 @@
 #pragma once
 // Errors of a quantized matrix, in its weights and, through the Hessian, in its outputs.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -160,3 +162,5 @@ void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Rep
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::calibrate
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // transforms | algorithm: how the codes are chosen, as a value.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cmath>
 #include <string>
 #include <tuple>
@@ -217,3 +219,5 @@ inline void fold_rows(std::span<const float> input_scale, MutableMatrix upstream
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The options of a quantization besides the recipe, and its report.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <optional>
 #include <span>
 #include <string>
@@ -55,3 +57,5 @@ inline Status check_strict(const Report& report, const QuantizeOptions& options)
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Matrices that share one input, and the changes that a transform may make to them.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <span>
 #include <string>
@@ -123,3 +125,5 @@ inline void scale_inputs(Siblings& set, std::span<const float> s) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::calibrate
+
+#include <anybit/core/macros_end.hpp>

@@ -10,6 +10,8 @@
 // outside. A clipped group has -lo / s and hi / s half-way between two integers, so grids and codes are found in float, as in
 // AWQ's code: in double some per cent of the groups choose another clip step.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <limits>
 
 #include <anybit/reference/nearest.hpp>
@@ -75,3 +77,5 @@ AwqChoice awq_search(const Vector& x_mean, Loss loss) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

@@ -8,6 +8,8 @@
 // Q rounds to the grid of awq.hpp. q and k are not clipped: the product of query and key is too sensitive. Clipping comes after
 // scaling: W is W diag(s) and X is X / s by then.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <limits>
 
 #include <anybit/reference/awq.hpp>
@@ -42,3 +44,5 @@ inline Matrix awq_clip(const Matrix& w, const Matrix& x, int bits, Index group) 
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

@@ -11,6 +11,8 @@
 // A group that is not static finds its grid when the loop reaches it, on the weights as they were when its block of `block`
 // columns began: updates inside a block are not seen by grids found in it.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <numeric>
 
@@ -88,3 +90,5 @@ inline GptqResult gptq(Matrix w, Matrix h, const GptqOptions& o) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

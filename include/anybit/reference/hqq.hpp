@@ -10,6 +10,8 @@
 // at most 20 rounds; it ends when mean|w - w^| stops falling. Source: Badri & Shaji 2023, "Half-Quadratic Quantization of
 // Large Machine Learning Models", and its code (which stores 1/s).
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <limits>
 
 #include <anybit/reference/nearest.hpp>
@@ -55,3 +57,5 @@ inline UniformGrid hqq(const Vector& w, int bits, const HqqOptions& o = {}) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

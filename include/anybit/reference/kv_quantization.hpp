@@ -8,6 +8,8 @@
 // rotary positions. `store` is what storing a scale or a minimum makes of it (binary16 in anybit); codes are chosen by the
 // stored ones.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 
@@ -54,3 +56,5 @@ Matrix kv_rounded_values(Matrix v, int bits, Index group, Index head_dim, Store 
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

@@ -9,6 +9,8 @@
 // H = R R^T, R upper triangular:  A_{:,K} = R_{:,K} R_KK^-1.  Blocks of one column give the codes of GPTQ without blocks: its
 // U is R^-1. (EXL3 goes from the last column to the first: the same with H, W reversed.)
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 
 #include <anybit/reference/cholesky.hpp>
@@ -54,3 +56,5 @@ Matrix ldlq(const Matrix& w, const Matrix& h, Index block, Round round) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

@@ -7,6 +7,8 @@
 // A run of zeros has s = 0 and codes 0. A run with NaN or infinity has s = NaN and codes 0, so that it spoils its own outputs
 // and no others. Source: SmoothQuant (arXiv:2211.10438, equation 1; per token as in its code).
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -54,3 +56,5 @@ RoundedActivations round_activations(ConstMatrix x, End end_of, float given = 0)
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

@@ -9,6 +9,8 @@
 // are not centred, the largest positive weight is cut. A group of zeros has lo = -1, hi = 1.
 // Source: the quantizer of GPTQ's code (Frantar et al. 2023, arXiv:2210.17323). AWQ's grid is in awq.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 
@@ -63,3 +65,5 @@ inline Matrix nearest(const Matrix& w, int bits, Index group, bool symmetric = f
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

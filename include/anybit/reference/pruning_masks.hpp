@@ -7,6 +7,8 @@
 //
 // A last run of fewer than m columns keeps n, too.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -71,3 +73,5 @@ inline Matrix pruned(Matrix w, const Mask& mask) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

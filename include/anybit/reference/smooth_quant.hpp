@@ -6,6 +6,8 @@
 // max|X_j| over all calibration tokens, max|W_j| over the rows of all linears that read X. As in its code both max|W_j| and
 // s_j are at least 1e-5. 1 / s is folded into the norm before (its gain, and its bias if it has one).
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 
@@ -47,3 +49,5 @@ inline Matrix divided_columns(Matrix x, const Vector& s) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

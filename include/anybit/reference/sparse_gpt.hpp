@@ -8,6 +8,8 @@
 // The mask is chosen on weights that are compensated so far: for a share once every `block` columns, among all rows together;
 // for a pattern n of m at every m-th column, in each row.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <functional>
 
 #include <anybit/reference/cholesky.hpp>
@@ -62,3 +64,5 @@ inline SparseGptResult sparse_gpt(const Matrix& w, const Matrix& u, const Sparse
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

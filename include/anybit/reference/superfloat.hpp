@@ -6,6 +6,8 @@
 // round takes ties to even and zero has sign 0. As published (2025) the mantissa is floor(|x| 2^m), and a negative x sets the
 // sign also of zero; its decoder returned the negative of every value, which is not repeated here.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -34,3 +36,5 @@ inline double superfloat_value(std::uint32_t code, int bits) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::reference
+
+#include <anybit/core/macros_end.hpp>

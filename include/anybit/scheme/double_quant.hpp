@@ -1,6 +1,8 @@
 #pragma once
 // Double quantization of QLoRA (arXiv 2305.14314, section 3): scales stored in 8 bits.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -227,3 +229,5 @@ struct DoubleQuant {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Scales that are powers of two, in one byte: those of OCP Microscaling (MX specification v1.0, sections 5.4.1 and 6.3).
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <bit>
 #include <cstdint>
 #include <limits>
@@ -88,3 +90,5 @@ struct ScaleE8M0Up : IndependentScales<ScaleE8M0Up, std::uint8_t> {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

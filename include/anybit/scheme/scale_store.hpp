@@ -1,6 +1,8 @@
 #pragma once
 // The concept of a scale store: the bytes of a matrix's scales.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <bit>
 #include <concepts>
 #include <cstring>
@@ -98,3 +100,5 @@ struct ScaleBF16 : IndependentScales<ScaleBF16, std::uint16_t> {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -3,6 +3,8 @@
 // are operators on them, everything else is a plain function here. What xsimd lacks in some version (widening loads, partial
 // loads, table lookups) has an intrinsic where that pays and a portable body elsewhere.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cstdint>
 #include <cstring>
 
@@ -449,3 +451,5 @@ class Table {
 }  // namespace anybit::simd
 
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

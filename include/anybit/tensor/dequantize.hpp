@@ -1,6 +1,8 @@
 #pragma once
 // Packed codes of one row to weights: the code that dequantize() and the kernels share.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -246,3 +248,5 @@ inline void dequantize_columns(const PackedTensor<S>& t, Index row, Index first,
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::decoding
+
+#include <anybit/core/macros_end.hpp>

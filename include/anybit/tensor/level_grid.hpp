@@ -1,6 +1,8 @@
 #pragma once
 // Formats that multiply in integers, and the unsigned bytes of their codes for integer dot products.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -152,3 +154,5 @@ inline constexpr ByteTable level_bytes_v = [] {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Conversions between codes and scales (QuantizedMatrix), bytes (PackedTensor) and floats.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -136,3 +138,5 @@ Matrix dequantize(const PackedTensor<S>& t) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Floats straight to packed bytes by plain rounding.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>
 
@@ -56,3 +58,5 @@ Result<PackedTensor<S>> pack_nearest(ConstMatrix w) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // Packed weights without their type: a versioned little-endian header and three runs of bytes. Files and run-time handles
 // work with this; PackedTensor<Scheme> adds the type.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -226,3 +228,5 @@ inline Status PackedBytes::check_scales(Index count,
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

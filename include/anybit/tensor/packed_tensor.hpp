@@ -1,5 +1,7 @@
 #pragma once
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 
 #include <anybit/scheme/scheme.hpp>
@@ -98,3 +100,5 @@ class PackedTensor {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // Weights to codes, nearest, without statistics: the primitive under every algorithm that ends in plain rounding. The codes
 // are those of quantize_value, bit for bit, on every instruction set.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <span>
 #include <string>
@@ -284,3 +286,5 @@ Result<QuantizedMatrix<S>> quantize_nearest(ConstMatrix w) {
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

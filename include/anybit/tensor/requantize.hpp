@@ -1,6 +1,8 @@
 #pragma once
 // From one scheme to another, with the error that this adds.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cmath>
 
 #include <anybit/core/distance.hpp>
@@ -47,3 +49,5 @@ Result<Requantized<To>> requantize(const PackedTensor<From>& source) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // The functions of a format and a scheme that searches for grids and error feedback call, as pointers. The methods are
 // compiled once and not once per scheme, so one more scheme costs a program little compile time and little code.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -213,3 +215,5 @@ Affine stored(Affine a) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // Vectorized encoders of formats. A format has only a scalar encoder; here it is evaluated at every value where its
 // code may change, and where it equals ordinary rounding, or a short list of steps, vectors give the same codes.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -231,3 +233,5 @@ bool steps_of_weights(const EncoderSteps<F>& steps, float scale, float* out) {
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::encoders
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // The laws of a number format. check_format_laws<F>() checks all of them; a format that breaks one on purpose (truncation) is
 // checked law by law, `check_monotone(facts_of<F>())`.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 
 #include <anybit/core/finite.hpp>
@@ -236,3 +238,5 @@ Violation check_format_laws() {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::testing
+
+#include <anybit/core/macros_end.hpp>

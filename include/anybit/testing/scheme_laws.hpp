@@ -2,6 +2,8 @@
 // The laws of granularities, scale stores and layouts. Buffers have exactly the size that is asked for, so that a sanitizer sees
 // any step beyond them.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <memory>
 #include <span>
@@ -208,3 +210,5 @@ Violation check_layout_laws(int code_count = 1 << Bits) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::testing
+
+#include <anybit/core/macros_end.hpp>

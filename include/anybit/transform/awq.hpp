@@ -2,6 +2,8 @@
 // AWQ (Lin et al., 2023): scales up the input channels with large activations before rounding, to minimize the output error;
 // then clips outlying weights where that lowers it further. See docs/methods/awq.md. Readable twin: reference/awq.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -217,3 +219,5 @@ struct Awq {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

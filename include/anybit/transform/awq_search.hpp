@@ -1,6 +1,8 @@
 #pragma once
 // The searches of AWQ for the scale and the clip limits with the least error. See transform/awq.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -251,3 +253,5 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit&
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::awq
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // The randomized Hadamard transform: an orthogonal matrix that spreads an outlier evenly over all coordinates, with n log n
 // additions. See docs/methods/quarot.md. Readable twin: reference/hadamard.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -235,3 +237,5 @@ class Hadamard {
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // SmoothQuant (Xiao et al., 2022): moves part of the activations' range into the weights, channel by channel, so that both
 // can be rounded to 8 bits. See docs/methods/smoothquant.md. Readable twin: reference/smooth_quant.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -208,3 +210,5 @@ struct SmoothQuantSearch {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

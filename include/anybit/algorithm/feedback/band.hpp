@@ -1,6 +1,8 @@
 #pragma once
 // A band of rows in GPTQ's loop: the weights as compensated so far, and the errors of the columns already rounded.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -169,3 +171,5 @@ class Band {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::gptq
+
+#include <anybit/core/macros_end.hpp>

@@ -2,6 +2,8 @@
 // The factor of GPTQ's error feedback, and the ladder of dampings that yields one for every Hessian. Real is the Hessian's
 // type: double where it comes from Stats.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -235,3 +237,5 @@ std::optional<Prepared> prepare(ConstMatrix w, MatrixView<const Real> h, double 
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::gptq
+
+#include <anybit/core/macros_end.hpp>

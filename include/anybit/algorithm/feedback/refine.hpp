@@ -2,6 +2,8 @@
 // The joint search of scales, zero points and codes after the sweep: each of them in turn, all others fixed, moves to the least
 // layer error d H d^T of its row, round after round. Rows share only H.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -271,3 +273,5 @@ void refine(const RefineTarget& target, int rounds, bool move_zeros, const calib
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::gptq
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // GPTQ's loop over the columns, one band of rows at a time. Rows share only the factor. Readable twin: reference/ldlq.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -161,3 +163,5 @@ SweepTotals sweep(MatrixView<const Real> w, Index begin, Index end, const Factor
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::gptq
+
+#include <anybit/core/macros_end.hpp>

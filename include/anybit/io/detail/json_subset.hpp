@@ -5,6 +5,8 @@
 // fractions). So this reader is written for exactly that subset. It skips other values (an index.json has some) but
 // has no way to represent them. Tools that read or write JSON proper use a JSON library.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <cstdint>
 #include <limits>
 #include <set>
@@ -224,3 +226,5 @@ inline std::string json_quoted(std::string_view s) {
 }  // namespace detail
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // The vocabulary of kernel/dot_vocabulary.hpp in AVX-512 intrinsics with VNNI, whose dot products cannot saturate.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 
 #include <anybit/core/isa.hpp>
@@ -167,3 +169,5 @@ struct Avx512Vnni {
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Vocabularies from files: GGUF metadata and llama2.c's tokenizer.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 #include <string>
 #include <string_view>
@@ -223,3 +225,5 @@ inline Result<Tokenizer> tokenizer_from_llama2c(const std::string& path) {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

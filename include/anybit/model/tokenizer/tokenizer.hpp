@@ -1,6 +1,8 @@
 #pragma once
 // Text to token ids and back, for the two families of tokenizers that llama-architecture models come with.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <bitset>
@@ -249,3 +251,5 @@ class Tokenizer {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -4,6 +4,8 @@
 // moves the code to the top of it, and a mask clears what is below. The dword is then the code's number times a power of two,
 // which belongs to the scale.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -116,3 +118,5 @@ void dequantize_steps_avx2(const std::byte* in, Index n, int lowest, Groups grou
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

@@ -3,6 +3,8 @@
 // needs no code of its own; every body is scale * (level - zero), rounded once. Groups are multiples of 16, or reach past the
 // end.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -222,3 +224,5 @@ void dequantize_bf16_vbmi(const std::byte* in, Index n, const std::uint8_t* high
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // round_groups with AVX-512 VBMI, 64 weights at a time. simd/round_bytes.hpp explains it.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 
@@ -106,3 +108,5 @@ bool round_groups_vbmi(const float* w, Index n, const Groups& groups, const floa
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::simd::x86
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

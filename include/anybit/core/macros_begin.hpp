@@ -1,0 +1,56 @@
+// Names that other libraries define as macros (<windows.h>, <X11/Xlib.h>, <AssertMacros.h>, <complex.h>, Qt) and
+// that headers here use: out of the way from here to macros_end.hpp, which gives them back. A header that uses one of them begins
+// with this file and ends with the other; tests/headers/under_macros.cpp knows whether it does. No #pragma once: included often.
+
+#pragma push_macro("near")
+#undef near
+#pragma push_macro("far")
+#undef far
+#pragma push_macro("check")
+#undef check
+#pragma push_macro("verify")
+#undef verify
+#pragma push_macro("require")
+#undef require
+#pragma push_macro("min")
+#undef min
+#pragma push_macro("max")
+#undef max
+#pragma push_macro("small")
+#undef small
+#pragma push_macro("huge")
+#undef huge
+#pragma push_macro("hyper")
+#undef hyper
+#pragma push_macro("interface")
+#undef interface
+#pragma push_macro("Status")
+#undef Status
+#pragma push_macro("Bool")
+#undef Bool
+#pragma push_macro("BOOL")
+#undef BOOL
+#pragma push_macro("True")
+#undef True
+#pragma push_macro("False")
+#undef False
+#pragma push_macro("None")
+#undef None
+#pragma push_macro("Success")
+#undef Success
+#pragma push_macro("Always")
+#undef Always
+#pragma push_macro("Complex")
+#undef Complex
+#pragma push_macro("ERROR")
+#undef ERROR
+#pragma push_macro("I")
+#undef I
+#pragma push_macro("emit")
+#undef emit
+#pragma push_macro("slots")
+#undef slots
+#pragma push_macro("signals")
+#undef signals
+#pragma push_macro("foreach")
+#undef foreach
