@@ -127,6 +127,44 @@ inline std::vector<std::string> levels_of(std::string_view text) {
   return out;
 }
 
+/// The first identifier of `code` that is one of `names`, or nothing.
+inline std::string first_of_names(std::string_view code, const std::vector<std::string>& names) {
+  const auto part = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+  for (std::size_t at = 0; at < code.size();) {
+    std::size_t end = at;
+    while (end < code.size() && part(code[end])) ++end;
+    const std::string name(code.substr(at, end - at));
+    if (!name.empty() && std::find(names.begin(), names.end(), name) != names.end()) return name;
+    at = end + 1;
+  }
+  return {};
+}
+
+/// The names that core/macros_begin.hpp takes out of the way.
+inline std::vector<std::string> undefined_names(std::string_view text) {
+  constexpr std::string_view undef = "#undef ";
+  std::vector<std::string> out;
+  for (std::size_t at = 0; (at = text.find(undef, at)) != std::string_view::npos;) {
+    at += undef.size();
+    out.emplace_back(text.substr(at, text.find('\n', at) - at));
+  }
+  return out;
+}
+
+/// What is wrong with a header's use of names that other libraries define as macros; empty if nothing is.
+inline std::string macro_violation(const std::string& path, std::string_view text, const std::vector<std::string>& names) {
+  if (path.starts_with("core/macros_")) return {};
+  const std::string name = first_of_names(code_only(text), names);
+  const auto begin = text.find("#include <anybit/core/macros_begin.hpp>"),
+             end = text.find("#include <anybit/core/macros_end.hpp>");
+  constexpr auto none = std::string_view::npos;
+  if ((begin == none) != (end == none) || (end != none && (end < begin || text.find("#include", end + 1) != none)))
+    return path + ": core/macros_begin.hpp comes before all else, core/macros_end.hpp last";
+  if (name.empty() || begin != none) return {};
+  return path + ": other libraries define `" + name +
+         "` as a macro: #include <anybit/core/macros_begin.hpp> first and <anybit/core/macros_end.hpp> last";
+}
+
 /// Every rule that the header `path` (below include/anybit/, with slashes) breaks, one sentence each.
 /// `known` are the levels that core/isa.hpp defines; if it is empty all names pass.
 inline std::vector<std::string> violations(const std::string& path, std::string_view text,

@@ -46,6 +46,25 @@ TEST_CASE("every header includes only what lies below it", "[layering]") {
   CHECK(headers >= 10);
 }
 
+TEST_CASE("headers that use a name which others define as a macro take it out of the way", "[layering]") {
+  namespace fs = std::filesystem;
+  const fs::path root = fs::path(test_support::source_dir()) / "include" / "anybit";
+  const auto names = layering::undefined_names(text_of(root / "core/macros_begin.hpp"));
+  CHECK(names.size() >= 20);
+  for (const auto& entry : fs::recursive_directory_iterator(root)) {
+    if (!entry.is_regular_file()) continue;
+    const std::string found =
+        layering::macro_violation(entry.path().lexically_relative(root).generic_string(), text_of(entry.path()), names);
+    if (!found.empty()) FAIL_CHECK(found);
+  }
+  const std::string begin = "#include <anybit/core/macros_begin.hpp>\n", end = "#include <anybit/core/macros_end.hpp>\n";
+  CHECK(layering::macro_violation("io/a.hpp", begin + "int near;\n" + end, {"near"}).empty());
+  CHECK(layering::macro_violation("io/a.hpp", "// near\nint nearest;\n", {"near"}).empty());
+  for (const std::string& bad : {std::string("int near;\n"), begin + "int near;\n", end + "int near;\n" + begin,
+                                 begin + end + "#include <set>\nint near;\n"})
+    CHECK_FALSE(layering::macro_violation("io/a.hpp", bad, {"near"}).empty());
+}
+
 TEST_CASE("the layering check sees each kind of fault", "[layering]") {
   require_one("core/a.hpp", "#include <anybit/format/superfloat.hpp>\n", "core/ includes format/");
   require_one("kernel/a.hpp", "#include <anybit/algorithm/gptq.hpp>\n", "kernel/ includes algorithm/");
