@@ -239,6 +239,8 @@ inline std::vector<std::string> violations(const std::string& path, std::string_
     for (std::string_view token : {"std::isfinite", "std::isnan", "std::isinf"})
       if (stripped.find(token) != std::string_view::npos)
         say(number, std::string(token) + " says nothing under -ffast-math: core/finite.hpp looks at the bits");
+    if (stripped.find("std::stable_sort(") != std::string_view::npos)
+      say(number, "clang 19 warns of std::stable_sort with libstdc++ 12: take core/stable_sort.hpp");
     // In #if a name that nobody has defined is a silent 0.
     for (std::size_t from = 0; path != isa_header && (from = stripped.find("ANYBIT_HAS_", from)) != std::string_view::npos;) {
       std::size_t after = from;

@@ -81,6 +81,7 @@ TEST_CASE("the layering check sees each kind of fault", "[layering]") {
   require_one("simd/a.hpp", "#if defined(__FMA__)\n", "__FMA");
   require_one("evaluate/a.hpp", "#if defined(__FAST_MATH__)\n", "__FAST_MATH");
   require_one("io/a.hpp", "inline bool f(float x) { return std::isnan(x); }\n", "core/finite.hpp looks at the bits");
+  require_one("io/a.hpp", "inline void f() { std::stable_sort(a, b); }\n", "core/stable_sort.hpp");
   require_one("tensor/a.hpp", "inline auto f() { return _mm256_setzero_ps(); }\n", "an instruction (_mm256_)");
   require_one("simd/a.hpp", "#if ANYBIT_HAS_AVX2\n", "without #include <anybit/core/isa.hpp>");
   require_one("simd/a.hpp", "#include <anybit/core/isa.hpp>\n#if ANYBIT_HAS_AVX3\n", "ANYBIT_HAS_AVX3 is no level");

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/core/stable_sort.hpp>
 #include <anybit/io/detail/json_subset.hpp>
 #include <anybit/io/mapped_file.hpp>
 #include <anybit/io/reader.hpp>
@@ -189,8 +190,8 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
 
   template <class = void>
   Status place(std::vector<Entry> entries, std::span<const std::byte> data) {
-    std::stable_sort(entries.begin(), entries.end(),
-                     [](const Entry& a, const Entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
+    anybit::stable_sort(entries.begin(), entries.end(),
+                        [](const Entry& a, const Entry& b) { return a.begin != b.begin ? a.begin < b.begin : a.end < b.end; });
     std::uint64_t end = 0;
     for (Entry& e : entries) {
       const auto bad = [&](const auto&... why) {

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include <anybit/core/stable_sort.hpp>
 #include <anybit/io/atomic_write.hpp>
 #include <anybit/io/detail/json_subset.hpp>
 #include <anybit/io/safetensors.hpp>
@@ -49,7 +50,7 @@ Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
     if (!names.insert(t.name).second) return bad("the name comes twice: rename one");
     plan.order.push_back(&t);
   }
-  std::stable_sort(plan.order.begin(), plan.order.end(), [](const TensorInfo* a, const TensorInfo* b) {
+  anybit::stable_sort(plan.order.begin(), plan.order.end(), [](const TensorInfo* a, const TensorInfo* b) {
     const auto alignment = [](std::size_t bytes) { return std::countr_zero(bytes | page); };
     return alignment(a->bytes.size()) > alignment(b->bytes.size());
   });

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/core/stable_sort.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/prune/mask.hpp>
 
@@ -75,7 +76,7 @@ inline void to_running_shares(std::span<float> scores, std::vector<Index>& order
   order.resize(scores.size());
   std::iota(order.begin(), order.end(), Index{0});
   const auto at = [&](Index i) -> float& { return scores[static_cast<std::size_t>(i)]; };
-  std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return at(a) < at(b); });
+  anybit::stable_sort(order.begin(), order.end(), [&](Index a, Index b) { return at(a) < at(b); });
   double total = 0, sum = 0;
   for (const float s : scores) total += static_cast<double>(s);
   for (const Index i : order) {

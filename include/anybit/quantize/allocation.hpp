@@ -13,6 +13,7 @@
 
 #include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
+#include <anybit/core/stable_sort.hpp>
 #include <anybit/core/types.hpp>
 
 namespace anybit::evaluate {
@@ -76,8 +77,8 @@ inline Result<Allocation> allocate(std::span<const std::vector<SizedCost>> items
       for (std::size_t o = 0; o < items[i].size(); ++o)
         if (const Index bytes = from[s].bytes + items[i][o].bytes; bytes + least_after[i + 1] <= budget)
           all.push_back({bytes, from[s].cost + items[i][o].cost, static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(o)});
-    std::stable_sort(all.begin(), all.end(),
-                     [](const State& a, const State& b) { return a.bytes != b.bytes ? a.bytes < b.bytes : a.cost < b.cost; });
+    anybit::stable_sort(all.begin(), all.end(),
+                        [](const State& a, const State& b) { return a.bytes != b.bytes ? a.bytes < b.bytes : a.cost < b.cost; });
     std::vector<State> kept;
     for (const State& s : all)
       if (kept.empty() || s.cost < kept.back().cost) kept.push_back(s);

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include <anybit/core/stable_sort.hpp>
 #include <anybit/reference/cholesky.hpp>
 #include <anybit/reference/scale_search.hpp>
 
@@ -71,7 +72,7 @@ inline GptqResult gptq(Matrix w, Matrix h, const GptqOptions& o) {
   if (o.static_groups && o.group > 0) find_all();
 
   std::iota(out.order.begin(), out.order.end(), Index{0});
-  if (o.act_order) std::stable_sort(out.order.begin(), out.order.end(), [&](Index a, Index b) { return h(a, a) > h(b, b); });
+  if (o.act_order) anybit::stable_sort(out.order.begin(), out.order.end(), [&](Index a, Index b) { return h(a, a) > h(b, b); });
   for (Index i = 0; i < n; ++i) out.group_of[out.order[i]] = (o.static_groups ? out.order[i] : i) / width;
 
   Matrix block_start;

@@ -13,6 +13,7 @@
 #include <cmath>
 #include <numeric>
 
+#include <anybit/core/stable_sort.hpp>
 #include <anybit/reference/matrix.hpp>
 
 namespace anybit::reference {
@@ -27,7 +28,7 @@ inline void prune_smallest(Mask& mask, const Matrix& scores, Index r0, Index r1,
   std::vector<Entry> entries;
   for (Index r = r0; r < r1; ++r)
     for (Index c = c0; c < c1; ++c) entries.push_back({scores(r, c), r, c});
-  std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.score < b.score; });
+  anybit::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.score < b.score; });
   for (Index i = 0; i < count; ++i) {
     const Entry& e = entries[static_cast<std::size_t>(i)];
     mask(e.row, e.col) = 1;

@@ -16,6 +16,7 @@
 
 #include <anybit/core/finite.hpp>
 #include <anybit/core/matrix.hpp>
+#include <anybit/core/stable_sort.hpp>
 #include <anybit/dense/cholesky.hpp>
 #include <anybit/recipe/report.hpp>
 
@@ -171,16 +172,16 @@ inline std::vector<Index> column_order(std::span<const double> diagonal, ColumnO
     return diagonal[static_cast<std::size_t>(a)] > diagonal[static_cast<std::size_t>(b)];
   };
   if (kind == ColumnOrder::act) {
-    std::stable_sort(order.begin(), order.end(), larger);
+    anybit::stable_sort(order.begin(), order.end(), larger);
     return order;
   }
   const auto n = static_cast<Index>(order.size());
   std::vector<Index> first;  // of each group, after sorting its columns: its largest
   for (Index begin = 0; begin < n; begin += group) {
-    std::stable_sort(order.begin() + begin, order.begin() + std::min(begin + group, n), larger);
+    anybit::stable_sort(order.begin() + begin, order.begin() + std::min(begin + group, n), larger);
     first.push_back(begin);
   }
-  std::stable_sort(first.begin(), first.end(), [&](Index a, Index b) {
+  anybit::stable_sort(first.begin(), first.end(), [&](Index a, Index b) {
     return larger(order[static_cast<std::size_t>(a)], order[static_cast<std::size_t>(b)]);
   });
   std::vector<Index> sorted;

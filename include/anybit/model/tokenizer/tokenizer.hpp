@@ -17,6 +17,7 @@
 
 #include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
+#include <anybit/core/stable_sort.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/io/detail/text.hpp>
 #include <anybit/model/tokenizer/bpe.hpp>
@@ -129,8 +130,8 @@ class Tokenizer {
         const TokenKind single = v.kind == TokenizerKind::byte_bpe ? TokenKind::normal : TokenKind::byte;
         if (t.size() == 1 && v.kinds[i] == single) byte_ids[static_cast<unsigned char>(t[0])] = id;
       }
-      std::stable_sort(specials.begin(), specials.end(),
-                       [&](TokenId a, TokenId b) { return text_of(a).size() > text_of(b).size(); });
+      anybit::stable_sort(specials.begin(), specials.end(),
+                          [&](TokenId a, TokenId b) { return text_of(a).size() > text_of(b).size(); });
     }
 
     Status index_merges() {
