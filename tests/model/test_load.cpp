@@ -371,6 +371,7 @@ TEST_CASE("a container with contradictory metadata is an error that names the ke
   has(with("\"llama.vocab_size\":\"5\"", "\"llama.vocab_size\":\"6\""),
       "token_embd.weight is 5 x 6, the configuration needs 6 x 6");
   has(with("\"tokenizer.kind\":\"byte_bpe\"", "\"tokenizer.kind\":\"wordlist\""), "tokenizer.kind is 'wordlist'");
+  has(with("\"tokenizer.pre\":\"gpt-2\"", "\"tokenizer.pre\":\"gpt-9\""), "the pre-tokenizer is 'gpt-9'");
   has(with("\"general.architecture\":\"llama\"", "\"general.architecture\":\"lamas\""), "general.architecture is 'lamas'");
   has(with("blk.1.ffn_up.weight\":{", "blk.1.ffn_ub.weight\":{"), "blk.1.ffn_up.weight");
 }

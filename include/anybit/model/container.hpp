@@ -88,8 +88,7 @@ class MetadataReader {
   const std::string& file_;
 };
 
-inline constexpr std::array<std::string_view, 2> tokenizer_kinds{"byte_bpe", "score_bpe"}, pre_tokenizers{"gpt-2", "smollm"},
-    no_yes{"0", "1"};
+inline constexpr std::array<std::string_view, 2> tokenizer_kinds{"byte_bpe", "score_bpe"}, no_yes{"0", "1"};
 inline constexpr std::string_view vocabulary_prefix = "tokenizer.";
 /// Models with rotations in their forward pass have an architecture of their own, so that no reader runs them without.
 inline constexpr std::array<std::string_view, 2> architectures{"llama", "llama-rotated"};
@@ -191,7 +190,7 @@ struct FlatVocabulary {
     add("tokenizer.bytes", "U8", bytes), add("tokenizer.lengths", "I32", lengths), add("tokenizer.kinds", "U8", kinds);
     add("tokenizer.merges", "I32", merges), add("tokenizer.scores", "F32", v.scores);
     writer.set_metadata("tokenizer.kind", std::string(tokenizer_kinds[static_cast<std::size_t>(v.kind)]));
-    writer.set_metadata("tokenizer.pre", std::string(pre_tokenizers[static_cast<std::size_t>(v.pre)]));
+    writer.set_metadata("tokenizer.pre", v.pre);
     writer.set_metadata("tokenizer.add_bos", v.add_bos ? "1" : "0");
     writer.set_metadata("tokenizer.add_space_prefix", v.add_space_prefix ? "1" : "0");
     for_each_special_id(v, [&](const char* key, const std::optional<TokenId>& id) {
@@ -204,10 +203,10 @@ inline Result<Tokenizer> read_vocabulary(const io::AnybitFile& file) {
   const MetadataReader read(file.metadata(), file.name());
   Vocabulary v;
   ANYBIT_TRY(const std::size_t kind, read.choice("tokenizer.kind", tokenizer_kinds));
-  ANYBIT_TRY(const std::size_t pre, read.choice("tokenizer.pre", pre_tokenizers));
+  ANYBIT_TRY(v.pre, read.text("tokenizer.pre"));
   ANYBIT_TRY(const std::size_t add_bos, read.choice("tokenizer.add_bos", no_yes));
   ANYBIT_TRY(const std::size_t add_space, read.choice("tokenizer.add_space_prefix", no_yes));
-  v.kind = static_cast<TokenizerKind>(kind), v.pre = static_cast<PreTokenizer>(pre);
+  v.kind = static_cast<TokenizerKind>(kind);
   v.add_bos = add_bos == 1, v.add_space_prefix = add_space == 1;
   Status ids = Ok{};
   for_each_special_id(v, [&](const char* key, std::optional<TokenId>& id) {

@@ -4,6 +4,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <array>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -32,8 +33,8 @@ constexpr std::array<char32_t, 256> byte_alphabet() {
   return out;
 }
 
-/// The bytes that `spelled` stands for. A token with characters outside the alphabet (padding, say) is what it spells.
-inline std::string from_byte_alphabet(std::string_view spelled) {
+/// The bytes that `spelled` stands for; nothing if a character is outside the alphabet.
+inline std::optional<std::string> from_byte_alphabet(std::string_view spelled) {
   constexpr auto bytes_of = [] {
     std::array<int, 0x144> inverse{};
     for (int& b : inverse) b = -1;
@@ -43,7 +44,7 @@ inline std::string from_byte_alphabet(std::string_view spelled) {
   std::string out;
   for (std::size_t at = 0; at < spelled.size();) {
     const DecodedChar c = decode_utf8(spelled.substr(at));
-    if (!c.valid || c.code_point >= bytes_of.size() || bytes_of[c.code_point] < 0) return std::string(spelled);
+    if (!c.valid || c.code_point >= bytes_of.size() || bytes_of[c.code_point] < 0) return std::nullopt;
     out += static_cast<char>(bytes_of[c.code_point]);
     at += c.bytes;
   }
@@ -95,7 +96,9 @@ inline Status read_special_ids(const io::GgufFile& file, Vocabulary& v) {
   ANYBIT_TRY_STATUS(id("tokenizer.ggml.bos_token_id", v.bos));
   ANYBIT_TRY_STATUS(id("tokenizer.ggml.eos_token_id", v.eos));
   ANYBIT_TRY_STATUS(id("tokenizer.ggml.unknown_token_id", v.unknown));
-  v.add_bos = v.add_space_prefix = v.kind == TokenizerKind::score_bpe;
+  const PreTokenizer* const pre = v.kind == TokenizerKind::byte_bpe ? find_pre_tokenizer(v.pre) : nullptr;
+  v.add_space_prefix = v.kind == TokenizerKind::score_bpe;
+  v.add_bos = v.add_space_prefix || (pre && pre->adds_bos);
   if (file.has("tokenizer.ggml.add_bos_token")) {
     ANYBIT_TRY(v.add_bos, file.get_bool("tokenizer.ggml.add_bos_token"));
   }
@@ -107,13 +110,11 @@ inline Status read_special_ids(const io::GgufFile& file, Vocabulary& v) {
 }
 
 inline Status read_merges(const io::GgufFile& file, Vocabulary& v) {
-  ANYBIT_TRY(const std::string pre, file.get_string("tokenizer.ggml.pre"));
-  if (pre == "smollm") {
-    v.pre = PreTokenizer::smollm;
-  } else if (pre != "gpt-2") {
-    return {ErrorCode::unsupported, io::detail::text(file.name(), ": tokenizer.ggml.pre is ", io::detail::shown(pre),
-                                                     "; anybit knows 'gpt-2' and 'smollm': use a model with one of these")};
-  }
+  if (!file.has("tokenizer.ggml.pre"))
+    return {ErrorCode::corrupt_data, io::detail::text(file.name(),
+                                                      ": no key 'tokenizer.ggml.pre', which says how a text is cut "
+                                                      "into words: convert the model again with a current tool")};
+  ANYBIT_TRY(v.pre, file.get_string("tokenizer.ggml.pre"));
   std::unordered_map<std::string_view, TokenId> ids;
   for (std::size_t i = 0; i < v.tokens.size(); ++i)
     if (v.kinds[i] == TokenKind::normal) ids.emplace(v.tokens[i], static_cast<TokenId>(i));
@@ -124,8 +125,11 @@ inline Status read_merges(const io::GgufFile& file, Vocabulary& v) {
     if (space == std::string_view::npos)
       return {ErrorCode::corrupt_data, io::detail::text(file.name(), ": tokenizer.ggml.merges: ", io::detail::shown(pair),
                                                         " (number ", i, ") is no pair: convert the model again")};
-    const auto left = ids.find(from_byte_alphabet(pair.substr(0, space))),
-               right = ids.find(from_byte_alphabet(pair.substr(space + 1)));
+    const auto find = [&](std::string_view spelled) {
+      const auto bytes = from_byte_alphabet(spelled);
+      return bytes ? ids.find(*bytes) : ids.end();
+    };
+    const auto left = find(pair.substr(0, space)), right = find(pair.substr(space + 1));
     if (left == ids.end() || right == ids.end())
       return {ErrorCode::corrupt_data, io::detail::text(file.name(), ": tokenizer.ggml.merges: ", io::detail::shown(pair),
                                                         " (number ", i, ") joins what is no token: convert the model again")};
@@ -167,8 +171,14 @@ inline Result<Tokenizer> tokenizer_from_gguf(const io::GgufFile& file) {
     return {ErrorCode::corrupt_data, io::detail::text(file.name(), ": tokenizer.ggml.token_type has ", v.kinds.size(),
                                                       " entries for ", v.tokens.size(), " tokens: convert the model again")};
   if (v.kind == TokenizerKind::byte_bpe) {
-    for (std::size_t i = 0; i < v.tokens.size(); ++i)
-      if (v.kinds[i] == TokenKind::normal) v.tokens[i] = detail::from_byte_alphabet(v.tokens[i]);
+    for (std::size_t i = 0; i < v.tokens.size(); ++i) {
+      if (v.kinds[i] != TokenKind::normal) continue;
+      auto bytes = detail::from_byte_alphabet(v.tokens[i]);
+      if (bytes)
+        v.tokens[i] = *std::move(bytes);
+      else
+        v.kinds[i] = TokenKind::unused;  // no merge makes it: it is what it spells, and no text has it
+    }
     ANYBIT_TRY_STATUS(detail::read_merges(file, v));
   } else {
     ANYBIT_TRY_STATUS(detail::read_scores(file, v));

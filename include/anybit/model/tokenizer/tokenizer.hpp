@@ -27,8 +27,9 @@
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-/// What the name of a control token ("<|im_end|>") inside a text means.
-enum class Specials { parsed, as_text };
+/// What the name of a control token ("</s>", "<|im_end|>") inside a text means. Text that others wrote is text: only a prompt
+/// that the program itself makes, a chat template's for example, asks for control tokens by name.
+enum class Specials { as_text, parsed };
 
 /// Immutable; copies share their tables and may be used from any thread.
 class Tokenizer {
@@ -38,6 +39,7 @@ class Tokenizer {
     auto tables = std::make_shared<Tables>();
     tables->v = std::move(v);
     ANYBIT_TRY_STATUS(tables->check());
+    if (tables->v.kind == TokenizerKind::byte_bpe) ANYBIT_TRY_STATUS(tables->make_splitter());
     tables->index_tokens();
     ANYBIT_TRY_STATUS(tables->index_merges());
     return Tokenizer(std::move(tables));
@@ -48,24 +50,23 @@ class Tokenizer {
 
   /// Bytes that are not UTF-8 are encoded as they are where the vocabulary has tokens for single bytes. A byte without any
   /// token is an error that names its place. No token is put in front of the text; see Vocabulary::add_bos.
-  Result<std::vector<TokenId>> encode(std::string_view text, Specials specials = Specials::parsed) const {
+  /// Added words (TokenKind::user_defined) are found in the text before everything else, the longest first. decode() gives the
+  /// text back, byte for byte.
+  Result<std::vector<TokenId>> encode(std::string_view text, Specials specials = Specials::as_text) const {
     std::vector<TokenId> out;
     Scratch scratch;
-    std::size_t at = 0;
-    while (at < text.size()) {
-      const Found special = find_special(text, at, specials);
-      auto done = t_->v.kind == TokenizerKind::byte_bpe ? encode_bytes(text, at, special.begin, scratch, out)
-                                                        : encode_characters(text, at, special.begin, scratch, out);
-      if (!done) return done.error();
-      if (special.id < 0) break;
-      out.push_back(special.id);
-      at = special.begin + t_->v.tokens[static_cast<std::size_t>(special.id)].size();
+    for (std::size_t at = 0; at < text.size();) {
+      const Found control = specials == Specials::parsed ? t_->control.find(text, at, t_->v) : Found{text.size(), -1};
+      if (control.begin != at) ANYBIT_TRY_STATUS(encode_part(text.substr(at, control.begin - at), at, scratch, out));
+      if (control.id < 0) break;
+      out.push_back(control.id);
+      at = control.begin + t_->text_of(control.id).size();
     }
     return out;
   }
 
   /// The bytes of `ids`, which are the text for the ids of a text. Control tokens appear by name; the space that encode() puts
-  /// before a text is taken off again.
+  /// before a text, and behind each control token, is taken off again.
   Result<std::string> decode(std::span<const TokenId> ids) const {
     std::string out;
     bool at_start = true;
@@ -75,8 +76,9 @@ class Tokenizer {
                 io::detail::text("token ", i, " has the id ", ids[i], ", but the vocabulary ends at ", size() - 1,
                                  ": the ids belong to another tokenizer")};
       std::string_view piece = token(ids[i]);
-      if (at_start && t_->v.add_space_prefix && piece.starts_with(' ')) piece.remove_prefix(1);
-      at_start = t_->v.kinds[static_cast<std::size_t>(ids[i])] == TokenKind::control;
+      const bool control = t_->v.kinds[static_cast<std::size_t>(ids[i])] == TokenKind::control;
+      if (at_start && !control && t_->v.add_space_prefix && piece.starts_with(' ')) piece.remove_prefix(1);
+      at_start = control;
       out += piece;
     }
     return out;
@@ -89,13 +91,42 @@ class Tokenizer {
   }
 
  private:
+  struct Found {
+    std::size_t begin;
+    TokenId id;  ///< -1: none up to the end
+  };
+  /// Tokens that are found in a text by their names.
+  struct Names {
+    std::vector<TokenId> ids;  ///< the longest name first
+    std::bitset<256> first;    ///< bytes that names begin with
+
+    void add(TokenId id, const std::string& name) {
+      ids.push_back(id);
+      first.set(static_cast<unsigned char>(name[0]));
+    }
+    void sort(const Vocabulary& v) {
+      const auto size = [&](TokenId id) { return v.tokens[static_cast<std::size_t>(id)].size(); };
+      anybit::stable_sort(ids.begin(), ids.end(), [&](TokenId a, TokenId b) { return size(a) > size(b); });
+    }
+    /// The first one at or after `at`, the longest where several start.
+    Found find(std::string_view text, std::size_t at, const Vocabulary& v) const {
+      if (!ids.empty())
+        for (; at < text.size(); ++at) {
+          if (!first[static_cast<unsigned char>(text[at])]) continue;
+          for (const TokenId id : ids)
+            if (text.substr(at).starts_with(v.tokens[static_cast<std::size_t>(id)])) return {at, id};
+        }
+      return {text.size(), -1};
+    }
+  };
   struct Tables {
     Vocabulary v;
     std::array<TokenId, 256> byte_ids{};                    ///< -1: no token is this byte alone
     std::unordered_map<std::string_view, TokenId> by_text;  ///< tokens that merging may make
     std::unordered_map<std::uint64_t, Merge> merges;        ///< by pair_key
-    std::vector<TokenId> specials;                          ///< longest first
-    std::bitset<256> special_first;                         ///< first bytes of `specials`
+    Names control, added;                                   ///< of the kinds control and user_defined
+    WordSplitter splitter;                                  ///< byte_bpe
+    bool whole_words = false;                               ///< PreTokenizer::whole_words
 
     static Error bad(std::string what) {
       return {ErrorCode::corrupt_data, "tokenizer: " + std::move(what) + ": convert the model again"};
@@ -115,23 +146,33 @@ class Tokenizer {
       return Ok{};
     }
 
+    Status make_splitter() {
+      const PreTokenizer* const rule = find_pre_tokenizer(v.pre);
+      if (!rule) {
+        std::string known;
+        for (const PreTokenizer& p : pre_tokenizers) known += (known.empty() ? "" : " ") + std::string(p.names);
+        return {ErrorCode::unsupported,
+                io::detail::text("the pre-tokenizer is ", io::detail::shown(v.pre), ": use a model with one of: ", known)};
+      }
+      ANYBIT_TRY(splitter, WordSplitter::make(*rule));
+      whole_words = rule->whole_words;
+      return Ok{};
+    }
+
     void index_tokens() {
       byte_ids.fill(-1);
       for (std::size_t i = 0; i < v.tokens.size(); ++i) {
         const std::string& t = v.tokens[i];
         const auto id = static_cast<TokenId>(i);
         if (t.empty()) continue;
-        const bool special = v.kinds[i] == TokenKind::control || v.kinds[i] == TokenKind::user_defined;
-        if (special) {
-          specials.push_back(id);
-          special_first.set(static_cast<unsigned char>(t[0]));
-        }
+        if (v.kinds[i] == TokenKind::control) control.add(id, t);
+        if (v.kinds[i] == TokenKind::user_defined) added.add(id, t);
         if (v.kinds[i] == TokenKind::normal) by_text.emplace(t, id);
         const TokenKind single = v.kind == TokenizerKind::byte_bpe ? TokenKind::normal : TokenKind::byte;
         if (t.size() == 1 && v.kinds[i] == single) byte_ids[static_cast<unsigned char>(t[0])] = id;
       }
-      anybit::stable_sort(specials.begin(), specials.end(),
-                          [&](TokenId a, TokenId b) { return text_of(a).size() > text_of(b).size(); });
+      control.sort(v);
+      added.sort(v);
     }
 
     Status index_merges() {
@@ -158,10 +199,6 @@ class Tokenizer {
     PieceMerger merger;
     std::string prefixed;
   };
-  struct Found {
-    std::size_t begin;
-    TokenId id;  ///< -1: none up to the end
-  };
 
   explicit Tokenizer(std::shared_ptr<const Tables> t) : t_(std::move(t)) {}
 
@@ -169,16 +206,22 @@ class Tokenizer {
     return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
   }
 
-  /// The first special token at or after `at`, the longest where several start. Added words (user_defined) are whole always.
-  Found find_special(std::string_view text, std::size_t at, Specials specials) const {
-    for (; at < text.size(); ++at) {
-      if (!t_->special_first[static_cast<unsigned char>(text[at])]) continue;
-      for (const TokenId id : t_->specials) {
-        if (specials == Specials::as_text && t_->v.kinds[static_cast<std::size_t>(id)] == TokenKind::control) continue;
-        if (text.substr(at).starts_with(t_->text_of(id))) return {at, id};
-      }
+  /// A part of a text between control tokens, which starts at `offset` of the text.
+  Status encode_part(std::string_view part, std::size_t offset, Scratch& s, std::vector<TokenId>& out) const {
+    const bool bytes = t_->v.kind == TokenizerKind::byte_bpe;
+    const std::size_t prefix = !bytes && t_->v.add_space_prefix ? 1 : 0;
+    if (prefix != 0) part = s.prefixed.assign(1, ' ').append(part);
+    for (std::size_t at = 0; at < part.size();) {
+      const Found word = t_->added.find(part, at, t_->v);
+      const std::string_view text = part.substr(at, word.begin - at);
+      std::size_t missing = text.size();
+      bytes ? encode_bytes(text, s, out, missing) : encode_characters(text, s, out, missing);
+      if (missing != text.size()) return no_token(text.substr(missing), offset + at + missing - prefix);
+      if (word.id < 0) break;
+      out.push_back(word.id);
+      at = word.begin + t_->text_of(word.id).size();
     }
-    return {text.size(), -1};
+    return Ok{};
   }
 
   /// `rest` starts at the byte, which is at `offset` of the caller's text.
@@ -189,13 +232,16 @@ class Tokenizer {
                              valid ? "" : " and not UTF-8", ": remove the character or use another tokenizer")};
   }
 
-  Status encode_bytes(std::string_view text, std::size_t begin, std::size_t end, Scratch& s, std::vector<TokenId>& out) const {
+  /// `missing` becomes the first byte that no token has, if there is one.
+  void encode_bytes(std::string_view text, Scratch& s, std::vector<TokenId>& out, std::size_t& missing) const {
     const auto rule = [&](const Piece& left, const Piece& right) {
       const auto found = t_->merges.find(pair_key(left.id, right.id));
       return found == t_->merges.end() ? Merge{} : found->second;
     };
-    std::size_t missing = text.size();
-    split_words(text.substr(begin, end - begin), t_->v.pre, [&](std::string_view word) {
+    t_->splitter.split(text, [&](std::string_view word) {
+      if (t_->whole_words) {
+        if (const auto known = t_->by_text.find(word); known != t_->by_text.end()) return out.push_back(known->second);
+      }
       s.pieces.clear();
       const auto first = static_cast<std::size_t>(word.data() - text.data());
       for (std::size_t i = 0; i < word.size(); ++i) {
@@ -207,18 +253,9 @@ class Tokenizer {
       s.merger.merge(s.pieces, rule);
       for (const Piece& p : s.pieces) out.push_back(p.id);
     });
-    if (missing != text.size()) return no_token(text.substr(missing), missing);
-    return Ok{};
   }
 
-  Status encode_characters(std::string_view whole, std::size_t begin, std::size_t end, Scratch& s,
-                           std::vector<TokenId>& out) const {
-    if (begin == end) return Ok{};
-    std::string_view text = whole.substr(begin, end - begin);
-    if (t_->v.add_space_prefix) {
-      s.prefixed.assign(1, ' ').append(text);
-      text = s.prefixed;
-    }
+  void encode_characters(std::string_view text, Scratch& s, std::vector<TokenId>& out, std::size_t& missing) const {
     const auto id_of = [&](std::size_t from, std::size_t to) {
       const auto found = t_->by_text.find(text.substr(from, to - from));
       return found == t_->by_text.end() ? TokenId{-1} : found->second;
@@ -240,11 +277,10 @@ class Tokenizer {
       }
       for (std::size_t i = p.begin; i < p.end; ++i) {
         const TokenId id = t_->byte_ids[static_cast<unsigned char>(text[i])];
-        if (id < 0) return no_token(text.substr(i), begin + i - (t_->v.add_space_prefix ? 1 : 0));
+        if (id < 0) missing = std::min(missing, i);
         out.push_back(id);
       }
     }
-    return Ok{};
   }
 
   std::shared_ptr<const Tables> t_;

@@ -21,19 +21,13 @@ enum class TokenizerKind : std::uint8_t {
   score_bpe,  ///< SentencePiece: characters are merged where the joint token has the highest score
 };
 
-/// How byte_bpe cuts a text into words before it merges inside them.
-enum class PreTokenizer : std::uint8_t {
-  gpt2,    ///< the GPT-2 pattern
-  smollm,  ///< every numeral alone first, then the GPT-2 pattern between them
-};
-
 struct MergePair {
   TokenId left = 0, right = 0;
 };
 
 struct Vocabulary {
   TokenizerKind kind = TokenizerKind::byte_bpe;
-  PreTokenizer pre = PreTokenizer::gpt2;
+  std::string pre = "gpt-2";        ///< byte_bpe: how a text is cut into words, a name in model::pre_tokenizers
   std::vector<std::string> tokens;  ///< the bytes that a token stands for: plain spaces, no byte alphabet, no U+2581
   std::vector<TokenKind> kinds;     ///< one per token
   std::vector<MergePair> merges;    ///< byte_bpe: best first
