@@ -1,13 +1,18 @@
 // Coverage-guided fuzzing of every file reader, by hand (the seeded mutations in tests/io run with every test):
 //   clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Iinclude
 //           tests/fuzz/fuzz_files.cpp -o fuzz_files && ./fuzz_files -max_total_time=300 -max_len=4096 CORPUS
-// The first byte of an input chooses the reader; the rest is the file.
+// The first byte of an input chooses the reader; the rest is the file. An empty corpus grows from the good files below.
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/gguf.hpp>
+#include <anybit/io/gguf_writer.hpp>
 #include <anybit/io/llama2c.hpp>
+#include <anybit/model/load.hpp>
+#include <anybit/model/tokenizer/files.hpp>
 
 namespace {
 
@@ -35,14 +40,97 @@ void read_packed(const io::AnybitFile& f) {
     }
 }
 
+/// Whatever the vocabulary, a text that it can encode comes back.
+void encode(const model::Tokenizer& t, std::string_view text) {
+  for (const auto specials : {model::Specials::as_text, model::Specials::parsed})
+    if (const auto ids = t.encode(text, specials))
+      if (*t.decode(*ids) != text) std::abort();
+}
+
+/// Names are UTF-8 and have no control characters whatever they were.
+void check_name(std::string_view text) {
+  const std::string name = io::detail::readable_name(text);
+  if (!io::detail::is_utf8(name) || name.find('\x1B') != std::string::npos) std::abort();
+}
+
+io::GgufWriter model_file(const char* tokenizer, const char* pre) {
+  io::GgufWriter w;
+  const auto number = [&](const char* key, std::uint32_t value) { w.add_metadata(key, value); };
+  w.add_metadata("general.architecture", "llama"), w.add_metadata("general.name", "a\x1B[31m\xE9");
+  number("llama.embedding_length", 2), number("llama.feed_forward_length", 2), number("llama.block_count", 1);
+  number("llama.attention.head_count", 1), number("llama.context_length", 8);
+  w.add_metadata("llama.rope.scale_linear", 4.0f), w.add_metadata("llama.rope.scaling.type", "linear");
+  w.add_metadata("llama.attention.causal", true), w.add_metadata("tokenizer.ggml.model", tokenizer);
+  w.add_metadata("tokenizer.ggml.pre", pre);
+  w.add_metadata("tokenizer.ggml.tokens",
+                 std::vector<std::string>{"<unk>", "</s>", "a", "b", "ab", "<0x20>", "\xE2\x96\x81", "<w>"});
+  w.add_metadata("tokenizer.ggml.token_type", std::vector<std::int32_t>{2, 3, 1, 1, 1, 6, 1, 4});
+  w.add_metadata("tokenizer.ggml.scores", std::vector<float>{0, 0, -1, -2, -1, 0, 0, 0});
+  w.add_metadata("tokenizer.ggml.merges", std::vector<std::string>{"a b"});
+  const auto tensor = [&](const std::string& name, Index rows) {
+    w.add_f32(name, rows == 1 ? std::vector<Index>{2} : std::vector<Index>{rows, 2},
+              std::vector<float>(static_cast<std::size_t>(rows * 2), 0.5f));
+  };
+  tensor("token_embd.weight", 9), tensor("output_norm.weight", 1);
+  for (const char* norm : {"attn_norm", "ffn_norm"}) tensor(std::string("blk.0.") + norm + ".weight", 1);
+  for (const char* linear : {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"})
+    tensor(std::string("blk.0.") + linear + ".weight", 2);
+  return w;
+}
+
+std::string safetensors(std::string_view json, std::size_t data) {
+  const std::uint64_t size = json.size();
+  return std::string(reinterpret_cast<const char*>(&size), sizeof size).append(json).append(data, 'x');
+}
+
+const std::vector<std::string>& seeds() {
+  static const std::vector<std::string> all = [] {
+    io::GgufWriter part;
+    part.add_metadata("split.no", std::uint16_t{0}), part.add_metadata("split.count", std::uint16_t{2});
+    part.add_raw_tensor("t", {4}, 77, 0);
+    return std::vector<std::string>{
+        std::string(1, '\0') + model_file("gpt2", "llama-bpe").bytes(),
+        std::string(1, '\0') + model_file("llama", "default").bytes(),
+        std::string(1, '\0') + part.bytes(),
+        "\1" + safetensors(R"({"__metadata__":null,"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]},)"
+                           R"("b":{"dtype":"F8_E4M3","shape":[2,2],"data_offsets":[1,5]}})",
+                           5),
+        "\3" + safetensors(R"({"__metadata__":{"anybit.version":"1","general.name":"x"},"a":{"dtype":"F32","shape":[1],)"
+                           R"("data_offsets":[0,4]}})",
+                           4),
+        std::string("\4\4\0\0\0\0\0\0\0\1\0\0\0a\0\0\0\0\1\0\0\0b\0\0\0\0\1\0\0\0c", 32)};
+  }();
+  return all;
+}
+
 }  // namespace
+
+extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t most);
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t most, unsigned random) {
+  const std::string& seed = seeds()[random % seeds().size()];
+  if (size < 16 && seed.size() <= most) {
+    std::memcpy(data, seed.data(), seed.size());
+    size = seed.size();
+  }
+  return LLVMFuzzerMutate(data, size, most);
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const auto bytes = std::as_bytes(std::span(data + 1, size - 1));
-  switch (data[0] % 4) {
+  const std::string_view text(reinterpret_cast<const char*>(data), std::min<std::size_t>(size, 256));
+  check_name(text);
+  switch (data[0] % 5) {
     case 0:
-      if (const auto f = io::GgufFile::parse(bytes, "fuzz")) read_tensors(*f), read_keys(*f);
+      if (const auto f = io::GgufFile::parse(bytes, "fuzz")) {
+        read_tensors(*f), read_keys(*f);
+        if (const auto t = model::tokenizer_from_gguf(*f)) encode(*t, text), encode(*t, "a b</s>ab<w> \xE2\x96\x81 ");
+        if (const auto m = model::model_from_gguf(*f)) check_name(m->name);
+      }
+      break;
+    case 4:
+      if (const auto t = model::tokenizer_from_llama2c(bytes, "fuzz")) encode(*t, text);
       break;
     case 1:
       if (const auto f = io::SafetensorsFile::parse(bytes, "fuzz")) read_tensors(*f);

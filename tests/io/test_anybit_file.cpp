@@ -1,14 +1,21 @@
 #include <anybit/io/anybit_file.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include <anybit/format/integer.hpp>
+#include <anybit/scheme/layouts.hpp>
+#include <anybit/scheme/scheme.hpp>
+#include <anybit/tensor/packed_tensor.hpp>
+
 #include "bad_bytes.hpp"
 #include "support/catch.hpp"
+#include "support/source_dir.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace anybit;
@@ -221,4 +228,34 @@ TEST_CASE("container: mutated containers are refused or read, never read past th
   });
   CHECK(accepted > 200);
   CHECK(sum != 0);
+}
+
+TEST_CASE("container: the dump in docs/file_format.md opens and decodes to the weights that the page names") {
+  using Int4 = Scheme<SInt<4>, PerGroup<32>, ScaleF16>;
+  std::istringstream page(text_of(test_support::source_dir() + std::string("/docs/file_format.md")));
+  std::string line, bytes;
+  while (std::getline(page, line) && line != "```hexdump") {
+  }
+  while (std::getline(page, line) && line != "```") {
+    bytes.resize(std::stoul(line.substr(0, 8), nullptr, 16), '\0');
+    for (std::size_t at = 10; at < 49; at += line[at + 2] == ' ' ? 3u : 2u)
+      bytes += static_cast<char>(std::stoul(line.substr(at, 2), nullptr, 16));
+  }
+  bytes.resize((bytes.size() + 63) / 64 * 64, '\0');
+  const Exact exact(bytes);
+  const auto file = AnybitFile::parse(exact.bytes(), "page");
+  INFO((file ? "" : file.error().message));
+  REQUIRE(file.ok());
+  CHECK(file->metadata().at("general.name") == "example");
+  const auto tensor = PackedTensor<Int4>::from(*file->packed("w"));
+  REQUIRE(tensor.ok());
+  REQUIRE(tensor->extents() == Extents{2, 64});
+  for (Index r = 0; r < 2; ++r) {
+    std::vector<Int4::code> codes(64);
+    tensor->unpack_codes(r, 0, codes);
+    for (Index c = 0; c < 64; ++c) {
+      const float weight = (r == 0 ? 0.5f : 0.25f) * static_cast<float>(c % 16 - 8), scale = tensor->affine(r, c / 32).scale;
+      CHECK(std::abs(SInt<4>::decode(codes[static_cast<std::size_t>(c)]) * scale - weight) <= 0.5001f * scale);
+    }
+  }
 }

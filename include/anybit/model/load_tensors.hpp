@@ -125,6 +125,10 @@ Result<Decoder> read_decoder(const File& file, DecoderConfig config, Blocks bloc
   d.config = std::move(config);
   const DecoderConfig& c = d.config;
   ANYBIT_TRY_STATUS(reader.read("token_embd.weight", Extents{c.vocabulary, c.dim}, d.token_embedding));
+  if (static_cast<std::size_t>(c.blocks) > file.tensors().size())  // before memory is taken for them
+    return {ErrorCode::corrupt_data,
+            io::detail::text(file.name(), ": the configuration has ", c.blocks, " blocks, but the file only ",
+                             file.tensors().size(), " tensors: convert the model again")};
   d.blocks.resize(static_cast<std::size_t>(c.blocks));
   for (Index i = 0; i < c.blocks; ++i) {
     if (blocks == Blocks::later) {

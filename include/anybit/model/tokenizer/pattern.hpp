@@ -7,6 +7,8 @@
 //   (?:a|b) (?i:a|b) (?=a) (?!a) $ |
 // Matching tries alternatives in their order and the longest repetition first, as the engines do for which these were written.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -324,3 +326,5 @@ class Pattern {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -1,6 +1,8 @@
 #pragma once
 // Cuts text into the words inside which byte-level BPE merges.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -130,3 +132,5 @@ class WordSplitter {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>
