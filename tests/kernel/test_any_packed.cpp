@@ -67,6 +67,36 @@ TEST_CASE("a prepared handle gives the same bits, and its copies share what was 
   });
 }
 
+TEST_CASE("prepare says what it made, or why nothing") {
+  const auto handle = []<class S>() { return AnyPacked(pack(some_weights<S>({37, 150}))); };
+  auto int4 = handle.operator()<Scheme<UInt<4>, PerGroup<32>>>();
+  CHECK_FALSE(int4.prepared());
+  kernel::Prepared made = int4.prepare(Compute::int8_per_token);
+  CHECK(made.tiled);
+  CHECK(made.compute == Compute::int8_per_token);
+  CHECK(made.bytes >= 37 * 150 / 2);
+  CHECK(made.why_not.empty());
+  CHECK(int4.prepare(Compute::int8_per_token).bytes == made.bytes);
+  made = int4.prepare(Compute::f32);
+  CHECK_FALSE(made);
+  CHECK(made.why_not.find("activations in float") != std::string_view::npos);
+  CHECK(int4.prepared().tiled);  // the layout for int8 is still there
+  made = int4.prepare(Compute::int8_per_block);
+  CHECK((made && made.compute == Compute::int8_per_block));
+  CHECK(int4.prepared().compute == Compute::int8_per_block);
+
+  auto codebook = handle.operator()<Scheme<Nf4, PerGroup<32>>>();
+  made = codebook.prepare(Compute::int8_per_token);
+  CHECK_FALSE(made);
+  CHECK(made.bytes == 0);
+  CHECK(made.why_not.find("allow them a level_error") != std::string_view::npos);
+  CHECK(codebook.prepare(Compute::int8_per_token, {}, 1e-5f).why_not.find("within level_error") != std::string_view::npos);
+  made = codebook.prepare(Compute::int8_per_token, {}, 0.004f);
+  CHECK((made && made.level_error == 0.004f && made.bytes > 0));
+  CHECK(handle.operator()<Scheme<UInt<9>, PerGroup<32>>>().prepare(Compute::int8_per_token).why_not.find("more than 8 bits") !=
+        std::string_view::npos);
+}
+
 TEST_CASE("the handle undoes a column order") {
   using S = Scheme<UInt<4>, PerGroup<32>>;
   const Extents e{9, 70};

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,16 @@
 namespace anybit::kernel {
 inline namespace ANYBIT_ABI {
 
+/// What AnyPacked::prepare() made.
+struct Prepared {
+  bool tiled = false;              ///< products of `compute` read the kernel layout, in integers; else they go on as before
+  Compute compute = Compute::f32;  ///< asked for; products of another compute read the packed weights
+  float level_error = 0;           ///< asked for
+  Index bytes = 0;                 ///< of the kernel layout, beside the packed weights
+  std::string_view why_not;        ///< why nothing was made, as part of a sentence; empty if tiled
+  explicit operator bool() const { return tiled; }
+};
+
 /// What differs between schemes behind an AnyPacked.
 struct PackedTable {
   void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
@@ -23,6 +34,10 @@ struct PackedTable {
   /// The kernel layout of the tensor, TiledWeights; null where the format does not multiply in integers, nor with levels that are
   /// so far off.
   std::shared_ptr<const void> (*tile)(const void* tensor, Compute, float level_error, ExecutorRef);
+  /// Bytes of what tile() made.
+  Index (*tiled_bytes)(const void* tiled);
+  /// Why tile() made nothing.
+  std::string_view (*why_not_tiled)(float level_error);
 };
 
 }  // namespace ANYBIT_ABI
@@ -67,6 +82,8 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
     kernel::matmul(w, x, y, mode, workspace, executor);
 }
 
+inline Index tiled_bytes(const void* tiled) { return static_cast<Index>(static_cast<const TiledWeights*>(tiled)->memory.size()); }
+
 template <AnyScheme S>
 struct PackedTableOf {
   static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
@@ -90,7 +107,16 @@ struct PackedTableOf {
     }
     return nullptr;
   }
-  static constexpr PackedTable table{&dequantize_row, &matmul, &tile};
+  static std::string_view why_not_tiled([[maybe_unused]] float level_error) {
+    if constexpr (S::bits > 8)
+      return "codes of more than 8 bits multiply in float";
+    else if constexpr (S::has_zero_point)
+      return "the format's levels are no multiples of a step, and with zero points they cannot be moved";
+    else
+      return level_error > 0 ? "no step has a multiple within level_error of every level"
+                             : "the format's levels are no multiples of a step: allow them a level_error";
+  }
+  static constexpr PackedTable table{&dequantize_row, &matmul, &tile, &kernel::tiled_bytes, &why_not_tiled};
 };
 
 }  // namespace ANYBIT_CODE
@@ -129,13 +155,23 @@ class AnyPacked {
   /// Makes the order of weights that products of this kind read fastest, if there is one (formats of up to 8 bits whose levels
   /// are multiples of a step, and activations rounded to int8). It takes about as much memory again, copies made later share it,
   /// and results keep their bits. Other formats of up to 8 bits go on multiplying in float, unless their levels may move by up to
-  /// `level_error` times the largest (0.004 is enough for NF4): then they too multiply in integers, with levels moved so.
-  void prepare(Compute compute, ExecutorRef executor = {}, float level_error = 0) {
+  /// `level_error` times the largest (0.004 is enough for NF4): then they too multiply in integers, with levels moved so. Says
+  /// what it made, or why nothing. There is one such order at a time: preparing for another compute replaces it.
+  kernel::Prepared prepare(Compute compute, ExecutorRef executor = {}, float level_error = 0) {
     bytes();
-    if (!rounds_to_int8(compute) || (tiled_ && tiled_for_ == compute)) return;
+    if (!rounds_to_int8(compute))
+      return {false, compute, level_error, 0, "products with activations in float read the packed weights"};
+    if (tiled_ && prepared_.compute == compute) return prepared_;
     tiled_ = table_->tile(tensor_.get(), compute, level_error, executor);
-    tiled_for_ = compute;
+    prepared_ = {tiled_ != nullptr, compute, level_error, 0, {}};
+    if (tiled_)
+      prepared_.bytes = table_->tiled_bytes(tiled_.get());
+    else
+      prepared_.why_not = table_->why_not_tiled(level_error);
+    return prepared_;
   }
+  /// The answer of the prepare() that is in force; nothing was made before one.
+  const kernel::Prepared& prepared() const { return prepared_; }
   /// y = x W^T with x (tokens, cols) in original column order, y (tokens, rows).
   void matmul(ConstMatrix x, MutableMatrix y, ActivationMode mode, ExecutorRef executor, Workspace& workspace) const {
     bytes();
@@ -144,7 +180,7 @@ class AnyPacked {
 
  private:
   std::shared_ptr<const void> tensor_, tiled_;
-  Compute tiled_for_ = Compute::f32;
+  kernel::Prepared prepared_;
   const PackedBytes* bytes_ = nullptr;
   const kernel::PackedTable* table_ = nullptr;
 };
