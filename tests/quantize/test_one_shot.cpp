@@ -67,6 +67,22 @@ TEST_CASE("scales of inputs are folded into norms and upstream rows: 16-bit weig
   }
 }
 
+TEST_CASE("a report says which weights int8 products find unprepared, and why") {
+  const Decoder d = random_decoder(4);
+  const PackedEmbedding embedding = pack_embedding(d).value();
+  const auto remarked = [&](const ModelRecipe& recipe) {
+    const QuantizedModel q = quantize_model(d, calibrated(d, Needs::none), recipe, embedding).value();
+    std::size_t n = 0;
+    for (const QuantizedLayer& layer : q.layers)
+      for (const std::string& remark : layer.report.remarks)
+        n += remark.find("slow: the format's levels are no multiples of a step") != std::string::npos ? 1 : 0;
+    return n;
+  };
+  CHECK(remarked(model_recipe("nf4", Nearest<Nf4, PerGroup<16>>{}, Compute::int8_per_token)) == 14);
+  CHECK(remarked(model_recipe("nf4 in float", Nearest<Nf4, PerGroup<16>>{})) == 0);
+  CHECK(remarked(model_recipe("int8", Nearest<SInt<8>, PerGroup<16>>{}, Compute::int8_per_token)) == 0);
+}
+
 TEST_CASE("smoothing leaves o and down alone") {
   const Decoder d = random_decoder(4);
   const QuantizedModel q =

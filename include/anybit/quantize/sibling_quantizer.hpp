@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/kernel/any_packed.hpp>
 #include <anybit/quantize/block_output.hpp>
 #include <anybit/quantize/model_stats.hpp>
 #include <anybit/quantize/plan.hpp>
@@ -61,6 +62,8 @@ class HalfBlock {
       layers.push_back({group.linears[i].name, number, i, std::move(done->reports[i]), done->input_scale,
                         divided ? divisor_ : std::vector<float>{}});
       linear = Linear(std::move(done->packed[i]), activations);
+      if (const kernel::Prepared& made = linear.packed()->prepared(); rounds_to_int8(activations.compute()) && !made)
+        layers.back().report.remarks.push_back(io::detail::text("products with activations in 8 bits are slow: ", made.why_not));
     }
     if (done->input_scale.empty()) return Ok{};
     if (group.norm_gain) {
