@@ -25,7 +25,17 @@ struct Exact {
   std::size_t size;
 };
 
-/// One line that names the file and says something.
+/// True if the sentence ends with what to do: an imperative behind its last colon, or a comma behind that.
+inline bool has_remedy(std::string_view message) {
+  const std::size_t colon = message.rfind(": ");
+  const std::string last = " " + std::string(message.substr(colon == std::string_view::npos ? 0 : colon));
+  for (const char* verb : {"check", "choose", "convert", "export", "fetch", "give", "open", "quantize", "read", "remove",
+                           "rename", "split", "take", "use", "write"})
+    if (last.find(" " + std::string(verb) + " ") != std::string::npos) return true;
+  return false;
+}
+
+/// One line that names the file, says something, and what to do.
 template <class R>
 void check_error(const R& r, std::string_view part) {
   REQUIRE(!r.ok());
@@ -33,6 +43,7 @@ void check_error(const R& r, std::string_view part) {
   CHECK(r.error().message.find(part) != std::string::npos);
   CHECK(r.error().message.rfind("bad.file: ", 0) == 0);
   CHECK(r.error().message.find('\n') == std::string::npos);
+  CHECK(has_remedy(r.error().message));
 }
 
 /// Every proper prefix is an error, or, where `use` accepts it, readable.

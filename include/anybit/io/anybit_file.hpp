@@ -214,7 +214,12 @@ class AnybitFile {
       return {ErrorCode::corrupt_data,
               detail::text("metadata gives it the scheme ", detail::shown(scheme), ", but it is ",
                            t ? "no U8 tensor of one extent" : "not in the file", ": write the file again")};
-    ANYBIT_TRY(const PackedBytes packed, PackedBytes::view(t->bytes));
+    const auto viewed = PackedBytes::view(t->bytes);
+    if (!viewed)
+      return {viewed.error().code,
+              viewed.error().message + (viewed.error().code == ErrorCode::unsupported ? ": use a newer anybit"
+                                                                                      : ": the file is damaged, fetch it again")};
+    const PackedBytes& packed = *viewed;
     const auto shape = file_.metadata().find(std::string(detail::shape_key) + tensor);
     const std::string stored = detail::shape_text(packed.extents());
     if (packed.scheme_name() != scheme || shape == file_.metadata().end() || shape->second != stored)

@@ -166,7 +166,8 @@ class GgufFile : public TensorFile<GgufFile> {
     ByteReader reader(bytes);
     ANYBIT_TRY(const std::uint32_t magic, reader.number<std::uint32_t>("the magic number"));
     if (magic != 0x46554747u)  // "GGUF"
-      return {ErrorCode::corrupt_data, "does not start with 'GGUF': this is no GGUF file (older GGML files must be converted)"};
+      return {ErrorCode::corrupt_data,
+              "does not start with 'GGUF': this is no GGUF file, convert the model (older GGML files too)"};
     ANYBIT_TRY(const std::uint32_t version, reader.number<std::uint32_t>("the version"));
     if (version != 2 && version != 3)
       return {ErrorCode::unsupported,
@@ -197,8 +198,8 @@ class GgufFile : public TensorFile<GgufFile> {
     ANYBIT_TRY(const std::uint64_t alignment, metadata_.get_u64("general.alignment"));
     constexpr std::uint64_t limit = 1u << 20;
     if (!std::has_single_bit(alignment) || alignment > limit)
-      return {ErrorCode::corrupt_data,
-              detail::text("general.alignment is ", alignment, ", not a power of two up to ", limit, ": the file is damaged")};
+      return {ErrorCode::corrupt_data, detail::text("general.alignment is ", alignment, ", not a power of two up to ", limit,
+                                                    ": the file is damaged, fetch it again")};
     return alignment;
   }
 
@@ -206,8 +207,8 @@ class GgufFile : public TensorFile<GgufFile> {
   static Result<Entry> parse_entry(ByteReader& reader, std::uint64_t alignment) {
     ANYBIT_TRY(const std::string_view name, reader.string<std::uint64_t>("the name of a tensor"));
     if (name.empty() || name.size() > 65535)
-      return {ErrorCode::corrupt_data,
-              detail::text("the name of a tensor has ", name.size(), " bytes, not 1 to 65535: the file is damaged")};
+      return {ErrorCode::corrupt_data, detail::text("the name of a tensor has ", name.size(),
+                                                    " bytes, not 1 to 65535: the file is damaged, fetch it again")};
     auto entry = parse_extents(reader, alignment);
     if (!entry) return in_context(entry.error(), "tensor " + detail::shown(name));
     entry->info.name = name;
@@ -219,7 +220,7 @@ class GgufFile : public TensorFile<GgufFile> {
     Entry out{};
     ANYBIT_TRY(const std::uint32_t dimensions, reader.number<std::uint32_t>("the number of dimensions"));
     if (dimensions > 4)
-      return {ErrorCode::corrupt_data, detail::text(dimensions, " dimensions, more than 4: the file is damaged")};
+      return {ErrorCode::corrupt_data, detail::text(dimensions, " dimensions, more than 4: the file is damaged, fetch it again")};
     for (std::uint32_t i = 0; i < dimensions; ++i) {
       ANYBIT_TRY(const std::uint64_t extent, reader.number<std::uint64_t>("an extent"));
       const auto index = CheckedSize(extent).get();
@@ -235,8 +236,8 @@ class GgufFile : public TensorFile<GgufFile> {
     out.info.dtype = out.dtype ? std::string(out.dtype->name) : detail::text("number ", type);
     ANYBIT_TRY(out.offset, reader.number<std::uint64_t>("the offset"));
     if (out.offset % alignment != 0)
-      return {ErrorCode::corrupt_data,
-              detail::text("offset ", out.offset, " is no multiple of the alignment ", alignment, ": the file is damaged")};
+      return {ErrorCode::corrupt_data, detail::text("offset ", out.offset, " is no multiple of the alignment ", alignment,
+                                                    ": the file is damaged, convert the model again")};
     return out;
   }
 
@@ -253,7 +254,9 @@ class GgufFile : public TensorFile<GgufFile> {
       Entry& e = *order[i];
       // The size of an unknown type is unknown too; one byte a value only keeps the product of its extents in range.
       auto size = tensor_bytes(e.dtype ? *e.dtype : *find_dtype("U8"), e.info.shape);
-      if (!size) return in_context(size.error(), "tensor " + detail::shown(e.info.name));
+      if (!size)
+        return {ErrorCode::corrupt_data, detail::text("tensor ", detail::shown(e.info.name), ": ", size.error().message,
+                                                      ": the file is damaged, convert the model again")};
       const std::uint64_t limit = i + 1 < order.size() ? std::min<std::uint64_t>(order[i + 1]->offset, data.size()) : data.size();
       if (!e.dtype && e.offset < limit) size = static_cast<std::size_t>(limit - e.offset);
       if (e.offset > data.size() || *size > data.size() - e.offset)
@@ -264,13 +267,13 @@ class GgufFile : public TensorFile<GgufFile> {
       if (i + 1 < order.size() && order[i + 1]->offset - e.offset < *size)
         return {ErrorCode::corrupt_data,
                 detail::text("tensors ", detail::shown(e.info.name), " and ", detail::shown(order[i + 1]->info.name),
-                             " overlap at offset ", order[i + 1]->offset, ": the file is damaged")};
+                             " overlap at offset ", order[i + 1]->offset, ": the file is damaged, fetch it again")};
     }
 
     for (Entry& e : entries) {
       const std::string name = e.info.name;
       if (!tensors_.add(std::move(e.info)))
-        return {ErrorCode::corrupt_data, "two tensors are named " + detail::shown(name) + ": the file is damaged"};
+        return {ErrorCode::corrupt_data, "two tensors are named " + detail::shown(name) + ": convert the model again"};
     }
     return Ok{};
   }

@@ -38,11 +38,12 @@ class GgufMetadata {
       ANYBIT_TRY(const std::string_view key, reader.string<std::uint64_t>("a metadata key"));
       if (key.empty() || key.size() > 65535)
         return {ErrorCode::corrupt_data,
-                detail::text("a metadata key has ", key.size(), " bytes, not 1 to 65535: the file is damaged")};
+                detail::text("a metadata key has ", key.size(), " bytes, not 1 to 65535: the file is damaged, fetch it again")};
       auto value = parse_value(reader);
       if (!value) return in_context(value.error(), "key " + detail::shown(key));
       if (!out.values_.emplace(std::string(key), *value).second)
-        return {ErrorCode::corrupt_data, "key " + detail::shown(key) + " comes twice: the file is damaged"};
+        return {ErrorCode::corrupt_data,
+                "key " + detail::shown(key) + " comes twice: the file is damaged, convert the model again"};
     }
     return out;
   }
@@ -70,8 +71,8 @@ class GgufMetadata {
     });
     if (!integer) return wrong_type(key, v, "an integer");
     if (negative)
-      return {ErrorCode::corrupt_data,
-              detail::text("key ", detail::shown(key), " is ", static_cast<std::int64_t>(out), "; it must not be negative")};
+      return {ErrorCode::corrupt_data, detail::text("key ", detail::shown(key), " is ", static_cast<std::int64_t>(out),
+                                                    "; it must not be negative: convert the model again")};
     return out;
   }
   /// Any number.
@@ -139,7 +140,8 @@ class GgufMetadata {
   static Result<Type> parse_type(ByteReader& reader) {
     ANYBIT_TRY(const std::uint32_t t, reader.number<std::uint32_t>("a value type"));
     if (t > static_cast<std::uint32_t>(Type::f64))
-      return {ErrorCode::unsupported, detail::text("value type ", t, " is unknown: the file is newer than GGUF v3 or damaged")};
+      return {ErrorCode::unsupported,
+              detail::text("value type ", t, " is unknown: the file is newer than GGUF v3 or damaged, convert the model again")};
     return static_cast<Type>(t);
   }
 
@@ -185,8 +187,8 @@ class GgufMetadata {
     if (t == Type::boolean)
       for (const std::byte b : bytes)
         if (std::to_integer<int>(b) > 1)
-          return {ErrorCode::corrupt_data,
-                  detail::text("a bool has the value ", std::to_integer<int>(b), ", not 0 or 1: the file is damaged")};
+          return {ErrorCode::corrupt_data, detail::text("a bool has the value ", std::to_integer<int>(b),
+                                                        ", not 0 or 1: the file is damaged, fetch it again")};
     return Ok{};
   }
 
@@ -231,7 +233,8 @@ class GgufMetadata {
         return true;
       });
       if (!fits)
-        return {ErrorCode::corrupt_data, detail::text("key ", detail::shown(key), ": element ", i, " exceeds 32 signed bits")};
+        return {ErrorCode::corrupt_data,
+                detail::text("key ", detail::shown(key), ": element ", i, " exceeds 32 signed bits: convert the model again")};
     }
     return out;
   }
@@ -240,8 +243,9 @@ class GgufMetadata {
   Result<Value> need(std::string_view key, std::string_view wanted) const {
     const auto found = values_.find(key);
     if (found == values_.end())
-      return {ErrorCode::invalid_argument, detail::text("no key ", detail::shown(key), " (", wanted,
-                                                        ") in the metadata: the file is incomplete or of another architecture")};
+      return {ErrorCode::invalid_argument,
+              detail::text("no key ", detail::shown(key), " (", wanted,
+                           ") in the metadata: the file is incomplete or of another architecture, convert the model again")};
     return found->second;
   }
   template <class = void>

@@ -65,11 +65,14 @@ class Llama2cFile : public TensorFile<Llama2cFile> {
     for (std::size_t i = 0; i < h.size(); ++i)
       if (h[i] <= 0)
         return {ErrorCode::corrupt_data,
-                detail::text(names[i], " is ", h[i], ", not positive: this is no llama2.c checkpoint of version 0")};
+                detail::text(names[i], " is ", h[i],
+                             ", not positive: this is no llama2.c checkpoint of version 0, give one or a GGUF file")};
     if (h[0] % (2 * h[3]) != 0 || h[3] % h[4] != 0)
-      return {ErrorCode::corrupt_data,
-              detail::text("dim ", h[0], ", n_heads ", h[3], " and n_kv_heads ", h[4],
-                           " do not divide into heads of even size: this is no llama2.c checkpoint of version 0")};
+      return {
+          ErrorCode::corrupt_data,
+          detail::text(
+              "dim ", h[0], ", n_heads ", h[3], " and n_kv_heads ", h[4],
+              " do not divide into heads of even size: this is no llama2.c checkpoint of version 0, give one or a GGUF file")};
     config_.dim = static_cast<Index>(h[0]);
     config_.hidden_dim = static_cast<Index>(h[1]);
     config_.n_layers = static_cast<Index>(h[2]);
@@ -116,9 +119,10 @@ class Llama2cFile : public TensorFile<Llama2cFile> {
     }
     const auto size = total.get();
     if (!size || static_cast<std::uint64_t>(*size) != reader.remaining())
-      return {ErrorCode::corrupt_data,
-              detail::text("its header asks for ", size ? std::to_string(*size) : "more than 2^63", " bytes of weights, but ",
-                           reader.remaining(), " follow: this is no llama2.c checkpoint of version 0, or it is truncated")};
+      return {
+          ErrorCode::corrupt_data,
+          detail::text("its header asks for ", size ? std::to_string(*size) : "more than 2^63", " bytes of weights, but ",
+                       reader.remaining(), " follow: this is no llama2.c checkpoint of version 0, or it is cut, fetch it again")};
     for (const Kind& kind : all) {
       for (Index layer = 0; layer < (kind.per_layer ? config_.n_layers : 1); ++layer) {
         std::uint64_t values = 1;

@@ -71,7 +71,7 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
   static Result<SafetensorsFile> open_shards(const std::string& path, std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     if (text.size() > safetensors_header_limit || !detail::is_utf8(text))
-      return {ErrorCode::corrupt_data, "is no index: over 100 MB or not UTF-8"};
+      return {ErrorCode::corrupt_data, "is over 100 MB or not UTF-8: give the index of a safetensors model"};
     std::map<std::string, std::vector<std::string>> tensors_of_file;
     detail::JsonReader json(text);
     const auto map_entry = [&](std::string tensor) -> Status {
@@ -112,15 +112,16 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     if (header_size > safetensors_header_limit)
       return {ErrorCode::corrupt_data,
               detail::text("a header of ", header_size, " bytes, more than the ", safetensors_header_limit,
-                           " that safetensors allows: this is no safetensors file or it is damaged")};
+                           " that safetensors allows: this is no safetensors file or it is damaged, fetch it again")};
     ANYBIT_TRY(const std::span<const std::byte> header, reader.take(header_size, "the safetensors header"));
     ANYBIT_TRY(const std::span<const std::byte> data, reader.take(reader.remaining(), "the data"));
     const std::string_view text(reinterpret_cast<const char*>(header.data()), header.size());
     if (text.empty() || text[0] != '{' || !detail::is_utf8(text))
       return {ErrorCode::corrupt_data,
-              "the header is not UTF-8 that starts with '{': this is no safetensors file or it is damaged"};
+              "the header is not UTF-8 that starts with '{': this is no safetensors file or it is damaged, fetch it again"};
     std::vector<Entry> entries;
-    if (auto done = parse_header(text, entries); !done) return in_context(done.error(), "safetensors header");
+    if (auto done = parse_header(text, entries); !done)
+      return {ErrorCode::corrupt_data, "safetensors header: " + done.error().message + ": the file is damaged, fetch it again"};
     return place(std::move(entries), data);
   }
 
