@@ -7,6 +7,10 @@
 #include <anybit/version.hpp>
 
 #include "compare/compare.hpp"
+#include "generate/generate.hpp"
+#include "inspect/inspect.hpp"
+#include "perplexity/perplexity.hpp"
+#include "quantize/quantize.hpp"
 #include "reproduce/reproduce.hpp"
 #include "shared/command.hpp"
 #include "shared/printable.hpp"
@@ -20,8 +24,12 @@ struct Command {
 };
 
 constexpr Command commands[] = {
+    {"quantize", "quantizes a model by one recipe, or to a size, and writes one file", &tool::run_quantize},
     {"compare", "quantizes a model by many recipes and reports size, error and speed of each",
      [](int argc, const char* const* argv) { return tool::run_compare(tool::standard_recipes(), argc, argv); }},
+    {"perplexity", "measures how well a model predicts a text", &tool::run_perplexity},
+    {"generate", "continues a text", &tool::run_generate},
+    {"inspect", "prints metadata and tensors of a model file", &tool::run_inspect},
     {"reproduce", "runs tables of published papers on a model of yours", &reproduce::run},
 };
 

@@ -164,7 +164,7 @@ TEST_CASE("names that are no UTF-8 or move the cursor: files have U+FFFD, the te
 }
 
 TEST_CASE("text for a terminal") {
-  CHECK(tool::printable("a\x1b[31m\r\n\tb\x7f\xc2\x9b") == "a\\x1b[31m\\x0d\n\\x09b\\x7f\\x9b");
+  CHECK(tool::printable("a\x1b[31m\r\n\tb\x7f\xc2\x9b") == "a\\x1b[31m\\x0d\n\tb\\x7f\\x9b");
   CHECK(tool::printable("\xc3\xa9\xe9") == "\xc3\xa9\xef\xbf\xbd");
   CHECK(tool::utf8("\x1b\xed\xa0\x80z") == "\x1b\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz");
 }

@@ -148,6 +148,11 @@ Result<evaluate::BitCosts> Workbench::find_costs(double bits) {
 }
 
 Result<evaluate::ReportRow> Workbench::allocated_row(double bits, const std::string& save) {
+  ANYBIT_TRY(const Made made, make_allocated(bits, save));
+  return evaluated(made);
+}
+
+Result<Made> Workbench::make_allocated(double bits, const std::string& save) {
   ANYBIT_TRY_STATUS(rotate(recipes_.front()->rotation));
   const model::Decoder& d = source_.decoder;
   const std::string name = mixed_name(bits);
@@ -163,8 +168,7 @@ Result<evaluate::ReportRow> Workbench::allocated_row(double bits, const std::str
   std::string shares;
   for (const auto& [recipe, n] : count) shares += (shares.empty() ? "" : ", ") + std::to_string(n) + " by " + recipe;
   const std::string outside = choice.plan.embedding ? choice.plan.embedding->name : "8 bits in groups of 32";
-  ANYBIT_TRY(evaluate::ReportRow result,
-             row(choice.plan, embedding, name + " (" + shares + "; embedding: " + outside + ")", save));
+  ANYBIT_TRY(Made result, make(choice.plan, embedding, name + " (" + shares + "; embedding: " + outside + ")", save));
   char text[200];
   std::snprintf(text, sizeof text, "%.4f bits a weight, %lld bytes for %lld weights; expected KL %.4g.", choice.bits_per_weight(),
                 static_cast<long long>(choice.bytes), static_cast<long long>(choice.weights), choice.expected_kl);

@@ -38,29 +38,10 @@ void list(const RecipeBook& book) {
                 r.description.c_str(), r.scheme.c_str(), activations(r.compute));
 }
 
-/// What --recipe may name.
-RecipeBook with_more(RecipeBook book) {
-  const RecipeBook more = more_recipes();
-  for (const ModelRecipe& r : more.all())
-    if (!book.has(r.name)) book.add(r);
-  return book;
-}
-
-Result<std::vector<const ModelRecipe*>> chosen(const RecipeBook& book, const std::vector<std::string>& names) {
-  std::vector<const ModelRecipe*> recipes;
-  for (const std::string& name : names) {
-    ANYBIT_TRY(const ModelRecipe* const recipe, book.find(name));
-    if (std::find(recipes.begin(), recipes.end(), recipe) == recipes.end()) recipes.push_back(recipe);
-  }
-  if (names.empty())
-    for (const ModelRecipe& r : book.all()) recipes.push_back(&r);
-  return recipes;
-}
-
 /// Where one of `count` models puts its file of this kind, given `path` on the command line; empty: nowhere.
 std::string output_path(const std::string& path, const std::string& name, const char* extension, std::size_t count) {
   if (path.empty() || count == 1) return path;
-  return (std::filesystem::path(path) / (name + extension)).string();
+  return (std::filesystem::path(path) / (file_name(name) + extension)).string();
 }
 
 /// Every file that will be written, by the option that asks for it.
@@ -111,28 +92,24 @@ Status write_outputs(const Options& o, const evaluate::EvaluationReport& report)
   return Ok{};
 }
 
+/// Adds those of `more` whose names are free.
+void add_missing(RecipeBook& book, const RecipeBook& more) {
+  for (const ModelRecipe& r : more.all())
+    if (!book.has(r.name)) book.add(r);
+}
+
 int run(RecipeBook book, const Options& options) {
-  if (!options.target_bpw.empty()) {
-    RecipeBook widths = width_recipes();
-    if (options.recipes.empty()) book = RecipeBook();
-    for (const ModelRecipe& r : widths.all()) book.add(r);
-  }
-  if (!options.recipes.empty()) book = with_more(std::move(book));
+  if (!options.target_bpw.empty() && options.recipes.empty()) book = width_recipes();
+  if (!options.recipes.empty()) add_missing(book, named_recipes());
+  auto recipes = find_recipes(book, options.recipes);
+  if (!recipes) return fail(usage, recipes.error());
+  const auto found_head = find_head(book, options.head);
+  if (!found_head) return fail(usage, found_head.error());
+  const ModelRecipe* const head = *found_head;
   if (options.int8_activations) book.round_activations();
   if (options.rotate) book.rotate();
-  auto recipes = chosen(book, options.recipes);
-  if (!recipes) return fail(usage, recipes.error());
   if (!options.target_bpw.empty())
     if (auto possible = check_candidates(*recipes); !possible) return fail(usage, possible.error());
-  const ModelRecipe* head = nullptr;
-  if (!options.head.empty()) {
-    auto found = book.find(options.head);
-    if (!found) return fail(usage, found.error());
-    head = *found;
-    if (head->needs != Needs::none)
-      return fail(usage,
-                  {ErrorCode::invalid_argument, "--head " + head->name + " learns from calibration; give a nearest recipe"});
-  }
   if (auto apart = check_files(options, *recipes); !apart) return fail(usage, apart.error());
   if (auto writable = check_outputs(options, *recipes); !writable) return fail(cannot_write, writable.error());
 
@@ -212,7 +189,9 @@ int run_compare(const RecipeBook& book, int argc, const char* const* argv) {
     const Parsed parsed = parse(argc, argv);
     if (!parsed.options) return parsed.exit_code;
     if (!parsed.options->list) return run(book, *parsed.options);
-    list(with_more(book));
+    RecipeBook all = book;
+    add_missing(all, named_recipes());
+    list(all);
     return success;
   });
 }

@@ -3,9 +3,8 @@
 #include <cstdio>
 #include <filesystem>
 
-#include <CLI/CLI.hpp>
-
-#include "shared/command.hpp"
+#include "recipes/recipe_book.hpp"
+#include "shared/parse.hpp"
 
 namespace tool {
 
@@ -16,7 +15,7 @@ std::string mixed_name(double bits) {
 }
 
 std::string state_folder(const Options& options, const std::string& recipe) {
-  return options.state.empty() ? std::string() : (std::filesystem::path(options.state) / recipe).string();
+  return options.state.empty() ? std::string() : (std::filesystem::path(options.state) / file_name(recipe)).string();
 }
 
 Parsed parse(int argc, const char* const* argv) {
@@ -25,13 +24,12 @@ Parsed parse(int argc, const char* const* argv) {
       "Quantizes a language model by every recipe (or those named), runs each result from its packed form, and reports its size, its\n"
       "distance from the float model, and its speed.");
   app.name("anybit compare");
-  app.footer(
-      "Example: anybit compare model.gguf --recipe nearest-int4-g128 --recipe gptq-int4-g128\n"
-      "Exit codes: 0 all done; 1 an error of the program itself; 2 wrong use of the command line; 3 the model or a text cannot be used;\n"
-      "4 an output cannot be written; 5 a recipe failed (the others are reported).\n"
-      "Without --calibrate and --evaluate the project's own documentation is the text: one half calibrates, the other evaluates.");
   app.add_option("MODEL", o.model, "GGUF file (llama architecture) or llama2.c checkpoint");
-  app.add_option("--recipe", o.recipes, "Only this recipe; may be repeated")->type_name("NAME")->expected(1)->take_all();
+  app.add_option("--recipe", o.recipes,
+                 "Only this recipe, by its name or written out: 'awq | gptq(damp=0.01) uint4/g128/f16'; may be repeated")
+      ->type_name("RECIPE")
+      ->expected(1)
+      ->take_all();
   app.add_option("--calibrate", o.calibrate, "UTF-8 text from which calibrated methods learn")->type_name("FILE");
   app.add_option("--evaluate", o.evaluate, "UTF-8 text on which models are compared")->type_name("FILE");
   app.add_option("--tokens", o.tokens, "Evaluation tokens, at least 64; default 2048 (1024 with --quick), or what the text has")
@@ -77,15 +75,12 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("--svg", o.svg, "Write the picture of the report here")->type_name("FILE");
   app.add_option("--out", o.out, "Folder for report.json and report.svg")->type_name("DIR");
   app.add_flag("--list", o.list, "List the recipes with their bits per weight and stop");
+  app.add_flag("--parse-special", o.parse_special, "Names of control tokens in the texts are these tokens");
   app.add_flag("--verbose", o.verbose, "All KL statistics and remarks of every recipe");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& e) {
-    return {std::nullopt, app.exit(e)};
-  } catch (const CLI::ParseError& e) {
-    app.exit(e);
-    return {std::nullopt, usage};
-  }
+  if (const auto end = tool::parse(
+          app, argc, argv, "anybit compare model.gguf --recipe nearest-int4-g128 --recipe 'gptq(damp=0.01) uint4/g128/f16'",
+          "Without --calibrate and --evaluate the project's own documentation is the text: one half calibrates, the other evaluates."))
+    return {std::nullopt, *end};
   const auto wrong = [](const std::string& message) { return Parsed{std::nullopt, wrong_use("compare", message)}; };
   if (o.list) return {o, success};
   if (o.model.empty()) return wrong("MODEL is required: a GGUF file or a llama2.c checkpoint");

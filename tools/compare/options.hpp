@@ -20,6 +20,8 @@ struct Options {
   bool strict = false, quick = false, list = false, verbose = false, int8_activations = false, rotate = false;
   bool sequential = false, true_sequential = false;  ///< block by block, on what the quantized blocks before give
   bool dry_run = false;
+  bool parse_special = false;      ///< names of control tokens in texts are these tokens
+  bool evaluates = true;           ///< false: models are made and saved, not run
   std::string state;               ///< folder of finished blocks; empty: none
   std::string head;                ///< recipe of the output head; empty: 8 bits in groups of 32
   std::vector<double> target_bpw;  ///< bits a weight of all matrices, to be shared out among the recipes: a model each

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <set>
-#include <thread>
 
 #include <anybit/model/container.hpp>
 #include <anybit/model/rotate.hpp>
@@ -29,7 +28,24 @@ Index window_length(const model::DecoderConfig& c, Index tokens) {
 
 }  // namespace
 
-Index Workbench::machine_threads() { return std::max<Index>(1, static_cast<Index>(std::thread::hardware_concurrency())); }
+Result<std::vector<const ModelRecipe*>> find_recipes(RecipeBook& book, const std::vector<std::string>& names) {
+  std::vector<const ModelRecipe*> recipes;
+  for (const std::string& name : names) {
+    ANYBIT_TRY(const ModelRecipe* const recipe, book.find(name));
+    if (std::find(recipes.begin(), recipes.end(), recipe) == recipes.end()) recipes.push_back(recipe);
+  }
+  if (names.empty())
+    for (const ModelRecipe& r : book.all()) recipes.push_back(&r);
+  return recipes;
+}
+
+Result<const ModelRecipe*> find_head(RecipeBook& book, const std::string& name) {
+  if (name.empty()) return static_cast<const ModelRecipe*>(nullptr);
+  ANYBIT_TRY(const ModelRecipe* const head, book.find(name));
+  if (head->needs != Needs::none)
+    return Error{ErrorCode::invalid_argument, "--head " + head->name + " learns from calibration; give a nearest recipe"};
+  return head;
+}
 
 Result<std::unique_ptr<Workbench>> Workbench::open(const Options& options, const std::vector<const ModelRecipe*>& recipes,
                                                    const ModelRecipe* head, Progress& progress) {
@@ -61,7 +77,9 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
   ANYBIT_TRY(std::unique_ptr<Workbench> bench, open(options, recipes, head, progress));
   ANYBIT_TRY_STATUS(bench->check_targets());
   ANYBIT_TRY_STATUS(bench->calibrate());
-  ANYBIT_TRY_STATUS(bench->run_reference());
+  if (options.evaluates) {
+    ANYBIT_TRY_STATUS(bench->run_reference());
+  }
   ANYBIT_TRY_STATUS(bench->pack_embedding());
   if (options.quick) bench->speed_ = {64, 8, 2};
   return bench;
@@ -77,7 +95,7 @@ double Workbench::quantization_share(Needs needs) const {
 }
 
 void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
-  const double evaluation = static_cast<double>(options_.tokens_wanted()),
+  const double evaluation = options_.evaluates ? static_cast<double>(options_.tokens_wanted()) : 0,
                calibration = static_cast<double>(options_.calibration_tokens_wanted());
   work_ = 300 + (options_.sequential ? 0 : 2 * calibration) + evaluation + 700;
   if (options_.kv.quantized()) work_ += evaluation + 1000;
@@ -98,7 +116,7 @@ void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
 
 Result<std::vector<TokenId>> Workbench::tokens_of(const std::string& text, const std::string& name, Index wanted, bool asked_for,
                                                   const char* option) {
-  auto encoded = model_->tokenizer.encode(text);
+  auto encoded = model_->tokenizer.encode(text, options_.parse_special ? model::Specials::parsed : model::Specials::as_text);
   if (!encoded) return in_context(encoded.error(), name);
   std::vector<TokenId> ids = *std::move(encoded);
   const Index has = static_cast<Index>(ids.size()), least = asked_for ? wanted : std::min<Index>(wanted, 64);
@@ -113,10 +131,16 @@ Result<std::vector<TokenId>> Workbench::tokens_of(const std::string& text, const
   return ids;
 }
 
+bool Workbench::learns() const {
+  return by_size() || options_.sequential ||
+         std::any_of(recipes_.begin(), recipes_.end(), [](const ModelRecipe* r) { return r->needs != Needs::none; });
+}
+
 Status Workbench::load_texts() {
+  if (!options_.evaluates && !learns()) return Ok{};
   std::string calibration_name = options_.calibrate, evaluation_name = options_.evaluate;
   TwoTexts texts;
-  if (calibration_name.empty() || evaluation_name.empty()) {
+  if (calibration_name.empty() || (evaluation_name.empty() && options_.evaluates)) {
     ANYBIT_TRY(texts, documentation(ANYBIT_TOOL_DOCUMENTATION));
   }
   if (calibration_name.empty()) {
@@ -124,7 +148,9 @@ Status Workbench::load_texts() {
   } else {
     ANYBIT_TRY(texts.calibrate, read_text(calibration_name));
   }
-  if (evaluation_name.empty()) {
+  if (!options_.evaluates) {
+    texts.evaluate.clear();
+  } else if (evaluation_name.empty()) {
     evaluation_name = "the documentation's second half";
   } else {
     ANYBIT_TRY(texts.evaluate, read_text(evaluation_name));
@@ -133,9 +159,11 @@ Status Workbench::load_texts() {
     remarks_.push_back("Calibration and evaluation text are the same: the calibrated recipes look better than they are.");
   ANYBIT_TRY(calibration_text_, tokens_of(texts.calibrate, calibration_name, options_.calibration_tokens_wanted(),
                                           options_.calibration_tokens.has_value(), "--calibration-tokens"));
-  ANYBIT_TRY(const std::vector<TokenId> evaluation,
-             tokens_of(texts.evaluate, evaluation_name, options_.tokens_wanted(), options_.tokens.has_value(), "--tokens"));
-  ANYBIT_TRY(windows_, windows_of(evaluation));
+  if (options_.evaluates) {
+    ANYBIT_TRY(const std::vector<TokenId> evaluation,
+               tokens_of(texts.evaluate, evaluation_name, options_.tokens_wanted(), options_.tokens.has_value(), "--tokens"));
+    ANYBIT_TRY(windows_, windows_of(evaluation));
+  }
   ANYBIT_TRY(calibration_windows_, windows_of(calibration_text_));
   for (std::string& line : text_warnings(calibration_windows_, calibration_tokens())) remarks_.push_back(std::move(line));
   return Ok{};
@@ -160,7 +188,8 @@ Status Workbench::calibrate() {
     ANYBIT_TRY(const Matrix hidden, source_.calibration->accumulate(source_.decoder, windows.window(i), executor_));
     progress_.update(i + 1, windows.count());
   }
-  for (const std::string& line : model::warnings(model::check_sites(*source_.calibration))) remarks_.push_back(line);
+  if (learns())
+    for (const std::string& line : model::warnings(model::check_sites(*source_.calibration))) remarks_.push_back(line);
   progress_.end();
   return Ok{};
 }
@@ -276,54 +305,72 @@ Result<evaluate::ReportRow> Workbench::cache_row() {
   return row;
 }
 
-Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std::string& save) {
+Result<Made> Workbench::make(const ModelRecipe& recipe, const std::string& save) {
   ANYBIT_TRY_STATUS(rotate(recipe.rotation));
-  return row(uniform_plan(recipe, source_.decoder.config), source_.embedding, recipe.description, save);
+  return make(uniform_plan(recipe, source_.decoder.config), source_.embedding, recipe.description, save);
 }
 
-Result<evaluate::ReportRow> Workbench::row(const model::ModelPlan& plan, const model::PackedEmbedding& embedding,
-                                           const std::string& description, const std::string& save) {
-  evaluate::ReportRow row;
-  row.recipe = plan.name;
+Result<Made> Workbench::make(const model::ModelPlan& plan, const model::PackedEmbedding& embedding,
+                             const std::string& description, const std::string& save) {
+  Made made;
+  made.plan = plan;
+  made.description = description;
   progress_.begin(plan.name + ": quantizing", quantization_share(needs(plan)), work_);
   const Stopwatch watch;
-  auto quantized = quantize(plan, embedding, row.remarks);
-  row.quantize_s = watch.seconds();
+  auto quantized = quantize(plan, embedding, made.remarks);
+  made.quantize_s = watch.seconds();
   progress_.end();
   if (!quantized) return quantized.error();
-  measure_size(quantized->decoder, row);
+  made.model = *std::move(quantized);
 
-  progress_.begin(plan.name + ": evaluating", static_cast<double>(evaluation_tokens()) + 1000, work_);
   std::size_t fallbacks = 0;
   std::string example;
-  for (const model::QuantizedLayer& layer : quantized->layers)
+  for (const model::QuantizedLayer& layer : made.model.layers)
     if (!layer.report.as_requested()) {
       if (fallbacks++ == 0) example = layer.name + ": " + layer.report.fallbacks.front();
     }
   if (fallbacks > 0)
-    row.remarks.push_back(std::to_string(fallbacks) + " of " + std::to_string(quantized->layers.size()) +
-                          " layers not exactly as asked, for example " + example);
+    made.remarks.push_back(std::to_string(fallbacks) + " of " + std::to_string(made.model.layers.size()) +
+                           " layers not exactly as asked, for example " + example);
   if (options_.verbose)
-    for (const model::QuantizedLayer& layer : quantized->layers)
-      for (const std::string& remark : layer.report.remarks) row.remarks.push_back(layer.name + ": " + remark);
+    for (const model::QuantizedLayer& layer : made.model.layers)
+      for (const std::string& remark : layer.report.remarks) made.remarks.push_back(layer.name + ": " + remark);
+  if (!save.empty()) {
+    const Uninterrupted guard;
+    const model::Model saved{model_->name, made.model.decoder, model_->tokenizer};
+    ANYBIT_TRY_STATUS(model::save_model(save, saved, {.recipe = description, .source = utf8(options_.model)}));
+  }
+  return made;
+}
 
-  const std::vector<double> errors = evaluate::layer_errors(source_.decoder, *quantized, *source_.held_out, executor_);
+evaluate::ReportRow Workbench::size_of(const Made& made) const {
+  evaluate::ReportRow row;
+  measure_size(made.model.decoder, row);
+  return row;
+}
+
+Result<evaluate::ReportRow> Workbench::row(const ModelRecipe& recipe, const std::string& save) {
+  ANYBIT_TRY(const Made made, make(recipe, save));
+  return evaluated(made);
+}
+
+Result<evaluate::ReportRow> Workbench::evaluated(const Made& made) {
+  evaluate::ReportRow row = size_of(made);
+  row.recipe = made.plan.name;
+  row.quantize_s = made.quantize_s;
+  row.remarks = made.remarks;
+  progress_.begin(made.plan.name + ": evaluating", static_cast<double>(evaluation_tokens()) + 1000, work_);
+  const std::vector<double> errors = evaluate::layer_errors(source_.decoder, made.model, *source_.held_out, executor_);
   for (std::size_t i = 0; i < errors.size(); ++i) {
     row.layer_error_mean += errors[i] / static_cast<double>(errors.size());
     if (i == 0 || !(errors[i] <= row.layer_error_worst)) {
       row.layer_error_worst = errors[i];
-      row.layer_error_worst_name = quantized->layers[i].name;
+      row.layer_error_worst_name = made.model.layers[i].name;
     }
   }
   if (row.layer_error_worst_name.ends_with(".weight"))
     row.layer_error_worst_name.resize(row.layer_error_worst_name.size() - std::string_view(".weight").size());
-
-  ANYBIT_TRY_STATUS(compare(quantized->decoder, row));
-  if (!save.empty()) {
-    const Uninterrupted guard;
-    const model::Model saved{model_->name, quantized->decoder, model_->tokenizer};
-    ANYBIT_TRY_STATUS(model::save_model(save, saved, {.recipe = description, .source = utf8(options_.model)}));
-  }
+  ANYBIT_TRY_STATUS(compare(made.model.decoder, row));
   progress_.end();
   return row;
 }

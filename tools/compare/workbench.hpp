@@ -15,6 +15,7 @@
 
 #include "options.hpp"
 #include "recipes/recipe_book.hpp"
+#include "shared/open_model.hpp"
 #include "shared/progress.hpp"
 
 namespace tool {
@@ -22,10 +23,25 @@ namespace tool {
 /// Whether --target-bpw can choose among these: their errors must be comparable.
 anybit::Status check_candidates(const std::vector<const anybit::model::ModelRecipe*>& recipes);
 
+/// The recipes of these names or texts, each once; all of the book if there are none.
+anybit::Result<std::vector<const anybit::model::ModelRecipe*>> find_recipes(RecipeBook& book,
+                                                                            const std::vector<std::string>& names);
+/// The recipe of an output head, which learns nothing; null for an empty name.
+anybit::Result<const anybit::model::ModelRecipe*> find_head(RecipeBook& book, const std::string& name);
+
+/// A quantized model.
+struct Made {
+  anybit::model::ModelPlan plan;
+  anybit::model::QuantizedModel model;
+  std::string description;  ///< as it stands in its file
+  std::vector<std::string> remarks;
+  double quantize_s = 0;
+};
+
 class Workbench {
  public:
-  /// Loads the model, checks the texts, calibrates and runs the float model. ``head` is the recipe of the output head, null for
-  /// the usual.
+  /// Loads the model, checks the texts, calibrates and, unless it is only to make models, runs the float model. `head` is the
+  /// recipe of the output head, null for the usual.
   static anybit::Result<std::unique_ptr<Workbench>> prepare(const Options& options,
                                                             const std::vector<const anybit::model::ModelRecipe*>& recipes,
                                                             const anybit::model::ModelRecipe* head, Progress& progress);
@@ -33,7 +49,12 @@ class Workbench {
   anybit::Result<anybit::evaluate::ReportRow> reference_row();
   /// The float model with the quantized KV cache that was asked for.
   anybit::Result<anybit::evaluate::ReportRow> cache_row();
-  /// Quantizes, evaluates, and writes the model to `save` unless that is empty.
+  /// Quantizes, and writes the model to `save` unless that is empty.
+  anybit::Result<Made> make(const anybit::model::ModelRecipe& recipe, const std::string& save);
+  /// One model of `bits` bits per weight, by the recipes that were prepared: see docs/bits.md.
+  anybit::Result<Made> make_allocated(double bits, const std::string& save);
+  anybit::evaluate::ReportRow size_of(const Made& made) const;
+  /// make(), and what it cost.
   anybit::Result<anybit::evaluate::ReportRow> row(const anybit::model::ModelRecipe& recipe, const std::string& save);
 
   /// Lines that say what quantizing by these recipes would cost.
@@ -41,7 +62,6 @@ class Workbench {
                                               const std::vector<const anybit::model::ModelRecipe*>& recipes,
                                               const anybit::model::ModelRecipe* head, Progress& progress);
 
-  /// One model of `bits` bits a weight, by the recipes that were prepared: see docs/bits.md.
   anybit::Result<anybit::evaluate::ReportRow> allocated_row(double bits, const std::string& save);
   /// What each matrix got in it, as SVG.
   std::string widths_picture() const;
@@ -52,16 +72,14 @@ class Workbench {
   anybit::Index evaluation_tokens() const { return static_cast<anybit::Index>(windows_.tokens.size()); }
   const anybit::evaluate::Windows& windows() const { return windows_; }
   const anybit::evaluate::SpeedOptions& speed() const { return speed_; }
+  /// About the texts.
+  const std::vector<std::string>& remarks() const { return remarks_; }
   /// How to read the figures of this run.
   std::vector<std::string> notes() const;
 
  private:
   Workbench(const Options& options, Progress& progress)
-      : options_(options),
-        progress_(progress),
-        pool_(options.threads > 0 ? options.threads : machine_threads()),
-        executor_(pool_) {}
-  static anybit::Index machine_threads();
+      : options_(options), progress_(progress), pool_(thread_count(options.threads)), executor_(pool_) {}
 
   bool by_size() const { return !options_.target_bpw.empty(); }
   anybit::Status load_texts();
@@ -83,9 +101,11 @@ class Workbench {
   /// The candidate nearest to `bits`: the probe works where KL and error are to be related.
   const anybit::model::ModelRecipe* probe_for(double bits) const;
   anybit::Result<anybit::evaluate::BitCosts> find_costs(double bits);
-  anybit::Result<anybit::evaluate::ReportRow> row(const anybit::model::ModelPlan& plan,
-                                                  const anybit::model::PackedEmbedding& embedding, const std::string& description,
-                                                  const std::string& save);
+  anybit::Result<Made> make(const anybit::model::ModelPlan& plan, const anybit::model::PackedEmbedding& embedding,
+                            const std::string& description, const std::string& save);
+  anybit::Result<anybit::evaluate::ReportRow> evaluated(const Made& made);
+  /// Whether anything is learned from the calibration text.
+  bool learns() const;
   /// Makes the model that recipes with this rotation quantize.
   anybit::Status rotate(const std::optional<anybit::model::RotationOptions>& rotation);
   anybit::Status compare(const anybit::model::Decoder& d, anybit::evaluate::ReportRow& row);

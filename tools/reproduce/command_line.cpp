@@ -1,24 +1,33 @@
 #include "command_line.hpp"
 
 #include <cstdio>
+#include <filesystem>
 
-#include <CLI/CLI.hpp>
-
-#include "shared/command.hpp"
+#include "shared/parse.hpp"
 
 namespace reproduce {
 
+namespace {
+
+/// The claims of the source tree that the program was built from; where that is gone, those that were installed with it.
+std::string default_claims() {
+  namespace fs = std::filesystem;
+  std::error_code failed;
+  if (fs::exists(ANYBIT_TOOL_CLAIMS, failed)) return ANYBIT_TOOL_CLAIMS;
+  const fs::path program = fs::read_symlink("/proc/self/exe", failed);
+  if (failed) return ANYBIT_TOOL_CLAIMS;
+  return (program.parent_path() / "../share/anybit/claims.json").lexically_normal().string();
+}
+
+}  // namespace
+
 Parsed parse(int argc, const char* const* argv) {
   Options o;
-  o.claims = ANYBIT_TOOL_CLAIMS;
+  o.claims = default_claims();
   CLI::App app(
       "Runs the settings of papers' tables on the model at hand and prints next to each other what the paper claims (value and\n"
       "ratio to its float model), what comes out here, and whether the paper's statements hold.");
   app.name("anybit reproduce");
-  app.footer(
-      "Example: anybit reproduce model.gguf --evaluate wikitext2-test.txt --table qlora --tokens 1024\n"
-      "Exit codes: 0 all done, whatever the verdicts; 1 an error of the program itself; 2 wrong use of the command line; 3 the\n"
-      "model, a text or the claims cannot be used; 4 the output cannot be written; 5 a row failed (the others are reported).");
   app.add_option("MODEL", o.lab.model, "GGUF file (llama architecture) or llama2.c checkpoint, with float weights");
   app.add_option("--tokenizer", o.lab.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
   app.add_option("--evaluate", o.lab.evaluate, "UTF-8 text that perplexities are of")->type_name("FILE");
@@ -39,16 +48,12 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("--threads", o.lab.threads, "Default: as many as the machine runs at once. Results do not depend on it")
       ->type_name("N");
   app.add_option("--json", o.json, "Write the results here; - is standard output, in place of the tables")->type_name("FILE");
-  app.add_option("--claims", o.claims, "The claims; default: those of the source tree")->type_name("FILE");
+  app.add_option("--claims", o.claims, "The claims; default: this project's")->type_name("FILE");
   app.add_flag("--list", o.list, "List tables and settings and stop");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& e) {
-    return {std::nullopt, app.exit(e)};
-  } catch (const CLI::ParseError& e) {
-    app.exit(e);
-    return {std::nullopt, tool::usage};
-  }
+  if (const auto end =
+          tool::parse(app, argc, argv, "anybit reproduce model.gguf --evaluate wikitext2-test.txt --table qlora --tokens 1024",
+                      "The verdicts do not change the exit code."))
+    return {std::nullopt, *end};
   const auto wrong = [](const std::string& message) { return Parsed{std::nullopt, tool::wrong_use("reproduce", message)}; };
   if (o.list) return {o, tool::success};
   if (o.lab.model.empty()) return wrong("MODEL is required: a GGUF file or a llama2.c checkpoint with float weights");

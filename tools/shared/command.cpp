@@ -3,6 +3,10 @@
 #include <csignal>
 #include <cstdio>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
 #include "printable.hpp"
 
 namespace tool {
@@ -30,6 +34,14 @@ int wrong_use(std::string_view command, std::string_view message) {
   std::fprintf(stderr, "%s\nRun anybit %s --help for more information.\n", printable(message).c_str(),
                std::string(command).c_str());
   return usage;
+}
+
+bool is_terminal([[maybe_unused]] std::FILE* stream) {
+#if defined(__unix__) || defined(__APPLE__)
+  return isatty(fileno(stream)) != 0;
+#else
+  return false;
+#endif
 }
 
 ExitCode exit_code_of_write(const Error& e) { return e.code == ErrorCode::io ? cannot_write : recipe_failed; }

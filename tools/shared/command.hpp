@@ -1,6 +1,7 @@
 #pragma once
 // What all commands of the program have in common: exit codes, errors, and a standard output that is checked.
 
+#include <cstdio>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -23,6 +24,9 @@ int fail(std::string_view command, ExitCode code, const anybit::Error& e);
 
 /// A wrong command line: the message and where to read on; returns `usage`.
 int wrong_use(std::string_view command, std::string_view message);
+
+/// Whether a person watches.
+bool is_terminal(std::FILE* stream);
 
 /// Of an error while a model was made and written: cannot_write where the operating system refused, else recipe_failed.
 ExitCode exit_code_of_write(const anybit::Error& e);

@@ -32,7 +32,7 @@ std::string utf8(std::string_view text) {
 std::string printable(std::string_view text) {
   std::string out;
   for_each_character(text, [&](std::string_view bytes, char32_t c) {
-    if ((c >= 0x20 && c < 0x7F) || c > 0x9F || c == '\n') {
+    if ((c >= 0x20 && c < 0x7F) || c > 0x9F || c == '\n' || c == '\t') {
       out += bytes;
       return;
     }

@@ -9,7 +9,7 @@ namespace tool {
 /// UTF-8: every byte that belongs to no character becomes U+FFFD.
 std::string utf8(std::string_view text);
 
-/// utf8(), and control characters other than line breaks as \xNN: nothing in it moves a cursor or sets a colour.
+/// utf8(), and control characters other than line breaks and tabs as \xNN: nothing in it moves a cursor or sets a colour.
 std::string printable(std::string_view text);
 
 }  // namespace tool

@@ -3,10 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <unistd.h>
-#endif
-
+#include "command.hpp"
 #include "printable.hpp"
 
 namespace tool {
@@ -21,11 +18,7 @@ std::string duration_text(double seconds) {
   return text;
 }
 
-Progress::Progress() {
-#if defined(__unix__) || defined(__APPLE__)
-  terminal_ = isatty(STDERR_FILENO) != 0;
-#endif
-}
+Progress::Progress() : terminal_(is_terminal(stderr)) {}
 
 Progress::~Progress() { clear(); }
 
@@ -35,13 +28,13 @@ void Progress::begin(std::string step, double share, double expected_total) {
   share_ = share;
   total_ = std::max(expected_total, finished_ + share);
   fraction_ = 0;
-  show(false);
+  show();
 }
 
 void Progress::update(anybit::Index done, anybit::Index total) {
   const std::lock_guard lock(mutex_);
   fraction_ = total > 0 ? std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0) : 0;
-  show(false);
+  show();
 }
 
 void Progress::end() {
@@ -56,20 +49,16 @@ void Progress::clear() {
   shown_width_ = 0;
 }
 
-void Progress::show(bool force) {
+void Progress::show() {
+  if (!terminal_) return;
   const double now = watch_.seconds();
-  const double pause = terminal_ ? 0.2 : 10;
-  if (!force && (now < 2 || now - shown_at_ < pause)) return;
+  if (now < 2 || now - shown_at_ < 0.2) return;
   shown_at_ = now;
   const double part = std::clamp((finished_ + share_ * fraction_) / total_, 0.0, 1.0);
   char text[32];
   std::snprintf(text, sizeof text, "[%3.0f %%] ", 100 * part);
   std::string line = text + printable(step_);
   if (part > 0.01) line += ", " + duration_text(now * (1 - part) / part) + " left";
-  if (!terminal_) {
-    std::fprintf(stderr, "%s\n", line.c_str());
-    return;
-  }
   const std::size_t width = line.size();
   if (width < shown_width_) line.append(shown_width_ - width, ' ');
   std::fprintf(stderr, "\r%s", line.c_str());

@@ -22,8 +22,8 @@ class Stopwatch {
 /// "1 min 05 s", "12 s".
 std::string duration_text(double seconds);
 
-/// On a terminal the line is rewritten in place; elsewhere (a log) a line appears every ten seconds. Nothing appears before
-/// two seconds have passed. May be told from any thread.
+/// The line is rewritten in place, and appears after two seconds. Where stderr is no terminal there is none. May be told from any
+/// thread.
 class Progress {
  public:
   Progress();
@@ -40,7 +40,7 @@ class Progress {
   void clear();
 
  private:
-  void show(bool force);
+  void show();
 
   std::mutex mutex_;
   Stopwatch watch_;

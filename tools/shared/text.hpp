@@ -17,8 +17,8 @@ struct TwoTexts {
   std::string calibrate, evaluate;
 };
 
-/// The pages below docs/ in `folder`, in alphabetical order, but for docs/results/, whose tables are made from this text; none if they
-/// cannot be listed.
+/// The pages below docs/ in `folder`, in alphabetical order, but for docs/results/, whose tables are made from this text; none if
+/// they cannot be listed.
 std::vector<std::string> documentation_files(const std::string& folder);
 
 /// The project's own documentation, cut at the blank line nearest to the middle.

@@ -1,0 +1,175 @@
+// Recipes as text: what parses, what does not and where, and that every description of the library reads back.
+
+#ifdef ANYBIT_PROGRAM
+
+#include <anybit/algorithm/nearest.hpp>
+#include <anybit/prune/pruned_nearest.hpp>
+#include <anybit/prune/sparse_gptq.hpp>
+#include <anybit/scheme/presets.hpp>
+
+#include <set>
+#include <string>
+
+#include "recipes/catalog.hpp"
+#include "recipes/recipe_book.hpp"
+#include "support/catch.hpp"
+
+using namespace anybit;
+using presets::AsymmetricInt;
+
+namespace {
+
+std::string description_of(const std::string& text) {
+  tool::RecipeBook book;
+  const auto r = book.find(text);
+  INFO((r ? "" : r.error().message));
+  REQUIRE(r.ok());
+  CHECK((*r)->name == text);
+  return (*r)->description;
+}
+
+std::string error_of(const std::string& text) {
+  tool::RecipeBook book;
+  const auto r = book.find(text);
+  return r ? "no error" : r.error().message;
+}
+
+/// The text and the mark below character `at` of it, from 1.
+bool marks(const std::string& message, const std::string& text, std::size_t at) {
+  return message.starts_with("recipe, character " + std::to_string(at) + ": ") &&
+         message.ends_with("\n  " + text + "\n  " + std::string(at - 1, ' ') + "^");
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("a recipe as files record it, and shorter ways to write it") {
+  CHECK(description_of("awq | gptq(damp=0.01) uint4/g128/f16") == "awq | gptq(damp=0.01)");
+  CHECK(description_of("awq|gptq  uint4/g128/f16/bits") == "awq | gptq(damp=0.01)");
+  CHECK(description_of("gptq(best) uint4/g64/e5m3") == Gptq<AsymmetricInt<4>>::best().describe());
+  CHECK(description_of("nearest() ternary/g128/f16/base3") == "nearest");
+  CHECK(description_of("rotated | nearest int8/row/f32") == "rotated(residual, values, ffn_down, seed=1) | nearest");
+  tool::RecipeBook book;
+  const auto r = book.find("smooth_quant(alpha=0.85) | nearest int8/row/f32 int8_static");
+  REQUIRE(r.ok());
+  CHECK((*r)->compute == Compute::int8_static);
+  CHECK((*r)->scheme == "int8/row/f32/bits");
+}
+
+TEST_CASE("every description reads back as the same options") {
+  using S = AsymmetricInt<4>;
+  using Pruned = presets::Int<4>;
+  const std::string asymmetric = " uint4/g128/f16/bits", symmetric = " int4/g128/f16/bits";
+  const Gptq<S> odd{.damp = 0.03f,
+                    .block = 64,
+                    .dead_diagonal = 1,
+                    .act_order = true,
+                    .static_groups = true,
+                    .range = Range::symmetric,
+                    .search = Search::least_squares,
+                    .shrink = {0.5f, 7, 2.4f},
+                    .group_aware = false,
+                    .fresh_grids = true,
+                    .weighted = false,
+                    .refine = 3,
+                    .drift = 0.25f};
+  const Awq awq{.ratios = 10,
+                .scaling = AwqScaling::duo,
+                .clip = true,
+                .clip_steps = 5,
+                .for_algorithm = false,
+                .block_output = true,
+                .block_loss = {}};
+  const Sparsity n_of_m = Sparsity::n_of_m(2, 4);
+  const std::string texts[] = {
+      Nearest<S>{}.describe() + asymmetric,
+      Nearest<S>{.search = Search::mse, .shrink = {0.8f, 20, 2}}.describe() + asymmetric,
+      Nearest<S>{.range = Range::min_max, .search = Search::least_squares, .weighted = true}.describe() + asymmetric,
+      Nearest<S>{.search = Search::half_quadratic, .half_quadratic = {0.5f, 3, 1.5f, 9}}.describe() + asymmetric,
+      odd.describe() + asymmetric,
+      Gptq<S>::best().describe() + asymmetric,
+      (awq | odd).describe() + asymmetric,
+      (Awq{.scaling = AwqScaling::both, .clip = false} | Nearest<S>{}).describe() + asymmetric,
+      (SmoothQuant{.alpha = 0.123456f} | Nearest<presets::Int8PerRow>{}).describe() + " int8/row/f32/bits",
+      (SmoothQuantSearch{.steps = 4, .tokens = 9, .static_activations = true} | Nearest<presets::Int8PerRow>{}).describe() +
+          " int8/row/f32/bits",
+      model::describe(model::RotationOptions{.seed = 7, .residual = false, .attn_output = true}) + " | nearest" + symmetric,
+      SparseGptq<Pruned>{.pruner = {.sparsity = {0.25}, .damp = 0.5f}, .search = Search::mse, .pruned_grids = true}.describe() +
+          symmetric,
+      PrunedNearest<Wanda, Pruned>{.pruner = {.sparsity = {0.4}, .compare = Compare::row_share}}.describe() + symmetric,
+      PrunedNearest<Magnitude, Pruned>{.pruner = {.sparsity = n_of_m}, .search = Search::mse}.describe() + symmetric,
+      PrunedNearest<SparseGpt, Pruned>{}.describe() + symmetric,
+  };
+  for (const std::string& text : texts) {
+    INFO(text);
+    CHECK(description_of(text) == text.substr(0, text.rfind(' ')));
+  }
+}
+
+TEST_CASE("every preset is such a text: its description and scheme make the same recipe again") {
+  const tool::RecipeBook book = tool::named_recipes();
+  std::set<std::string> names;
+  for (const model::ModelRecipe& r : book.all()) {
+    names.insert(r.name);
+    INFO(r.name);
+    CHECK(description_of(r.description + " " + r.scheme) == r.description);
+  }
+  CHECK(names.size() == book.all().size());
+  CHECK(book.all().front().name == "published-superfloat8");
+}
+
+TEST_CASE("a text that is no recipe: the place, and what could stand there") {
+  const struct {
+    std::string text;
+    std::size_t at;
+    std::string says;
+  } cases[] = {
+      {"awk | gptq uint4/g128/f16", 1, "those are rotated, smooth_quant, awq"},
+      {"awq | gtpq uint4/g128/f16", 7, "those are nearest, gptq, sparsegptq"},
+      {"awq uint4/g128/f16", 1, "is a transform: a bar and an algorithm must follow"},
+      {"gptq(dump=0.01) uint4/g128/f16", 6, "no option 'dump'; it has best, damp=N"},
+      {"gptq(damp=much) uint4/g128/f16", 11, "damp needs a number"},
+      {"gptq(block=1.5) uint4/g128/f16", 12, "block needs an integer"},
+      {"gptq(damp=0.01 uint4/g128/f16", 30, "a comma or a closing parenthesis"},
+      {"gptq(search(norm=2, stops=3)) uint4/g128/f16", 21, "search has no option 'stops'"},
+      {"gptq(damp=) uint4/g128/f16", 11, "the value of damp"},
+      {"awq | ", 7, "here must stand a transform"},
+      {"gptq(damp=0.01)", 16, "here must stand a scheme"},
+      {"gptq uint9/g128/f16", 6, "no scheme uint9/g128/f16; for gptq it has "},
+      {"gptq int8/g128/f16", 1, "no gptq for int8/g128/f16/bits; it has it for "},
+      {"smooth_quant | gptq uint4/g128/f16", 1, "does not combine smooth_quant | gptq"},
+      {"awq | wanda(50%) then nearest int4/g128/f16", 1, "does not combine awq | pruning"},
+      {"wanda(50%) int4/g128/f16", 12, "'then nearest'"},
+      {"wanda(half) then nearest int4/g128/f16", 7, "it has 50%"},
+      {"wanda(50%) then gptq int4/g128/f16", 17, "only nearest"},
+      {"awq | smooth_quant | nearest uint4/g128/f16", 7, "one transform beside rotated"},
+      {"awq | rotated | nearest uint4/g128/f16", 7, "before all others"},
+      {"nearest uint4/g128/f16 int9", 24, "f32, int8_per_token"},
+      {"nearest uint4/g128/f16 f32 f32", 28, "here the recipe can end"},
+      {"", 0, "there is no recipe ''"},
+      {"gtpq-int4-g128", 0, "near it: gptq"},
+  };
+  for (const auto& c : cases) {
+    std::string message = error_of(c.text);
+    if (c.at == 0) {
+      tool::RecipeBook book = tool::named_recipes();
+      message = book.find(c.text).error().message;
+    }
+    INFO(c.text << "\n" << message);
+    CHECK(contains(message, c.says));
+    if (c.at > 0) CHECK(marks(message, c.text, c.at));
+  }
+}
+
+TEST_CASE("what is compiled is a scheme once each, and names for files") {
+  std::set<std::string> names;
+  for (const tool::CompiledScheme& s : tool::catalog().schemes()) names.insert(s.name);
+  CHECK(names.size() == tool::catalog().schemes().size());
+  CHECK(tool::catalog().registry().names().size() == names.size());
+  for_each_type(Presets{}, [&]<class S>() { CHECK(names.contains(std::string(S::name.view()))); });
+  CHECK(tool::file_name("awq(duo or not) | gptq(damp=0.01) uint4/g128/f16") == "awq-duo-or-not-gptq-damp-0.01-uint4-g128-f16");
+  CHECK(tool::file_name("gptq-int4-g128") == "gptq-int4-g128");
+}
+
+#endif

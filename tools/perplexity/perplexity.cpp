@@ -1,0 +1,171 @@
+#include "perplexity.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <optional>
+
+#include <nlohmann/json.hpp>
+
+#include <anybit/evaluate/perplexity.hpp>
+
+#include "shared/file_roles.hpp"
+#include "shared/open_model.hpp"
+#include "shared/outputs.hpp"
+#include "shared/parse.hpp"
+#include "shared/printable.hpp"
+#include "shared/progress.hpp"
+#include "shared/text.hpp"
+
+namespace tool {
+
+using namespace anybit;
+
+namespace {
+
+struct PerplexityOptions {
+  std::string model, tokenizer, text, protocol = "llama.cpp", json;
+  Index tokens = 0, window = 0, threads = 0;
+  model::KvCacheConfig kv{};
+  bool int8_activations = false, parse_special = false;
+};
+
+std::optional<int> parse_options(int argc, const char* const* argv, PerplexityOptions& o) {
+  CLI::App app("Measures how well a model, quantized or not, predicts a text.", "anybit perplexity");
+  app.add_option("MODEL", o.model, "GGUF, llama2.c, or what anybit has written")->required();
+  app.add_option("TEXT", o.text, "A UTF-8 text, such as the test set of WikiText-2")->required();
+  app.add_option("--tokens", o.tokens, "Only so many of the text")->type_name("N");
+  app.add_option("--window", o.window, "Tokens of a window, at most the model's context; default 512 (llama.cpp), 2048 (gptq)")
+      ->type_name("N");
+  app.add_option("--protocol", o.protocol,
+                 "llama.cpp: the second half of each window counts; gptq: every prediction. Figures of one\n"
+                 "cannot be compared with those of the other")
+      ->check(CLI::IsMember({"llama.cpp", "gptq"}))
+      ->capture_default_str();
+  app.add_flag("--parse-special", o.parse_special, "Names of control tokens in the text are these tokens");
+  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
+  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
+      ->type_name("N");
+  app.add_flag("--int8-activations", o.int8_activations, "Packed weights multiply with activations rounded to 8 bits: faster");
+  app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 16, 8, 4, 3 or 2; default: floats")
+      ->type_name("N");
+  app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
+  app.add_option("--json", o.json, "Write the result here; - is standard output, in place of the text")->type_name("FILE");
+  if (const auto end = parse(app, argc, argv, "anybit perplexity model.safetensors wikitext2-test.txt --tokens 8192")) return end;
+  if (o.tokens < 0) return wrong_use("perplexity", "--tokens is " + std::to_string(o.tokens) + "; it must be at least 1");
+  if (o.threads < 0 || o.threads > 1024)
+    return wrong_use("perplexity",
+                     "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
+  std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
+  inputs.push_back({"the text", o.text});
+  if (const auto apart = check_roles(inputs, {{"--json", o.json}}); !apart) return fail("perplexity", usage, apart.error());
+  if (!o.json.empty())
+    if (const auto writable = check_writable(o.json); !writable) return fail("perplexity", cannot_write, writable.error());
+  return std::nullopt;
+}
+
+Result<evaluate::Windows> windows_of(const model::Model& m, const PerplexityOptions& o) {
+  ANYBIT_TRY(const std::string text, read_text(o.text));
+  auto encoded = m.tokenizer.encode(text, o.parse_special ? model::Specials::parsed : model::Specials::as_text);
+  if (!encoded) return in_context(encoded.error(), o.text);
+  std::vector<model::TokenId> ids = *std::move(encoded);
+  if (o.tokens > static_cast<Index>(ids.size()))
+    return Error{ErrorCode::insufficient_data, o.text + ": has " + std::to_string(ids.size()) + " tokens, fewer than --tokens " +
+                                                   std::to_string(o.tokens) + "; give a longer text or ask for fewer"};
+  if (o.tokens > 0) ids.resize(static_cast<std::size_t>(o.tokens));
+  const bool llama_cpp = o.protocol == "llama.cpp";
+  const auto count = static_cast<Index>(ids.size());
+  const Index context = m.decoder.config.context;
+  const Index length =
+      o.window > 0 ? o.window : std::min({Index{llama_cpp ? 512 : 2048}, context, llama_cpp ? count / 2 : count});
+  if (length > context)
+    return Error{ErrorCode::invalid_argument,
+                 "--window is " + std::to_string(length) + ", more than the model's context of " + std::to_string(context)};
+  const model::Vocabulary& v = m.tokenizer.vocabulary();
+  return llama_cpp ? evaluate::llama_cpp_windows(ids, length, v.add_bos ? v.bos : std::nullopt)
+                   : evaluate::gptq_windows(ids, length);
+}
+
+/// The losses of all scored predictions; logits of 64 positions at a time.
+Result<std::vector<double>> losses(const model::Decoder& d, const evaluate::Windows& windows, const PerplexityOptions& o,
+                                   Progress& progress) {
+  ThreadPool pool(thread_count(o.threads));
+  const ExecutorRef executor(pool);
+  constexpr Index chunk = 64;
+  std::vector<double> nll(static_cast<std::size_t>(windows.scored()));
+  model::KvCache cache(d.config, windows.length, o.kv);
+  model::ForwardOptions how;
+  how.executor = executor;
+  progress.begin("predicting", 1, 1);
+  for (Index i = 0; i < windows.count(); ++i) {
+    cache.clear();
+    ANYBIT_TRY(const Matrix hidden, model::hidden_states(d, windows.window(i), cache, how));
+    const auto targets = windows.targets(i);
+    for (Index begin = 0; begin < windows.scored_per_window(); begin += chunk) {
+      const Index end = std::min(begin + chunk, windows.scored_per_window());
+      const Matrix logits =
+          model::logits(d, hidden.view().row_range(windows.first_scored + begin, windows.first_scored + end), executor);
+      executor.parallel_for(end - begin, 1, [&](Index from, Index to) {
+        for (Index k = from; k < to; ++k)
+          nll[static_cast<std::size_t>(i * windows.scored_per_window() + begin + k)] =
+              evaluate::negative_log_likelihood(logits.view().row(k), targets[static_cast<std::size_t>(begin + k)]);
+      });
+    }
+    progress.update(i + 1, windows.count());
+  }
+  progress.end();
+  progress.clear();
+  return nll;
+}
+
+std::string to_json(const model::Model& m, const PerplexityOptions& o, const evaluate::Windows& w, const evaluate::Perplexity& p,
+                    double seconds) {
+  using nlohmann::ordered_json;
+  const auto number = [](double v) { return std::isfinite(v) ? ordered_json(v) : ordered_json(nullptr); };
+  return ordered_json{{"model", m.name},
+                      {"file", o.model},
+                      {"text", o.text},
+                      {"protocol", o.protocol},
+                      {"window", w.length},
+                      {"windows", w.count()},
+                      {"predictions", p.scored},
+                      {"perplexity", number(p.value)},
+                      {"plus_minus", number(p.plus_minus)},
+                      {"mean_nll", number(p.mean_nll)},
+                      {"seconds", seconds}}
+             .dump(2, ' ', false, ordered_json::error_handler_t::replace) +
+         "\n";
+}
+
+int perplexity(int argc, const char* const* argv) {
+  PerplexityOptions o;
+  if (const auto end = parse_options(argc, argv, o)) return *end;
+  auto m = open_model(o.model, o.tokenizer);
+  if (!m) return fail("perplexity", bad_input, m.error());
+  if (o.int8_activations) round_activations(m->decoder);
+  if (const auto possible = check(o.kv, m->decoder.config); !possible)
+    return wrong_use("perplexity", "--kv-bits: " + possible.error().message);
+  const auto windows = windows_of(*m, o);
+  if (!windows) return fail("perplexity", bad_input, windows.error());
+  Progress progress;
+  const Stopwatch watch;
+  const auto nll = losses(m->decoder, *windows, o, progress);
+  if (!nll) return fail("perplexity", bad_input, nll.error());
+  const evaluate::Perplexity p = evaluate::perplexity(*nll);
+  if (o.json != "-")
+    std::printf("%s: perplexity %.4f +/- %.4f (%lld predictions, %lld windows of %lld tokens, protocol of %s)\n",
+                printable(m->name).c_str(), p.value, p.plus_minus, static_cast<long long>(p.scored),
+                static_cast<long long>(windows->count()), static_cast<long long>(windows->length), o.protocol.c_str());
+  if (!o.json.empty())
+    if (const auto written = write_text(o.json, to_json(*m, o, *windows, p, watch.seconds())); !written)
+      return fail("perplexity", cannot_write, written.error());
+  return success;
+}
+
+}  // namespace
+
+int run_perplexity(int argc, const char* const* argv) {
+  return run_command([&] { return perplexity(argc, argv); });
+}
+
+}  // namespace tool

@@ -1,0 +1,71 @@
+#include "catalog.hpp"
+
+#include <algorithm>
+#include <functional>
+
+namespace tool {
+
+using namespace anybit;
+
+namespace {
+
+struct Wanted {
+  unsigned methods = nearest_only;
+  std::string name;  ///< for errors: "awq | gptq"
+  std::size_t at = 0;
+};
+
+Wanted wanted(const RecipeText& r) {
+  Wanted w;
+  w.at = r.algorithm_at;
+  if (std::holds_alternative<Awq>(r.transform))
+    w.methods |= with_awq, w.name = "awq | ", w.at = r.transform_at;
+  else if (r.transform.index() != 0)
+    w.methods |= with_smooth_quant, w.name = "smooth_quant | ", w.at = r.transform_at;
+  switch (r.algorithm.index()) {
+    case 0: w.name += "nearest"; break;
+    case 1: w.methods |= with_gptq, w.name += "gptq"; break;
+    default: w.methods |= with_pruning, w.name += "pruning";
+  }
+  return w;
+}
+
+bool has(unsigned methods, unsigned wanted) { return (methods & wanted) == wanted; }
+
+}  // namespace
+
+const Catalog& catalog() {
+  static const Catalog all = [] {
+    Catalog c;
+    add_integers(c);
+    add_asymmetric_integers(c);
+    add_byte_scaled_integers(c);
+    add_superfloats(c);
+    add_other_formats(c);
+    return c;
+  }();
+  return all;
+}
+
+Result<model::ModelRecipe> Catalog::make(const RecipeText& recipe) const {
+  const std::string with_layout = recipe.scheme + "/bits";
+  const auto found = std::find_if(schemes_.begin(), schemes_.end(),
+                                  [&](const CompiledScheme& s) { return s.name == recipe.scheme || s.name == with_layout; });
+  const Wanted w = wanted(recipe);
+  std::string possible;
+  for (const CompiledScheme& s : schemes_)
+    if (has(s.methods, w.methods)) possible += (possible.empty() ? "" : ", ") + s.name;
+  if (found == schemes_.end())
+    return recipe_error(recipe.text, recipe.scheme_at,
+                        "this program has no scheme " + recipe.scheme + "; for " + w.name + " it has " + possible);
+  if (!has(found->methods, w.methods) || (w.methods & with_pruning && w.methods != with_pruning))
+    return recipe_error(recipe.text, w.at,
+                        possible.empty() || has(found->methods, w.methods)
+                            ? "this program does not combine " + w.name
+                            : "this program has no " + w.name + " for " + found->name + "; it has it for " + possible);
+  model::ModelRecipe made = found->make(recipe);
+  if (recipe.rotation) made = rotated(made.name, made, *recipe.rotation);
+  return made;
+}
+
+}  // namespace tool

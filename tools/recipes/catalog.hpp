@@ -1,0 +1,56 @@
+#pragma once
+// The schemes that this program has code for, and the methods compiled for each. Every scheme takes a compiler seconds, so each
+// is named in exactly one of the files schemes_*.cpp.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <anybit/quantize/any_recipe.hpp>
+
+#include "recipe_text.hpp"
+
+namespace tool {
+
+/// What is compiled for a scheme besides nearest; bits of one number.
+enum Methods : unsigned {
+  nearest_only = 0,
+  with_gptq = 1,
+  with_awq = 2,           ///< in front of nearest, and of gptq if that is there
+  with_smooth_quant = 4,  ///< in front of nearest, and of gptq if that is there
+  with_pruning = 8,       ///< sparsegptq, and each pruner then nearest
+};
+
+struct CompiledScheme {
+  std::string name;
+  unsigned methods = nearest_only;
+  /// The recipe of a text that check_compiled() accepts.
+  anybit::model::ModelRecipe (*make)(const RecipeText&) = nullptr;
+};
+
+class Catalog {
+ public:
+  const std::vector<CompiledScheme>& schemes() const { return schemes_; }
+  /// For opening files.
+  const anybit::SchemeRegistry& registry() const { return registry_; }
+  /// The recipe, named by its text. Errors list the schemes that are compiled, for the method if it is the reason.
+  anybit::Result<anybit::model::ModelRecipe> make(const RecipeText& recipe) const;
+
+  template <anybit::AnyScheme S, unsigned methods>
+  void add();  // compile.hpp
+
+ private:
+  std::vector<CompiledScheme> schemes_;
+  anybit::SchemeRegistry registry_;
+};
+
+/// The program's, made at the first call.
+const Catalog& catalog();
+
+void add_integers(Catalog& to);
+void add_asymmetric_integers(Catalog& to);
+void add_byte_scaled_integers(Catalog& to);
+void add_superfloats(Catalog& to);
+void add_other_formats(Catalog& to);
+
+}  // namespace tool
