@@ -15,12 +15,20 @@ inline namespace ANYBIT_CODE {
 
 /// Formats whose codes are a sign bit over bits that shift into a float's exponent and mantissa: level =
 /// +-float_from_bits(magnitude << shift) * scale. Every minifloat is of this kind; its codes for infinity and NaN, if any,
-/// are the highest magnitudes.
+/// are the highest magnitudes. That float may be subnormal, which some processors multiply very slowly and others, told to flush
+/// subnormals, as 0.
+/// So `scale`, at least 2, goes into the exponent before the bits become a float.
 struct FloatShift {
   bool fits = false;
   int shift = 0;
   float scale = 0;
   unsigned finite = 0, infinite = 0;  ///< magnitudes below `finite` are numbers, those below `infinite` infinity, then NaN
+
+  /// Added to the bits magnitude << shift, which multiplies by scale: (1 + f) 2^e, the level unless the exponent's field is 0.
+  constexpr std::uint32_t normal() const { return std::bit_cast<std::uint32_t>(scale) - (127u << 23); }
+  /// Added likewise: 2 (1 + f) 2^e. Less the 2 (1 + 0) 2^e of field 0 that is the level if the field is 0, and else not below it.
+  /// So the lesser of the two is right, and but for 0 no number on the way there is subnormal.
+  constexpr std::uint32_t twice() const { return normal() + (1u << 23); }
 };
 template <Format F>
 constexpr FloatShift float_shift() {
@@ -38,7 +46,8 @@ constexpr FloatShift float_shift() {
       // A normal number of both fixes the scale, a power of two, if this is the right number of mantissa bits.
       const std::uint32_t from = one << s.shift, to = std::bit_cast<std::uint32_t>(level(one));
       const std::uint32_t scale = to - from + (127u << 23);
-      if (to >> 31 || (scale & 0x7FFFFFu) != 0 || scale == 0 || scale >= (255u << 23)) continue;
+      if (to >> 31 || (scale & 0x7FFFFFu) != 0 || scale < (128u << 23) || scale >= (255u << 23)) continue;
+      if ((std::uint64_t{sign - 1} << s.shift) + (scale - (127u << 23)) + (1u << 23) >= (255u << 23)) continue;
       s.scale = std::bit_cast<float>(scale);
       s.fits = true;
       for (unsigned m = 0; m < sign && s.fits; ++m) {
@@ -143,9 +152,13 @@ class Levels {
       return stepped(simd::load_f32(p) + simd::broadcast(static_cast<float>(level_grid_v<F>.lowest)));
     } else if constexpr (how == How::shift) {
       constexpr FloatShift s = float_shift_v<F>;
-      constexpr std::uint32_t mask = 0x80000000u | (half - 1) << s.shift;
+      constexpr std::uint32_t mask = (half - 1) << s.shift;
       const simd::u32 c = simd::as_u32(simd::load_i32(reinterpret_cast<const std::int8_t*>(p)));  // the sign fills the upper bits
-      simd::f32 v = simd::as_f32(simd::shift_left(c, s.shift - (8 - bits)) & simd::broadcast(mask)) * simd::broadcast(s.scale);
+      const simd::u32 magnitude = simd::shift_left(c, s.shift - (8 - bits)) & simd::broadcast(mask);
+      const simd::f32 normal = simd::as_f32(magnitude + simd::broadcast(s.normal())),
+                      twice = simd::as_f32(magnitude + simd::broadcast(s.twice()));
+      const simd::f32 level = simd::min(normal, twice - simd::broadcast(std::bit_cast<float>(s.twice())));
+      simd::f32 v = simd::as_f32(simd::as_u32(level) | (c & simd::broadcast(std::uint32_t{0x80000000u})));
       if constexpr (Specials && has_specials) {
         const simd::f32 largest = simd::broadcast(F::decode(static_cast<Code>(s.finite - 1)));
         const simd::f32 raw = simd::abs(v), nan = simd::broadcast(std::numeric_limits<float>::quiet_NaN());
