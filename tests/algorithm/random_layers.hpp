@@ -7,6 +7,7 @@
 
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/matrix.hpp>
+#include <anybit/reference/matrix.hpp>
 
 namespace test_layers {
 
@@ -34,15 +35,11 @@ inline Matrix correlated(Index tokens, Index inputs, unsigned seed) {
   return x;
 }
 
-using Square = std::vector<std::vector<double>>;
+using Square = reference::Matrix;
 
 inline Square hessian_of(const Stats& s) {
-  const auto n = static_cast<std::size_t>(s.inputs());
-  std::vector<double> flat(n * n);
-  s.hessian(MatrixView<double>(flat.data(), s.inputs(), s.inputs()));
-  Square h(n, std::vector<double>(n));
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t j = 0; j < n; ++j) h[i][j] = flat[i * n + j];
+  Square h(s.inputs(), s.inputs());
+  s.hessian(MatrixView<double>(h.values.data(), h.rows, h.cols));
   return h;
 }
 
@@ -50,9 +47,9 @@ inline Square hessian_of(const Stats& s) {
 inline double objective(ConstMatrix w, ConstMatrix q, const Square& h) {
   double total = 0;
   for (Index r = 0; r < w.rows; ++r)
-    for (std::size_t i = 0; i < h.size(); ++i)
-      for (std::size_t j = 0; j < h.size(); ++j)
-        total += (double{w(r, Index(i))} - double{q(r, Index(i))}) * h[i][j] * (double{w(r, Index(j))} - double{q(r, Index(j))});
+    for (Index i = 0; i < h.rows; ++i)
+      for (Index j = 0; j < h.rows; ++j)
+        total += (double{w(r, i)} - double{q(r, i)}) * h(i, j) * (double{w(r, j)} - double{q(r, j)});
   return total;
 }
 

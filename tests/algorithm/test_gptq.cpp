@@ -11,7 +11,7 @@
 #include <anybit/scheme/double_quant.hpp>
 #include <anybit/scheme/scale_e8m0.hpp>
 
-#include "algorithm/naive_gptq.hpp"
+#include "algorithm/reference_loop.hpp"
 #include "support/catch.hpp"
 #include "support/hostile_executor.hpp"
 
@@ -92,8 +92,8 @@ Index codes_off(const Method& method, const Matrix& w, const Stats& stats) {
   using S = typename Method::scheme;
   std::vector<Index> natural(static_cast<std::size_t>(w.cols()));
   std::iota(natural.begin(), natural.end(), Index{0});
-  const Matrix expected = published_loop<typename S::format>(
-      w, chol_of_inverse(damped(hessian_of(stats), double{method.damp})), natural, {},
+  const Matrix expected = reference_loop<typename S::format>(
+      w, loop_factor(hessian_of(stats), double{method.damp}, natural), natural, {},
       [&](Index r, std::size_t i, const auto&) { return q->matrix.affine(r, Index(i) / S::granularity::group_cols(w.cols())); });
   const Matrix back = dequantize(q->matrix);
   Index off = 0;

@@ -11,7 +11,7 @@
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>
 
-#include "algorithm/naive_gptq.hpp"
+#include "algorithm/reference_loop.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
@@ -31,11 +31,10 @@ struct Layer {
     for (Index i = 0; i < noise.extents().size(); ++i) x0.data()[i] += noise.data()[i] + 0.2f * x.data()[i];
     REQUIRE(stats.accumulate(x.view(), x0.view()).ok());
     h = hessian_of(stats);
-    d = Square(std::size_t{inputs}, std::vector<double>(std::size_t{inputs}));
+    d = Square(inputs, inputs);
     for (Index i = 0; i < inputs; ++i)
       for (Index j = 0; j < inputs; ++j)
-        for (Index t = 0; t < 150; ++t)
-          d[std::size_t(i)][std::size_t(j)] += 2.0 / 150 * (double{x0(t, i)} - double{x(t, i)}) * double{x(t, j)};
+        for (Index t = 0; t < 150; ++t) d(i, j) += 2.0 / 150 * (double{x0(t, i)} - double{x(t, i)}) * double{x(t, j)};
   }
 };
 
@@ -43,7 +42,7 @@ struct Layer {
 std::vector<Index> group_aware_order(const Square& h, Index g) {
   std::vector<std::vector<Index>> groups(std::size_t(ceil_div(inputs, g)));
   for (Index j = 0; j < inputs; ++j) groups[std::size_t(j / g)].push_back(j);
-  const auto weight = [&](Index j) { return h[std::size_t(j)][std::size_t(j)]; };
+  const auto weight = [&](Index j) { return h(j, j); };
   std::vector<Index> order;
   while (!groups.empty()) {
     std::size_t best = 0;
@@ -83,21 +82,24 @@ void check_against_loop(const Layer& layer, const Method& method, const std::vec
   CHECK(q->report.as_requested());
   CHECK(q->matrix.column_order.empty());
   const Index g = S::granularity::group_cols(inputs);
-  const Square u = chol_of_inverse(reordered(damped(layer.h, double{method.damp}), order));
-  const Square p = method.drift > 0 ? published_drift(reordered(layer.d, order), u, double{method.drift}) : Square{};
+  const Square u = loop_factor(layer.h, double{method.damp}, order);
+  const Square p = method.drift > 0
+                       ? reference::gptaq_drift(reference::reordered(layer.d, reference::Order(order)), u, double{method.drift})
+                       : Square{};
   const auto group = [&](std::size_t i) { return order[i] / g; };
-  Affine found;
+  std::vector<Affine> found(static_cast<std::size_t>(layer.w.rows()));  // the present grid of each row
   float scale_error = 0;
   const Matrix expected =
-      published_loop<typename S::format>(layer.w, u, order, p, [&](Index r, std::size_t i, const std::vector<double>& row) {
+      reference_loop<typename S::format>(layer.w, u, order, p, [&](Index r, std::size_t i, const std::vector<double>& row) {
         if (!fresh) return q->matrix.affine(r, group(i));
+        Affine& grid = found[static_cast<std::size_t>(r)];
         if (i == 0 || group(i) != group(i - 1)) {
           std::vector<float> values;
           for (std::size_t k = i; k < row.size() && group(k) == group(i); ++k) values.push_back(static_cast<float>(row[k]));
-          found = method.grid_fit().template fit<S>(values);
-          scale_error = std::max(scale_error, std::fabs(q->matrix.affine(r, group(i)).scale / found.scale - 1));
+          grid = method.grid_fit().template fit<S>(values);
+          scale_error = std::max(scale_error, std::fabs(q->matrix.affine(r, group(i)).scale / grid.scale - 1));
         }
-        return found;
+        return grid;
       });
   const Matrix back = dequantize(q->matrix);
   Index off = 0;
@@ -183,11 +185,11 @@ TEST_CASE("statistics of drift: by the definition, merged, divided, as bytes") {
   };
   const auto equals = [&](const std::vector<double>& got, const auto& factor) {
     double largest = 0, off = 0;
-    for (std::size_t i = 0; i < std::size_t(inputs); ++i)
-      for (std::size_t j = 0; j < std::size_t(inputs); ++j) {
-        const double wanted = layer.d[i][j] * factor(i, j);
+    for (Index i = 0; i < inputs; ++i)
+      for (Index j = 0; j < inputs; ++j) {
+        const double wanted = layer.d(i, j) * factor(std::size_t(i), std::size_t(j));
         largest = std::max(largest, std::fabs(wanted));
-        off = std::max(off, std::fabs(got[i * std::size_t(inputs) + j] - wanted));
+        off = std::max(off, std::fabs(got[std::size_t(i * inputs + j)] - wanted));
       }
     return off < 1e-5 * largest;
   };

@@ -11,7 +11,7 @@
 #include <anybit/scheme/double_quant.hpp>
 #include <anybit/scheme/scale_e8m0.hpp>
 
-#include "algorithm/naive_gptq.hpp"
+#include "algorithm/reference_loop.hpp"
 #include "support/catch.hpp"
 #include "support/hostile_executor.hpp"
 
@@ -28,7 +28,7 @@ struct DampedLayer {
       : w(random_matrix(rows, cols, seed, 0.1f)),
         x(correlated(3 * cols, cols, seed + 1)),
         stats(*accumulate<Needs::hessian>(x.view())),
-        h(damped(hessian_of(stats), 0.01)) {}
+        h(reference::damped(hessian_of(stats), 0.01)) {}
 };
 
 template <class S>

@@ -1,4 +1,5 @@
-// The KV cache and attention from it, against attention written plainly over keys and values that were rounded plainly.
+// The KV cache and attention from it, against reference/attention.hpp over keys and values rounded by
+// reference/kv_quantization.hpp.
 
 #include <algorithm>
 #include <bit>
@@ -10,6 +11,9 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/model/attention.hpp>
 #include <anybit/model/kv_cache.hpp>
+#include <anybit/reference/attention.hpp>
+#include <anybit/reference/kv_quantization.hpp>
+#include <anybit/reference/quarot.hpp>
 
 #include "support/catch.hpp"
 #include "support/same_bits.hpp"
@@ -73,87 +77,42 @@ Matrix run(KvCache& cache, const Sequence& s, const std::vector<Index>& pieces, 
 
 float rounded_to_half(float x) { return f16_to_f32(f32_to_f16(x)); }
 
-/// What a group of values is after rounding to `bits`, step by step in float as documented.
-void round_group(const std::vector<double*>& group, int bits) {
-  if (bits == 16) {
-    for (double* v : group) *v = static_cast<double>(rounded_to_half(static_cast<float>(*v)));
-    return;
+/// What the cache keeps of keys and values once they are `settled`, by reference/.
+reference::Matrix settled(const reference::Matrix& m, int bits, Index head_dim, bool keys) {
+  if (bits == 32) return m;
+  if (bits < 16)
+    return keys ? reference::kv_rounded_keys(m, bits, 32, rounded_to_half)
+                : reference::kv_rounded_values(m, bits, 32, head_dim, rounded_to_half);
+  reference::Matrix rounded = m;
+  for (double& v : rounded.values) v = double{rounded_to_half(static_cast<float>(v))};
+  return rounded;
+}
+
+/// Each token sees the keys and values before it: rounded where they lie more than `residual` before its run of 32, else as they
+/// are.
+reference::Matrix expected_attention(const Sequence& s, const KvCacheConfig& kv) {
+  const Index d = s.c.head_dim;
+  reference::Matrix q = reference::matrix_of(s.q), k = reference::matrix_of(s.k), v = reference::matrix_of(s.v),
+                    out(q.rows, q.cols);
+  const reference::Matrix h = kv.hadamard ? reference::normalized(reference::sylvester(d)) : reference::Matrix();
+  if (kv.hadamard) q = rotated_heads(q, h), k = rotated_heads(k, h), v = rotated_heads(v, h);
+  const reference::Matrix rounded_k = settled(k, kv.bits, d, true), rounded_v = settled(v, kv.bits, d, false);
+  for (Index p = 0; p < q.rows; ++p) {
+    const Index rounded = std::max(p / 32 * 32 - kv.residual, Index{0});
+    reference::Matrix keys(p + 1, k.cols), values(p + 1, k.cols);
+    for (Index t = 0; t <= p; ++t)
+      for (Index c = 0; c < k.cols; ++c)
+        keys(t, c) = (t < rounded ? rounded_k : k)(t, c), values(t, c) = (t < rounded ? rounded_v : v)(t, c);
+    const reference::Vector row = attend(q.row(p), keys, values, d);
+    for (Index j = 0; j < q.cols; ++j) out(p, j) = row[j];
   }
-  std::vector<float> x;
-  for (const double* v : group) x.push_back(static_cast<float>(*v));
-  const float offset = rounded_to_half(*std::min_element(x.begin(), x.end())), top = static_cast<float>((1 << bits) - 1);
-  const float scale = rounded_to_half((*std::max_element(x.begin(), x.end()) - offset) / top);
-  for (std::size_t i = 0; i < x.size(); ++i)
-    *group[i] = static_cast<double>(offset) +
-                static_cast<double>(scale) * static_cast<double>(std::clamp(std::nearbyint((x[i] - offset) / scale), 0.0f, top));
+  return kv.hadamard ? rotated_heads(out, h) : out;
 }
 
-std::vector<std::vector<double>> doubles(const Matrix& m) {
-  std::vector<std::vector<double>> out;
-  for (Index r = 0; r < m.rows(); ++r) out.emplace_back(m.view().row(r).begin(), m.view().row(r).end());
-  return out;
-}
-
-void rotate_heads(std::vector<std::vector<double>>& m, std::size_t d) {
-  for (auto& row : m)
-    for (std::size_t head = 0; head < row.size(); head += d) {
-      std::vector<double> sums(d);
-      for (std::size_t i = 0; i < d; ++i)
-        for (std::size_t j = 0; j < d; ++j) sums[i] += (std::popcount(i & j) % 2 ? -1 : 1) * row[head + j];
-      for (std::size_t i = 0; i < d; ++i) row[head + i] = sums[i] / std::sqrt(static_cast<double>(d));
-    }
-}
-
-std::vector<std::vector<double>> naive_attention(const Sequence& s, const KvCacheConfig& kv) {
-  const auto tokens = static_cast<std::size_t>(s.q.rows()), d = static_cast<std::size_t>(s.c.head_dim),
-             width = static_cast<std::size_t>(s.c.kv_width()), group = static_cast<std::size_t>(s.c.heads / s.c.kv_heads);
-  auto q = doubles(s.q), k = doubles(s.k), v = doubles(s.v);
-  if (kv.hadamard) rotate_heads(q, d), rotate_heads(k, d), rotate_heads(v, d);
-  auto rounded_k = k, rounded_v = v;
-  for (std::size_t block = 0; kv.bits < 32 && block + 32 <= tokens; block += 32) {
-    for (std::size_t j = 0; j < width; ++j) {
-      std::vector<double*> keys;
-      for (std::size_t p = block; p < block + 32; ++p) keys.push_back(&rounded_k[p][j]);
-      round_group(keys, kv.bits);
-    }
-    for (std::size_t p = block; p < block + 32; ++p)
-      for (std::size_t head = 0; head < width; head += d)
-        for (std::size_t j = 0; j < d; j += 32) {
-          std::vector<double*> values;
-          for (std::size_t i = j; i < std::min(j + 32, d); ++i) values.push_back(&rounded_v[p][head + i]);
-          round_group(values, kv.bits);
-        }
-  }
-  std::vector<std::vector<double>> out(tokens, std::vector<double>(q[0].size()));
-  for (std::size_t p = 0; p < tokens; ++p) {
-    const std::size_t seen_as_floats = p / 32 * 32, residual = static_cast<std::size_t>(kv.residual);
-    const std::size_t floats_from = kv.bits == 32 || seen_as_floats < residual ? 0 : seen_as_floats - residual;
-    for (std::size_t h = 0; h < static_cast<std::size_t>(s.c.heads); ++h) {
-      const std::size_t shared = h / group * d;
-      std::vector<double> weight;
-      double top = -1e300, sum = 0;
-      for (std::size_t t = 0; t <= p; ++t) {
-        double score = 0;
-        for (std::size_t j = 0; j < d; ++j) score += q[p][h * d + j] * (t < floats_from ? rounded_k : k)[t][shared + j];
-        weight.push_back(score / std::sqrt(static_cast<double>(d)));
-        top = std::max(top, weight.back());
-      }
-      for (double& w : weight) sum += w = std::exp(w - top);
-      for (std::size_t t = 0; t <= p; ++t)
-        for (std::size_t j = 0; j < d; ++j)
-          out[p][h * d + j] += weight[t] / sum * (t < floats_from ? rounded_v : v)[t][shared + j];
-    }
-  }
-  if (kv.hadamard) rotate_heads(out, d);
-  return out;
-}
-
-double worst_difference(const Matrix& is, const std::vector<std::vector<double>>& should) {
+double worst_difference(const Matrix& is, const reference::Matrix& should) {
   double worst = 0;
   for (Index r = 0; r < is.rows(); ++r)
-    for (Index c = 0; c < is.cols(); ++c)
-      worst = std::max(
-          worst, std::abs(static_cast<double>(is(r, c)) - should[static_cast<std::size_t>(r)][static_cast<std::size_t>(c)]));
+    for (Index c = 0; c < is.cols(); ++c) worst = std::max(worst, std::abs(static_cast<double>(is(r, c)) - should(r, c)));
   return worst;
 }
 
@@ -168,7 +127,7 @@ double relative_error(const Matrix& a, const Matrix& b) {
 
 }  // namespace
 
-TEST_CASE("attention from floats and from codes agrees with a naive one, in any pieces") {
+TEST_CASE("attention from floats and from codes agrees with the reference, in any pieces") {
   struct Case {
     Index heads, kv_heads, head_dim, tokens;
   };
@@ -187,7 +146,7 @@ TEST_CASE("attention from floats and from codes agrees with a naive one, in any 
           CHECK(cache.length() == tokens);
           // Rotated in float, a value in the middle between two codes may go the other way.
           const double rounding = bits < 32 && rotated ? 0.02 : 0;
-          CHECK(worst_difference(whole, naive_attention(s, kv)) < 5e-5 * (1 + std::sqrt(head_dim)) + rounding);
+          CHECK(worst_difference(whole, expected_attention(s, kv)) < 5e-5 * (1 + std::sqrt(head_dim)) + rounding);
           for (const std::vector<Index>& pieces : {std::vector<Index>{1}, {33, 1, 7}, {64, tokens}}) {
             CAPTURE(pieces);
             KvCache again(s.c, tokens + 40, kv);

@@ -10,8 +10,9 @@
 
 #include <anybit/calibrate/accumulate.hpp>
 #include <anybit/exec/thread_pool.hpp>
+#include <anybit/reference/sparse_gpt.hpp>
 
-#include "algorithm/naive_gptq.hpp"
+#include "algorithm/random_layers.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
@@ -64,43 +65,6 @@ struct Cut {
       least_kept = std::min(least_kept, score);
   }
 };
-
-/// The published loop in double, step by step: U with H^-1 = U^T U, scores w^2 / U_kk^2, no lazy updates. H is damped already.
-std::pair<Matrix, Mask> published_loop(const Matrix& w, Square h, const Sparsity& s, Index block) {
-  const std::size_t n = h.size();
-  const Square u = chol_of_inverse(std::move(h));
-  Square a(static_cast<std::size_t>(w.rows()), std::vector<double>(n));
-  for (std::size_t r = 0; r < a.size(); ++r)
-    for (std::size_t c = 0; c < n; ++c) a[r][c] = double{w(Index(r), Index(c))};
-  Mask mask(w.rows(), w.cols());
-  const auto choose = [&](std::size_t r0, std::size_t r1, std::size_t c0, std::size_t c1, std::size_t count) {
-    std::vector<std::pair<double, std::pair<Index, Index>>> scores;
-    for (std::size_t r = r0; r < r1; ++r)
-      for (std::size_t c = c0; c < c1; ++c) scores.push_back({a[r][c] * a[r][c] / (u[c][c] * u[c][c]), {Index(r), Index(c)}});
-    std::sort(scores.begin(), scores.end());
-    for (std::size_t i = 0; i < count; ++i) mask.prune(scores[i].second.first, scores[i].second.second);
-  };
-  for (std::size_t i = 0; i < n; ++i) {
-    if (!s.is_pattern() && i % static_cast<std::size_t>(block) == 0) {
-      const std::size_t end = std::min(n, i + static_cast<std::size_t>(block)), rows = a.size();
-      choose(0, rows, i, end, std::size_t(double(rows * end) * s.share) - std::size_t(double(rows * i) * s.share));
-    }
-    if (s.is_pattern() && i % static_cast<std::size_t>(s.of) == 0) {
-      const std::size_t end = std::min(n, i + static_cast<std::size_t>(s.of));
-      for (std::size_t r = 0; r < a.size(); ++r)
-        choose(r, r + 1, i, end, std::size_t(std::max<Index>(0, Index(end - i) - s.keep)));
-    }
-    for (std::size_t r = 0; r < a.size(); ++r) {
-      const double kept = mask.pruned(Index(r), Index(i)) ? 0 : a[r][i], e = (a[r][i] - kept) / u[i][i];
-      a[r][i] = kept;
-      for (std::size_t j = i + 1; j < n; ++j) a[r][j] -= e * u[i][j];
-    }
-  }
-  Matrix out(w.rows(), w.cols());
-  for (std::size_t r = 0; r < a.size(); ++r)
-    for (std::size_t c = 0; c < n; ++c) out(Index(r), Index(c)) = static_cast<float>(a[r][c]);
-  return {std::move(out), std::move(mask)};
-}
 
 }  // namespace
 
@@ -218,21 +182,23 @@ TEST_CASE("through_threshold takes the first score that would stay as well") {
   CHECK(pruned(Magnitude{{.share = 0.25}}, equal, {}).mask.count() == 10);
 }
 
-TEST_CASE("sparsegpt does what the published loop does in double") {
+TEST_CASE("sparsegpt does what the reference does") {
   const Matrix w = random_matrix(70, 61, 11, 0.1f), x = correlated(150, 61, 12);
   const Stats stats = stats_of(x);
-  Square h = hessian_of(stats);
-  double mean = 0;
-  for (std::size_t i = 0; i < h.size(); ++i) mean += h[i][i] / 61;
-  for (std::size_t i = 0; i < h.size(); ++i) h[i][i] += double{0.01f} * mean;
+  const Square u = reference::inverse_factor(reference::damped(hessian_of(stats), double{0.01f}));
   const auto check = [&](const Sparsity& s, Index block) {
     INFO(s.describe() << ", block " << block);
     const Pruned mine = pruned(SparseGpt{.sparsity = s, .block = block}, w, stats);
-    const auto [weights, mask] = published_loop(w, h, s, block);
-    CHECK(mine.mask == mask);
-    float worst = 0;
-    for (Index i = 0; i < w.extents().size(); ++i) worst = std::max(worst, std::fabs(mine.weights.data()[i] - weights.data()[i]));
-    CHECK(worst < 5e-6f);
+    const auto expected = reference::sparse_gpt(
+        reference::matrix_of(w), u,
+        {.share = s.share, .keep = s.is_pattern() ? s.keep : 0, .of = s.is_pattern() ? s.of : 0, .block = block});
+    double worst = 0;
+    for (Index r = 0; r < w.rows(); ++r)
+      for (Index c = 0; c < w.cols(); ++c) {
+        REQUIRE(mine.mask.pruned(r, c) == (expected.mask(r, c) == 1));
+        worst = std::max(worst, std::fabs(double{mine.weights(r, c)} - expected.weights(r, c)));
+      }
+    CHECK(worst < 5e-6);
     CHECK(mine.report.as_requested());
     CHECK(mine.report.done == mine.report.requested);
   };

@@ -23,73 +23,34 @@ using namespace anybit;
 using namespace anybit::model;
 using test_support::ids;
 using test_support::random_decoder;
-using test_support::times;
-using test_support::Vector;
 
 namespace {
 
-Vector row_of(const Matrix& m, Index t) { return Vector(m.view().row(t).begin(), m.view().row(t).end()); }
-
-/// Rows of outputs, for one sequence of inputs.
-std::vector<Vector> naive_attention(const Decoder& d, const Linear& q_, const Linear& k_, const Linear& v_, const Linear& o_,
-                                    const Matrix& x) {
-  const DecoderConfig& c = d.config;
-  const auto head_dim = static_cast<std::size_t>(c.head_dim), heads = static_cast<std::size_t>(c.heads),
-             group = static_cast<std::size_t>(c.heads / c.kv_heads);
-  std::vector<Vector> keys, values, out;
-  for (Index t = 0; t < x.rows(); ++t) {
-    Vector q = times(q_, row_of(x, t)), k = times(k_, row_of(x, t)), mixed(heads * head_dim);
-    test_support::rotate(q, c, static_cast<std::size_t>(t)), test_support::rotate(k, c, static_cast<std::size_t>(t));
-    keys.push_back(k), values.push_back(times(v_, row_of(x, t)));
-    for (std::size_t h = 0; h < heads; ++h) {
-      const std::size_t from = h * head_dim, shared = h / group * head_dim;
-      double sum = 0;
-      Vector weight;
-      for (const Vector& key : keys) {
-        double score = 0;
-        for (std::size_t j = 0; j < head_dim; ++j) score += q[from + j] * key[shared + j];
-        weight.push_back(std::exp(score / std::sqrt(static_cast<double>(head_dim))));
-        sum += weight.back();
-      }
-      for (std::size_t p = 0; p < keys.size(); ++p)
-        for (std::size_t j = 0; j < head_dim; ++j) mixed[from + j] += weight[p] / sum * values[p][shared + j];
-    }
-    out.push_back(times(o_, mixed));
-  }
-  return out;
+double squared_distance(const reference::Matrix& a, const reference::Matrix& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.values.size(); ++i) sum += (a.values[i] - b.values[i]) * (a.values[i] - b.values[i]);
+  return sum;
 }
 
-std::vector<Vector> naive_mlp(const Linear& gate_, const Linear& up_, const Linear& down_, const Matrix& x) {
-  std::vector<Vector> out;
-  for (Index t = 0; t < x.rows(); ++t) {
-    Vector gate = times(gate_, row_of(x, t));
-    const Vector up = times(up_, row_of(x, t));
-    for (std::size_t j = 0; j < gate.size(); ++j) gate[j] = gate[j] / (1 + std::exp(-gate[j])) * up[j];
-    out.push_back(times(down_, gate));
-  }
-  return out;
-}
-
-struct Difference {
-  double sum = 0, values = 0;
-  void add(const std::vector<Vector>& a, const std::vector<Vector>& b) {
-    for (std::size_t t = 0; t < a.size(); ++t)
-      for (std::size_t j = 0; j < a[t].size(); ++j) sum += (a[t][j] - b[t][j]) * (a[t][j] - b[t][j]), ++values;
-  }
-  double mean() const { return sum / values; }
-};
-
-/// The naive counterpart of BlockOutput::error().
+/// BlockOutput::error() by reference/: the mean square of what other weights of a site change in attention or MLP.
 double naive_error(const Decoder& d, const Block& b, Site site, std::span<const Matrix> inputs,
                    const std::vector<Matrix>& weights) {
-  Difference e;
-  for (const Matrix& x : inputs)
-    if (site == Site::attn_qkv)
-      e.add(naive_attention(d, b.q, b.k, b.v, b.o, x),
-            naive_attention(d, Linear(weights[0]), Linear(weights[1]), Linear(weights[2]), b.o, x));
-    else
-      e.add(naive_mlp(b.gate, b.up, b.down, x), naive_mlp(Linear(weights[0]), Linear(weights[1]), b.down, x));
-  return e.mean();
+  const reference::Rope rope = test_support::rope_of(d.config);
+  const reference::DecoderBlock exact = test_support::block_of(b);
+  reference::DecoderBlock changed = exact;
+  reference::Matrix* const attn[] = {&changed.q, &changed.k, &changed.v};
+  reference::Matrix* const mlp[] = {&changed.gate, &changed.up};
+  const bool attention = site == Site::attn_qkv;
+  for (std::size_t i = 0; i < weights.size(); ++i) *(attention ? attn[i] : mlp[i]) = reference::matrix_of(weights[i]);
+  double sum = 0;
+  Index values = 0;
+  for (const Matrix& input : inputs) {
+    const reference::Matrix x = reference::matrix_of(input);
+    sum += attention ? squared_distance(attention_half(exact, x, rope), attention_half(changed, x, rope))
+                     : squared_distance(mlp_half(exact, x), mlp_half(changed, x));
+    values += x.rows * d.config.dim;
+  }
+  return sum / static_cast<double>(values);
 }
 
 std::vector<ConstMatrix> views(const std::vector<Matrix>& all) {

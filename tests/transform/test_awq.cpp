@@ -190,18 +190,18 @@ TEST_CASE("gptq's column costs: what no later column can make up for") {
   REQUIRE(costs.size() == 12);
   // Least d H d^T over d with d_k = 1, zeros before k: by Gauss-Seidel over the columns behind k.
   double damping = 0;
-  for (std::size_t j = 0; j < 12; ++j) damping += 0.05 * h[j][j] / 12;
+  for (Index j = 0; j < 12; ++j) damping += 0.05 * h(j, j) / 12;
   std::vector<double> expected;
-  for (std::size_t k = 0; k < 12; ++k) {
-    std::vector<double> d(12, 0.0);
+  for (Index k = 0; k < 12; ++k) {
+    reference::Vector d(12);
     d[k] = 1;
-    const auto dot = [&](std::size_t i) {
+    const auto dot = [&](Index i) {
       double sum = damping * d[i];
-      for (std::size_t j = k; j < 12; ++j) sum += h[i][j] * d[j];
+      for (Index j = k; j < 12; ++j) sum += h(i, j) * d[j];
       return sum;
     };
     for (int round = 0; round < 4000; ++round)
-      for (std::size_t i = k + 1; i < 12; ++i) d[i] -= dot(i) / (h[i][i] + damping);
+      for (Index i = k + 1; i < 12; ++i) d[i] -= dot(i) / (h(i, i) + damping);
     expected.push_back(dot(k));
   }
   for (std::size_t k = 1; k < 12; ++k) CHECK(costs[k] / costs[0] == Approx(expected[k] / expected[0]).epsilon(1e-3));

@@ -5,8 +5,8 @@
 //   s = (max - min) / (2^b - 1),   q = clamp(round((x - min) / s), 0, 2^b - 1),   x^ = min + s q
 //
 // The minimum is stored as it is, not as a zero point. A constant group has s = 0 and x^ = min. Keys are rounded after their
-// rotary positions. `store` is what storing a scale or a minimum makes of it (binary16 in anybit); codes are chosen by the
-// stored ones.
+// rotary positions. `store` rounds a scale or a minimum as its storage does (binary16 in anybit); codes are chosen by the stored
+// numbers. Quotients are floats, as in the cache: near a tie they decide a code.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -18,13 +18,17 @@
 namespace anybit::reference {
 inline namespace ANYBIT_CODE {
 
-inline double as_is(double x) { return x; }
+inline float as_is(float x) { return x; }
 
 template <class Store>
 Vector kv_rounded(Vector x, int bits, Store store) {
-  const double top = std::exp2(bits) - 1, least = store(*std::min_element(x.begin(), x.end()));
-  const double s = store((*std::max_element(x.begin(), x.end()) - least) / top);
-  for (double& v : x) v = s > 0 ? least + s * std::clamp(std::nearbyint((v - least) / s), 0.0, top) : least;
+  const float top = std::exp2(static_cast<float>(bits)) - 1;
+  const float least = store(static_cast<float>(*std::min_element(x.begin(), x.end())));
+  const float s = store((static_cast<float>(*std::max_element(x.begin(), x.end())) - least) / top);
+  for (double& v : x) {
+    const float q = s > 0 ? std::clamp(std::nearbyint((static_cast<float>(v) - least) / s), 0.0f, top) : 0;
+    v = double{least} + double{s} * double{q};
+  }
   return x;
 }
 
