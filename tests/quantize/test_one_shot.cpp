@@ -75,7 +75,7 @@ TEST_CASE("a report says which weights int8 products find unprepared, and why") 
     std::size_t n = 0;
     for (const QuantizedLayer& layer : q.layers)
       for (const std::string& remark : layer.report.remarks)
-        n += remark.find("slow: the format's levels are no multiples of a step") != std::string::npos ? 1 : 0;
+        if (remark.find("slow: the format's levels are no multiples of a step") != std::string::npos) ++n;
     return n;
   };
   CHECK(remarked(model_recipe("nf4", Nearest<Nf4, PerGroup<16>>{}, Compute::int8_per_token)) == 14);
