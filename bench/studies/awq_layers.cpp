@@ -51,7 +51,7 @@ using ByKind = std::map<std::string, std::vector<Errors>>;
 double error_on(const Stats& stats, ConstMatrix w, ConstMatrix q, ExecutorRef executor) {
   std::vector<double> h(static_cast<std::size_t>(w.cols * w.cols));
   stats.hessian(MatrixView<double>(h.data(), w.cols, w.cols));
-  const calibrate::OutputMetric<> metric(w, {h.data(), w.cols, w.cols}, executor);
+  const recipe::OutputMetric<> metric(w, {h.data(), w.cols, w.cols}, executor);
   return metric.relative_to_outputs(metric.error(q));
 }
 

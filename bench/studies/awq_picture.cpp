@@ -39,13 +39,11 @@ struct Curve {
 template <class Algorithm>
 Result<double> error_under(const Algorithm& algorithm, std::span<const ConstMatrix> weights, const Stats& stats,
                            std::span<const float> s, const QuantizeOptions& options) {
-  Siblings set;
-  for (const ConstMatrix& w : weights) set.weights.emplace_back(w);
-  set.stats = stats;
-  calibrate::scale_inputs(set, s);
+  Siblings set(weights, stats);
+  recipe::scale_inputs(set, s);
   double squares = 0;
-  for (const Matrix& w : set.weights) {
-    ANYBIT_TRY(const auto q, algorithm.quantize(w.view(), set.stats, options));
+  for (const ConstMatrix& w : set.views()) {
+    ANYBIT_TRY(const auto q, algorithm.quantize(w, *set.stats, options));
     squares += *q.report.output_error * *q.report.output_error;
   }
   return std::sqrt(squares / static_cast<double>(weights.size()));

@@ -67,7 +67,7 @@ class Measuring {
       const bool scaled = !std::is_same_v<typename S::scale_store, NoScale>;
       if (choice.fit.search != Search::none && (!scaled || (!all_searches && choice.fit.search != Search::least_squares)))
         continue;
-      const auto q = calibrate::round_to_grid<S>(w, choice.fit, {}, executor_);
+      const auto q = grid::round_to_grid<S>(w, choice.fit, {}, executor_);
       const double relative = relative_error(w, dequantize(q).view());
       RateRow row{std::string(S::name.view()), choice.name, S::bits_per_weight(w.extents()), relative * relative, 0, 0};
       row.lower_bound = source_.lower_bound(row.bits);
@@ -235,7 +235,7 @@ int main(int argc, char** argv) {
   if (!file.empty()) {
     Result<Matrix> weights = read_tensor(file, tensor);
     if (!weights) return std::fprintf(stderr, "%s\n", weights.error().message.c_str()), 3;
-    if (const Status good = calibrate::check_weights(weights->view()); !good)
+    if (const Status good = grid::check_weights(weights->view()); !good)
       return std::fprintf(stderr, "%s: %s\n", tensor.c_str(), good.error().message.c_str()), 3;
     const evaluate::SampleSource samples(
         std::span<const float>(weights->data(), static_cast<std::size_t>(weights->extents().size())));

@@ -3,7 +3,9 @@
 // include anybit/io/ (files), anybit/model/ (transformers and tokenizers), anybit/evaluate/ (perplexity, KL, reports),
 // anybit/testing/ (the laws that a format of your own has to keep) and anybit/core/eigen_view.hpp (views of Eigen's matrices).
 
+#include <anybit/algorithm/gptaq.hpp>
 #include <anybit/algorithm/gptq.hpp>
+#include <anybit/algorithm/hqq.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/calibrate/accumulate.hpp>
 #include <anybit/calibrate/stats.hpp>

@@ -38,11 +38,11 @@ void check_sound(const Method& method, const Matrix& w, const Stats& stats) {
   for (const Affine a : m.affines) REQUIRE((std::isfinite(a.scale) && std::isfinite(a.zero)));
   for (const auto c : m.codes) REQUIRE(c < (1u << S::bits));
   auto as_stored = m;
-  calibrate::round_trip_joint(calibrate::AnyQuantized(as_stored));
+  grid::round_trip_joint(calibrate::AnyQuantized(as_stored));
   for (Affine& a : as_stored.affines) a = stored<S>(a);
   CHECK(as_stored.affines == m.affines);
   const Matrix back = dequantize(m);
-  const auto nearest = calibrate::round_to_grid<S>(w.view(), method.grid_fit());
+  const auto nearest = grid::round_to_grid<S>(w.view(), method.grid_fit());
   const Square h = hessian_of(stats);
   const double mine = objective(w.view(), back.view(), h), plain = objective(w.view(), dequantize(nearest).view(), h);
   CHECK(mine <= plain + 1e-9 * std::fabs(plain) + 1e-12 * std::fabs(objective(w.view(), Matrix(w.rows(), w.cols()).view(), h)));
@@ -139,7 +139,7 @@ TEST_CASE("gptq gives the codes of the published loop where products are cut int
   // More rows than a tile in one task, more columns than a panel, blocks and groups that end apart.
   const Matrix w = random_matrix(530, 601, 11, 0.1f), x = correlated(900, 601, 12);
   const auto stats = *accumulate<Needs::hessian>(x.view());
-  REQUIRE(calibrate::task_rows(530) > gptq::row_tile);
+  REQUIRE(dense::task_rows(530) > gptq::row_tile);
   REQUIRE(gptq::Band<>::panel < 601);
   const Index few = 530 * 601 / 5000;  // ties and near ties that float decides otherwise
   CHECK(codes_off(Gptq<UInt<4>, PerRow, ScaleF32>{.static_groups = true}, w, stats) <= few);

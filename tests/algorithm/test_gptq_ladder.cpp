@@ -123,13 +123,13 @@ void check_trial(const Trial& t, const Method& method, Tally& tally) {
   for (const Affine a : q->matrix.affines) sound = sound && std::isfinite(a.scale) && a.scale >= 0 && std::isfinite(a.zero);
   for (const auto c : q->matrix.codes) sound = sound && c < code_count_v<typename S::format>;
   auto as_stored = q->matrix;
-  calibrate::round_trip_joint(calibrate::AnyQuantized(as_stored));
+  grid::round_trip_joint(calibrate::AnyQuantized(as_stored));
   for (Affine& a : as_stored.affines) a = stored<S>(a);
   CHECK((sound && as_stored.affines == q->matrix.affines));
 
   const Square h = hessian_of(t.stats);
   const auto error = [&](const Matrix& m) { return objective(t.w.view(), m.view(), h); };
-  const auto nearest = calibrate::round_to_grid<S>(t.w.view(), method.grid_fit());
+  const auto nearest = grid::round_to_grid<S>(t.w.view(), method.grid_fit());
   const double mine = error(dequantize(q->matrix)), plain = error(dequantize(nearest));
   const double unresolved = 1e-9 * std::fabs(plain) + 1e-12 * std::fabs(error(Matrix(t.w.rows(), t.w.cols())));
   if (!(std::isfinite(plain) && std::isfinite(unresolved))) return;  // 1e30 weights and 1e75 inputs

@@ -23,7 +23,7 @@ constexpr Index inputs = 61;
 
 struct Layer {
   Matrix w = random_matrix(9, inputs, 11, 0.1f), x = correlated(150, inputs, 12), x0 = correlated(150, inputs, 12);
-  Stats stats{inputs, Needs::hessian | Needs::drift};
+  Stats stats{inputs, Needs::hessian | Needs::input_drift};
   Square h, d;
 
   Layer() {
@@ -196,7 +196,7 @@ TEST_CASE("statistics of drift: by the definition, merged, divided, as bytes") {
   const auto one = [](std::size_t, std::size_t) { return 1.0; };
   CHECK(equals(drift_of(layer.stats), one));
 
-  Stats first(inputs, Needs::hessian | Needs::drift), second = first;
+  Stats first(inputs, Needs::hessian | Needs::input_drift), second = first;
   REQUIRE(first.accumulate(layer.x.view().row_range(0, 31), layer.x0.view().row_range(0, 31)).ok());
   REQUIRE(second.accumulate(layer.x.view().row_range(31, 150), layer.x0.view().row_range(31, 150)).ok());
   REQUIRE(first.merge(second).ok());

@@ -35,7 +35,7 @@ template <class Real>
 void check(Index n, double close) {
   INFO(n);
   std::vector<Real> full, r = lower_of_random(n, full);
-  REQUIRE(calibrate::cholesky_from_last(MatrixView<Real>(r.data(), n, n)));
+  REQUIRE(dense::cholesky_from_last(MatrixView<Real>(r.data(), n, n)));
   const auto at = [n](Index i, Index j) { return static_cast<std::size_t>(i * n + j); };
   double worst = 0;
   for (Index i = 0; i < n; ++i) {
@@ -63,8 +63,8 @@ TEST_CASE("rows that lie apart") {
   const MatrixView<double> view(apart.data(), 131, 131, 140), packed(lower.data(), 131, 131);
   for (Index i = 0; i < 131; ++i)
     for (Index j = 0; j < 131; ++j) view(i, j) = packed(i, j);
-  REQUIRE(calibrate::cholesky_from_last(view));
-  REQUIRE(calibrate::cholesky_from_last(packed));
+  REQUIRE(dense::cholesky_from_last(view));
+  REQUIRE(dense::cholesky_from_last(packed));
   for (Index i = 0; i < 131; ++i) {
     for (Index j = 0; j <= i; ++j) REQUIRE(view(i, j) == packed(i, j));
     for (Index j = 131; j < 140; ++j) REQUIRE(apart[static_cast<std::size_t>(i * 140 + j)] == 7.0);
@@ -73,7 +73,7 @@ TEST_CASE("rows that lie apart") {
 
 TEST_CASE("what is not positive definite has no factor") {
   const auto fails = [](std::vector<double> h, Index n) {
-    return !calibrate::cholesky_from_last(MatrixView<double>(h.data(), n, n));
+    return !dense::cholesky_from_last(MatrixView<double>(h.data(), n, n));
   };
   CHECK(fails({0}, 1));
   CHECK(fails({-1}, 1));

@@ -1,5 +1,5 @@
 #include <anybit/evaluate/rate_distortion.hpp>
-#include <anybit/grid/scale_search.hpp>
+#include <anybit/grid/grid_fit.hpp>
 #include <anybit/scheme/presets.hpp>
 
 #include <random>
@@ -32,7 +32,7 @@ double error_of(std::span<const float> values, Affine a, double norm, std::span<
 }  // namespace
 
 TEST_CASE("powers of errors are those of the library, at every magnitude") {
-  using calibrate::power_lanes, calibrate::powers;
+  using grid::power_lanes, grid::powers;
   std::mt19937 random(1);
   for (const float norm : {2.0f, 2.4f, 0.7f, 1.0f, 3.0f, 16.0f, 0.01f})
     for (int exponent = -124; exponent < 126; exponent += norm == 2.4f ? 1 : 5) {
@@ -80,9 +80,9 @@ TEST_CASE("sums of powers, ragged and weighted, and their early end") {
         plain += p;
         weighted += double{h[i]} * p;
       }
-      CHECK(calibrate::power_sum(a.data(), b.data(), nullptr, n, norm, infinity) == Approx(plain).epsilon(1e-9));
-      CHECK(calibrate::power_sum(a.data(), b.data(), h.data(), n, norm, infinity) == Approx(weighted).epsilon(1e-9));
-      if (n == 200) CHECK(calibrate::power_sum(a.data(), b.data(), nullptr, n, norm, plain / 4) >= plain / 4);
+      CHECK(grid::power_sum(a.data(), b.data(), nullptr, n, norm, infinity) == Approx(plain).epsilon(1e-9));
+      CHECK(grid::power_sum(a.data(), b.data(), h.data(), n, norm, infinity) == Approx(weighted).epsilon(1e-9));
+      if (n == 200) CHECK(grid::power_sum(a.data(), b.data(), nullptr, n, norm, plain / 4) >= plain / 4);
     }
 }
 
@@ -98,8 +98,8 @@ TEST_CASE("a refit is the least squares line, and its zero point is whole") {
     targets[i] = made.scale * (code - made.zero) + noise[i];
   }
   const auto fitted = [&](Affine a, float highest_zero, const float* weights) {
-    return calibrate::refit(calibrate::level_sums(levels.data(), targets.data(), weights, 37, true),
-                            calibrate::target_sums(targets.data(), weights, 37), a, highest_zero);
+    return grid::refit(grid::level_sums(levels.data(), targets.data(), weights, 37, true),
+                       grid::target_sums(targets.data(), weights, 37), a, highest_zero);
   };
   const auto error = [&](double scale, double zero) {
     double sum = 0;

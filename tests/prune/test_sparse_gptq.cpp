@@ -46,7 +46,7 @@ void check_sound(const Method& method, const Sparsity& sparsity, const Matrix& w
   const auto plain = Magnitude{sparsity}.prune(w.view());
   REQUIRE(plain.ok());
   if constexpr (requires { method.pruned_grids; }) {
-    const auto nearest = calibrate::round_to_grid<S>(plain->weights.view(), method.grid_fit());
+    const auto nearest = grid::round_to_grid<S>(plain->weights.view(), method.grid_fit());
     CHECK(mine <= objective(w.view(), dequantize(nearest).view(), h) * (1 + 1e-6));
   }
   CHECK(q->report.bits_per_weight == Approx(pack(q->matrix).bits_per_weight()));

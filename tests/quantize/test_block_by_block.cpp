@@ -137,7 +137,7 @@ TEST_CASE("drift: statistics are of both models' activations, token by token") {
       partly.blocks[1] = done.quantized.decoder.blocks[1];
       partly.blocks[1].down = d.blocks[1].down;
     }
-    Stats stats(56, Needs::hessian | Needs::drift);
+    Stats stats(56, Needs::hessian | Needs::input_drift);
     for (const auto& window : text.windows) {
       Matrix x[2];
       const Decoder* models[] = {&partly, &d};

@@ -44,9 +44,8 @@ TEST_CASE("smooth_quant changes nothing but the numbers: (X / s)(W s)^T = X W^T,
   const Needs all = Needs::abs_max | Needs::mean_abs | Needs::mean_square | Needs::hessian | Needs::samples;
   Stats stats(9, all);
   REQUIRE(stats.accumulate(x.view()).ok());
-  Siblings set;
-  set.weights = {a, b};
-  set.stats = stats;
+  const ConstMatrix matrices[] = {a.view(), b.view()};
+  Siblings set(matrices, stats);
   REQUIRE(SmoothQuant{.alpha = 0.7f}.apply(set, W8{}, {}).ok());
   REQUIRE(set.input_scale.size() == 9);
   Matrix divided = x;
@@ -57,21 +56,21 @@ TEST_CASE("smooth_quant changes nothing but the numbers: (X / s)(W s)^T = X W^T,
       double before = 0, after = 0;
       for (Index j = 0; j < 9; ++j) {
         before += double{x(t, j)} * double{a(r, j)};
-        after += double{divided(t, j)} * double{set.weights[0](r, j)};
+        after += double{divided(t, j)} * double{set.weights[0].view()(r, j)};
       }
       CHECK(after == Approx(before).epsilon(1e-5).margin(1e-5));
     }
   Stats again(9, all);
   REQUIRE(again.accumulate(divided.view()).ok());
-  const Matrix h = set.stats.hessian(), h2 = again.hessian();
+  const Matrix h = set.stats->hessian(), h2 = again.hessian();
   for (std::size_t j = 0; j < 9; ++j) {
-    CHECK(set.stats.abs_max()[j] == Approx(again.abs_max()[j]));
-    CHECK(set.stats.mean_abs()[j] == Approx(again.mean_abs()[j]));
-    CHECK(set.stats.mean_square()[j] == Approx(again.mean_square()[j]));
+    CHECK(set.stats->abs_max()[j] == Approx(again.abs_max()[j]));
+    CHECK(set.stats->mean_abs()[j] == Approx(again.mean_abs()[j]));
+    CHECK(set.stats->mean_square()[j] == Approx(again.mean_square()[j]));
     for (std::size_t k = 0; k < 9; ++k) CHECK(h(Index(j), Index(k)) == Approx(h2(Index(j), Index(k))).margin(1e-5));
   }
   for (Index t = 0; t < 17; ++t)
-    for (Index j = 0; j < 9; ++j) CHECK(set.stats.samples()(t, j) == Approx(divided(t, j)));
+    for (Index j = 0; j < 9; ++j) CHECK(set.stats->samples()(t, j) == Approx(divided(t, j)));
 }
 
 TEST_CASE("smooth_quant: descriptions name every option, so that a resumed run sees what changed") {
@@ -221,9 +220,9 @@ TEST_CASE("smooth_quant against the published code") {
   }
   // 8 bits a channel of the smoothed weights.
   if (file->find("a50.Wq_smooth.per_channel")) {
-    Siblings set;
-    set.weights = {q}, set.stats = stats;
-    calibrate::scale_inputs(set, *file->read<float>("a50.qkv.scales"));
+    const ConstMatrix alone_q[] = {q.view()};
+    Siblings set(alone_q, stats);
+    recipe::scale_inputs(set, *file->read<float>("a50.qkv.scales"));
     const auto result = W8{}.quantize(set.weights[0].view());
     REQUIRE(result.ok());
     const Matrix expected = *file->read_f32("a50.Wq_smooth.per_channel"), back = dequantize(result->matrix);

@@ -87,7 +87,7 @@ Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, co
 
 /// The work of quantizing, in tokens of a forward pass that take as long; only for the time that is left.
 double Workbench::quantization_share(Needs needs) const {
-  const double streams = covers(needs, Needs::drift) ? 6 : 3;
+  const double streams = covers(needs, Needs::input_drift) ? 6 : 3;
   const double calibration = options_.sequential ? streams * static_cast<double>(options_.calibration_tokens_wanted()) : 0;
   if (covers(needs, Needs::samples)) return calibration + 6000;
   if (covers(needs, Needs::hessian)) return calibration + 3000;

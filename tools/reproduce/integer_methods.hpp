@@ -1,7 +1,7 @@
 #pragma once
 // Integer grids with a zero point and binary16 scales, by each method; the papers of GPTQ and AWQ share them.
 
-#include <anybit/grid/scale_search.hpp>
+#include <anybit/grid/grid_fit.hpp>
 
 #include "method.hpp"
 

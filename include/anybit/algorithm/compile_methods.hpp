@@ -14,13 +14,13 @@ template void add_transposed_product<double>(MatrixView<const double>, MatrixVie
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::simd
 
-namespace anybit::calibrate {
+namespace anybit::recipe {
 inline namespace ANYBIT_CODE {
 
 template class OutputMetric<>;
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::calibrate
+}  // namespace anybit::recipe
 
 namespace anybit::gptq {
 inline namespace ANYBIT_CODE {

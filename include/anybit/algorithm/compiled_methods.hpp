@@ -19,13 +19,13 @@ extern template void add_transposed_product<double>(MatrixView<const double>, Ma
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::simd
 
-namespace anybit::calibrate {
+namespace anybit::recipe {
 inline namespace ANYBIT_CODE {
 
 extern template class OutputMetric<>;
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::calibrate
+}  // namespace anybit::recipe
 
 namespace anybit::gptq {
 inline namespace ANYBIT_CODE {

@@ -38,7 +38,7 @@ struct Gptq {
   /// error.
   int refine = 0;
   /// GPTAQ: the share of the difference between the inputs here and the float model's that is made up for; 0.25 as published.
-  /// Above 0 it wants Needs::drift.
+  /// Above 0 it wants Needs::input_drift.
   float drift = 0;
 
   /// The least layer error at equal bits that this header knows how to get; several times the time of the defaults.
@@ -51,12 +51,9 @@ struct Gptq {
     return g;
   }
 
-  /// `needs`, and what these options want besides.
-  Needs wanted() const { return drift > 0 ? needs | Needs::drift : needs; }
   bool stores_column_order() const { return act_order && options().dynamic_groups(calibrate::scheme_functions_v<scheme>); }
   GridFit grid_fit() const { return {range, search, shrink}; }
-  /// What a squared rounding error of each column still costs in the outputs after later columns have made up for what they
-  /// can: a transform in front weighs its choices by it. Empty if the Hessian has no factor. `stats` hold what `needs` says.
+  /// See AlgorithmDefaults. Empty if the Hessian has no factor. `stats` hold what `needs` says.
   std::vector<float> column_costs(const Stats& stats) const {
     return gptq::column_costs<>(options(), stats, scheme::granularity::group_cols(stats.inputs()));
   }
@@ -70,7 +67,7 @@ struct Gptq {
     const calibrate::AnyQuantized codes(result.matrix);
     const gptq::Target target{codes, result.matrix.column_order, result.matrix.provenance, result.report};
     ANYBIT_TRY_STATUS(gptq::Method<>(mine, w, asked, target).quantize(stats));
-    result.report.bits_per_weight = calibrate::bits_per_weight(result.matrix);
+    result.report.bits_per_weight = recipe::bits_per_weight(result.matrix);
     return result;
   }
 
@@ -78,6 +75,15 @@ struct Gptq {
   gptq::Options options() const {
     return {damp, block, dead_diagonal, act_order, static_groups, grid_fit(), group_aware, fresh_grids, weighted, refine, drift};
   }
+};
+
+template <class... Parts>
+struct AlgorithmTraits<Gptq<Parts...>> : AlgorithmDefaults<Gptq<Parts...>> {
+  static constexpr bool has_feedback = true;
+  static std::vector<float> column_costs(const Gptq<Parts...>& a, const Stats& stats) { return a.column_costs(stats); }
+  static Needs needs(const Gptq<Parts...>& a) { return a.drift > 0 ? a.needs | Needs::input_drift : a.needs; }
+  static GridFit grid_fit(const Gptq<Parts...>& a) { return a.grid_fit(); }
+  static bool stores_column_order(const Gptq<Parts...>& a) { return a.stores_column_order(); }
 };
 
 }  // namespace ANYBIT_CODE

@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
+#include <anybit/algorithm/feedback/drift.hpp>
 #include <anybit/algorithm/feedback/refine.hpp>
 #include <anybit/algorithm/feedback/sweep.hpp>
-#include <anybit/algorithm/gptaq.hpp>
 #include <anybit/core/finite.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/recipe/algorithm.hpp>
@@ -136,13 +136,13 @@ class Method {
                                                     (o_.fit.search == Search::mse ? "" : ", the search off")};
     ANYBIT_TRY_STATUS(check_range(q_.format(), o_.fit.range));
     ANYBIT_TRY_STATUS(check_search(o_.fit.shrink));
-    ANYBIT_TRY_STATUS(calibrate::check_weights(w_));
+    ANYBIT_TRY_STATUS(grid::check_weights(w_));
     if (!is_within(o_.drift, 0, 1))
       return Error{ErrorCode::invalid_argument,
                    "gptq: drift is " + detail::number(o_.drift) + "; it must be 0 to 1 (0.25 is usual)"};
     ANYBIT_TRY_STATUS(
-        calibrate::check_stats(stats, o_.drift > 0 ? Needs::hessian | Needs::drift : Needs::hessian, w_.cols, "gptq"));
-    return calibrate::check_limits(q_.scheme, w_, asked_.clip_limits);
+        recipe::check_stats(stats, o_.drift > 0 ? Needs::hessian | Needs::input_drift : Needs::hessian, w_.cols, "gptq"));
+    return grid::check_limits(q_.scheme, w_, asked_.clip_limits);
   }
 
   struct Outcome {
@@ -170,7 +170,7 @@ class Method {
            {q_.affines.begin(), q_.affines.end()},
            target_.column_order,
            Matrix(w_.rows, w_.cols)};
-    calibrate::dequantize(q_, target_.column_order, k.weights.view());
+    grid::dequantize(q_, target_.column_order, k.weights.view());
     return k;
   }
   void restore(const Kept& k) {
@@ -182,7 +182,7 @@ class Method {
   /// An order, a search or a joint search that pays on most layers can cost on one: what the defaults give takes the place of
   /// what `outcome` left in q where it is closer, and is refined as well.
   void compare_with_defaults(Outcome& outcome, Report& done) {
-    const calibrate::OutputMetric<> metric(w_, hessian(), asked_.executor);
+    const recipe::OutputMetric<> metric(w_, hessian(), asked_.executor);
     const Matrix pulled = o_.drift > 0 ? pull() : Matrix();
     const auto error = [&](const Kept& k) { return metric.error(k.weights.view()) + missed(k.weights.view(), pulled); };
     const auto exact = [&](const Kept& k) { return metric.exact_error(k.weights.view()) + missed(k.weights.view(), pulled); };
@@ -241,11 +241,10 @@ class Method {
           for (Index j = 0; j < n; ++j)
             if (h(j, j) == 0) alive(r, j) = 0;
       }
-      calibrate::fit_groups(alive.rows() > 0 ? alive.view() : w_, o.fit, asked_.clip_limits, importance, q_, report,
-                            asked_.executor);
+      grid::fit_groups(alive.rows() > 0 ? alive.view() : w_, o.fit, asked_.clip_limits, importance, q_, report, asked_.executor);
     }
 
-    const Index rows = calibrate::task_rows(w_.rows);
+    const Index rows = dense::task_rows(w_.rows);
     std::vector<SweepTotals> totals(static_cast<std::size_t>(ceil_div(w_.rows, rows)));
     parallel_tiles(asked_.executor, w_.rows, rows, [&](Index begin, Index end) {
       for (Index r = begin; r < end; r += rows)
@@ -290,7 +289,7 @@ class Method {
     Matrix narrow(d.rows, d.cols), pull(w_.rows, w_.cols);
     for (Index i = 0; i < d.rows; ++i)
       for (Index j = 0; j < d.cols; ++j) narrow(i, j) = static_cast<float>(static_cast<double>(o_.drift) * d(i, j));
-    calibrate::add_product<Real>(w_, std::as_const(narrow).view(), pull.view());
+    dense::add_product<Real>(w_, std::as_const(narrow).view(), pull.view());
     return pull;
   }
   /// 2 tr(pull (W - Q)^T): what drift adds to the objective.
@@ -301,7 +300,7 @@ class Method {
     return sum;
   }
   /// tr(D H D^T) of what the sweep gave, without a product where that loses nothing.
-  double error_of(const Outcome& outcome, ConstMatrix own, const calibrate::OutputMetric<>& metric) const {
+  double error_of(const Outcome& outcome, ConstMatrix own, const recipe::OutputMetric<>& metric) const {
     if (outcome.damage) {
       RelativeError distance;
       distance.add(w_, own);
@@ -312,23 +311,23 @@ class Method {
   }
   void accept() {
     Matrix own(w_.rows, w_.cols);
-    calibrate::dequantize(q_, target_.column_order, own.view());
+    grid::dequantize(q_, target_.column_order, own.view());
     report_.weight_error = relative_error(w_, own.view());
     target_.provenance = o_.describe();
   }
   /// Errors into the report; replaces the result by rounding to nearest where that is closer, or the sweep did not happen.
   void judge(const Outcome& outcome) {
-    const calibrate::OutputMetric<> metric(w_, hessian(), asked_.executor);
+    const recipe::OutputMetric<> metric(w_, hessian(), asked_.executor);
     // What rounding to nearest gives takes the place of the sweep's result, unless that is better.
     const std::size_t bytes = static_cast<std::size_t>(q_.extents.size() * q_.code_bytes());
     const std::vector<std::byte> own_codes(q_.code(0, 0), q_.code(0, 0) + bytes);
     const std::vector<Affine> own_affines(q_.affines.begin(), q_.affines.end());
     Matrix own(w_.rows, w_.cols), back(w_.rows, w_.cols);
-    calibrate::dequantize(q_, target_.column_order, own.view());
+    grid::dequantize(q_, target_.column_order, own.view());
     Report ignored;
-    calibrate::fit_groups(w_, o_.fit, asked_.clip_limits, {}, q_, ignored, asked_.executor);
-    calibrate::encode_nearest(w_, asked_.clip_limits, q_, asked_.executor);
-    calibrate::dequantize(q_, {}, back.view());
+    grid::fit_groups(w_, o_.fit, asked_.clip_limits, {}, q_, ignored, asked_.executor);
+    grid::encode_nearest(w_, asked_.clip_limits, q_, asked_.executor);
+    grid::dequantize(q_, {}, back.view());
     const double by_nearest = metric.error(back.view());
     double mine = by_nearest;
     bool keep = false;

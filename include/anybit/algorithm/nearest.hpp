@@ -31,8 +31,8 @@ struct Nearest {
 
   /// Statistics are read only if `weighted`, and for the report's output error if they hold a Hessian.
   Result<Quantized<scheme>> quantize(ConstMatrix w, const Stats& stats = {}, const QuantizeOptions& options = {}) const {
-    ANYBIT_TRY_STATUS(calibrate::check_weights(w));
-    ANYBIT_TRY_STATUS(calibrate::check_limits(calibrate::scheme_functions_v<scheme>, w, options.clip_limits));
+    ANYBIT_TRY_STATUS(grid::check_weights(w));
+    ANYBIT_TRY_STATUS(grid::check_limits(calibrate::scheme_functions_v<scheme>, w, options.clip_limits));
     ANYBIT_TRY_STATUS(check_range<typename scheme::format>(range));
     ANYBIT_TRY_STATUS(check_search(shrink));
     ANYBIT_TRY_STATUS(check_search(half_quadratic));
@@ -48,14 +48,20 @@ struct Nearest {
     Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), {}};
     Report& report = result.report;
     report.requested = report.done = describe() + " " + std::string(std::string_view(scheme::name));
-    calibrate::fit_groups(w, grid_fit(), options.clip_limits, importance, calibrate::AnyQuantized(result.matrix), report,
-                          options.executor);
-    calibrate::encode_nearest(w, options.clip_limits, calibrate::AnyQuantized(result.matrix), options.executor);
+    grid::fit_groups(w, grid_fit(), options.clip_limits, importance, calibrate::AnyQuantized(result.matrix), report,
+                     options.executor);
+    grid::encode_nearest(w, options.clip_limits, calibrate::AnyQuantized(result.matrix), options.executor);
     result.matrix.provenance = describe();
     ANYBIT_TRY_STATUS(check_strict(report, options));
-    calibrate::measure(w, result.matrix, stats, report, options.executor);
+    recipe::measure(w, result.matrix, stats, report, options.executor);
     return result;
   }
+};
+
+template <class... Parts>
+struct AlgorithmTraits<Nearest<Parts...>> : AlgorithmDefaults<Nearest<Parts...>> {
+  static GridFit grid_fit(const Nearest<Parts...>& a) { return a.grid_fit(); }
+  static Needs needs(const Nearest<Parts...>& a) { return a.weighted ? Needs::mean_square : Needs::none; }
 };
 
 }  // namespace ANYBIT_CODE

@@ -61,7 +61,7 @@ void add_block(MatrixView<const Real> x, std::vector<double>& total, ExecutorRef
     for (Index first = begin_panel * panel; first < std::min(end_panel * panel, n); first += panel) {
       const Index end = std::min(first + panel, n);
       Matrix product(n - first, end - first);
-      add_transposed_product<Real>(all.col_range(first, n), all.col_range(first, end), product.view());
+      dense::add_transposed_product<Real>(all.col_range(first, n), all.col_range(first, end), product.view());
       for (Index i = first; i < n; ++i) {
         double* const row = total.data() + i * (i + 1) / 2;
         for (Index j = first; j < std::min(end, i + 1); ++j)
@@ -101,7 +101,7 @@ void add_drift(MatrixView<const Real> x, MatrixView<const Real> original, std::v
     for (Index first = begin_panel * panel; first < std::min(end_panel * panel, n); first += panel) {
       const Index end = std::min(first + panel, n);
       Matrix product(end - first, n);
-      add_transposed_product<Real>(left.col_range(first, end), scaled.view(), product.view());
+      dense::add_transposed_product<Real>(left.col_range(first, end), scaled.view(), product.view());
       for (Index i = first; i < end; ++i)
         for (Index j = 0; j < n; ++j)
           total[static_cast<std::size_t>(i * n + j)] +=
@@ -121,7 +121,7 @@ inline Status accumulate(Stats& s, ConstMatrix x, ConstMatrix original, Executor
                                             ", channel " + std::to_string(channel) + " is " +
                                             std::to_string(original(token, channel)) + "; it overflows on this text"};
   ANYBIT_TRY_STATUS(add_tokens(s, x, executor, add));
-  if (!s.has(Needs::drift)) return Ok{};
+  if (!s.has(Needs::input_drift)) return Ok{};
   constexpr Index block = 256;
   for (Index t = 0; t < x.rows; t += block) {
     const Index end = std::min(t + block, x.rows);
@@ -131,7 +131,7 @@ inline Status accumulate(Stats& s, ConstMatrix x, ConstMatrix original, Executor
 }
 
 inline Status accumulate(Stats& s, ConstMatrix x, ExecutorRef executor, AddBlock add) {
-  if (s.has(Needs::drift))
+  if (s.has(Needs::input_drift))
     return Error{ErrorCode::insufficient_data,
                  "statistics with drift need the float model's activations too: accumulate(x, original)"};
   return add_tokens(s, x, executor, add);

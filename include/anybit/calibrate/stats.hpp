@@ -4,6 +4,7 @@
 
 #include <anybit/core/macros_begin.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <span>
@@ -23,13 +24,13 @@ inline namespace ANYBIT_ABI {
 /// The statistics that a transform or an algorithm asks for; sets of them, combined with | and tested with covers().
 enum class Needs : unsigned {
   none = 0,
-  abs_max = 1,      ///< max_t |x_tj|
-  mean_abs = 2,     ///< 1/n sum_t |x_tj|
-  mean_square = 4,  ///< 1/n sum_t x_tj^2
-  hessian = 8,      ///< 2/n X^T X
-  samples = 16,     ///< some rows of X themselves
-  drift = 32,       ///< 2/n (X0 - X)^T X, where X0 is what the float model would have sent in
-  sequences = 64,   ///< what enters attention and MLP, token after token; kept by model::ModelStats, not by Stats
+  abs_max = 1,       ///< max_t |x_tj|
+  mean_abs = 2,      ///< 1/n sum_t |x_tj|
+  mean_square = 4,   ///< 1/n sum_t x_tj^2
+  hessian = 8,       ///< 2/n X^T X
+  samples = 16,      ///< some rows of X themselves
+  input_drift = 32,  ///< 2/n (X0 - X)^T X, where X0 is what the float model would have sent in
+  sequences = 64,    ///< what enters attention and MLP, token after token; kept by model::ModelStats, not by Stats
 };
 constexpr Needs operator|(Needs a, Needs b) { return static_cast<Needs>(static_cast<unsigned>(a) | static_cast<unsigned>(b)); }
 constexpr Needs operator&(Needs a, Needs b) { return static_cast<Needs>(static_cast<unsigned>(a) & static_cast<unsigned>(b)); }
@@ -43,7 +44,7 @@ inline namespace ANYBIT_CODE {
 inline std::string describe(Needs needs) {
   constexpr std::pair<Needs, std::string_view> all[] = {{Needs::abs_max, "abs_max"},         {Needs::mean_abs, "mean_abs"},
                                                         {Needs::mean_square, "mean_square"}, {Needs::hessian, "hessian"},
-                                                        {Needs::samples, "samples"},         {Needs::drift, "drift"},
+                                                        {Needs::samples, "samples"},         {Needs::input_drift, "input_drift"},
                                                         {Needs::sequences, "sequences"}};
   std::string text;
   for (const auto& [need, need_name] : all)
@@ -96,7 +97,7 @@ class Stats {
     if (covers(needs, Needs::mean_abs)) sum_abs_.resize(n);
     if (covers(needs, Needs::mean_square)) sum_square_.resize(n);
     if (covers(needs, Needs::hessian)) sum_product_.resize(n * (n + 1) / 2);
-    if (covers(needs, Needs::drift)) sum_drift_.resize(n * n);
+    if (covers(needs, Needs::input_drift)) sum_drift_.resize(n * n);
   }
 
   /// Adds the tokens of x, (tokens, inputs). A NaN or an infinity is an error that names its token and channel, and then
@@ -108,7 +109,7 @@ class Stats {
     return calibrate::accumulate(*this, x, executor, &calibrate::add_block<float>);
   }
   /// The same where x is what a partly quantized model sends in and `original` what the float model does, token by token:
-  /// statistics with Needs::drift want both.
+  /// statistics with Needs::input_drift want both.
   template <class Activations, class Originals>
     requires std::is_convertible_v<const Activations&, ConstMatrix> && std::is_convertible_v<const Originals&, ConstMatrix>
   ANYBIT_INLINE Status accumulate(const Activations& x, const Originals& original, ExecutorRef executor = {}) {
@@ -138,9 +139,29 @@ class Stats {
     require(Needs::hessian);
     calibrate::expand_hessian(*this, out);
   }
+  /// Columns begin .. end - 1 of the Hessian from row `begin` on, divided by `unit`: what a product reads, without the whole.
+  template <class Real>
+  void hessian_columns(Index begin, Index end, double unit, MatrixView<Real> out) const {
+    require(Needs::hessian);
+    const double factor = tokens_ > 0 ? 2.0 / static_cast<double>(tokens_) : 0.0;
+    for (Index i = begin; i < inputs_; ++i) {
+      const double* const row = sum_product_.data() + i * (i + 1) / 2;
+      for (Index j = begin; j < std::min(end, i + 1); ++j) out(i - begin, j - begin) = static_cast<Real>(row[j] * factor / unit);
+    }
+    for (Index i = begin; i < end; ++i)
+      for (Index j = i + 1; j < end; ++j) out(i - begin, j - begin) = out(j - begin, i - begin);
+  }
+  ANYBIT_INLINE double largest_hessian_diagonal() const {
+    require(Needs::hessian);
+    const double factor = tokens_ > 0 ? 2.0 / static_cast<double>(tokens_) : 0.0;
+    double largest = 0;
+    for (Index i = 0; i < inputs_; ++i)
+      largest = std::max(largest, std::fabs(sum_product_[static_cast<std::size_t>(i * (i + 1) / 2 + i)] * factor));
+    return largest;
+  }
   /// 2/n (X0 - X)^T X into an (inputs, inputs) matrix of the caller.
   ANYBIT_INLINE void drift(MatrixView<double> out) const {
-    require(Needs::drift);
+    require(Needs::input_drift);
     for (Index i = 0; i < inputs_; ++i)
       for (Index j = 0; j < inputs_; ++j)
         out(i, j) =

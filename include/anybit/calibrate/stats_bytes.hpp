@@ -61,7 +61,7 @@ inline Result<Stats> stats_from_bytes(std::span<const std::byte> bytes, std::str
   const CheckedSize n = h.inputs;
   const CheckedSize total = CheckedSize(sizeof h) + h.fingerprint_bytes + take(Needs::abs_max, n * 4) +
                             take(Needs::mean_abs, n * 8) + take(Needs::mean_square, n * 8) +
-                            take(Needs::hessian, n * (n + 1) * 4) + take(Needs::drift, n * n * 8) +
+                            take(Needs::hessian, n * (n + 1) * 4) + take(Needs::input_drift, n * n * 8) +
                             CheckedSize(h.sample_values) * 4;
   if (!total.get() || static_cast<std::uint64_t>(*total.get()) != bytes.size())
     return bad(ErrorCode::corrupt_data, "has " + std::to_string(bytes.size()) + " bytes, but its header of " +

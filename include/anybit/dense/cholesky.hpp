@@ -7,7 +7,7 @@
 #include <anybit/core/finite.hpp>
 #include <anybit/dense/product_kernel.hpp>
 
-namespace anybit::calibrate {
+namespace anybit::dense {
 inline namespace ANYBIT_CODE {
 
 /// Overwrites the lower triangle of a with L, lower triangular and of positive diagonal, where A = L^T L. Nothing right of the
@@ -43,4 +43,4 @@ bool cholesky_from_last(MatrixView<Real> a) {
 }
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::calibrate
+}  // namespace anybit::dense

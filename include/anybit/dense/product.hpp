@@ -7,7 +7,7 @@
 #include <anybit/core/view.hpp>
 #include <anybit/dense/product_kernel.hpp>
 
-namespace anybit::calibrate {
+namespace anybit::dense {
 inline namespace ANYBIT_CODE {
 
 /// Rows of one task of such products: several tiles, so that the other factor is read once for them, and few enough that even a
@@ -21,4 +21,4 @@ using simd::add_product;
 using simd::add_transposed_product;
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::calibrate
+}  // namespace anybit::dense

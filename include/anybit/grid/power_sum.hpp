@@ -10,7 +10,7 @@
 
 #include <anybit/core/types.hpp>
 
-namespace anybit::calibrate {
+namespace anybit::grid {
 inline namespace ANYBIT_CODE {
 
 /// Values at once: loops over them have this constant length, so that compilers turn them into vectors at -O2 too.
@@ -112,6 +112,6 @@ inline double power_sum(const float* got, const float* wanted, const float* impo
 }
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::calibrate
+}  // namespace anybit::grid
 
 #include <anybit/core/macros_end.hpp>

@@ -19,7 +19,7 @@ struct Magnitude {
   Result<Pruned> prune(const W& weights, const Stats& stats = {}, const QuantizeOptions& options = {}) const {
     const ConstMatrix w = weights;
     ANYBIT_TRY_STATUS(prune::check_sparsity(sparsity, "magnitude"));
-    ANYBIT_TRY_STATUS(calibrate::check_weights(w));
+    ANYBIT_TRY_STATUS(grid::check_weights(w));
     Report report;
     report.requested = report.done = describe();
     return prune::without<>(w, prune::select_smallest(w, {}, sparsity, compare, options.executor), stats, std::move(report),

@@ -49,7 +49,7 @@ template <class Wide = double>
 Pruned without(ConstMatrix w, Mask mask, const Stats& stats, Report report, ExecutorRef executor) {
   Pruned p{Matrix(w), std::move(mask), std::move(report)};
   apply(p.mask, p.weights.view());
-  calibrate::measure_weights<Wide>(w, p.weights.view(), stats, p.report, executor);
+  recipe::measure_weights<Wide>(w, p.weights.view(), stats, p.report, executor);
   return p;
 }
 

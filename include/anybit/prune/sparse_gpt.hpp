@@ -49,8 +49,8 @@ struct SparseGpt {
   Status check(ConstMatrix w, const Stats& stats, const std::string& who) const {
     ANYBIT_TRY_STATUS(prune::check_sparsity(sparsity, who));
     ANYBIT_TRY_STATUS(gptq::check_options(who, static_cast<double>(damp), block, static_cast<double>(dead_diagonal)));
-    ANYBIT_TRY_STATUS(calibrate::check_weights(w));
-    return calibrate::check_stats(stats, needs, w.cols, who);
+    ANYBIT_TRY_STATUS(grid::check_weights(w));
+    return recipe::check_stats(stats, needs, w.cols, who);
   }
 
   /// Result: never worse than magnitude pruning in tr(D H D^T); where it would be, the report says that magnitudes decided.
@@ -66,7 +66,7 @@ struct SparseGpt {
                                                 gptq::ColumnOrder::natural, w.cols, report);
     ANYBIT_TRY_STATUS(check_strict(report, options));
     ANYBIT_TRY(Pruned result, (Magnitude{sparsity}.prune(w, {}, {.executor = options.executor})));
-    const calibrate::OutputMetric<double> metric(w, h, options.executor);
+    const recipe::OutputMetric<double> metric(w, h, options.executor);
     Pruned own;
     if (prepared) own = prune::sweep_only<>(*prepared, sparsity, block, options.executor);
     if (prune::no_worse(metric, own.weights.view(), result.weights.view())) {

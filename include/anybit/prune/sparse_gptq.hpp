@@ -44,7 +44,7 @@ struct SparseGptq {
     ANYBIT_TRY_STATUS(check_range<F>(range));
     ANYBIT_TRY_STATUS(check_search(shrink));
     ANYBIT_TRY_STATUS(pruner.check(w, stats, "sparsegptq"));
-    ANYBIT_TRY_STATUS(calibrate::check_limits(calibrate::scheme_functions_v<scheme>, w, options.clip_limits));
+    ANYBIT_TRY_STATUS(grid::check_limits(calibrate::scheme_functions_v<scheme>, w, options.clip_limits));
     const std::vector<double> true_hessian = prune::hessian_of(stats);
     const MatrixView<const double> h{true_hessian.data(), w.cols, w.cols};
 
@@ -57,10 +57,10 @@ struct SparseGptq {
     if (prepared) run(w, *prepared, options, result.matrix, report);
     ANYBIT_TRY_STATUS(check_strict(report, options));
 
-    const calibrate::OutputMetric<double> metric(w, h, options.executor);
+    const recipe::OutputMetric<double> metric(w, h, options.executor);
     ANYBIT_TRY(const Pruned plain, (Magnitude{pruner.sparsity}.prune(w, {}, {.executor = options.executor})));
     QuantizedMatrix<scheme> nearest =
-        calibrate::round_to_grid<scheme>(plain.weights.view(), grid_fit(), options.clip_limits, options.executor);
+        grid::round_to_grid<scheme>(plain.weights.view(), grid_fit(), options.clip_limits, options.executor);
     Matrix back = dequantize(nearest), own = prepared ? dequantize(result.matrix) : Matrix();
     const bool keep = prune::no_worse(metric, own.view(), back.view());
     report.remarks.push_back("output error of pruning by magnitude and rounding to nearest: " +
@@ -79,7 +79,7 @@ struct SparseGptq {
     result.matrix.provenance = keep ? describe() : Magnitude{pruner.sparsity}.describe() + " then nearest";
     report.weight_error = relative_error(w, back.view());
     report.output_error = metric.relative_to_outputs(metric.error(back.view()));
-    report.bits_per_weight = calibrate::bits_per_weight(result.matrix);
+    report.bits_per_weight = recipe::bits_per_weight(result.matrix);
     return result;
   }
 
@@ -87,7 +87,7 @@ struct SparseGptq {
   void run(ConstMatrix w, const gptq::Prepared& prepared, const QuantizeOptions& options, QuantizedMatrix<scheme>& q,
            Report& report) const {
     const auto fit = [&](ConstMatrix from) {
-      calibrate::fit_groups(from, grid_fit(), options.clip_limits, {}, calibrate::AnyQuantized(q), report, options.executor);
+      grid::fit_groups(from, grid_fit(), options.clip_limits, {}, calibrate::AnyQuantized(q), report, options.executor);
     };
     if (pruned_grids)
       fit(prune::sweep_only<>(prepared, pruner.sparsity, pruner.block, options.executor).weights.view());
@@ -104,6 +104,11 @@ struct SparseGptq {
           }
         });
   }
+};
+
+template <class... Parts>
+struct AlgorithmTraits<SparseGptq<Parts...>> : AlgorithmDefaults<SparseGptq<Parts...>> {
+  static GridFit grid_fit(const SparseGptq<Parts...>& a) { return a.grid_fit(); }
 };
 
 }  // namespace ANYBIT_CODE

@@ -1,5 +1,6 @@
 #pragma once
-// SparseGPT's loop over the columns: GPTQ's loop, in which a pruned weight is rounded to 0.
+// SparseGPT's choices in the loop over the columns that it shares with GPTQ (algorithm/feedback/sweep.hpp): a pruned weight
+// becomes 0.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -7,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include <anybit/algorithm/feedback/band.hpp>
+#include <anybit/algorithm/feedback/sweep.hpp>
 #include <anybit/core/finite.hpp>
 #include <anybit/prune/select.hpp>
 
@@ -91,9 +92,9 @@ class SparseSweep {
   /// Columns of the block that starts at i1, one after the other.
   void columns(gptq::Band<Real>& tile, Index t, Index i1, Mask& mask, const RoundColumn& round) const {
     const Index begin = t * gptq::row_tile, rows = rows_of(t), i2 = block_end(i1);
-    float now[static_cast<std::size_t>(gptq::row_tile)], kept[static_cast<std::size_t>(gptq::row_tile)];
+    float now[static_cast<std::size_t>(gptq::row_tile)];
     std::vector<double> scores, scratch;
-    for (Index k = i1; k < i2; ++k) {
+    const auto choose = [&](Index, Index k, Index, Real* kept) {
       if (sparsity_.is_pattern() && k % sparsity_.of == 0) {
         const Index end = std::min<Index>(k + sparsity_.of, i2);
         tile.unround(k, end);
@@ -105,12 +106,10 @@ class SparseSweep {
         }
       }
       for (Index r = 0; r < rows; ++r) now[r] = mask.pruned(begin + r, k) ? 0.0f : tile.compensated(0, k)[r];
+      std::fill_n(kept + rows, gptq::row_tile - rows, Real{0});
       round(begin, rows, k, now, kept);
-      const float* exact = tile.target(0, k);
-      float* error = tile.error(0, k);
-      for (Index r = 0; r < rows; ++r) error[r] = exact[r] - kept[r];
-      tile.spread(0, k, i2);
-    }
+    };
+    gptq::sweep_block(tile, i1, i2, i2 - i1, choose);
   }
 
   ConstMatrix w_;

@@ -19,8 +19,8 @@ struct Wanda {
   Result<Pruned> prune(const W& weights, const Stats& stats, const QuantizeOptions& options = {}) const {
     const ConstMatrix w = weights;
     ANYBIT_TRY_STATUS(prune::check_sparsity(sparsity, "wanda"));
-    ANYBIT_TRY_STATUS(calibrate::check_weights(w));
-    ANYBIT_TRY_STATUS(calibrate::check_stats(stats, needs, w.cols, "wanda"));
+    ANYBIT_TRY_STATUS(grid::check_weights(w));
+    ANYBIT_TRY_STATUS(recipe::check_stats(stats, needs, w.cols, "wanda"));
     // ||X_j|| up to a factor that all channels share, which decides nothing.
     std::vector<float> norm = stats.mean_square();
     bool all_dead = true;

@@ -31,9 +31,6 @@ struct QuantizedSiblings {
   std::vector<float> input_scale;  ///< what upstream must divide by; empty: nothing
 };
 
-/// The error of what siblings feed, given their effective weights.
-using BlockLoss = std::function<double(std::span<const ConstMatrix>)>;
-
 struct ModelRecipe {
   std::string name;         ///< "gptq-int4-g128": what the user types
   std::string description;  ///< the recipe's own, with its options
@@ -74,17 +71,9 @@ Result<QuantizedSiblings> pack_siblings(Result<SiblingResult<S>> result) {
   return out;
 }
 
-/// The transforms of a recipe that may be folded into a linear upstream: those that say so.
-template <class T>
-constexpr bool folds_into_linear_v = [] {
-  if constexpr (requires { T::folds_into_linear; })
-    return bool{T::folds_into_linear};
-  else
-    return true;
-}();
 template <class T>
 auto if_folds_into_linear(const T& transform) {
-  if constexpr (folds_into_linear_v<T>)
+  if constexpr (TransformTraits<T>::folds_into_linear)
     return std::tuple<T>(transform);
   else
     return std::tuple<>();
@@ -104,24 +93,6 @@ auto for_linear_upstream(const Recipe<A, Ts...>& recipe) {
   return Kept{std::move(kept), recipe.algorithm};
 }
 
-/// Whether a transform wants to choose by what the siblings feed.
-template <class T>
-bool wants_block_loss(const T& transform) {
-  if constexpr (requires { transform.block_output; })
-    return transform.block_output;
-  else
-    return false;
-}
-
-/// Whether the packed tensors that an algorithm makes carry a column order.
-template <class A>
-constexpr bool orders_columns(const A& algorithm) {
-  if constexpr (requires { algorithm.stores_column_order(); })
-    return algorithm.stores_column_order();
-  else
-    return false;
-}
-
 }  // namespace detail
 
 /// `recipe` applied to every linear of a model's blocks. Transforms are used where what they do to the input can be folded into
@@ -133,28 +104,26 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
   m.name = std::move(name);
   m.description = recipe.describe();
   m.scheme = std::string(S::name.view());
-  m.needs = Recipe<A, Ts...>::needs;
-  if constexpr (requires { recipe.algorithm.wanted(); }) m.needs = m.needs | recipe.algorithm.wanted();
+  m.needs = needs_of(recipe);
   m.compute = compute;
   if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
   m.transforms = sizeof...(Ts) > 0;
-  m.folds_into_linear = (detail::folds_into_linear_v<Ts> || ...);
-  if constexpr (sizeof...(Ts) > 0) {
-    if (std::apply([](const auto&... t) { return (detail::wants_block_loss(t) || ...); }, recipe.transforms)) {
+  m.folds_into_linear = (TransformTraits<Ts>::folds_into_linear || ...);
+  if constexpr ((TransformTraits<Ts>::takes_block_loss || ...)) {
+    if (std::apply([](const Ts&... t) { return (TransformTraits<Ts>::wants_block_loss(t) || ...); }, recipe.transforms)) {
       m.needs = m.needs | Needs::sequences;
       m.judged_by = [recipe, compute, own_name = m.name](const BlockLoss& loss) {
         auto judged = recipe;
-        const auto give = [&](auto& t) {
-          if constexpr (requires { t.block_output, t.block_loss; })
-            if (t.block_output) t.block_loss = loss;
+        const auto give = [&]<class T>(T& t) {
+          if (TransformTraits<T>::wants_block_loss(t)) t = TransformTraits<T>::with_block_loss(t, loss);
         };
-        std::apply([&](auto&... t) { (give(t), ...); }, judged.transforms);
+        std::apply([&](Ts&... t) { (give(t), ...); }, judged.transforms);
         return model_recipe(own_name, judged, compute);
       };
     }
   }
   m.bits_per_weight = [](Extents e) { return S::bits_per_weight(e); };
-  m.blank = [provenance = m.description, ordered = detail::orders_columns(recipe.algorithm)](Extents e) {
+  m.blank = [provenance = m.description, ordered = AlgorithmTraits<A>::stores_column_order(recipe.algorithm)](Extents e) {
     return AnyPacked(PackedTensor<S>::allocate(e, ordered, provenance));
   };
   m.open = [](PackedBytes bytes) -> Result<AnyPacked> {

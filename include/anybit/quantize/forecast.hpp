@@ -56,7 +56,7 @@ inline Index layer_wise_memory(const Decoder& source, const Block& any_block, bo
   if (reads_blocks) for_each_linear(any_block, 0, [&](const std::string&, const Linear& l) { bytes += l.payload_bytes(); });
   if (covers(needs, Needs::sequences))  // kept at two sites, and what a pass over them writes
     bytes += std::min(tokens, sequence_tokens) * (4 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;
-  const bool drifts = covers(needs, Needs::drift), hessian = covers(needs, Needs::hessian);
+  const bool drifts = covers(needs, Needs::input_drift), hessian = covers(needs, Needs::hessian);
   bytes += tokens * c.dim * f32 * (drifts ? 2 : 1);
   bytes += longest * (5 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;
   Index widest = 0;
@@ -100,7 +100,7 @@ inline Result<Forecast> forecast(const Model& m, const ModelPlan& plan, std::spa
   const double blocks = static_cast<double>(source.config.blocks), share = blocks / static_cast<double>(probe.config.blocks);
   const double texts = static_cast<double>(tokens) / static_cast<double>(tried.tokens);
   // The probe steps on once, the run once less than it has blocks.
-  const double passes = covers(needs(plan), Needs::drift) ? 2 : 1;
+  const double passes = covers(needs(plan), Needs::input_drift) ? 2 : 1;
   const double forward =
       tried.seconds.forward / ((passes + 1) * static_cast<double>(probe.config.blocks) - 1) * ((passes + 1) * blocks - 1);
   out.seconds = texts * (forward + tried.seconds.statistics * share) + tried.seconds.quantize * share;

@@ -58,7 +58,7 @@ class ModelStats {
   /// What the sites keep.
   Needs needs() const { return full_.empty() ? light_.empty() ? Needs::none : light_.front().needs() : full_.front().needs(); }
 
-  /// Adds what entered one site. `original` is what the float model would have sent in, for Needs::drift; else it is left out.
+  /// Adds what entered one site. `original` is what the float model would have sent in, for Needs::input_drift; else it is left out.
   Status add(Index block, Site site, ConstMatrix x, const ConstMatrix* original, ExecutorRef executor) {
     const std::size_t i = index(block, site);
     if (!sequences_.empty() && (site == Site::attn_qkv || site == Site::ffn_gate_up)) {

@@ -19,7 +19,7 @@ inline namespace ANYBIT_CODE {
 /// too. `stats` are of the inputs before that division, and hold Needs::abs_max of at least one token.
 inline Result<float> static_activation_scale(const Stats& stats, std::span<const float> input_scale = {}) {
   const Index divided = input_scale.empty() ? stats.inputs() : static_cast<Index>(input_scale.size());
-  ANYBIT_TRY_STATUS(calibrate::check_stats(stats, Needs::abs_max, divided, "static activation scale"));
+  ANYBIT_TRY_STATUS(recipe::check_stats(stats, Needs::abs_max, divided, "static activation scale"));
   float largest = 1e-5f;
   const std::span<const float> maxima = stats.abs_max();
   for (std::size_t j = 0; j < maxima.size(); ++j) {

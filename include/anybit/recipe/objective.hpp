@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <type_traits>
+#include <vector>
 
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/distance.hpp>
@@ -15,28 +18,35 @@
 #include <anybit/recipe/report.hpp>
 #include <anybit/tensor/pack.hpp>
 
-namespace anybit::calibrate {
+namespace anybit::recipe {
 inline namespace ANYBIT_CODE {
 
-/// tr(D H D^T) for a few rows of D; `scratch` has their number of rows and `panel` columns.
+/// Adds to `sum` the part of tr(D H D^T) that columns c .. c + h.cols - 1 of H have, for a few rows of D. `h` is those columns
+/// from row c on; `scratch` has as many rows as D and at least as many columns as h.
+template <class Real>
+void add_panel_trace(MatrixView<const Real> d, Index c, MatrixView<const Real> h, MatrixView<Real> scratch, double& sum) {
+  const Index n = d.cols, width = h.cols, end = c + width;
+  const MatrixView<Real> product(scratch.data, d.rows, width, scratch.stride);
+  // What lies below the diagonal block counts twice, for itself and for its mirror image.
+  for (Index r = 0; r < d.rows; ++r) std::fill_n(product.row(r).data(), width, Real{0});
+  if (end < n) dense::add_product<Real>(d.col_range(end, n), h.row_range(width, n - c), product);
+  for (Index r = 0; r < d.rows; ++r)
+    for (Real& v : product.row(r)) v *= 2;
+  dense::add_product<Real>(d.col_range(c, end), h.row_range(0, width), product);
+  for (Index r = 0; r < d.rows; ++r) {
+    const Real *x = product.row(r).data(), *y = d.row(r).data() + c;
+    sum += lane_sum(width, [x, y](Index i) { return static_cast<double>(x[i]) * static_cast<double>(y[i]); });
+  }
+}
+
+inline constexpr Index trace_panel = 128;  ///< columns of H at a time
+
+/// tr(D H D^T) for a few rows of D; `scratch` has as many rows and trace_panel columns.
 template <class Real>
 double trace_of_rows(MatrixView<const Real> d, MatrixView<const Real> h, MatrixView<Real> scratch) {
-  const Index n = d.cols, panel = scratch.cols;
   double sum = 0;
-  for (Index c = 0; c < n; c += panel) {
-    const Index end = std::min(c + panel, n);
-    const MatrixView<Real> product(scratch.data, d.rows, end - c, scratch.stride);
-    // What lies below the diagonal block counts twice, for itself and for its mirror image.
-    for (Index r = 0; r < d.rows; ++r) std::fill_n(product.row(r).data(), end - c, Real{0});
-    if (end < n) add_product<Real>(d.col_range(end, n), h.row_range(end, n).col_range(c, end), product);
-    for (Index r = 0; r < d.rows; ++r)
-      for (Real& v : product.row(r)) v *= 2;
-    add_product<Real>(d.col_range(c, end), h.row_range(c, end).col_range(c, end), product);
-    for (Index r = 0; r < d.rows; ++r) {
-      const Real *a = product.row(r).data(), *b = d.row(r).data() + c;
-      sum += lane_sum(end - c, [a, b](Index i) { return static_cast<double>(a[i]) * static_cast<double>(b[i]); });
-    }
-  }
+  for (Index c = 0; c < d.cols; c += trace_panel)
+    add_panel_trace<Real>(d, c, h.row_range(c, d.cols).col_range(c, std::min(c + trace_panel, d.cols)), scratch, sum);
   return sum;
 }
 
@@ -45,14 +55,13 @@ double trace_of_rows(MatrixView<const Real> d, MatrixView<const Real> h, MatrixV
 template <class Real>
 double quadratic_trace(ConstMatrix d, MatrixView<const Real> h, ExecutorRef executor = {}) {
   ANYBIT_CHECK(h.rows == d.cols && h.cols == d.cols, "quadratic_trace: H is not cols x cols");
-  constexpr Index panel = 128;
-  const Index tile = task_rows(d.rows);
+  const Index tile = dense::task_rows(d.rows);
   std::vector<double> sums(static_cast<std::size_t>(ceil_div(d.rows, tile)));  // one a tile: equal for any number of threads
   parallel_tiles(executor, d.rows, tile, [&](Index begin, Index end) {
-    std::vector<Real> scratch(static_cast<std::size_t>(tile * panel)), wide;
+    std::vector<Real> scratch(static_cast<std::size_t>(tile * trace_panel)), wide;
     for (Index r = begin; r < end; r += tile) {
       const ConstMatrix rows = d.row_range(r, std::min(r + tile, end));
-      const MatrixView<Real> product(scratch.data(), rows.rows, panel);
+      const MatrixView<Real> product(scratch.data(), rows.rows, trace_panel);
       double& sum = sums[static_cast<std::size_t>(r / tile)];
       if constexpr (std::is_same_v<Real, float>) {
         sum = trace_of_rows<float>(rows, h, product);
@@ -141,26 +150,100 @@ double bits_per_weight(const QuantizedMatrix<S>& q) {
   return S::bits_per_weight(q.extents) + (q.column_order.empty() ? 0.0 : 32.0 / static_cast<double>(q.extents.rows));
 }
 
-/// Errors of `back` against w into the report. The Hessian is used where stats has one.
+/// Fills rows begin .. end - 1 of an approximation into `out`, which begins with row `begin`. Called for different rows at once.
+using FillRows = std::function<void(Index begin, Index end, MutableMatrix out)>;
+
+/// tr(D H D^T) / unit, where D is w, less what `back` fills in if it is given, and H the Hessian of `stats`. Neither D nor H is
+/// ever whole: some rows of the one and columns of the other are made at a time. Bits are those of quadratic_trace.
+template <class Real>
+double trace_in_parts(ConstMatrix w, const FillRows* back, const Stats& stats, double unit, ExecutorRef executor) {
+  const Index n = w.cols, tile = dense::task_rows(w.rows), tiles = ceil_div(w.rows, tile);
+  // Several tiles share a panel of H, but those of all threads together are no second w.
+  const Index at_once = std::clamp<Index>(tiles / (4 * std::max<Index>(executor.concurrency(), 1)), 1, 4);
+  std::vector<double> sums(static_cast<std::size_t>(tiles));
+  executor.parallel_for(tiles, at_once, [&](Index begin, Index end) {
+    std::vector<float> rows(static_cast<std::size_t>((std::is_same_v<Real, float> ? at_once : 1) * tile * n));
+    std::vector<Real> wide(std::is_same_v<Real, float> ? 0 : static_cast<std::size_t>(at_once * tile * n)),
+        panel(static_cast<std::size_t>(n * std::min(trace_panel, n))), scratch(static_cast<std::size_t>(tile * trace_panel));
+    for (Index first = begin; first < end; first += at_once) {
+      const Index stop = std::min(first + at_once, end);
+      const auto rows_of = [&](Index t) { return std::min((t + 1) * tile, w.rows) - t * tile; };
+      const auto part_of = [&](Index t) {
+        Real* data = nullptr;
+        if constexpr (std::is_same_v<Real, float>)
+          data = rows.data();
+        else
+          data = wide.data();
+        return MatrixView<Real>(data + (t - first) * tile * n, rows_of(t), n);
+      };
+      for (Index t = first; t < stop; ++t) {
+        const MutableMatrix d(rows.data() + (std::is_same_v<Real, float> ? (t - first) * tile * n : 0), rows_of(t), n);
+        if (back) (*back)(t* tile, t* tile + d.rows, d);
+        for (Index r = 0; r < d.rows; ++r)
+          for (Index j = 0; j < n; ++j) d(r, j) = w(t * tile + r, j) - (back ? d(r, j) : 0.0f);
+        if constexpr (!std::is_same_v<Real, float>)
+          for (Index r = 0; r < d.rows; ++r) std::copy_n(d.row(r).data(), n, part_of(t).row(r).data());
+      }
+      for (Index c = 0; c < n; c += trace_panel) {
+        const Index width = std::min(trace_panel, n - c);
+        const MatrixView<Real> h(panel.data(), n - c, width);
+        stats.hessian_columns(c, c + width, unit, h);
+        for (Index t = first; t < stop; ++t)
+          add_panel_trace<Real>(part_of(t), c, h, {scratch.data(), rows_of(t), trace_panel}, sums[static_cast<std::size_t>(t)]);
+      }
+    }
+  });
+  double total = 0;
+  for (const double s : sums) total += s;
+  return total;
+}
+
+/// Errors of an approximation of w into the report; the one of outputs where stats has a Hessian. No copy of w or of the Hessian
+/// is made.
+template <class Wide = double>
+void measure_rows(ConstMatrix w, const FillRows& back, const Stats& stats, Report& report, ExecutorRef executor = {}) {
+  const Index tile = dense::task_rows(w.rows);
+  RelativeError weights;
+  std::vector<float> rows(static_cast<std::size_t>(std::min(tile, w.rows) * w.cols));
+  for (Index r = 0; r < w.rows; r += tile) {
+    const Index end = std::min(r + tile, w.rows);
+    const MutableMatrix part(rows.data(), end - r, w.cols);
+    back(r, end, part);
+    weights.add(w.row_range(r, end), part);
+  }
+  report.weight_error = weights.value();
+  if (!stats.has(Needs::hessian) || stats.inputs() != w.cols || stats.tokens() < 1) return;
+  rows = {};
+  // As in OutputMetric: in float where that resolves the error.
+  double unit = 1;
+  if (const double largest = stats.largest_hessian_diagonal(); largest > 0) unit = largest;
+  double reference = unit * trace_in_parts<float>(w, nullptr, stats, unit, executor);
+  if (!is_finite(reference)) reference = trace_in_parts<Wide>(w, nullptr, stats, 1, executor);
+  double error = unit * trace_in_parts<float>(w, &back, stats, unit, executor);
+  if (!(is_finite(error) && error > 1e-4 * reference)) error = trace_in_parts<Wide>(w, &back, stats, 1, executor);
+  report.output_error = RelativeError{error, reference}.value();
+}
+
+/// The same for an approximation that stands in memory.
 template <class Wide = double>
 void measure_weights(ConstMatrix w, ConstMatrix back, const Stats& stats, Report& report, ExecutorRef executor = {}) {
-  report.weight_error = relative_error(w, back);
-  if (stats.has(Needs::hessian) && stats.inputs() == w.cols && stats.tokens() > 0) {
-    std::vector<Wide> h(static_cast<std::size_t>(w.cols * w.cols));
-    stats.hessian(MatrixView<Wide>(h.data(), w.cols, w.cols));
-    const OutputMetric<Wide> metric(w, {h.data(), w.cols, w.cols}, executor);
-    report.output_error = metric.relative_to_outputs(metric.error(back));
-  }
+  measure_rows<Wide>(
+      w,
+      [back](Index begin, Index end, MutableMatrix out) {
+        for (Index r = begin; r < end; ++r) std::copy_n(back.row(r).data(), out.cols, out.row(r - begin).data());
+      },
+      stats, report, executor);
 }
 
 /// Errors of q against w (both in original column order) and its size, into the report.
 template <AnyScheme S>
 void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Report& report, ExecutorRef executor = {}) {
-  measure_weights<>(w, dequantize(q).view(), stats, report, executor);
+  measure_rows<>(
+      w, [&q](Index begin, Index end, MutableMatrix out) { dequantize_rows(q, begin, end, out); }, stats, report, executor);
   report.bits_per_weight = bits_per_weight(q);
 }
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::calibrate
+}  // namespace anybit::recipe
 
 #include <anybit/core/macros_end.hpp>

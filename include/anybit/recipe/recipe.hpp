@@ -13,24 +13,11 @@
 #include <anybit/recipe/algorithm.hpp>
 #include <anybit/recipe/objective.hpp>
 #include <anybit/recipe/siblings.hpp>
+#include <anybit/recipe/transform.hpp>
 #include <anybit/tensor/pack.hpp>
 
 namespace anybit {
 inline namespace ANYBIT_ABI {
-
-/// is_transform  says so
-/// needs         the statistics it reads; it carries them all along
-/// order         transforms of a recipe stand in ascending order, each kind once
-/// describe()    name and options
-/// apply         rewrites the siblings for the scheme and grids of the algorithm at the end: template <class Algorithm>
-///               Status apply(Siblings&, const Algorithm&, const QuantizeOptions&) const
-template <class T>
-concept Transform = requires(const T t) {
-  requires T::is_transform;
-  { T::needs } -> std::convertible_to<Needs>;
-  { T::order } -> std::convertible_to<int>;
-  { t.describe() } -> std::convertible_to<std::string>;
-};
 
 /// Transforms that still lack their algorithm.
 template <class... Transforms>
@@ -78,12 +65,12 @@ std::tuple<Ts...> as_tuple(TransformChain<Ts...> c) {
   return std::move(c.transforms);
 }
 
-/// Two neighbours in a recipe, by their places in the order.
+/// Two neighbours in a recipe, by their stages.
 template <class Last, class Next>
 constexpr void check_order() {
-  static_assert(Last::order != Next::order,
+  static_assert(Last::stage != Next::stage,
                 "anybit: a recipe applies each transform once; this one stands in it twice (combine their options in one)");
-  static_assert(Last::order <= Next::order,
+  static_assert(Last::stage <= Next::stage,
                 "anybit: these two transforms stand in the wrong order: SmoothQuant goes before Awq, whose clip limits hold only "
                 "for the scales they were found with");
 }
@@ -145,7 +132,7 @@ Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& s
     QuantizeOptions own = options;
     own.clip = {}, own.tied = {};
     if (!set.clip_limits.empty()) own.clip_limits = set.clip_limits[i].view();
-    auto q = algorithm.quantize(set.weights[i].view(), set.stats, own);
+    auto q = algorithm.quantize(set.weights[i].view(), *set.stats, own);
     if (!q) return in_context(q.error(), "sibling " + std::to_string(i));
     Report& report = q->report;
     report.requested = name + " " + std::string(std::string_view(A::scheme::name));
@@ -154,10 +141,14 @@ Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& s
     report.fallbacks.insert(report.fallbacks.begin(), set.fallbacks.begin(), set.fallbacks.end());
     ANYBIT_TRY_STATUS(check_strict(report, options));
     if (!set.input_scale.empty()) {
-      Matrix back = dequantize(q->matrix);
-      for (Index r = 0; r < back.rows(); ++r)
-        for (Index c = 0; c < back.cols(); ++c) back(r, c) /= set.input_scale[static_cast<std::size_t>(c)];
-      report.weight_error = relative_error(originals[i], back.view());
+      Matrix back(1, originals[i].cols);
+      RelativeError error;
+      for (Index r = 0; r < originals[i].rows; ++r) {
+        dequantize_rows(q->matrix, r, r + 1, back.view());
+        for (Index c = 0; c < back.cols(); ++c) back(0, c) /= set.input_scale[static_cast<std::size_t>(c)];
+        error.add(originals[i].row(r), std::as_const(back).view().row(0));
+      }
+      report.weight_error = error.value();
     }
     q->matrix.provenance = name;
     result.matrices.push_back(*std::move(q));
@@ -174,24 +165,27 @@ template <class A, class... Transforms>
 Result<SiblingResult<typename A::scheme>> quantize_siblings(const Recipe<A, Transforms...>& recipe,
                                                             std::span<const ConstMatrix> weights, const Stats& stats,
                                                             const QuantizeOptions& options = {}) {
-  ANYBIT_TRY_STATUS(calibrate::check_siblings(weights));
+  ANYBIT_TRY_STATUS(recipe::check_siblings(weights));
   if (!options.clip.empty() && options.clip.size() != weights.size())
     return Error{ErrorCode::invalid_argument, "QuantizeOptions::clip has " + std::to_string(options.clip.size()) +
                                                   " entries for " + std::to_string(weights.size()) +
                                                   " siblings; give one each, or none"};
-  ANYBIT_TRY_STATUS(calibrate::check_tied(options.tied, weights[0].cols));
-  ANYBIT_TRY_STATUS(calibrate::check_stats(stats, Recipe<A, Transforms...>::needs, weights[0].cols, recipe.describe()));
-  Siblings set;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (auto ok = calibrate::check_weights(weights[i]); !ok) return in_context(ok.error(), "sibling " + std::to_string(i));
-    set.weights.emplace_back(weights[i]);
-  }
-  set.stats = stats;
+  ANYBIT_TRY_STATUS(recipe::check_tied(options.tied, weights[0].cols));
+  ANYBIT_TRY_STATUS(recipe::check_stats(stats, Recipe<A, Transforms...>::needs, weights[0].cols, recipe.describe()));
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    if (auto ok = grid::check_weights(weights[i]); !ok) return in_context(ok.error(), "sibling " + std::to_string(i));
+  Siblings set(weights, stats);
   Status status = Ok{};
   std::apply([&](const auto&... t) { (void)((status = t.apply(set, recipe.algorithm, options), status.ok()) && ...); },
              recipe.transforms);
   ANYBIT_TRY_STATUS(status);
   return detail::finish(recipe.algorithm, set, weights, recipe.describe(), options);
+}
+
+/// The statistics that a recipe wants with the options it has.
+template <class A, class... Transforms>
+Needs needs_of(const Recipe<A, Transforms...>& recipe) {
+  return Recipe<A, Transforms...>::needs | AlgorithmTraits<A>::needs(recipe.algorithm);
 }
 
 /// The same for a bare algorithm: each matrix by itself, no input_scale.

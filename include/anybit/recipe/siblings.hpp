@@ -9,16 +9,52 @@
 #include <vector>
 
 #include <anybit/calibrate/stats.hpp>
-#include <anybit/grid/scale_search.hpp>
+#include <anybit/grid/grid_fit.hpp>
 #include <anybit/recipe/report.hpp>
 
 namespace anybit {
 inline namespace ANYBIT_ABI {
 
-/// The working copy that transforms rewrite: W' = W diag(s) and X' = X / s give the same outputs.
+/// A matrix of somebody else's until it is written to; then a copy. It must outlive this.
+class SeenMatrix {
+ public:
+  explicit SeenMatrix(ConstMatrix matrix) : seen_(matrix) {}
+  ConstMatrix view() const { return copied_ ? copy_.view() : seen_; }
+  MutableMatrix own() {
+    if (!copied_) copy_ = Matrix(seen_), copied_ = true;
+    return copy_.view();
+  }
+
+ private:
+  ConstMatrix seen_;
+  Matrix copy_;
+  bool copied_ = false;
+};
+
+/// The same of statistics, whose Hessian is as large as a matrix.
+class SeenStats {
+ public:
+  explicit SeenStats(const Stats& stats) : seen_(&stats) {}
+  const Stats& operator*() const { return copied_ ? copy_ : *seen_; }
+  const Stats* operator->() const { return &**this; }
+  Stats& own() {
+    if (!copied_) copy_ = *seen_, copied_ = true;
+    return copy_;
+  }
+
+ private:
+  const Stats* seen_;
+  Stats copy_;
+  bool copied_ = false;
+};
+
+/// The matrices that transforms rewrite: W' = W diag(s) and X' = X / s give the same outputs. Nothing is copied before a
+/// transform writes to it.
 struct Siblings {
-  std::vector<Matrix> weights;
-  Stats stats;
+  Siblings(std::span<const ConstMatrix> matrices, const Stats& input) : weights(matrices.begin(), matrices.end()), stats(input) {}
+
+  std::vector<SeenMatrix> weights;
+  SeenStats stats;
   std::vector<float> input_scale;    ///< s so far; empty means all 1
   std::vector<Matrix> clip_limits;   ///< one a sibling, or none at all; see QuantizeOptions
   std::vector<std::string> remarks;  ///< go into the report of every sibling
@@ -26,7 +62,7 @@ struct Siblings {
 
   std::vector<ConstMatrix> views() const {
     std::vector<ConstMatrix> v;
-    for (const Matrix& w : weights) v.push_back(w.view());
+    for (const SeenMatrix& w : weights) v.push_back(w.view());
     return v;
   }
 };
@@ -34,7 +70,7 @@ struct Siblings {
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
 
-namespace anybit::calibrate {
+namespace anybit::recipe {
 inline namespace ANYBIT_CODE {
 
 inline Status check_siblings(std::span<const ConstMatrix> weights) {
@@ -113,10 +149,12 @@ inline void report_unscaled(const std::string& who, std::span<const float> stati
 
 /// Columns times s, statistics divided by s.
 inline void scale_inputs(Siblings& set, std::span<const float> s) {
-  for (Matrix& w : set.weights)
-    for (Index r = 0; r < w.rows(); ++r)
-      for (Index c = 0; c < w.cols(); ++c) w(r, c) *= s[static_cast<std::size_t>(c)];
-  set.stats.divide_inputs(s);
+  for (SeenMatrix& seen : set.weights) {
+    const MutableMatrix w = seen.own();
+    for (Index r = 0; r < w.rows; ++r)
+      for (Index c = 0; c < w.cols; ++c) w(r, c) *= s[static_cast<std::size_t>(c)];
+  }
+  set.stats.own().divide_inputs(s);
   if (set.input_scale.empty())
     set.input_scale.assign(s.begin(), s.end());
   else
@@ -124,6 +162,6 @@ inline void scale_inputs(Siblings& set, std::span<const float> s) {
 }
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::calibrate
+}  // namespace anybit::recipe
 
 #include <anybit/core/macros_end.hpp>

@@ -87,19 +87,26 @@ QuantizedMatrix<S> unpack(const PackedTensor<S>& t) {
   return q;
 }
 
-/// The weights that q stands for, in original column order; `out` has q's extents.
+/// Rows begin .. end - 1 of the weights that q stands for, in original column order; `out` has only those rows.
 template <AnyScheme S>
-void dequantize(const QuantizedMatrix<S>& q, MutableMatrix out) {
-  ANYBIT_CHECK(out.extents() == q.extents, "dequantize: the output has another shape than the matrix");
+void dequantize_rows(const QuantizedMatrix<S>& q, Index begin, Index end, MutableMatrix out) {
+  ANYBIT_CHECK(out.rows == end - begin && out.cols == q.extents.cols,
+               "dequantize_rows: the output has another shape than the rows");
   const Index cols = q.extents.cols, group = S::granularity::group_cols(cols);
   std::vector<float> stored(q.column_order.empty() ? 0 : static_cast<std::size_t>(cols));
-  for (Index r = 0; r < q.extents.rows; ++r) {
-    float* const to = stored.empty() ? out.row(r).data() : stored.data();
+  for (Index r = begin; r < end; ++r) {
+    float* const to = stored.empty() ? out.row(r - begin).data() : stored.data();
     for (Index g = 0; g < S::granularity::groups_per_row(cols); ++g)
       decoding::dequantize_codes<typename S::format>(q.row(r).data() + g * group, q.affine(r, g),
                                                      std::min(group, cols - g * group), to + g * group);
-    for (std::size_t j = 0; j < stored.size(); ++j) out(r, static_cast<Index>(q.column_order[j])) = stored[j];
+    for (std::size_t j = 0; j < stored.size(); ++j) out(r - begin, static_cast<Index>(q.column_order[j])) = stored[j];
   }
+}
+/// All of them; `out` has q's extents.
+template <AnyScheme S>
+void dequantize(const QuantizedMatrix<S>& q, MutableMatrix out) {
+  ANYBIT_CHECK(out.extents() == q.extents, "dequantize: the output has another shape than the matrix");
+  dequantize_rows(q, 0, q.extents.rows, out);
 }
 template <AnyScheme S>
 Matrix dequantize(const QuantizedMatrix<S>& q) {

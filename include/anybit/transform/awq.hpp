@@ -6,13 +6,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include <anybit/core/finite.hpp>
-#include <anybit/recipe/siblings.hpp>
+#include <anybit/recipe/transform.hpp>
 #include <anybit/transform/awq_search.hpp>
 
 namespace anybit {
@@ -26,15 +25,14 @@ enum class AwqScaling {
 };
 
 struct Awq {
-  static constexpr bool is_transform = true;
   static constexpr Needs needs = Needs::mean_abs | Needs::hessian;
-  static constexpr int order = 20;
+  static constexpr Stage stage = Stage::scaling;
 
   int ratios = 20;  ///< r = k / ratios for k = 0 .. ratios - 1
   AwqScaling scaling = AwqScaling::activations;
   bool clip = true;     ///< also search clip limits; QuantizeOptions::clip excludes single siblings
   int clip_steps = 20;  ///< limits tried: 1 - i / clip_steps of the largest weight, down to one half (not included)
-  /// In front of an algorithm that compensates errors (GPTQ: one with column_costs) scales are chosen for the error that remains
+  /// In front of an algorithm that compensates errors (AlgorithmTraits::has_feedback) scales are chosen for the error that remains
   /// after its feedback; a scale is kept only if no sibling gets worse. False: always for rounding to nearest, as published.
   bool for_algorithm = true;
   /// In a model, choose the scale of q, k and v by the error of the attention's output, that of gate and up by the MLP's, as
@@ -44,7 +42,7 @@ struct Awq {
   /// Error of what the siblings feed, given their effective weights (those that meet the inputs as they were before any
   /// transform), where the linear outputs side by side are not what counts (gate and up of an MLP: down(silu(gate x) * up x)).
   /// Empty: the linear outputs.
-  std::function<double(std::span<const ConstMatrix>)> block_loss{};
+  BlockLoss block_loss{};
 
   std::string describe() const {
     std::string text;
@@ -67,19 +65,19 @@ struct Awq {
       return Error{ErrorCode::invalid_argument,
                    "awq: clip_steps is " + std::to_string(clip_steps) + "; it must be 1 to 1000 (20 is usual)"};
     const auto siblings = set.views();
-    ANYBIT_TRY_STATUS(calibrate::check_siblings(siblings));
-    ANYBIT_TRY_STATUS(calibrate::check_tied(options.tied, siblings[0].cols));
-    ANYBIT_TRY_STATUS(calibrate::check_stats(set.stats, needs, siblings[0].cols, "awq"));
-    if constexpr (requires { algorithm.column_costs(set.stats); }) {
+    ANYBIT_TRY_STATUS(recipe::check_siblings(siblings));
+    ANYBIT_TRY_STATUS(recipe::check_tied(options.tied, siblings[0].cols));
+    ANYBIT_TRY_STATUS(recipe::check_stats(*set.stats, needs, siblings[0].cols, "awq"));
+    if constexpr (AlgorithmTraits<Algorithm>::has_feedback) {
       if (for_algorithm && !block_loss) {
-        const std::vector<float> costs = algorithm.column_costs(set.stats);
+        const std::vector<float> costs = AlgorithmTraits<Algorithm>::column_costs(algorithm, *set.stats);
         if (!costs.empty()) return apply_for(algorithm, costs, set, options);
       }
     }
 
     const GridFit fit = awq::grid_of(algorithm);
-    calibrate::ScaledHessian hessian(set.stats);
-    const std::vector<float> sizes = calibrate::mean_of_tied(set.stats.mean_abs(), options.tied);
+    recipe::ScaledHessian hessian(*set.stats);
+    const std::vector<float> sizes = recipe::mean_of_tied(set.stats->mean_abs(), options.tied);
     const auto choice = choose<S>(sizes, siblings, options, [&](std::span<const float> s, double least) {
       if (!block_loss)
         return hessian.unit * awq::linear_loss<S>(siblings, s, fit, hessian.view(), least / hessian.unit, options.executor);
@@ -94,9 +92,9 @@ struct Awq {
     });
     tell(choice, set);
     if (choice.scales()) {
-      calibrate::report_unscaled("awq", sizes, set);
-      calibrate::scale_inputs(set, choice.scale);
-      hessian = calibrate::ScaledHessian(set.stats);
+      recipe::report_unscaled("awq", sizes, set);
+      recipe::scale_inputs(set, choice.scale);
+      hessian = recipe::ScaledHessian(*set.stats);
     }
     if (!clip) return Ok{};
     if constexpr (std::is_same_v<typename S::granularity, PerTensor>) {
@@ -105,7 +103,7 @@ struct Awq {
       Index unresolved = 0;
       for (std::size_t i = 0; i < set.weights.size(); ++i) {
         const bool wanted = options.clip.empty() || options.clip[i];
-        set.clip_limits.push_back(wanted ? limits<S>(set.weights[i], hessian, fit, options, &unresolved) : Matrix());
+        set.clip_limits.push_back(wanted ? limits<S>(set.weights[i].view(), hessian, fit, options, &unresolved) : Matrix());
       }
       if (unresolved > 0)
         set.fallbacks.push_back("awq: no clip limit of " + std::to_string(unresolved) +
@@ -123,9 +121,9 @@ struct Awq {
   }
 
   template <AnyScheme S>
-  Matrix limits(const Matrix& w, const calibrate::ScaledHessian& hessian, const GridFit& fit, const QuantizeOptions& options,
+  Matrix limits(ConstMatrix w, const recipe::ScaledHessian& hessian, const GridFit& fit, const QuantizeOptions& options,
                 Index* unresolved) const {
-    return awq::clip_limits<S>(w.view(), hessian.view(), fit, clip_steps, options.executor, unresolved);
+    return awq::clip_limits<S>(w, hessian.view(), fit, clip_steps, options.executor, unresolved);
   }
 
   template <AnyScheme S, class Loss>
@@ -134,7 +132,7 @@ struct Awq {
     std::optional<awq::ScaleChoice> plain;
     if (scaling != AwqScaling::duo) plain = awq::search_scale(statistic, ratios, loss);
     if (scaling == AwqScaling::activations) return *plain;
-    const std::vector<float> share = calibrate::mean_of_tied(awq::weight_share<S>(siblings), options.tied);
+    const std::vector<float> share = recipe::mean_of_tied(awq::weight_share<S>(siblings), options.tied);
     return awq::search_scale(statistic, ratios, loss, share, plain ? &*plain : nullptr);
   }
 
@@ -161,15 +159,15 @@ struct Awq {
     using S = typename Algorithm::scheme;
     constexpr double none = std::numeric_limits<double>::infinity();
     Trial trial{set, {}, {}};
-    if (choice) calibrate::scale_inputs(trial.set, choice->scale);
-    std::optional<calibrate::ScaledHessian> hessian;
-    if (clip) hessian.emplace(trial.set.stats);
+    if (choice) recipe::scale_inputs(trial.set, choice->scale);
+    std::optional<recipe::ScaledHessian> hessian;
+    if (clip) hessian.emplace(*trial.set.stats);
     QuantizeOptions own = options;
     own.clip = {}, own.tied = {}, own.strict = false;
     for (std::size_t i = 0; i < set.weights.size(); ++i) {
-      const Matrix& w = trial.set.weights[i];
+      const ConstMatrix w = trial.set.weights[i].view();
       own.clip_limits = {};
-      ANYBIT_TRY(const auto plain, algorithm.quantize(w.view(), trial.set.stats, own));
+      ANYBIT_TRY(const auto plain, algorithm.quantize(w, *trial.set.stats, own));
       trial.unclipped.push_back(plain.report.output_error.value_or(none));
       trial.error.push_back(trial.unclipped.back());
       if (!clip) continue;
@@ -178,7 +176,7 @@ struct Awq {
         if (!options.clip.empty() && !options.clip[i]) continue;
         Matrix found = limits<S>(w, *hessian, awq::grid_of(algorithm), options, nullptr);
         own.clip_limits = found.view();
-        ANYBIT_TRY(const auto clipped, algorithm.quantize(w.view(), trial.set.stats, own));
+        ANYBIT_TRY(const auto clipped, algorithm.quantize(w, *trial.set.stats, own));
         const double error = clipped.report.output_error.value_or(none);
         if (!(error < trial.error.back())) continue;
         trial.error.back() = error;
@@ -195,7 +193,7 @@ struct Awq {
     using S = typename Algorithm::scheme;
     const auto siblings = set.views();
     const GridFit fit = awq::grid_of(algorithm);
-    std::vector<float> reach = calibrate::mean_of_tied({costs.begin(), costs.end()}, options.tied);
+    std::vector<float> reach = recipe::mean_of_tied({costs.begin(), costs.end()}, options.tied);
     for (float& r : reach) r = std::sqrt(r);
     const auto choice = choose<S>(reach, siblings, options, [&](std::span<const float> s, double least) {
       return awq::feedback_loss<S>(siblings, s, fit, costs, least, options.executor);
@@ -214,6 +212,16 @@ struct Awq {
     else
       set.remarks.push_back("awq: inputs not scaled, no ratio lowered the error of every sibling");
     return Ok{};
+  }
+};
+
+template <>
+struct TransformTraits<Awq> : TransformDefaults<Awq> {
+  static constexpr bool takes_block_loss = true;
+  static bool wants_block_loss(const Awq& t) { return t.block_output; }
+  static Awq with_block_loss(Awq t, const BlockLoss& loss) {
+    t.block_loss = loss;
+    return t;
   }
 };
 

@@ -12,6 +12,7 @@
 #include <anybit/core/finite.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/grid/group_grids.hpp>
+#include <anybit/recipe/algorithm.hpp>
 #include <anybit/recipe/objective.hpp>
 
 namespace anybit::awq {
@@ -20,8 +21,7 @@ inline namespace ANYBIT_CODE {
 /// The grids that an algorithm will use, without its search: AWQ tries hundreds of candidates.
 template <class Algorithm>
 GridFit grid_of(const Algorithm& algorithm) {
-  GridFit fit{};
-  if constexpr (requires { algorithm.grid_fit(); }) fit = algorithm.grid_fit();
+  GridFit fit = AlgorithmTraits<Algorithm>::grid_fit(algorithm);
   fit.search = Search::none;
   return fit;
 }
@@ -87,7 +87,7 @@ Matrix rounded_under(ConstMatrix w, std::span<const float> s, const GridFit& fit
   Matrix scaled(w);
   for (Index r = 0; r < w.rows; ++r)
     for (Index c = 0; c < w.cols; ++c) scaled(r, c) *= s[static_cast<std::size_t>(c)];
-  Matrix back = dequantize(calibrate::round_to_grid<S>(scaled.view(), fit, {}, executor));
+  Matrix back = dequantize(grid::round_to_grid<S>(scaled.view(), fit, {}, executor));
   for (Index r = 0; r < w.rows; ++r)
     for (Index c = 0; c < w.cols; ++c) back(r, c) /= s[static_cast<std::size_t>(c)];
   return back;
@@ -157,9 +157,9 @@ double linear_loss(std::span<const ConstMatrix> siblings, std::span<const float>
       parallel_tiles(executor, end - first, tile, [&](Index from, Index to) {
         for (Index r = first + from; r < first + to; r += tile) {
           const ConstMatrix rows = w.row_range(r, std::min(r + tile, first + to));
-          const Matrix error = rows_are_independent ? calibrate::difference(rows, rounded_under<S>(rows, s, fit).view())
-                                                    : calibrate::difference(rows, all.view().row_range(r, r + rows.rows));
-          sums[static_cast<std::size_t>((r - first) / tile)] = calibrate::quadratic_trace<Real>(error.view(), hessian);
+          const Matrix error = rows_are_independent ? recipe::difference(rows, rounded_under<S>(rows, s, fit).view())
+                                                    : recipe::difference(rows, all.view().row_range(r, r + rows.rows));
+          sums[static_cast<std::size_t>((r - first) / tile)] = recipe::quadratic_trace<Real>(error.view(), hessian);
         }
       });
       for (const double part : sums) sum += part * factor;  // one by one: the same for any number of threads
@@ -222,14 +222,14 @@ Matrix clip_limits(ConstMatrix w, MatrixView<const Real> hessian, const GridFit&
           for (Index r = 0; r < rows; ++r) {
             const float* exact = w.row(r0 + r).data() + first;
             const float limit = limit_of(r);
-            for (std::size_t j = 0; j < n; ++j) cut[j] = calibrate::clipped(exact[j], limit);
+            for (std::size_t j = 0; j < n; ++j) cut[j] = grid::clipped(exact[j], limit);
             const Affine a = stored<S>(fit.plain<F>(std::span(cut).first(n)));
             quantize_values<F>(std::span(cut).first(n), a, std::span(codes).first(n));
             decoding::dequantize_codes<F>(codes.data(), a, count, cut.data());
             for (std::size_t j = 0; j < n; ++j) error.row(r)[j] = cut[j] - exact[j];
           }
           std::fill_n(products.begin(), rows * count, Real{0});
-          calibrate::add_product<Real>(error, hessian.row_range(first, first + count).col_range(first, first + count), product);
+          dense::add_product<Real>(error, hessian.row_range(first, first + count).col_range(first, first + count), product);
           for (Index r = 0; r < rows; ++r) {
             const Real *d = error.row(r).data(), *hd = product.row(r).data();
             const double loss = lane_sum(count, [d, hd](Index j) { return static_cast<double>(d[j] * hd[j]); });

@@ -1,6 +1,7 @@
 #pragma once
 // The randomized Hadamard transform: an orthogonal matrix that spreads an outlier evenly over all coordinates, with n log n
 // additions. See docs/methods/quarot.md. Readable twin: reference/hadamard.hpp.
+// QuaRot (Ashkboos et al., 2024) is this rotation of whole models: model/rotate.hpp.
 
 #include <anybit/core/macros_begin.hpp>
 

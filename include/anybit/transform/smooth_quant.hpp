@@ -18,7 +18,7 @@
 #include <anybit/exec/executor.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/grid/group_grids.hpp>
-#include <anybit/recipe/siblings.hpp>
+#include <anybit/recipe/transform.hpp>
 
 namespace anybit::smooth_quant {
 inline namespace ANYBIT_CODE {
@@ -73,14 +73,14 @@ double product_error(ConstMatrix x, std::span<const ConstMatrix> siblings, std::
     Matrix scaled(w);
     for (Index r = 0; r < w.rows; ++r)
       for (Index j = 0; j < w.cols; ++j) scaled(r, j) *= s[static_cast<std::size_t>(j)];
-    const Matrix q = dequantize(calibrate::round_to_grid<S>(scaled.view(), fit, {}, executor));
+    const Matrix q = dequantize(grid::round_to_grid<S>(scaled.view(), fit, {}, executor));
     std::vector<double> sums(static_cast<std::size_t>(ceil_div(w.rows, tile)));  // one a tile: equal for any number of threads
     parallel_tiles(executor, w.rows, tile, [&](Index begin, Index end) {
       for (Index r = begin; r < end; r += tile) {
         const Index last = std::min(r + tile, end);
         Matrix d(last - r, x.rows);
-        calibrate::add_product<float>(w.row_range(r, last), std::as_const(exact).view(), d.view());
-        calibrate::add_product<float>(q.view().row_range(r, last), std::as_const(minus).view(), d.view());
+        dense::add_product<float>(w.row_range(r, last), std::as_const(exact).view(), d.view());
+        dense::add_product<float>(q.view().row_range(r, last), std::as_const(minus).view(), d.view());
         sums[static_cast<std::size_t>(r / tile)] = lane_sum(
             d.extents().size(), [p = d.data()](Index i) { return static_cast<double>(p[i]) * static_cast<double>(p[i]); });
       }
@@ -101,10 +101,8 @@ inline namespace ANYBIT_CODE {
 /// s are at least 1e-5, as published. Inputs that were always 0 keep s = 1, which the report says. The weights become W diag(s),
 /// the inputs X / s.
 struct SmoothQuant {
-  static constexpr bool is_transform = true;
   static constexpr Needs needs = Needs::abs_max;
-  static constexpr int order = 10;
-  static constexpr bool folds_into_linear = false;  ///< only what a norm feeds is smoothed, as published
+  static constexpr Stage stage = Stage::smoothing;
 
   float alpha = 0.5f;  ///< 0 to 1: how much of the difficulty goes to the weights (0.5 OPT and BLOOM, 0.85 Llama 2 and 3)
 
@@ -119,31 +117,36 @@ struct SmoothQuant {
                                  std::span<const Index> tied = {}) const {
     if (!is_within(alpha, 0, 1))
       return Error{ErrorCode::invalid_argument, "smooth_quant: alpha is " + std::to_string(alpha) + "; it must lie in 0 to 1"};
-    ANYBIT_TRY_STATUS(calibrate::check_siblings(siblings));
-    ANYBIT_TRY_STATUS(calibrate::check_tied(tied, siblings[0].cols));
-    ANYBIT_TRY_STATUS(calibrate::check_stats(stats, needs, siblings[0].cols, "smooth_quant"));
+    ANYBIT_TRY_STATUS(recipe::check_siblings(siblings));
+    ANYBIT_TRY_STATUS(recipe::check_tied(tied, siblings[0].cols));
+    ANYBIT_TRY_STATUS(recipe::check_stats(stats, needs, siblings[0].cols, "smooth_quant"));
     const auto inputs = stats.abs_max();
-    return smooth_quant::scale_for(calibrate::max_of_tied({inputs.begin(), inputs.end()}, tied),
-                                   calibrate::max_of_tied(smooth_quant::column_maxima(siblings), tied), alpha);
+    return smooth_quant::scale_for(recipe::max_of_tied({inputs.begin(), inputs.end()}, tied),
+                                   recipe::max_of_tied(smooth_quant::column_maxima(siblings), tied), alpha);
   }
 
   template <class Algorithm>
   Status apply(Siblings& set, const Algorithm&, const QuantizeOptions& options) const {
-    ANYBIT_TRY(const std::vector<float> s, fit(set.views(), set.stats, options.tied));
-    const auto maxima = set.stats.abs_max();
-    calibrate::report_unscaled("smooth_quant", calibrate::max_of_tied({maxima.begin(), maxima.end()}, options.tied), set);
-    calibrate::scale_inputs(set, s);
+    ANYBIT_TRY(const std::vector<float> s, fit(set.views(), *set.stats, options.tied));
+    const auto maxima = set.stats->abs_max();
+    recipe::report_unscaled("smooth_quant", recipe::max_of_tied({maxima.begin(), maxima.end()}, options.tied), set);
+    recipe::scale_inputs(set, s);
     return Ok{};
   }
 };
 
+/// Only what a norm feeds is smoothed, as published.
+template <>
+struct TransformTraits<SmoothQuant> : TransformDefaults<SmoothQuant> {
+  static constexpr bool folds_into_linear = false;
+};
+
 /// SmoothQuant with the alpha for each group of siblings that leaves their outputs the least error on the samples, with
-/// activations in 8 bits and weights as the algorithm has them; or no smoothing, where that is better than any.
+/// activations in 8 bits and weights as the algorithm has them; or no smoothing, where that is better than any. It is folded into
+/// linears (o, down) too: nothing is smoothed that is not better for it.
 struct SmoothQuantSearch {
-  static constexpr bool is_transform = true;
   static constexpr Needs needs = Needs::abs_max | Needs::samples;
-  static constexpr int order = SmoothQuant::order;
-  static constexpr bool folds_into_linear = true;  ///< o and down too: nothing is smoothed that is not better for it
+  static constexpr Stage stage = Stage::smoothing;
 
   int steps = 20;                   ///< alpha = k / steps for k = 0 .. steps
   Index tokens = 128;               ///< samples that judge, evenly taken from those there are
@@ -166,21 +169,20 @@ struct SmoothQuantSearch {
       return Error{ErrorCode::invalid_argument,
                    "smooth_quant: tokens is " + std::to_string(tokens) + "; at least 1 is needed (128 is usual)"};
     const auto siblings = set.views();
-    ANYBIT_TRY_STATUS(calibrate::check_siblings(siblings));
-    ANYBIT_TRY_STATUS(calibrate::check_tied(options.tied, siblings[0].cols));
-    ANYBIT_TRY_STATUS(calibrate::check_stats(set.stats, needs, siblings[0].cols, "smooth_quant"));
-    const ConstMatrix samples = set.stats.samples();
+    ANYBIT_TRY_STATUS(recipe::check_siblings(siblings));
+    ANYBIT_TRY_STATUS(recipe::check_tied(options.tied, siblings[0].cols));
+    ANYBIT_TRY_STATUS(recipe::check_stats(*set.stats, needs, siblings[0].cols, "smooth_quant"));
+    const ConstMatrix samples = set.stats->samples();
     const Index count = std::min(tokens, samples.rows);
     Matrix x(count, samples.cols);
     for (Index t = 0; t < count; ++t)
       std::copy_n(samples.row(t * samples.rows / count).data(), x.cols(), x.data() + t * x.cols());
 
-    GridFit fit{};
-    if constexpr (requires { algorithm.grid_fit(); }) fit = algorithm.grid_fit();
+    GridFit fit = AlgorithmTraits<Algorithm>::grid_fit(algorithm);
     fit.search = Search::none;
-    const auto maxima = set.stats.abs_max();
-    const std::vector<float> inputs = calibrate::max_of_tied({maxima.begin(), maxima.end()}, options.tied),
-                             weights = calibrate::max_of_tied(smooth_quant::column_maxima(siblings), options.tied);
+    const auto maxima = set.stats->abs_max();
+    const std::vector<float> inputs = recipe::max_of_tied({maxima.begin(), maxima.end()}, options.tied),
+                             weights = recipe::max_of_tied(smooth_quant::column_maxima(siblings), options.tied);
     const auto error = [&](std::span<const float> s, double least) {
       float largest = 0;
       for (std::size_t j = 0; j < s.size(); ++j) largest = std::max(largest, maxima[j] / s[j]);
@@ -202,8 +204,8 @@ struct SmoothQuantSearch {
     }
     set.remarks.push_back("smooth_quant: alpha " + std::to_string(alpha).substr(0, 4) + ", squared error of outputs " +
                           std::to_string(least / without).substr(0, 5) + " times that without");
-    calibrate::report_unscaled("smooth_quant", inputs, set);
-    calibrate::scale_inputs(set, best);
+    recipe::report_unscaled("smooth_quant", inputs, set);
+    recipe::scale_inputs(set, best);
     return Ok{};
   }
 };

@@ -75,11 +75,11 @@ class Band {
   }
   /// Lets columns from .. to - 1 make up for the errors of columns i1 .. from - 1 of their block.
   void catch_up(Index i1, Index from, Index to) { follow(i1, from, to, moved_, compensated_); }
-  /// Lets columns k + 1 .. to - 1 of a tile make up for the error of column k.
-  void spread(Index tile, Index k, Index to) {
-    for (Index j = k + 1; j < to; ++j) add_share(factor_.column(j)[k], error(tile, k), at(compensated_, tile, j));
+  /// Lets columns from .. to - 1 of a tile, all behind column k, make up for its error.
+  void spread(Index tile, Index k, Index from, Index to) {
+    for (Index j = from; j < to; ++j) add_share(factor_.column(j)[k], error(tile, k), at(compensated_, tile, j));
     if (!drifts()) return;
-    for (Index j = k + 1; j < to; ++j) {
+    for (Index j = from; j < to; ++j) {
       const Real share = drift()(j, k);
       add_share(share, compensated(tile, k), at(compensated_, tile, j));
       add_share(share, compensated(tile, k), at(moved_, tile, j));
@@ -145,8 +145,8 @@ class Band {
   }
   /// to += columns begin .. end - 1 of `from` through `by`, for columns end .. reach - 1.
   static void add_product(ConstMatrix by, Index begin, Index end, const Columns& from, Index reach, Columns& to) {
-    calibrate::add_product<Real>(by.row_range(end, reach).col_range(begin, end), {from.at(begin), end - begin, from.width()},
-                                 {to.at(end), reach - end, to.width()});
+    dense::add_product<Real>(by.row_range(end, reach).col_range(begin, end), {from.at(begin), end - begin, from.width()},
+                             {to.at(end), reach - end, to.width()});
   }
   // Columns are either the same or apart.
   static void subtract(const Real* a, const Real* b, Real* to) {

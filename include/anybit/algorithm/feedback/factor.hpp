@@ -75,7 +75,7 @@ std::optional<Factor> try_factor(const OrderedHessian<Stored>& from, double damp
     for (Index j = 0; j < k; ++j) r(k, j) = static_cast<Real>(narrow ? row[from.order[at(j)]] * scale : row[from.order[at(j)]]);
     r(k, k) = static_cast<Real>(diagonal(k) / unit);
   }
-  if (!calibrate::cholesky_from_last(r)) return std::nullopt;
+  if (!dense::cholesky_from_last(r)) return std::nullopt;
   double largest = 0;
   for (Index k = 0; k < n; ++k) {
     const auto pivot = static_cast<double>(r(k, k));

@@ -113,8 +113,8 @@ class Refiner {
   }
   /// pull += by^T change, over columns begin .. end - 1 of the latter.
   void add_change(ConstMatrix by, Index begin, Index end) {
-    calibrate::add_transposed_product<Real>(by.row_range(begin, end), {&at(change_, begin, 0), end - begin, row_tile},
-                                            {pull_.data(), n_, row_tile});
+    dense::add_transposed_product<Real>(by.row_range(begin, end), {&at(change_, begin, 0), end - begin, row_tile},
+                                        {pull_.data(), n_, row_tile});
   }
 
   /// The best scale for the group's codes by least squares; with `move_zeros_`, for the zero points next to the present one too.
@@ -123,8 +123,8 @@ class Refiner {
     const Index begin = first(g), end = last(g);
     // u is the group's levels, 1 a row of ones; u H of all columns, 1 H likewise.
     std::fill(through.begin(), through.end(), 0.0f);
-    calibrate::add_transposed_product<Real>(h_.row_range(begin, end), {&at(level_, begin, 0), end - begin, row_tile},
-                                            {through.data(), n_, row_tile});
+    dense::add_transposed_product<Real>(h_.row_range(begin, end), {&at(level_, begin, 0), end - begin, row_tile},
+                                        {through.data(), n_, row_tile});
     double ones_ones = 0;
     if (move_zeros_) {
       std::fill(ones.begin(), ones.end(), 0.0f);

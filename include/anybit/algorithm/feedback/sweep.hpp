@@ -17,6 +17,28 @@
 namespace anybit::gptq {
 inline namespace ANYBIT_CODE {
 
+/// The loop that GPTQ, SparseGPT and their joint form share, for columns i1 .. i2 - 1, a block that the band has entered:
+///   q_k <- choose(w_k + sum_{j<k} d_j F_jk),   d_k = w_k - q_k.
+/// `choose(tile, k, end, kept)` chooses columns k .. end - 1, `width` of them at once (fewer at the end of a step), from
+/// band.compensated(): what column j becomes goes to kept + (j - k) * row_tile, 0 in rows past the last. Rounding and pruning
+/// choose one column at once; a code of several columns (a trellis of 16) follows its own errors inside, and later columns follow
+/// those of all. Columns of a step, a multiple of `width`, follow each other one by one, those of later steps by a product.
+template <Index width = 1, class Real, class Choose>
+void sweep_block(Band<Real>& band, Index i1, Index i2, Index step, Choose&& choose) {
+  Real kept[static_cast<std::size_t>(width * row_tile)];
+  for (Index s1 = i1; s1 < i2; s1 += step) {
+    const Index s2 = std::min(s1 + step, i2);
+    if (s1 > i1) band.catch_up(i1, s1, s2);
+    for (Index t = 0; t < band.tiles(); ++t)
+      for (Index k = s1; k < s2; k += width) {
+        const Index end = std::min(k + width, s2);
+        choose(t, k, end, kept);
+        for (Index j = k; j < end; ++j) band.take_error(t, j, kept + (j - k) * row_tile);
+        for (Index j = k; j < end; ++j) band.spread(t, j, end, s2);
+      }
+  }
+}
+
 struct SweepOptions {
   Index block = 128;           ///< columns between two updates of everything to their right
   bool dynamic_groups = true;  ///< grids are found when the sweep reaches the group, on weights that have been compensated so far
@@ -70,7 +92,7 @@ class TileCodes {
 
 /// What a sweep counts.
 struct SweepTotals {
-  calibrate::GridLoss loss{};
+  grid::GridLoss loss{};
   /// sum_k R_kk^2 e_k^2 over the rows, e_k what column k, compensated for all columns before it, lost by rounding: equal to
   /// tr(D (H + damping) D^T) where there is no drift.
   double damage = 0;
@@ -112,7 +134,7 @@ SweepTotals sweep(MatrixView<const Real> w, Index begin, Index end, const Factor
     for (Index r = 0; r < band.rows_of(t); ++r) {
       for (Index k = c; k < stop; ++k) values[static_cast<std::size_t>(k - c)] = band.unrounded(t, k)[r];
       if (options.limits.rows > 0)
-        for (float& v : values) v = calibrate::clipped(v, options.limits(first + r, g));
+        for (float& v : values) v = grid::clipped(v, options.limits(first + r, g));
       const Affine wanted = options.fit.plain(q.format(), values);
       const Affine a =
           options.fit.search == Search::none ? q.scheme.stored(wanted) : options.fit.fit(q.scheme, values, importance);
@@ -120,18 +142,16 @@ SweepTotals sweep(MatrixView<const Real> w, Index begin, Index end, const Factor
       q.affine(first + r, g) = a;
     }
   };
-  const auto round_column = [&](Index t, Index k) {
+  const auto round_column = [&](Index t, Index k, Index, Real* rounded) {
     const auto i = static_cast<std::size_t>(t);
     if (starts_run(k)) {
       if (options.dynamic_groups) find_grids(t, k);
       for (Index r = 0; r < band.rows_of(t); ++r) affines[i].set(r, q.affine(begin + t * row_tile + r, group_of(k)));
     }
-    float rounded[row_tile];
     q.format().encode_lanes(band.compensated(t, k), affines[i], codes[i].column(k));
     q.format().decode_lanes(codes[i].column(k), affines[i], rounded);
-    band.take_error(t, k, rounded);
     const double pivot = factor.pivots[static_cast<std::size_t>(k)];
-    totals.damage += pivot * pivot * lane_sum(band.rows_of(t), [wanted = band.compensated(t, k), got = &rounded[0]](Index r) {
+    totals.damage += pivot * pivot * lane_sum(band.rows_of(t), [wanted = band.compensated(t, k), got = rounded](Index r) {
                        const double d = static_cast<double>(wanted[r]) - static_cast<double>(got[r]);
                        return d * d;
                      });
@@ -146,15 +166,7 @@ SweepTotals sweep(MatrixView<const Real> w, Index begin, Index end, const Factor
         if (starts_run(k)) grids_end = end_of_run(k);  // the last group may end behind the block
     }
     band.enter_block(i1, i2, grids_end);
-    for (Index s1 = i1; s1 < i2; s1 += Band<Real>::step) {
-      const Index s2 = std::min(s1 + Band<Real>::step, i2);
-      if (s1 > i1) band.catch_up(i1, s1, s2);
-      for (Index t = 0; t < band.tiles(); ++t)
-        for (Index k = s1; k < s2; ++k) {
-          round_column(t, k);
-          band.spread(t, k, s2);
-        }
-    }
+    sweep_block(band, i1, i2, Band<Real>::step, round_column);
   }
   for (std::size_t t = 0; t < tiles; ++t)
     codes[t].write(begin + static_cast<Index>(t) * row_tile, band.rows_of(static_cast<Index>(t)), position, q);

@@ -1,0 +1,75 @@
+#pragma once
+// The factor behind GPTAQ's sweep (algorithm/gptaq.hpp): how later columns make up for inputs that are not the float model's.
+
+#include <anybit/core/macros_begin.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include <anybit/algorithm/feedback/factor.hpp>
+#include <anybit/core/finite.hpp>
+#include <anybit/dense/product.hpp>
+#include <anybit/exec/executor.hpp>
+
+namespace anybit::gptq {
+inline namespace ANYBIT_CODE {
+
+inline constexpr Index drift_tile = 64;
+
+/// Fills factor.drift with the paper's P = alpha triu(D U^T, 1) U, U = R^-1 = chol(H^-1), D = 2/n sum (x0 - x) x^T, its rows and
+/// columns in processed `order`. With F = R diag(R)^-1 that is Y F^T = D, then P F = alpha triu(Y diag(R)^-2, 1): two
+/// substitutions, no inverse. False if P does not fit a float; it is left empty then.
+/// A template so that only programs that quantize compile its products.
+template <class Real = float>
+bool find_drift(MatrixView<const double> d, std::span<const Index> order, double alpha, Factor& factor, ExecutorRef executor) {
+  const Index n = factor.size;
+  const auto at = [](Index i) { return static_cast<std::size_t>(i); };
+  std::vector<float> p(at(n * n));
+  const ConstMatrix f = factor.transposed();
+  constexpr Index tile = drift_tile, block = 64;
+  parallel_tiles(executor, n, tile, [&](Index begin, Index end) {
+    std::vector<float> storage(at(n * tile));  // transposed: a row for each column of Y or P
+    const MutableMatrix y(storage.data(), n, tile);
+    const auto subtract = [](float share, const float* from, float* to) {
+      for (Index r = 0; r < drift_tile; ++r) to[r] -= share * from[r];
+    };
+    for (Index first = begin; first < end; first += tile) {
+      const Index rows = std::min(tile, end - first);
+      std::fill(storage.begin(), storage.end(), 0.0f);
+      for (Index r = 0; r < rows; ++r)
+        for (Index k = 0; k < n; ++k) y(k, r) = static_cast<float>(d(order[at(first + r)], order[at(k)]) / factor.unit);
+      // Only Y_ik with k > i are wanted, and they follow from those further right alone.
+      for (Index stop = n, k1 = 0; stop > first; stop = k1) {
+        k1 = std::max(stop - block, first);
+        if (stop < n)
+          dense::add_transposed_product<Real>(f.row_range(stop, n).col_range(k1, stop), ConstMatrix(y).row_range(stop, n),
+                                              y.row_range(k1, stop), -1);
+        for (Index k = stop - 1; k >= k1; --k)
+          for (Index j = k + 1; j < stop; ++j) subtract(f(j, k), y.row(j).data(), y.row(k).data());
+      }
+      for (Index k = 0; k < n; ++k) {
+        const auto share = static_cast<float>(alpha / static_cast<double>(factor.weight[at(k)]));
+        for (Index r = 0; r < tile; ++r) y(k, r) = first + r < k ? share * y(k, r) : 0.0f;
+      }
+      for (Index k1 = first; k1 < n; k1 += block) {
+        const Index stop = std::min(k1 + block, n);
+        if (k1 > first)
+          dense::add_product<Real>(f.row_range(k1, stop).col_range(first, k1), ConstMatrix(y).row_range(first, k1),
+                                   y.row_range(k1, stop), -1);
+        for (Index k = k1; k < stop; ++k)
+          for (Index j = k + 1; j < stop; ++j) subtract(f(j, k), y.row(k).data(), y.row(j).data());
+      }
+      for (Index k = first + 1; k < n; ++k) std::copy_n(y.row(k).data(), std::min(rows, k - first), p.data() + k * n + first);
+    }
+  });
+  for (const float& v : p)
+    if (!is_finite(v)) return false;
+  factor.drift = std::move(p);
+  return true;
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::gptq
+
+#include <anybit/core/macros_end.hpp>
