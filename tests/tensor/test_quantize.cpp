@@ -62,6 +62,34 @@ struct Periodic {
   static constexpr float decode(Code c) { return c ? 2.0f : 0.0f; }
   static Affine fit(std::span<const float> v) { return fit_abs_max(v, 2.0f); }
 };
+/// Levels dense around 0, in no order of codes, fewer than codes if N < 2^Bits.
+template <int Bits, std::size_t N>
+struct Book {
+  static constexpr int bits = Bits;
+  static constexpr auto name = FixedString("book") + decimal<Bits>();
+  static constexpr Codebook<N> book{[] {
+    std::array<float, N> levels{};
+    for (std::size_t i = 0; i < N; ++i) {
+      const float t = (2 * static_cast<float>(i * 77 % N) - static_cast<float>(N - 1)) / static_cast<float>(N - 1);
+      levels[i] = 0.7f * t * t * t + 0.3f * t;
+    }
+    return levels;
+  }()};
+  static_assert(N % 7 != 0 && N % 11 != 0);
+  static constexpr Code encode(float x) { return book.encode(x); }
+  static constexpr float decode(Code c) { return book.decode(c); }
+  static constexpr Affine fit(std::span<const float> v) { return fit_abs_max(v, 1.0f); }
+};
+/// The levels of a minifloat, but rounded toward 0.
+struct Truncated : Minifloat<2, 3> {
+  static constexpr auto name = FixedString("truncated");
+  static constexpr Code encode(float x) {
+    const Code nearest = Minifloat::encode(x);
+    const float level = decode(nearest);
+    return (x > 0 && level > x) || (x < 0 && level < x) ? static_cast<Code>(level == 0 || (nearest & 31) == 1 ? 0 : nearest - 1)
+                                                        : nearest;
+  }
+};
 
 /// Values on and beside every place where a code may change, and everything that is not an ordinary number.
 template <Format F>
@@ -78,6 +106,7 @@ std::vector<float> critical_values(float scale) {
                        -std::numeric_limits<float>::denorm_min()};
   std::vector<float> levels;
   for (unsigned c = 0; c < std::min(1u << F::bits, 4096u); ++c) levels.push_back(F::decode(static_cast<Code>(c)));
+  std::erase_if(levels, [](float level) { return level != level; });
   std::sort(levels.begin(), levels.end());
   for (std::size_t i = 0; i < levels.size(); ++i)
     for (const float x : {levels[i], i + 1 < levels.size() ? 0.5f * (levels[i] + levels[i + 1]) : 2 * levels[i] + 1})
@@ -102,6 +131,25 @@ void check_values() {
         REQUIRE(codes[i] == quantize_value<F>(w[i], a));
       }
     }
+  // Without what is not finite, which the vector paths leave to others; and in groups of several lengths, some of them zeros.
+  for (const Index size : {Index{16}, Index{5}, Index{128}}) {
+    std::vector<float> w = critical_values<F>(1), scales, zeros;
+    std::erase_if(w, [](float v) { return !(std::fabs(v) <= 1e30f); });
+    const auto n = static_cast<Index>(w.size());
+    for (Index g = 0; g < ceil_div(n, size); ++g) {
+      scales.push_back(g % 7 == 3 ? 0.0f : 0.25f + 0.71f * static_cast<float>(g % 5));
+      zeros.push_back(has_zero_point_v<F> ? 1.0f : 0.0f);
+      for (Index i = g * size; i < std::min(n, (g + 1) * size); ++i)
+        w[static_cast<std::size_t>(i)] *= scales.back() == 0 ? 1 : scales.back();
+    }
+    std::vector<code_t<F>> codes(w.size());
+    quantize_groups<F>(w.data(), n, {scales.data(), zeros.data(), size, size}, codes.data());
+    for (Index i = 0; i < n; ++i) {
+      const auto at = static_cast<std::size_t>(i), g = static_cast<std::size_t>(i / size);
+      INFO(std::string_view(F::name) << ": weight " << w[at] << ", scale " << scales[g]);
+      REQUIRE(codes[at] == quantize_value<F>(w[at], {scales[g], zeros[g]}));
+    }
+  }
   // Every length, so that every tail is met, in blocks of the exact size.
   for (std::size_t n = 0; n <= 70; ++n) {
     const std::vector<float> w = critical_values<F>(0.5f);
@@ -132,6 +180,23 @@ TEST_CASE("quantize_values: widths that no example scheme has") {
   check_values<SInt<7>>();
   check_values<UInt<6>>();
   check_values<UInt<7>>();
+}
+TEST_CASE("quantize_values: formats of 5 to 8 bits without a grid give the codes of quantize_value") {
+  check_values<LloydMax<4>>();
+  check_values<LloydMax<5>>();
+  check_values<LloydMax<6>>();
+  check_values<Minifloat<2, 3>>();
+  check_values<Minifloat<3, 2>>();
+  check_values<Minifloat<4, 3>>();
+  check_values<Minifloat<5, 2>>();
+  check_values<Minifloat<5, 0>>();
+  check_values<Minifloat<6, 1>>();
+  check_values<Minifloat<7, 0>>();
+  check_values<Book<5, 23>>();
+  check_values<Book<6, 64>>();
+  check_values<Book<7, 128>>();
+  check_values<Book<8, 256>>();
+  check_values<Truncated>();
 }
 
 namespace {
@@ -181,6 +246,15 @@ TEST_CASE("quantize_values: borders between codes fall as quantize_value says") 
   check_borders<Minifloat<2, 1>>();
   check_borders<Ternary>();
   check_borders<Shuffled>();
+  check_borders<LloydMax<4>>();
+  check_borders<LloydMax<5>>();
+  check_borders<LloydMax<6>>();
+  check_borders<Minifloat<2, 3>>();
+  check_borders<Minifloat<3, 2>>();
+  check_borders<Minifloat<4, 3>>();
+  check_borders<Minifloat<5, 2>>();
+  check_borders<Book<7, 128>>();
+  check_borders<Book<8, 256>>();
 }
 namespace {
 /// The code changes at Mantissa * 2^-23, and weights are multiplied by the reciprocal of their scale.
@@ -227,6 +301,17 @@ TEST_CASE("quantize_values: the usual formats take the vector path") {
   CHECK(encoders::EncoderSteps<Floor3>().usable);
   CHECK_FALSE(encoders::EncoderSteps<SignOfZero>().usable);
   CHECK_FALSE(encoders::EncoderSteps<Periodic>().usable);
+  CHECK(encoders::FloatRounding<Minifloat<2, 3>>::is_encoder());
+  CHECK(encoders::FloatRounding<Minifloat<4, 3>>::is_encoder());
+  CHECK(encoders::FloatRounding<Minifloat<5, 2>>::is_encoder());
+  CHECK_FALSE(encoders::FloatRounding<Truncated>::is_encoder());
+  CHECK(encoders::level_steps<Truncated>().usable);
+  CHECK(encoders::level_steps<LloydMax<4>>().usable);
+  CHECK(encoders::level_steps<LloydMax<6>>().usable);
+  CHECK(encoders::level_steps<Book<5, 23>>().usable);
+  CHECK(encoders::level_steps<Book<8, 256>>().usable);
+  CHECK_FALSE(encoders::level_steps<SignOfZero>().usable);
+  CHECK_FALSE(encoders::level_steps<Periodic>().usable);
 }
 
 namespace {

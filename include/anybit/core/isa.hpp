@@ -39,6 +39,11 @@
 #else
 #define ANYBIT_HAS_AVX512_VBMI 0
 #endif
+#if ANYBIT_HAS_AVX512_VBMI && defined(__AVX512VBMI2__)
+#define ANYBIT_HAS_AVX512_VBMI2 1
+#else
+#define ANYBIT_HAS_AVX512_VBMI2 0
+#endif
 #if ANYBIT_HAS_AVX512 && defined(__AVX512BF16__)
 #define ANYBIT_HAS_AVX512_BF16 1
 #else

@@ -22,17 +22,51 @@ constexpr ANYBIT_INLINE double square_root(double x) {
   return root;
 }
 
-/// sqrt(mean v^2), summed in double in 16 interleaved sums; 0 for an empty span.
-constexpr ANYBIT_INLINE float root_mean_square(std::span<const float> values) {
-  double sums[16] = {};
+#if defined(__GNUC__)
+/// Sum j of 16 is that of values[16 i + j]^2; all are then added by halves.
+ANYBIT_INLINE double square_sum_in_vectors(const float* values, std::size_t n) {
+  typedef float Floats __attribute__((vector_size(ANYBIT_VECTOR_BYTES / 2)));
+  typedef double Doubles __attribute__((vector_size(ANYBIT_VECTOR_BYTES)));
+  constexpr std::size_t lanes = ANYBIT_VECTOR_BYTES / sizeof(double), vectors = 16 / lanes;
+  Doubles sums[vectors];
+#pragma GCC unroll 8
+  for (auto& sum : sums) sum = Doubles{};
+  const auto add = [&](const float* from) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (std::size_t p = 0; p < vectors; ++p) {
+      Floats some;
+      __builtin_memcpy(&some, from + p * lanes, sizeof some);
+      const Doubles wide = __builtin_convertvector(some, Doubles);
+      sums[p] += wide * wide;
+    }
+  };
   std::size_t i = 0;
-  for (; i + 16 <= values.size(); i += 16)
-    for (std::size_t j = 0; j < 16; ++j) sums[j] += static_cast<double>(values[i + j]) * static_cast<double>(values[i + j]);
-  for (std::size_t j = 0; i + j < values.size(); ++j)
-    sums[j] += static_cast<double>(values[i + j]) * static_cast<double>(values[i + j]);
+  for (; i + 16 <= n; i += 16) add(values + i);
+  if (i < n) {
+    float last[16] = {};
+    __builtin_memcpy(last, values + i, (n - i) * sizeof(float));
+    add(last);
+  }
+#pragma GCC unroll 4
+  for (std::size_t half = vectors / 2; half > 0; half /= 2)
+#pragma GCC unroll 4
+    for (std::size_t p = 0; p < half; ++p) sums[p] += sums[p + half];
+  return sum_by_halves(sums[0]);
+}
+#endif
+
+/// sqrt(mean v^2), summed in double in 16 interleaved sums, which are added by halves; 0 for an empty span.
+constexpr ANYBIT_INLINE float root_mean_square(std::span<const float> values) {
+  if (values.empty()) return 0;
+  const auto root = [&](double sum) { return static_cast<float>(square_root(sum / static_cast<double>(values.size()))); };
+#if defined(__GNUC__)
+  if (!std::is_constant_evaluated()) return root(square_sum_in_vectors(values.data(), values.size()));
+#endif
+  double sums[16] = {};
+  for (std::size_t i = 0; i < values.size(); ++i) sums[i % 16] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
   for (std::size_t half = 8; half > 0; half /= 2)
     for (std::size_t j = 0; j < half; ++j) sums[j] += sums[j + half];
-  return values.empty() ? 0.0f : static_cast<float>(square_root(sums[0] / static_cast<double>(values.size())));
+  return root(sums[0]);
 }
 
 /// Positive levels for N(0, 1), ascending: each is the mean of its cell, and cells end half way between levels (Lloyd, Max;

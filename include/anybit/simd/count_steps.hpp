@@ -1,5 +1,5 @@
 #pragma once
-// Weights to the codes of a format that divides the number line into at most 16 intervals: the choice among the bodies.
+// Weights to the codes of a format that divides the number line into at most four intervals: the choice among the bodies.
 
 #include <anybit/core/isa.hpp>
 #include <anybit/simd/vector_code.hpp>
@@ -17,15 +17,13 @@ ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::simd {
 inline namespace ANYBIT_CODE {
 
-/// out[i] = codes[how many of the steps are at or below w[i]]. `steps` are 16 floats in rising order, of which `count` are steps
-/// and the others NaN; `codes` are 16. False if a weight is NaN: then `out` holds nothing.
+/// out[i] = codes[how many of the steps are at or below w[i]]. `steps` are in rising order, one to three of them; `codes`
+/// are 16 bytes. False if a weight is NaN: then `out` holds nothing.
 inline bool count_steps(const float* w, Index n, const float* steps, int count, const std::uint8_t* codes, std::uint8_t* out) {
 #if ANYBIT_HAS_AVX512_VBMI
-  return count <= 3 ? x86::count_steps_vbmi<true>(w, n, steps, count, codes, out)
-                    : x86::count_steps_vbmi<false>(w, n, steps, count, codes, out);
+  return x86::count_steps_vbmi(w, n, steps, count, codes, out);
 #else
-  return count <= 3 ? x86::count_steps_avx2<true>(w, n, steps, count, codes, out)
-                    : x86::count_steps_avx2<false>(w, n, steps, count, codes, out);
+  return x86::count_steps_avx2(w, n, steps, count, codes, out);
 #endif
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include <xsimd/xsimd.hpp>
 
@@ -106,7 +107,14 @@ ANYBIT_INLINE f32 zero() { return f32(0.0f); }
 /// a * b + c, rounded once where the hardware can, twice elsewhere.
 template <class T>
 ANYBIT_INLINE xsimd::batch<T, Arch> fma(xsimd::batch<T, Arch> a, xsimd::batch<T, Arch> b, xsimd::batch<T, Arch> c) {
-  return xsimd::fma(a, b, c);
+#if ANYBIT_HAS_AVX512  // which version 8 has no fma for, and compilers need not contract
+  if constexpr (std::is_same_v<T, float>)
+    return _mm512_fmadd_ps(a, b, c);
+  else if constexpr (std::is_same_v<T, double>)
+    return _mm512_fmadd_pd(a, b, c);
+  else
+#endif
+    return xsimd::fma(a, b, c);
 }
 /// a / b, rounded as the scalar division is. (On NEON xsimd's own operator, up to version 8 at least, estimates.)
 template <class = void>
@@ -121,6 +129,21 @@ ANYBIT_INLINE f32 divide(f32 a, f32 b) {
   return f32::load_unaligned(x);
 #else
   return a / b;
+#endif
+}
+/// The same for a finite a if `reciprocal` is 1 / b, b is within 2^-60 and 2^60, and the quotient is neither over- nor
+/// underflowing, in a third of the time where fma() rounds once: each step mends the quotient by its remainder, and from a
+/// quotient that is one of the two floats around the exact one the nearest follows (Markstein 1990). With b and `reciprocal` 0 it
+/// is 0.
+template <class = void>
+ANYBIT_INLINE f32 divide(f32 a, f32 b, f32 reciprocal) {
+#if ANYBIT_HAS_AVX2 || ANYBIT_HAS_NEON
+  const f32 minus_b = zero() - b;
+  f32 quotient = a * reciprocal;
+  quotient = fma(fma(quotient, minus_b, a), reciprocal, quotient);
+  return fma(fma(quotient, minus_b, a), reciprocal, quotient);
+#else
+  return xsimd::select(reciprocal == f32(0.0f), f32(0.0f) * a, divide(a, b));
 #endif
 }
 template <class = void>
@@ -147,6 +170,21 @@ ANYBIT_INLINE f32 abs(f32 a) {
 template <class = void>
 ANYBIT_INLINE f32 select_greater(f32 a, f32 b, f32 then, f32 otherwise) {
   return xsimd::select(a > b, then, otherwise);
+}
+
+/// 2 n + 1 in lanes where x > y, 2 n elsewhere. Of x and y at most one is infinite, and neither is NaN.
+template <class = void>
+ANYBIT_INLINE i32 append_greater(i32 n, f32 x, f32 y) {
+#if ANYBIT_HAS_AVX512_VBMI2  // the sign of y - x follows the bits of n
+  return i32(_mm512_shldi_epi32(n, _mm512_castps_si512(_mm512_sub_ps(y, x)), 1));
+#elif ANYBIT_HAS_AVX512
+  const __m512i twice = _mm512_add_epi32(n, n);
+  return i32(_mm512_mask_add_epi32(twice, _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), twice, _mm512_set1_epi32(1)));
+#elif ANYBIT_HAS_AVX2
+  return i32(_mm256_sub_epi32(_mm256_add_epi32(n, n), _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_GT_OQ))));
+#else
+  return n + n + xsimd::to_int(xsimd::select(x > y, f32(1.0f), f32(0.0f)));
+#endif
 }
 
 /// Whether low < lane <= high in all lanes.
@@ -396,49 +434,78 @@ ANYBIT_INLINE f32 gather(const float* table, i32 index) {
 #endif
 }
 
-/// A table of N = 2^k floats, held in registers while it is small enough for permutes (N <= 32 with AVX-512, 16 with AVX2),
-/// read by gather otherwise. It refers to `values`, which must outlive it; indices are 0 to N - 1.
+/// A table of N = 2^k floats, held in registers while permutes are cheaper than gather (with AVX-512 always, N <= 256; with AVX2
+/// N
+/// <= 32), read by gather otherwise. It refers to `values`, which must outlive it. Indices are 0 to N - 1; in registers only
+/// their lowest k bits count.
 template <int N>
 class Table {
  public:
-  static_assert(N >= 2 && (N & (N - 1)) == 0, "anybit: a lookup table needs a power of two as its size");
+  static_assert(N >= 2 && N <= 256 && (N & (N - 1)) == 0, "anybit: a lookup table needs a power of two up to 256 as its size");
 
 #if ANYBIT_HAS_AVX512
-  explicit ANYBIT_INLINE Table(const float* values) : values_(values) {
-    if constexpr (N <= 16) low_ = _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << N) - 1), values);
-    if constexpr (N == 32) low_ = _mm512_loadu_ps(values), high_ = _mm512_loadu_ps(values + 16);
+  static constexpr bool in_registers = true;
+
+  explicit ANYBIT_INLINE Table(const float* values) {
+    if constexpr (N < 16)
+      part_[0] = load_partial(values, N);
+    else
+#pragma GCC unroll 16
+      for (int i = 0; i < parts; ++i) part_[i] = load(values + 16 * i);
   }
   ANYBIT_INLINE f32 operator[](i32 index) const {
-    if constexpr (N <= 16)
-      return f32(_mm512_permutexvar_ps(index, low_));
-    else if constexpr (N == 32)
-      return f32(_mm512_permutex2var_ps(low_, index, high_));
+    if constexpr (parts == 1)
+      return f32(_mm512_permutexvar_ps(index, part_[0]));
     else
-      return gather(values_, index);
+      return f32(find<0, parts>(index));
   }
 
  private:
-  const float* values_;
-  __m512 low_{}, high_{};
+  static constexpr int parts = N < 16 ? 1 : N / 16;
+  /// In `Count` parts, a power of two from 2 on.
+  template <int First, int Count>
+  ANYBIT_INLINE __m512 find(__m512i index) const {
+    if constexpr (Count == 2)
+      return _mm512_permutex2var_ps(part_[First], index, part_[First + 1]);
+    else
+      return _mm512_mask_blend_ps(_mm512_test_epi32_mask(index, _mm512_set1_epi32(8 * Count)), find<First, Count / 2>(index),
+                                  find<First + Count / 2, Count / 2>(index));
+  }
+  f32 part_[static_cast<std::size_t>(parts)];
 #elif ANYBIT_HAS_AVX2
-  explicit ANYBIT_INLINE Table(const float* values) : values_(values) {
-    if constexpr (N <= 8) low_ = load_partial(values, N);
-    if constexpr (N == 16) low_ = _mm256_loadu_ps(values), high_ = _mm256_loadu_ps(values + 8);
+  static constexpr bool in_registers = N <= 32;
+
+  explicit ANYBIT_INLINE Table(const float* values) {
+    if constexpr (!in_registers)
+      part_[0] = values;
+    else if constexpr (N < 8)
+      part_[0] = load_partial(values, N);
+    else
+#pragma GCC unroll 4
+      for (int i = 0; i < parts; ++i) part_[i] = load(values + 8 * i);
   }
   ANYBIT_INLINE f32 operator[](i32 index) const {
-    if constexpr (N <= 8)
-      return f32(_mm256_permutevar8x32_ps(low_, index));
-    else if constexpr (N == 16)
-      return f32(_mm256_blendv_ps(_mm256_permutevar8x32_ps(low_, index), _mm256_permutevar8x32_ps(high_, index),
-                                  _mm256_castsi256_ps(_mm256_slli_epi32(index, 28))));  // bit 3 of the index to the sign
+    if constexpr (in_registers)
+      return f32(find<0, parts>(index));
     else
-      return gather(values_, index);
+      return gather(part_[0], index);
   }
 
  private:
-  const float* values_;
-  __m256 low_{}, high_{};
+  static constexpr int parts = N <= 8 || !in_registers ? 1 : N / 8;
+  template <int First, int Count>
+  ANYBIT_INLINE __m256 find(__m256i index) const {
+    if constexpr (Count == 1)
+      return _mm256_permutevar8x32_ps(part_[First], index);
+    else  // the bit of the index that tells the halves apart, 3 or 4, goes to the sign
+      return _mm256_blendv_ps(find<First, Count / 2>(index), find<First + Count / 2, Count / 2>(index),
+                              _mm256_castsi256_ps(_mm256_slli_epi32(index, Count == 2 ? 28 : 27)));
+  }
+  using part = std::conditional_t<in_registers, f32, const float*>;
+  part part_[static_cast<std::size_t>(parts)];
 #else
+  static constexpr bool in_registers = false;
+
   explicit ANYBIT_INLINE Table(const float* values) : values_(values) {}
   ANYBIT_INLINE f32 operator[](i32 index) const { return gather(values_, index); }
 

@@ -13,12 +13,27 @@
 #include <anybit/core/finite.hpp>
 #include <anybit/core/matrix.hpp>
 #include <anybit/core/result.hpp>
+#include <anybit/tensor/level_encode.hpp>
 #include <anybit/tensor/quantized_matrix.hpp>
 #include <anybit/tensor/vector_encode.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::encoders {
 inline namespace ANYBIT_CODE {
+
+/// Whether quantize_by_quotients is fast by itself: comparing with few steps, one by one.
+template <Format F>
+bool few_steps() {
+  if constexpr (F::bits <= 4 && !has_zero_point_v<F>) {
+    const EncoderSteps<F>& steps = encoder_steps<F>();
+#if defined(ANYBIT_COUNT_STEPS)
+    return steps.usable && steps.of_weights && steps.count <= 3;
+#else
+    return steps.usable;
+#endif
+  }
+  return false;
+}
 
 /// quantize_value<F> of n weights of one group, with quotients as the definition has them.
 template <Format F>
@@ -44,7 +59,7 @@ void quantize_by_quotients(const float* from, Index n, Affine a, code_t<F>* to) 
     const EncoderSteps<F>& steps = encoder_steps<F>();
 #if defined(ANYBIT_COUNT_STEPS)
     float of_weights[16];
-    if (!done && steps.usable && steps.of_weights && steps_of_weights<F>(steps, a.scale, of_weights))
+    if (!done && few_steps<F>() && steps_of_weights<F>(steps, a.scale, of_weights))
       if (simd::count_steps(from, n, of_weights, steps.count, steps.code.data(), to)) return;
 #endif
     if (!done && steps.usable) {
@@ -154,6 +169,12 @@ void quantize_groups(const float* w, Index n, const simd::Groups& groups, code_t
   if constexpr (F::bits <= 4 && !has_zero_point_v<F>)
     if (many == nullptr && encoders::encoder_steps<F>().only_sign) many = &encoders::quantize_by_signs<F>;
 #endif
+  if constexpr (!UniformFormat<F> && F::bits <= 8 && !has_zero_point_v<F>)
+    if (many == nullptr && !encoders::few_steps<F>()) {
+      if constexpr (decoding::float_shift_v<F>.fits)
+        if (encoders::FloatRounding<F>::is_encoder()) many = &encoders::quantize_by_floats<F>;
+      if (many == nullptr && encoders::level_steps<F>().usable) many = &encoders::quantize_by_search<F>;
+    }
   // Whole vectors of 16 weights have one scale, or a call has.
   const bool aligned = groups.first % 16 == 0 && groups.size % 16 == 0;
   Index g = 0, left = groups.first;
