@@ -59,10 +59,7 @@ const Model& smollm2(const std::string& path) {
 TEST_CASE("SmolLM2: logits, log-probabilities and inputs of linears") {
   ANYBIT_TEST_DATA_OR_SKIP(golden_path, "vectors/model.safetensors");
   ANYBIT_REAL_MODEL_OR_SKIP(path);
-  if (!optimized) {
-    WARN("skipped: an unoptimized build is too slow for SmolLM2");
-    return;
-  }
+  ANYBIT_HAVE_OR_SKIP(optimized, "an unoptimized build is too slow for SmolLM2");
   const Model& m = smollm2(path);
   CHECK(m.decoder.config.rope_base == 100000.0f);
   const auto golden = io::SafetensorsFile::open(golden_path);
@@ -116,10 +113,7 @@ TEST_CASE("SmolLM2: logits, log-probabilities and inputs of linears") {
 TEST_CASE("SmolLM2: the negative log-likelihoods of two windows of WikiText-2") {
   ANYBIT_TEST_DATA_OR_SKIP(golden_path, "vectors/model.safetensors");
   ANYBIT_REAL_MODEL_OR_SKIP(path);
-  if (!optimized) {
-    WARN("skipped: an unoptimized build is too slow for SmolLM2");
-    return;
-  }
+  ANYBIT_HAVE_OR_SKIP(optimized, "an unoptimized build is too slow for SmolLM2");
   const Model& m = smollm2(path);
   const auto golden = io::SafetensorsFile::open(golden_path);
   REQUIRE(golden);

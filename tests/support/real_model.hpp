@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-#include "support/catch.hpp"
+#include "support/optional.hpp"
 
 namespace test_support {
 
@@ -31,11 +31,9 @@ inline std::optional<std::string> real_model() {
 }  // namespace test_support
 
 /// Names the model's file in `variable` or ends the test case, saying so.
-#define ANYBIT_REAL_MODEL_OR_SKIP(variable)                                                                                      \
-  const auto variable##_found = test_support::real_model();                                                                      \
-  if (!variable##_found) {                                                                                                       \
-    WARN(                                                                                                                        \
-        "skipped: SmolLM2-135M-Instruct.Q4_1.gguf is not present (set ANYBIT_TEST_MODEL to its path; scripts/demo fetches it)"); \
-    return;                                                                                                                      \
-  }                                                                                                                              \
+#define ANYBIT_REAL_MODEL_OR_SKIP(variable)                                                                           \
+  const auto variable##_found = test_support::real_model();                                                           \
+  ANYBIT_HAVE_OR_SKIP(                                                                                                \
+      variable##_found,                                                                                               \
+      "SmolLM2-135M-Instruct.Q4_1.gguf is not present (set ANYBIT_TEST_MODEL to its path; scripts/demo fetches it)"); \
   const std::string variable = *variable##_found

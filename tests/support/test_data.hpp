@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "support/catch.hpp"
+#include "support/optional.hpp"
 #include "support/source_dir.hpp"
 
 namespace test_support {
@@ -25,10 +25,7 @@ inline std::optional<std::string> test_data(const std::string& relative) {
 }  // namespace test_support
 
 /// Names the file in `variable` or ends the test case, saying so.
-#define ANYBIT_TEST_DATA_OR_SKIP(variable, relative)                                               \
-  const auto variable##_found = test_support::test_data(relative);                                 \
-  if (!variable##_found) {                                                                         \
-    WARN("skipped: " relative " is not present (set ANYBIT_TEST_DATA to the folder that has it)"); \
-    return;                                                                                        \
-  }                                                                                                \
+#define ANYBIT_TEST_DATA_OR_SKIP(variable, relative)                                                                  \
+  const auto variable##_found = test_support::test_data(relative);                                                    \
+  ANYBIT_HAVE_OR_SKIP(variable##_found, relative " is not present (set ANYBIT_TEST_DATA to the folder that has it)"); \
   const std::string variable = *variable##_found

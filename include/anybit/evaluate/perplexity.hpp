@@ -6,12 +6,12 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/core/view.hpp>
 #include <anybit/evaluate/softmax.hpp>
@@ -89,8 +89,7 @@ inline double negative_log_likelihood(std::span<const float> logits, std::int32_
 inline Perplexity perplexity(std::span<const double> nll) {
   const Estimate e = estimate(nll);
   const double value = std::exp(e.value);
-  const bool finite = value <= std::numeric_limits<double>::max();  // of infinity nothing is known better
-  return {value, finite ? value * e.plus_minus : value, e.value, static_cast<Index>(nll.size())};
+  return {value, is_finite(value) ? value * e.plus_minus : value, e.value, static_cast<Index>(nll.size())};
 }
 
 }  // namespace ANYBIT_CODE

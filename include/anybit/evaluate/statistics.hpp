@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include <anybit/core/finite.hpp>
 #include <anybit/core/types.hpp>
 
 namespace anybit::evaluate {
@@ -26,7 +27,7 @@ inline double mean(std::span<const double> x) {
     lost += std::abs(sum) >= std::abs(v) ? (sum - t) + v : (v - t) + sum;
     sum = t;
   }
-  if (lost != lost) lost = 0;  // infinity less infinity: the plain sum says what it is
+  if (is_nan(lost)) lost = 0;  // infinity less infinity: the plain sum says what it is
   return x.empty() ? 0 : (sum + lost) / static_cast<double>(x.size());
 }
 
