@@ -161,7 +161,9 @@ void read_grid(OptionReader& from, GridFit& fit, bool* weighted) {
   constexpr std::pair<std::string_view, Search> searches[] = {
       {"search", Search::mse}, {"least squares", Search::least_squares}, {"half-quadratic search", Search::half_quadratic}};
   const std::string_view prefix = "weighted ";
-  for (const auto& [name, search] : searches) {
+  for (const auto& entry : searches) {
+    const std::string_view name = entry.first;
+    const Search search = entry.second;
     const Option* const o = from.take(std::string(name), [&](const Option& x) {
       return x.name == name || (weighted && x.name.starts_with(prefix) && x.name.substr(prefix.size()) == name);
     });
