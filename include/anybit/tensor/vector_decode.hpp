@@ -2,6 +2,8 @@
 // Codes to levels, one vector at a time. The policy follows from the format's properties, so that a format of
 // a user is vectorized, too.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 #include <bit>
 #include <limits>
@@ -209,3 +211,5 @@ class Levels {
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::decoding
+
+#include <anybit/core/macros_end.hpp>
