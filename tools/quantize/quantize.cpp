@@ -43,7 +43,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& o) 
       ->type_name("N");
   app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
       ->type_name("RECIPE");
-  app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices first (docs/rotation.md)");
+  app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices first (docs/methods/quarot.md)");
   app.add_flag("--sequential", o.sequential,
                "Calibrate each block on the outputs of the quantized blocks before it (docs/calibration.md)");
   app.add_flag("--true-sequential", o.true_sequential, "The same in four steps per block: q, k, v; o; gate, up; down");
