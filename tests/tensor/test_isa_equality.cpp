@@ -38,7 +38,7 @@ struct Expected {
   const char* scheme;
   std::uint64_t fingerprint;
 };
-const Expected expected[] = {
+const Expected expected_digests[] = {
     {"superfloat1/g128/f16/bits", 0x20C2F8C8E2D90964},
     {"superfloat2/g32/f16/bits", 0xBCAB9BE435CCB7D1},
     {"superfloat3/g7/f16/bits", 0x3803F17166FCA9E8},
@@ -85,10 +85,10 @@ TEST_CASE("isa equality: codes, packed bytes and dequantized weights are those r
     std::snprintf(line, sizeof line, "    {\"%s\", 0x%016llX},", std::string(S::name.view()).c_str(),
                   static_cast<unsigned long long>(found));
     INFO("the line for this build is" << line);
-    REQUIRE(i < std::size(expected));
-    CHECK(expected[i].scheme == std::string(S::name.view()));
-    CHECK(expected[i].fingerprint == found);
+    REQUIRE(i < std::size(expected_digests));
+    CHECK(expected_digests[i].scheme == std::string(S::name.view()));
+    CHECK(expected_digests[i].fingerprint == found);
     ++i;
   });
-  CHECK(i == std::size(expected));
+  CHECK(i == std::size(expected_digests));
 }
