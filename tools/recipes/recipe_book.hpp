@@ -7,7 +7,6 @@
 #include <vector>
 
 #include <anybit/core/result.hpp>
-#include <anybit/grid/grid_fit.hpp>
 #include <anybit/quantize/any_recipe.hpp>
 
 namespace tool {

@@ -4,7 +4,9 @@
 
 #include <anybit/core/macros_begin.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include <anybit/core/finite.hpp>

@@ -1,8 +1,10 @@
 #pragma once
 // The weights of one group, tried on one grid after the other: what searches share.
 
+#include <cmath>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include <anybit/grid/line_fit.hpp>
