@@ -3,6 +3,8 @@
 // sides of every place where its code changes. One that rounds as a minifloat does is computed from the exponent's bits; of any
 // other whose codes each stand for one stretch of the number line, the borders are searched by halves.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -225,3 +227,5 @@ bool quantize_by_search(const float* w, Index n, const simd::Groups& groups, std
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::encoders
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>
