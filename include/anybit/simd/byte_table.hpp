@@ -1,6 +1,7 @@
 #pragma once
 // Bytes looked up in a table of bytes, many at once.
 
+#include <anybit/core/isa.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
 #if ANYBIT_HAS_AVX512_VBMI
