@@ -68,16 +68,22 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
   float scales[R][static_cast<std::size_t>(block_cols / 4 + decode_slack)];
   const Index group = S::granularity::group_cols(t.cols()), first_group = first / group,
               groups = (first + n - 1) / group - first_group + 1;
+  using F = typename S::format;
+  constexpr bool halves = decoding::Bf16Levels<F>::fit;
+  [[maybe_unused]] std::uint16_t levels16[halves ? R : 1][static_cast<std::size_t>(halves ? block_cols + decode_slack : 1)];
   Index index[R];
   bool special = false;
   for (Index r = 0; r < dot_rows; ++r) {
     const Index here = std::min(row + r, t.rows() - 1);
     codes[r].read(t, here, first, n);
-    special = Levels<typename S::format>::prepare(codes[r].data(), n) || special;
+    if constexpr (halves)
+      decoding::Bf16Levels<F>::prepare(codes[r].data(), n, levels16[r]);
+    else
+      special = Levels<F>::prepare(codes[r].data(), n) || special;
     index[r] = S::granularity::index(t.extents(), here, first_group);
     read_scales(t, index[r], groups, scales[r]);
   }
-  with_levels<typename S::format>(special, [&](const auto& levels) {
+  const auto multiply = [&](const auto& levels) {
     simd::f32 sum[R];
     for (auto& s : sum) s = simd::zero();
     Index j = 0;
@@ -92,7 +98,11 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
       const auto step = [&](simd::f32 a) __attribute__((always_inline)) {
 #pragma GCC unroll 4
         for (Index r = 0; r < dot_rows; ++r) {
-          simd::f32 level = levels(codes[r].data() + j);
+          simd::f32 level;
+          if constexpr (halves)
+            level = levels(levels16[r] + j);
+          else
+            level = levels(codes[r].data() + j);
           if constexpr (S::has_zero_point) level = level - zero[r];
           sum[r] = simd::fma(a, scale[r] * level, sum[r]);
         }
@@ -102,7 +112,11 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
     }
 #pragma GCC unroll 4
     for (Index r = 0; r < dot_rows; ++r) out[r] = simd::reduce_add(sum[r]);
-  });
+  };
+  if constexpr (halves)
+    multiply(decoding::Bf16Levels<F>());
+  else
+    with_levels<F>(special, multiply);
 }
 
 template <AnyScheme S>

@@ -1,5 +1,7 @@
 #pragma once
-// Bytes looked up in a table of bytes, many at once.
+// Bytes looked up in tables of bytes, many at once.
+
+#include <array>
 
 #include <anybit/core/isa.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
@@ -12,50 +14,122 @@ ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::simd {
 inline namespace ANYBIT_CODE {
 
+namespace detail {
+
+#if ANYBIT_HAS_AVX512_VBMI
+using Bytes = __m512i;
+/// A table of 2^Bits bytes in registers; 256 bytes can be read.
+template <int Bits>
+class ByteLookup {
+ public:
+  explicit ANYBIT_INLINE ByteLookup(const std::uint8_t* table) {
+#pragma GCC unroll 4
+    for (int p = 0; p < parts; ++p) part_[p] = as_i32(load(reinterpret_cast<const std::uint32_t*>(table + 64 * p)));
+  }
+  ANYBIT_INLINE Bytes operator[](Bytes at) const {
+    if constexpr (parts == 1) return _mm512_permutexvar_epi8(at, part_[0]);
+    if constexpr (parts == 2) return _mm512_permutex2var_epi8(part_[0], at, part_[1]);
+    if constexpr (parts == 4)
+      return _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), _mm512_permutex2var_epi8(part_[0], at, part_[1]),
+                                    _mm512_permutex2var_epi8(part_[2], at, part_[3]));
+  }
+
+ private:
+  static constexpr int parts = Bits <= 6 ? 1 : 1 << (Bits - 6);
+  i32 part_[static_cast<std::size_t>(parts)];
+};
+#elif ANYBIT_HAS_AVX2 && !ANYBIT_HAS_AVX512
+using Bytes = __m256i;
+template <int Bits>
+class ByteLookup {
+ public:
+  explicit ANYBIT_INLINE ByteLookup(const std::uint8_t* table) {
+#pragma GCC unroll 16
+    for (int p = 0; p < parts; ++p)
+      part_[p] = i32(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * p))));
+  }
+  ANYBIT_INLINE Bytes operator[](Bytes at) const { return find<0, parts>(at, _mm256_and_si256(at, _mm256_set1_epi8(15))); }
+
+ private:
+  static constexpr int parts = Bits <= 4 ? 1 : 1 << (Bits - 4);
+  template <int First, int Count>
+  ANYBIT_INLINE Bytes find(Bytes at, Bytes in_part) const {
+    if constexpr (Count == 1) {
+      return _mm256_shuffle_epi8(part_[First], in_part);
+    } else {  // the bit of the index that tells the halves apart, 4 to 7, goes to the sign
+      constexpr int shift = Count == 2 ? 3 : Count == 4 ? 2 : Count == 8 ? 1 : 0;
+      return _mm256_blendv_epi8(find<First, Count / 2>(at, in_part), find<First + Count / 2, Count / 2>(at, in_part),
+                                _mm256_slli_epi16(at, shift));
+    }
+  }
+  i32 part_[static_cast<std::size_t>(parts)];
+};
+#endif
+
+}  // namespace detail
+
 /// bytes[i] = table[bytes[i]], i < n, of bytes below 2^Bits. The table has 256 bytes.
 template <int Bits>
 ANYBIT_INLINE void look_up_bytes(const std::uint8_t* table, Index n, std::uint8_t* bytes) {
 #if ANYBIT_HAS_AVX512_VBMI
-  const __m512i a = _mm512_loadu_si512(table), b = _mm512_loadu_si512(table + 64), c = _mm512_loadu_si512(table + 128),
-                d = _mm512_loadu_si512(table + 192);
+  const detail::ByteLookup<Bits> found(table);
   for (Index i = 0; i < n; i += 64) {
     const __mmask64 some = x86::detail::first_bytes(n - i);
-    const __m512i at = _mm512_maskz_loadu_epi8(some, bytes + i);
-    __m512i found;
-    if constexpr (Bits <= 6)
-      found = _mm512_permutexvar_epi8(at, a);
-    else
-      found = _mm512_permutex2var_epi8(a, at, b);
-    if constexpr (Bits == 8) found = _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), found, _mm512_permutex2var_epi8(c, at, d));
-    _mm512_mask_storeu_epi8(bytes + i, some, found);
+    _mm512_mask_storeu_epi8(bytes + i, some, found[_mm512_maskz_loadu_epi8(some, bytes + i)]);
   }
-#elif ANYBIT_HAS_AVX2
-  constexpr int parts = Bits <= 4 ? 1 : 1 << (Bits - 4);
-  __m256i part[static_cast<std::size_t>(parts)];
-  for (int p = 0; p < parts; ++p)
-    part[p] = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * p)));
-  const auto found = [&](__m256i at) __attribute__((always_inline)) {
-    const __m256i in_part = _mm256_and_si256(at, _mm256_set1_epi8(15));
-    __m256i some[static_cast<std::size_t>(parts)];
-#pragma GCC unroll 16
-    for (int p = 0; p < parts; ++p) some[p] = _mm256_shuffle_epi8(part[p], in_part);
-    // Bit 4 of the index, then 5, .., goes to the sign.
-#pragma GCC unroll 4
-    for (int left = parts, shift = 3; left > 1; left /= 2, --shift)
-#pragma GCC unroll 8
-      for (int p = 0; p < left / 2; ++p) some[p] = _mm256_blendv_epi8(some[2 * p], some[2 * p + 1], _mm256_slli_epi16(at, shift));
-    return some[0];
-  };
+#else
   Index i = 0;
+#if ANYBIT_HAS_AVX2 && !ANYBIT_HAS_AVX512
+  const detail::ByteLookup<Bits> found(table);
   for (; i + 32 <= n; i += 32) {
     auto* const p = reinterpret_cast<__m256i*>(bytes + i);
-    _mm256_storeu_si256(p, found(_mm256_loadu_si256(p)));
+    _mm256_storeu_si256(p, found[_mm256_loadu_si256(p)]);
   }
+#endif
   for (; i < n; ++i) bytes[i] = table[bytes[i]];
-#else
-  for (Index i = 0; i < n; ++i) bytes[i] = table[bytes[i]];
 #endif
 }
+
+#if ANYBIT_HAS_AVX512_VBMI || (ANYBIT_HAS_AVX2 && !ANYBIT_HAS_AVX512)
+#define ANYBIT_LOOK_UP_PAIRS
+/// out[i] = low[bytes[i]] | high[bytes[i]] << 8 of bytes below 2^Bits, for i < n rounded up to 64: both may be read and written
+/// up to there. Tables have 256 bytes; where MirroredHalves, 8 bits that is, the upper half of `high` is the lower one with bit 7
+/// set, that of `low` equal to its lower one, and neither is read.
+template <int Bits, bool MirroredHalves>
+ANYBIT_INLINE void look_up_pairs(const std::uint8_t* low, const std::uint8_t* high, const std::uint8_t* bytes, Index n,
+                                 std::uint16_t* out) {
+  static_assert(!MirroredHalves || Bits == 8);
+  constexpr int index_bits = MirroredHalves ? 7 : Bits;
+  const detail::ByteLookup<index_bits> low_of(low), high_of(high);
+#if ANYBIT_HAS_AVX512_VBMI
+  alignas(64) static constexpr auto lists = [] {
+    std::array<std::uint8_t, 128> l{};
+    for (std::size_t i = 0; i < 128; ++i) l[i] = static_cast<std::uint8_t>(i / 2 + i % 2 * 64);
+    return l;
+  }();
+  const __m512i first_half = _mm512_load_si512(lists.data()), second_half = _mm512_load_si512(lists.data() + 64);
+  for (Index i = 0; i < n; i += 64) {
+    const __m512i at = _mm512_loadu_si512(bytes + i);
+    const __m512i l = low_of[at];
+    __m512i h = high_of[at];
+    if constexpr (MirroredHalves) h = _mm512_ternarylogic_epi32(h, at, _mm512_set1_epi8(-128), 0xF8);  // h | (at & 128)
+    _mm512_storeu_si512(out + i, _mm512_permutex2var_epi8(l, first_half, h));
+    _mm512_storeu_si512(out + i + 32, _mm512_permutex2var_epi8(l, second_half, h));
+  }
+#else
+  for (Index i = 0; i < round_up(n, 64); i += 32) {
+    const __m256i at = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes + i));
+    const __m256i index = MirroredHalves ? _mm256_and_si256(at, _mm256_set1_epi8(127)) : at;
+    const __m256i l = low_of[index];
+    __m256i h = high_of[index];
+    if constexpr (MirroredHalves) h = _mm256_or_si256(h, _mm256_and_si256(at, _mm256_set1_epi8(-128)));
+    const __m256i a = _mm256_unpacklo_epi8(l, h), b = _mm256_unpackhi_epi8(l, h);  // 0-7 16-23, 8-15 24-31
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm256_permute2x128_si256(a, b, 0x20));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i + 16), _mm256_permute2x128_si256(a, b, 0x31));
+  }
+#endif
+}
+#endif
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::simd

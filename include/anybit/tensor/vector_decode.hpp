@@ -9,6 +9,7 @@
 #include <limits>
 
 #include <anybit/format/format.hpp>
+#include <anybit/simd/byte_table.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 #include <anybit/tensor/level_grid.hpp>
 
@@ -93,6 +94,37 @@ struct ByteTables {
 };
 template <Format F>
 inline constexpr ByteTables<F> byte_tables_v{};
+
+/// Levels that are bfloat16 numbers, from codes that a table has turned into those: for products of one token, which decode every
+/// code for itself, where that is faster than Levels.
+template <Format F>
+class Bf16Levels {
+ public:
+  static constexpr bool fit = [] {
+#if defined(ANYBIT_LOOK_UP_PAIRS)
+    if constexpr (F::bits >= 5 && F::bits <= 8 && !UniformFormat<F> && !has_zero_point_v<F>)
+      return byte_tables_v<F>.bf16 && (simd::width == 16 || F::bits <= 6);
+#endif
+    return false;
+  }();
+  static constexpr float factor = 1;
+
+#if defined(ANYBIT_LOOK_UP_PAIRS)
+  /// Codes to halves, up to round_up(n, 64) of them.
+  static ANYBIT_INLINE void prepare(const std::uint8_t* codes, Index n, std::uint16_t* halves) {
+    alignas(64) static constexpr auto tables = [] {
+      std::array<std::array<std::uint8_t, 256>, 2> t{};
+      for (std::size_t c = 0; c < byte_tables_v<F>.codes; ++c)
+        t[0][c] = byte_tables_v<F>.low[c], t[1][c] = byte_tables_v<F>.high[c];
+      return t;
+    }();
+    simd::look_up_pairs<F::bits, F::bits == 8>(tables[0].data(), tables[1].data(), codes, n, halves);
+  }
+#endif
+  ANYBIT_INLINE simd::f32 operator()(const std::uint16_t* halves) const {
+    return simd::as_f32(simd::shift_left(simd::as_u32(simd::load_i32(halves)), 16));
+  }
+};
 
 /// Levels of `simd::width` codes at once, over a common factor, equal to F::decode but for the sign of zero. First prepare() the
 /// codes: some formats have a step that is cheaper on bytes. Where that finds no infinity or NaN, Specials = false is enough.
