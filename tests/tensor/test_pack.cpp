@@ -125,6 +125,23 @@ TEST_CASE("pack: the bytes of a row stand where the scheme says") {
   CHECK(w(1, 0) == -2.0f * 15 / 16);
 }
 
+TEST_CASE("pack: a scheme's own decode, granule by granule, is what dequantize gives") {
+  for_each_type(examples::Schemes{}, []<class S>() {
+    INFO(S::name.view());
+    static_assert(PackedScheme<S>);
+    const Extents e{3, 77};
+    const auto t = pack(example<S>(e, 4));
+    const Matrix w = dequantize(t);
+    const typename PackedTensor<S>::SectionsOf sections(t.bytes());
+    for (Index r = 0; r < e.rows; ++r)
+      for (Index c = 0; c < e.cols; c += S::granule_cols) {
+        float some[static_cast<std::size_t>(S::granule_cols)];
+        S::decode(sections, e, r, c, some);
+        for (Index i = 0; i < std::min(S::granule_cols, e.cols - c); ++i) REQUIRE(some[i] == w(r, c + i));
+      }
+  });
+}
+
 TEST_CASE("pack: dequantize_row gives a row in stored order, for rows longer than a chunk and layouts with odd granules") {
   using S = Scheme<Ternary, PerGroup<100>, ScaleF32, Base3>;
   auto q = example<S>({2, 1733}, 4);
@@ -188,7 +205,7 @@ TEST_CASE("packed tensor: every wrong header field is named") {
     return d.error();
   };
   says(with([](PackedHeader& h) { h.magic[0] = 'a'; }), "does not start with ANYB");
-  says(with([](PackedHeader& h) { h.version = 2; }), "layout version 2");
+  says(with([](PackedHeader& h) { h.version = 3; }), "layout version 3");
   says(with([](PackedHeader& h) { h.name_bytes = 0xFFFF; }), "does not hold its names");
   says(with([](PackedHeader& h) { h.provenance_bytes = 0xFFFFFFFF; }), "does not hold its names");
   says(with([](PackedHeader& h) { h.header_bytes = 64; }), "does not hold its names");
@@ -210,6 +227,36 @@ TEST_CASE("packed tensor: every wrong header field is named") {
   says(with([](PackedHeader& h) { h.zeros_bytes = 1 << 30; }), "truncated");
   says(with([](PackedHeader& h) { h.order_bytes = 156; }), "column order has 156 bytes for 40 columns");
   says(with([](PackedHeader& h) { h.order_bytes = 0xFFFFFFFFFFFFFFF0; }), "overflow");
+}
+
+TEST_CASE("packed tensor: bytes that the first builds wrote open") {
+  // Codes {1, 7, 2; 0, 5, 3} of 3 bits, affines {0.5, 1} {2, 7}; {1, 0} {0.25, 4}, columns stored in the order 2, 0, 1.
+  constexpr std::string_view names = "uint3/g2/f16/bitsby hand";
+  std::vector<std::byte> bytes(64 * 5 + 12);
+  const auto put = [&](std::size_t at, std::initializer_list<int> some) {
+    for (const int b : some) bytes[at++] = static_cast<std::byte>(b);
+  };
+  put(0, {0x41, 0x4E, 0x59, 0x42, 1, 0, 0x11, 0, 7, 0, 0, 0, 0x80, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3});
+  put(32, {4, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 12});
+  std::memcpy(bytes.data() + 64, names.data(), names.size());
+  put(128, {0xB9, 0, 0xE8, 0});
+  put(192, {0, 0x38, 0, 0x40, 0, 0x3C, 0, 0x34});
+  put(256, {0x39, 0x08});
+  put(320, {2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0});
+  using Old = Scheme<UInt<3>, PerGroup<2>, ScaleF16>;
+  auto view = PackedBytes::view(bytes);
+  REQUIRE(view);
+  CHECK(view->sections().size() == 4);
+  CHECK(view->provenance() == "by hand");
+  const auto t = PackedTensor<Old>::from(*std::move(view));
+  REQUIRE(t);
+  const Matrix w = dequantize(*t);
+  const float expected[] = {3, -10, 0, 5, -0.25f, 0};
+  for (Index i = 0; i < 6; ++i) CHECK(w.data()[i] == expected[i]);
+  // Today's build writes the same.
+  const auto again = pack(unpack(*t));
+  const auto now = again.bytes().bytes();
+  CHECK(std::equal(now.begin(), now.end(), bytes.begin(), bytes.end()));
 }
 
 TEST_CASE("packed tensor: every truncation is an error") {

@@ -67,7 +67,7 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
   float block[static_cast<std::size_t>(block_cols + decode_slack)];
   for (Index first = 0; first < cols; first += block_cols) {
     const Index n = std::min(block_cols, cols - first);
-    w.weights(w.tensor, row, first, n, block);
+    w.weights(w.tensor, row, 1, first, n, block, 0);
     for (Index i = 0; i < n; ++i)
       out[static_cast<std::size_t>(bytes.has_column_order() ? bytes.original_column(first + i) : first + i)] = block[i];
   }
@@ -84,7 +84,7 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
 
 inline Index tiled_bytes(const void* tiled) { return static_cast<Index>(static_cast<const TiledWeights*>(tiled)->memory.size()); }
 
-template <AnyScheme S>
+template <PackedScheme S>
 struct PackedTableOf {
   static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
@@ -98,7 +98,9 @@ struct PackedTableOf {
   static std::shared_ptr<const void> tile(const void* tensor, Compute compute, [[maybe_unused]] float level_error,
                                           ExecutorRef executor) {
     [[maybe_unused]] const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
-    if constexpr (has_integer_dot_v<typename S::format>) {
+    if constexpr (!ScalarScheme<S>) {
+      return nullptr;
+    } else if constexpr (has_integer_dot_v<typename S::format>) {
       return std::make_shared<const TiledWeights>(tile_weights(t, compute, executor));
     } else if constexpr (S::bits <= 8 && !S::has_zero_point) {
       if (level_error > 0)
@@ -108,7 +110,9 @@ struct PackedTableOf {
     return nullptr;
   }
   static std::string_view why_not_tiled([[maybe_unused]] float level_error) {
-    if constexpr (S::bits > 8)
+    if constexpr (!ScalarScheme<S>)
+      return "the scheme gives weights no codes of their own";
+    else if constexpr (S::bits > 8)
       return "codes of more than 8 bits multiply in float";
     else if constexpr (S::has_zero_point)
       return "the format's levels are no multiples of a step, and with zero points they cannot be moved";
@@ -129,7 +133,7 @@ inline namespace ANYBIT_ABI {
 class AnyPacked {
  public:
   AnyPacked() = default;
-  template <AnyScheme S>
+  template <PackedScheme S>
   ANYBIT_INLINE AnyPacked(PackedTensor<S> tensor) {  // NOLINT(google-explicit-constructor)
     auto owned = std::make_shared<const PackedTensor<S>>(std::move(tensor));
     bytes_ = &owned->bytes();
@@ -189,10 +193,10 @@ class AnyPacked {
 class SchemeRegistry {
  public:
   /// Adding a scheme twice does nothing.
-  template <AnyScheme S>
+  template <PackedScheme S>
   ANYBIT_INLINE void add() {
     if (find(S::name) == nullptr)
-      entries_.push_back({std::string(S::name.view()), &PackedTensor<S>::check,
+      entries_.push_back({std::string(std::string_view(S::name)), &PackedTensor<S>::check,
                           [](PackedBytes&& bytes) { return AnyPacked(PackedTensor<S>({}, std::move(bytes))); }});
   }
   Result<AnyPacked> open(PackedBytes bytes) const {

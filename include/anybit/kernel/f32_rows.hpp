@@ -83,15 +83,17 @@ inline void f32_rows(const RowSource& w, ConstMatrix x, MutableMatrix y, Index b
   }
   if (tokens == 1 && w.dots) return f32_dots(w, x.data, y.data, begin, end);
   alignas(64) float panel[static_cast<std::size_t>(f32_panel_rows * f32_panel_stride)];
-  const Index panel_rows = tokens < 2 * f32_tile_tokens ? f32_tile_rows : f32_panel_rows;
-  for (Index r0 = begin; r0 < end; r0 += panel_rows) {
-    const Index rows = std::min(panel_rows, end - r0);
+  const Index panel_rows =
+      tokens < 2 * f32_tile_tokens ? round_up(std::min(w.granule_rows, f32_panel_rows), f32_tile_rows) : f32_panel_rows;
+  for (Index r0 = begin, rows = 0; r0 < end; r0 += rows) {
+    // Up to the next multiple, so that granules are decoded once.
+    rows = std::min(panel_rows - (w.granule_rows > 1 ? r0 % panel_rows : 0), end - r0);
     for (Index k0 = 0; k0 < cols; k0 += block_cols) {
       const Index n = std::min(block_cols, cols - k0), padded = round_up(n, simd::width);
       w.prefetch(r0 + rows, rows, k0, n);
+      w.weights(w.tensor, r0, rows, k0, n, panel, f32_panel_stride);
       for (Index r = 0; r < round_up(rows, f32_tile_rows); ++r) {
         float* out = panel + r * f32_panel_stride;
-        if (r < rows) w.weights(w.tensor, r0 + r, k0, n, out);
         std::fill(out + (r < rows ? n : 0), out + padded, 0.0f);
       }
       Index t = 0;

@@ -43,20 +43,20 @@ namespace anybit {
 inline namespace ANYBIT_CODE {
 
 /// Columns begin .. end - 1 of y. No allocation, no threads.
-template <AnyScheme S>
+template <PackedScheme S>
 void matmul_rows(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, Index begin, Index end) {
   kernel::check_shapes(w.extents(), x, y);
   ANYBIT_CHECK(0 <= begin && begin <= end && end <= w.rows(), "matmul_rows: the row range is not inside the weights");
   if (x.rows > 0) kernel::f32_rows(kernel::row_source(w), x, y, begin, end);
 }
 
-template <AnyScheme S, Executor E = Serial>
+template <PackedScheme S, Executor E = Serial>
 void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, E&& executor = E{}) {
   kernel::matmul(kernel::row_source(w), x, y, executor);
 }
 
 /// Rounded activations live in the workspace; for Compute::f32 it is not touched.
-template <AnyScheme S, Executor E = Serial>
+template <PackedScheme S, Executor E = Serial>
 void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace,
             E&& executor = E{}) {
   kernel::matmul(kernel::row_source(w), x, y, mode, workspace, executor);

@@ -12,16 +12,16 @@ ANYBIT_INLINE MutableMatrix as_row(std::span<float> y) { return {y.data(), 1, st
 }  // namespace detail
 
 /// Elements begin .. end - 1 of y, which has as many elements as the weights have rows. No allocation, no threads.
-template <AnyScheme S>
+template <PackedScheme S>
 void matvec_rows(const PackedTensor<S>& w, std::span<const float> x, std::span<float> y, Index begin, Index end) {
   matmul_rows(w, detail::as_row(x), detail::as_row(y), begin, end);
 }
 
-template <AnyScheme S, Executor E = Serial>
+template <PackedScheme S, Executor E = Serial>
 void matvec(const PackedTensor<S>& w, std::span<const float> x, std::span<float> y, E&& executor = E{}) {
   matmul(w, detail::as_row(x), detail::as_row(y), executor);
 }
-template <AnyScheme S, Executor E = Serial>
+template <PackedScheme S, Executor E = Serial>
 void matvec(const PackedTensor<S>& w, std::span<const float> x, std::span<float> y, ActivationMode mode, Workspace& workspace,
             E&& executor = E{}) {
   matmul(w, detail::as_row(x), detail::as_row(y), mode, workspace, executor);

@@ -20,9 +20,11 @@ inline constexpr Index dot_rows = 4;
 struct RowSource {
   const void* tensor = nullptr;
   Extents extents;
-  Index group = 1;  ///< columns that share a scale; the last group of a row may be shorter
-  /// Dequantized weights of columns first .. first + n - 1, 1 <= n <= block_cols.
-  void (*weights)(const void*, Index row, Index first, Index n, float* out) = nullptr;
+  Index group = 1;         ///< columns that share a scale; the last group of a row may be shorter
+  Index granule_rows = 1;  ///< rows that are decoded together, 1 to 16
+  /// Dequantized weights of columns first .. first + n - 1, 1 <= n <= block_cols, of rows row .. row + rows - 1, all of which
+  /// exist; rows are `stride` apart in `out`.
+  void (*weights)(const void*, Index row, Index rows, Index first, Index n, float* out, Index stride) = nullptr;
   /// Of `dot_rows` rows, the sums of the same stretch of weights times x; for rows past the end, something. Null where groups do
   /// not allow it.
   void (*dots)(const void*, Index row, Index first, Index n, const float* x, float* out) = nullptr;
@@ -37,6 +39,7 @@ struct RowSource {
   /// Asks for the packed codes of a stretch of some rows ahead of time. Rows past the end are left out.
   ANYBIT_INLINE void prefetch(Index row, Index rows, Index first, Index n) const {
 #if defined(__GNUC__)
+    if (codes == nullptr) return;
     const Index from = first * bytes_per_1024 / 1024, to = (first + n) * bytes_per_1024 / 1024;
     for (Index r = row; r < std::min(row + rows, extents.rows); ++r)
       for (Index at = from; at < to; at += 64) __builtin_prefetch(codes + r * row_bytes + at);
@@ -54,8 +57,25 @@ ANYBIT_INLINE const PackedTensor<S>& tensor_of(const void* p) {
 }
 
 template <AnyScheme S>
-inline void decode_weights(const void* tensor, Index row, Index first, Index n, float* out) {
-  decoding::dequantize_columns(tensor_of<S>(tensor), row, first, n, out);
+inline void decode_weights(const void* tensor, Index row, Index rows, Index first, Index n, float* out, Index stride) {
+  for (Index r = 0; r < rows; ++r) decoding::dequantize_columns(tensor_of<S>(tensor), row + r, first, n, out + r * stride);
+}
+
+/// The same of a scheme that decodes granule by granule, whole or not.
+template <PackedScheme S>
+inline void decode_granules(const void* tensor, Index row, Index rows, Index first, Index n, float* out, Index stride) {
+  constexpr Index height = S::granule_rows, width = S::granule_cols;
+  const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
+  const typename PackedTensor<S>::SectionsOf sections(t.bytes());
+  float granule[static_cast<std::size_t>(height * width)];
+  for (Index r = row / height * height; r < row + rows; r += height)
+    for (Index c = first / width * width; c < first + n; c += width) {
+      S::decode(sections, t.extents(), r, c, granule);
+      const Index from = std::max(c, first), count = std::min(c + width, first + n) - from;
+      for (Index i = std::max(r, row); i < std::min(r + height, row + rows); ++i)
+        std::memcpy(out + (i - row) * stride + (from - first), granule + (i - r) * width + (from - c),
+                    static_cast<std::size_t>(count) * sizeof(float));
+    }
 }
 
 /// The same weights times x without storing them: the sums of rows row .. row + dot_rows - 1 over columns first .. first + n - 1,
@@ -161,7 +181,18 @@ inline void decode_affines(const void* tensor, Index row, Index first_group, Ind
 
 }  // namespace detail
 
-/// Views t, which must stay where it is.
+/// Views t, which must stay where it is. A scheme that is not scalar multiplies through decoded panels.
+template <PackedScheme S>
+  requires(!ScalarScheme<S>)
+RowSource row_source(const PackedTensor<S>& t) {
+  RowSource s;
+  s.tensor = &t;
+  s.extents = t.extents();
+  s.group = std::max<Index>(t.cols(), 1);
+  s.granule_rows = S::granule_rows;
+  s.weights = &detail::decode_granules<S>;
+  return s;
+}
 template <AnyScheme S>
 RowSource row_source(const PackedTensor<S>& t) {
   RowSource s;

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include <anybit/format/format.hpp>
+#include <anybit/scheme/concepts.hpp>
 #include <anybit/scheme/granularity.hpp>
 #include <anybit/scheme/layouts.hpp>
 #include <anybit/scheme/scale_store.hpp>
@@ -63,8 +64,9 @@ template <class F, class G = PerGroup<128>, class S = ScaleF16, class L = BitStr
 struct Scheme {
   static_assert(Format<F>,
                 "anybit: the first argument of Scheme must be a Format (see format/format.hpp): bits, name, encode, decode, fit");
-  static_assert(!Format<F> || ConstexprFormat<F>,
-                "anybit: encode and decode of a format must be constexpr (see format/format.hpp and docs/tutorial/03_a_format_of_your_own.md)");
+  static_assert(
+      !Format<F> || ConstexprFormat<F>,
+      "anybit: encode and decode of a format must be constexpr (see format/format.hpp and docs/tutorial/03_a_format_of_your_own.md)");
   static_assert(detail::has_fitting_codes<F>(),
                 "anybit: this format's encode gives codes of 2^bits and above: it needs more bits, or a Codebook<2^bits>");
   static_assert(Granularity<G>,
@@ -107,6 +109,30 @@ struct Scheme {
   static constexpr Index scales_bytes(Extents e) { return scale_store::bytes(G::count(e)); }
   /// Zero points stand as BitStream codes of the format's width, one run for the whole matrix.
   static constexpr Index zeros_bytes(Extents e) { return has_zero_point ? BitStream::packed_bytes<bits>(G::count(e)) : 0; }
+  static constexpr std::array<SectionSize, 3> sections(Extents e) {
+    return {
+        {{section_tags::codes, codes_bytes(e)}, {section_tags::scales, scales_bytes(e)}, {section_tags::zeros, zeros_bytes(e)}}};
+  }
+  static constexpr Index granule_rows = 1, granule_cols = L::granule;
+  /// The definition, one weight after the other; tensor/dequantize.hpp has the fast way.
+  static ANYBIT_INLINE void decode(Sections s, Extents e, Index row, Index col, float* out) {
+    const Index n = granule_cols < e.cols - col ? granule_cols : e.cols - col;
+    code codes[static_cast<std::size_t>(granule_cols)];
+    L::template unpack<bits>(s[0].data() + row * row_bytes(e.cols), e.cols, col,
+                             std::span(codes).first(static_cast<std::size_t>(n)));
+    for (Index i = 0; i < n; ++i) {
+      const Index index = G::index(e, row, (col + i) / G::group_cols(e.cols)), lead = index % BitStream::granule;
+      Affine a;
+      S::load(s[1].data(), G::count(e), index, {&a.scale, 1});
+      if constexpr (has_zero_point) {
+        code zeros[static_cast<std::size_t>(BitStream::granule)];
+        BitStream::unpack<bits>(s[2].data(), G::count(e), index - lead,
+                                std::span(zeros).first(static_cast<std::size_t>(lead + 1)));
+        a.zero = static_cast<float>(zeros[lead]);
+      }
+      out[i] = dequantize_value<F>(codes[i], a);
+    }
+  }
   /// Bits per weight, computed from the bytes.
   static constexpr double bits_per_weight(Extents e) {
     return e.size() == 0
@@ -120,7 +146,10 @@ constexpr bool is_scheme_v = false;
 template <class F, class G, class S, class L>
 constexpr bool is_scheme_v<Scheme<F, G, S, L>> = true;
 template <class T>
-concept AnyScheme = is_scheme_v<T>;
+concept ScalarScheme = is_scheme_v<T>;
+/// The name that most of the library uses for it.
+template <class T>
+concept AnyScheme = ScalarScheme<T>;
 
 /// Scheme<...> from either a scheme or the list of its parts: algorithms take both spellings.
 template <class First, class... Rest>

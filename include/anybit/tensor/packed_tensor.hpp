@@ -3,6 +3,8 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <array>
+#include <tuple>
 
 #include <anybit/scheme/scheme.hpp>
 #include <anybit/tensor/packed_bytes.hpp>
@@ -12,7 +14,7 @@ inline namespace ANYBIT_ABI {
 
 /// A quantized weight matrix (rows = outputs, cols = inputs) as bytes that are the same on every machine. It owns its bytes
 /// or views somebody else's, and every sum of sizes has been checked when one exists.
-template <AnyScheme S>
+template <PackedScheme S>
 class PackedTensor {
  public:
   using scheme = S;
@@ -22,8 +24,7 @@ class PackedTensor {
   /// An all-zero-bytes tensor for pack() to fill.
   static ANYBIT_INLINE PackedTensor allocate(Extents e, bool with_column_order, std::string_view provenance) {
     PackedTensor t;
-    t.bytes_ = PackedBytes::allocate(S::name, provenance, e, S::codes_bytes(e), S::scales_bytes(e), S::zeros_bytes(e),
-                                     with_column_order ? 4 * e.cols : 0);
+    t.bytes_ = PackedBytes::allocate(S::name, provenance, e, S::sections(e), with_column_order ? 4 * e.cols : 0);
     return t;
   }
 
@@ -35,11 +36,15 @@ class PackedTensor {
   }
   /// What keeps from() from giving these bytes the type, if anything does.
   static Status check(const PackedBytes& b) {
-    ANYBIT_TRY_STATUS(b.check_sections(S::name, [](Extents e) -> PackedBytes::SectionSizes {
-      return {S::codes_bytes(e), S::scales_bytes(e), S::zeros_bytes(e)};
-    }));
-    if (b.scales().empty()) return Ok{};
-    return b.check_scales(S::granularity::count(b.extents()), &S::scale_store::load);
+    ANYBIT_TRY_STATUS(b.check_scheme(S::name));
+    ANYBIT_TRY_STATUS(b.check_sections(S::sections(b.extents())));
+    if constexpr (ScalarScheme<S>) {
+      if (b.scales().empty()) return Ok{};
+      return b.check_scales(S::granularity::count(b.extents()), &S::scale_store::load);
+    } else if constexpr (requires { S::check(Sections{}, Extents{}); }) {
+      return S::check(SectionsOf(b), b.extents());
+    }
+    return Ok{};
   }
   /// The type for bytes that check() finds nothing wrong with.
   struct Checked {};
@@ -53,17 +58,55 @@ class PackedTensor {
   double bits_per_weight() const { return bytes_.bits_per_weight(); }
   std::string_view provenance() const { return bytes_.provenance(); }
 
-  const std::byte* row_codes(Index r) const { return bytes_.codes().data() + r * S::row_bytes(cols()); }
+  bool has_column_order() const { return bytes_.has_column_order(); }
+  Index original_column(Index stored) const { return has_column_order() ? bytes_.original_column(stored) : stored; }
+
+  /// The sections as S::decode wants them.
+  class SectionsOf {
+   public:
+    explicit SectionsOf(const PackedBytes& b) {
+      const auto sizes = S::sections(Extents{});
+      for (std::size_t i = 0; i < count; ++i) sections_[i] = b.section(sizes[i].tag);
+    }
+    operator Sections() const { return sections_; }  // NOLINT(google-explicit-constructor)
+
+   private:
+    static constexpr std::size_t count = std::tuple_size_v<decltype(S::sections(Extents{}))>;
+    std::array<std::span<const std::byte>, count> sections_;
+  };
+
+  /// Equal meaning: extents and the bytes of every section of the scheme, and the column order.
+  friend bool operator==(const PackedTensor& a, const PackedTensor& b) {
+    const auto same = [](std::span<const std::byte> x, std::span<const std::byte> y) {
+      return std::equal(x.begin(), x.end(), y.begin(), y.end());
+    };
+    bool equal = a.extents() == b.extents() && same(a.bytes_.order(), b.bytes_.order());
+    for (const SectionSize& s : S::sections(Extents{})) equal = equal && same(a.bytes_.section(s.tag), b.bytes_.section(s.tag));
+    return equal;
+  }
+
+  // What follows asks for a code of each weight.
+
+  const std::byte* row_codes(Index r) const
+    requires ScalarScheme<S>
+  {
+    return bytes_.codes().data() + r * S::row_bytes(cols());
+  }
   /// Codes first .. first + out.size() - 1 of a row; first is a multiple of layout::granule.
-  ANYBIT_INLINE void unpack_codes(Index row, Index first, std::span<typename S::code> out) const {
+  template <ScalarScheme T = S>
+  ANYBIT_INLINE void unpack_codes(Index row, Index first, std::span<typename T::code> out) const {
     S::layout::template unpack<S::bits>(row_codes(row), cols(), first, out);
   }
   /// Scales first .. first + out.size() - 1 in granularity::index order.
-  ANYBIT_INLINE void load_scales(Index first, std::span<float> out) const {
+  ANYBIT_INLINE void load_scales(Index first, std::span<float> out) const
+    requires ScalarScheme<S>
+  {
     S::scale_store::load(bytes_.scales().data(), S::granularity::count(extents()), first, out);
   }
   /// One zero point (0 for formats without).
-  ANYBIT_INLINE float zero(Index i) const {
+  ANYBIT_INLINE float zero(Index i) const
+    requires ScalarScheme<S>
+  {
     if constexpr (S::has_zero_point) {
       const std::byte* p = bytes_.zeros().data();
       const Index bit = i * S::bits;
@@ -74,24 +117,14 @@ class PackedTensor {
       return 0;
     }
   }
-  ANYBIT_INLINE Affine affine(Index row, Index group) const {
+  ANYBIT_INLINE Affine affine(Index row, Index group) const
+    requires ScalarScheme<S>
+  {
     const Index i = S::granularity::index(extents(), row, group);
     Affine a;
     load_scales(i, {&a.scale, 1});
     a.zero = zero(i);
     return a;
-  }
-
-  bool has_column_order() const { return bytes_.has_column_order(); }
-  Index original_column(Index stored) const { return has_column_order() ? bytes_.original_column(stored) : stored; }
-
-  /// Equal meaning: extents and the bytes of every section.
-  friend bool operator==(const PackedTensor& a, const PackedTensor& b) {
-    const auto same = [](std::span<const std::byte> x, std::span<const std::byte> y) {
-      return std::equal(x.begin(), x.end(), y.begin(), y.end());
-    };
-    return a.extents() == b.extents() && same(a.bytes_.codes(), b.bytes_.codes()) && same(a.bytes_.scales(), b.bytes_.scales()) &&
-           same(a.bytes_.zeros(), b.bytes_.zeros()) && same(a.bytes_.order(), b.bytes_.order());
   }
 
  private:
