@@ -203,6 +203,20 @@ inline void dequantize_block(const PackedTensor<S>& t, Index row, Index first, I
 
 }  // namespace detail
 
+/// How packed codes of a scheme become weights, with the instructions that this translation unit may use: from the bit stream at
+/// once, or by way of a byte (or two) for each code.
+template <AnyScheme S>
+constexpr std::string_view decode_plan() {
+#if defined(ANYBIT_DEQUANTIZE_AT_ONCE)
+  using detail::Body;
+  constexpr Body how = detail::body<S>();
+  if constexpr (how == Body::lookup) return "at once: looks scaled levels up";
+  if constexpr (how == Body::steps) return "at once: converts integers";
+  if constexpr (how == Body::bf16) return "at once: looks bfloat16 levels up";
+#endif
+  return Levels<typename S::format>::name;
+}
+
 /// dequantize_value<F> of n codes that share an affine.
 template <Format F>
 inline void dequantize_codes(const code_t<F>* codes, Affine a, Index n, float* out) {

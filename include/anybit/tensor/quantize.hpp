@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -132,6 +133,42 @@ bool quantize_by_products(const float* w, Index n, const simd::Groups& groups, s
 }
 #endif
 
+/// How weights become codes of a format, with the instructions that this translation unit may use.
+struct EncodePlan {
+  std::string_view name;  ///< for people and tests
+  /// Whole runs of groups at once; false where that does not serve: then, and where there is none, quantize_by_quotients does it.
+  bool (*many)(const float*, Index, const simd::Groups&, std::uint8_t*) = nullptr;
+};
+/// The first that fits the format's own encoder, which is tried.
+template <Format F>
+const EncodePlan& encode_plan() {
+  static const EncodePlan plan = []() -> EncodePlan {
+    if constexpr (UniformFormat<F> && F::bits <= 8)
+      if (UsualRounding<F>::is_encoder()) {
+#if defined(ANYBIT_ROUND_BYTES)
+        return {"rounds products with the reciprocal of the scale", &quantize_by_products<F>};
+#else
+        return {"rounds quotients"};
+#endif
+      }
+    if constexpr (F::bits <= 4 && !has_zero_point_v<F>) {
+#if defined(ANYBIT_COUNT_STEPS)
+      if (encoder_steps<F>().only_sign) return {"takes signs", &quantize_by_signs<F>};
+#endif
+      if (few_steps<F>()) return {"compares with one border after the other"};
+    }
+    if constexpr (!UniformFormat<F> && F::bits <= 8 && !has_zero_point_v<F>) {
+      if constexpr (decoding::float_shift_v<F>.fits)
+        if (FloatRounding<F>::is_encoder()) return {"rounds mantissas", &quantize_by_floats<F>};
+      if (level_steps<F>().usable) return {"searches among the borders", &quantize_by_search<F>};
+    }
+    if constexpr (F::bits <= 4 && !has_zero_point_v<F>)
+      if (encoder_steps<F>().usable) return {"compares with one border after the other"};
+    return {"calls encode() for each weight"};
+  }();
+  return plan;
+}
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::encoders
 
@@ -157,24 +194,7 @@ inline namespace ANYBIT_CODE {
 template <Format F>
 void quantize_groups(const float* w, Index n, const simd::Groups& groups, code_t<F>* out) {
   const auto affine = [&](Index g) { return Affine{groups.scales[g], groups.zeros ? groups.zeros[g] : 0.0f}; };
-  // Whole runs of groups at once, where the format allows.
-  bool (*many)(const float*, Index, const simd::Groups&, std::uint8_t*) = nullptr;
-#if defined(ANYBIT_ROUND_BYTES)
-  if constexpr (UniformFormat<F> && F::bits <= 8) {
-    static const bool usual = encoders::UsualRounding<F>::is_encoder();
-    if (usual) many = &encoders::quantize_by_products<F>;
-  }
-#endif
-#if defined(ANYBIT_COUNT_STEPS)
-  if constexpr (F::bits <= 4 && !has_zero_point_v<F>)
-    if (many == nullptr && encoders::encoder_steps<F>().only_sign) many = &encoders::quantize_by_signs<F>;
-#endif
-  if constexpr (!UniformFormat<F> && F::bits <= 8 && !has_zero_point_v<F>)
-    if (many == nullptr && !encoders::few_steps<F>()) {
-      if constexpr (decoding::float_shift_v<F>.fits)
-        if (encoders::FloatRounding<F>::is_encoder()) many = &encoders::quantize_by_floats<F>;
-      if (many == nullptr && encoders::level_steps<F>().usable) many = &encoders::quantize_by_search<F>;
-    }
+  const auto many = encoders::encode_plan<F>().many;
   // Whole vectors of 16 weights have one scale, or a call has.
   const bool aligned = groups.first % 16 == 0 && groups.size % 16 == 0;
   Index g = 0, left = groups.first;

@@ -7,6 +7,7 @@
 #include <array>
 #include <bit>
 #include <limits>
+#include <string_view>
 
 #include <anybit/format/format.hpp>
 #include <anybit/simd/byte_table.hpp>
@@ -147,6 +148,11 @@ class Levels {
   static constexpr How how = choose();
 
  public:
+  /// How, for people and tests.
+  static constexpr std::string_view name = how == How::signed_bytes || how == How::unsigned_bytes ? "converts integers"
+                                           : how == How::shift                                    ? "shifts exponent and mantissa"
+                                           : how == How::table                                    ? "looks levels up"
+                                                               : "calls decode() for each code";
   /// Whether there are infinities or NaN that cost extra instructions.
   static constexpr bool has_specials = how == How::shift && float_shift_v<F>.finite < half;
 
