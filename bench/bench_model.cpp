@@ -5,7 +5,8 @@
 #include <functional>
 
 #include <anybit/kernel/any_packed.hpp>
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/arch/llama.hpp>
+#include <anybit/model/run.hpp>
 #include <anybit/quantize/one_shot.hpp>
 
 #include "product_setup.hpp"
@@ -14,6 +15,7 @@ namespace {
 
 using namespace bench;
 using namespace anybit::model;
+using namespace anybit::nn;
 
 constexpr Index prompt_tokens = 512, decode_tokens = 128;
 
@@ -39,18 +41,21 @@ Matrix random_weights(Index outputs, Index inputs, unsigned seed) {
 using MakeLinear = std::function<Linear(Matrix, bool outside_blocks)>;
 
 Decoder random_decoder(const MakeLinear& make) {
-  Decoder d;
-  d.config = smollm2_135m();
+  Decoder d = make_decoder(llama_architecture, smollm2_135m());
   const DecoderConfig& c = d.config;
   const std::vector<float> gains(static_cast<std::size_t>(c.dim), 1.0f);
   unsigned seed = 0;
   const auto linear = [&](Index outputs, Index inputs) { return make(random_weights(outputs, inputs, ++seed), false); };
-  d.token_embedding = make(random_weights(c.vocabulary, c.dim, ++seed), true);
-  for (Index i = 0; i < c.blocks; ++i)
-    d.blocks.push_back({gains, gains, linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim), linear(c.kv_width(), c.dim),
-                        linear(c.dim, c.query_width()), linear(c.hidden, c.dim), linear(c.hidden, c.dim),
-                        linear(c.dim, c.hidden)});
-  d.output_norm = gains;
+  d.token_embedding() = make(random_weights(c.vocabulary, c.dim, ++seed), true);
+  for (std::size_t i = 0; i < d.weights.size(); ++i) {
+    const WeightSpec& spec = d.blueprint->weights[i];
+    if (spec.block == no_block) continue;
+    if (spec.multiplies())
+      d.weights[i].linear = linear(spec.shape.rows, spec.shape.cols);
+    else
+      d.weights[i].values = gains;
+  }
+  d.output_norm() = gains;
   return d;
 }
 
@@ -98,8 +103,7 @@ class LinearsAlone {
     const auto apply = [&](const Linear& l) {
       l.apply({x_.data(), x_.rows(), l.extents().cols}, {y_.data(), y_.rows(), l.extents().rows}, executor, workspace_);
     };
-    for (const Block& b : d.blocks)
-      for (const Linear* l : {&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down}) apply(*l);
+    for (const WeightId id : d.blueprint->linears) apply(d[id].linear);
     d.output_head().apply({x_.data(), 1, d.config.dim}, logits_.view(), executor, workspace_);
   }
 
@@ -111,12 +115,10 @@ class LinearsAlone {
 void run(benchmark::State& state, const Variant& v, bool decode, Index threads) {
   const Decoder& d = decoder_of(v);
   ThreadPool pool(threads);
-  KvCache cache(d.config, prompt_tokens + decode_tokens, v.kv);
+  KvCache cache(cache_shape(d.config), prompt_tokens + decode_tokens, v.kv);
   std::vector<TokenId> ids;
   for (Index i = 0; i < prompt_tokens + decode_tokens; ++i) ids.push_back(static_cast<TokenId>(i * 7919 % d.config.vocabulary));
-  ForwardOptions options;
-  options.executor = pool;
-  options.last_only = true;
+  const Run options{.executor = pool, .last_only = true};
   const auto step = [&](Index begin, Index end) {
     const auto part = std::span(ids).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
     const auto logits = forward(d, part, cache, options);

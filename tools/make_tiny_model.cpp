@@ -141,7 +141,7 @@ anybit::Status check_model(const std::string& path) {
   ANYBIT_TRY(const auto ids, m.tokenizer.encode(text));
   ANYBIT_TRY(const std::string back, m.tokenizer.decode(ids));
   if (back != text) return {anybit::ErrorCode::corrupt_data, path + ": its tokenizer loses text"};
-  anybit::model::KvCache cache(m.decoder.config, static_cast<Index>(ids.size()));
+  anybit::nn::KvCache cache(cache_shape(m.decoder.config), static_cast<Index>(ids.size()));
   ANYBIT_TRY(const anybit::Matrix logits, anybit::model::forward(m.decoder, ids, cache));
   std::cout << path << ": " << m.name << ", " << m.decoder.config.blocks << " blocks, " << logits.cols()
             << " tokens in the vocabulary\n";

@@ -27,29 +27,28 @@ struct Engine {
   }
 
   template <AnyScheme S>
-  static void quantize(model::Linear& l) {
-    l = model::Linear(AnyPacked(pack(quantize_nearest<S>(l.dense()->view()).value())), Compute::int8_per_token);
+  static void quantize(nn::Linear& l) {
+    l = nn::Linear(AnyPacked(pack(quantize_nearest<S>(l.dense()->view()).value())), Compute::int8_per_token);
   }
 
   std::string open(const std::string& format, double& bits) {
     using namespace presets;
-    void (*linear)(model::Linear&) = format == "int8_g32"   ? &quantize<Int8Group32>
-                                     : format == "sf6_g128" ? &quantize<ScaledSuperfloat<6>>
-                                     : format == "sf5_g128" ? &quantize<ScaledSuperfloat<5>>
-                                     : format == "sf4_g128" ? &quantize<ScaledSuperfloat<4>>
-                                     : format == "sf4_g32"  ? &quantize<Superfloat4Group32>
-                                     : format == "sf3_g128" ? &quantize<ScaledSuperfloat<3>>
-                                     : format == "sf2_g128" ? &quantize<ScaledSuperfloat<2>>
-                                                            : nullptr;
+    void (*linear)(nn::Linear&) = format == "int8_g32"   ? &quantize<Int8Group32>
+                                  : format == "sf6_g128" ? &quantize<ScaledSuperfloat<6>>
+                                  : format == "sf5_g128" ? &quantize<ScaledSuperfloat<5>>
+                                  : format == "sf4_g128" ? &quantize<ScaledSuperfloat<4>>
+                                  : format == "sf4_g32"  ? &quantize<Superfloat4Group32>
+                                  : format == "sf3_g128" ? &quantize<ScaledSuperfloat<3>>
+                                  : format == "sf2_g128" ? &quantize<ScaledSuperfloat<2>>
+                                                         : nullptr;
     if (!linear) return "anybit has no format of that name here";
     model::Decoder d = source;
-    quantize<model::EmbeddingScheme>(d.token_embedding);
-    if (d.head) quantize<model::EmbeddingScheme>(*d.head);
-    for (model::Block& b : d.blocks)
-      for (model::Linear* l : {&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down}) linear(*l);
+    quantize<model::EmbeddingScheme>(d.token_embedding());
+    if (d.has_head()) quantize<model::EmbeddingScheme>(d.head());
+    for (const model::WeightId id : d.blueprint->linears) linear(d[id].linear);
     double bytes = 0, weights = 0;
     const auto norms = static_cast<double>((2 * d.config.blocks + 1) * d.config.dim);
-    model::for_each_linear(d, [&](const std::string&, const model::Linear& l) {
+    model::for_each_linear(d, [&](const std::string&, const nn::Linear& l) {
       bytes += static_cast<double>(l.payload_bytes());
       weights += static_cast<double>(l.extents().size());
     });

@@ -65,9 +65,9 @@ Result<ByKind> errors_of(const Method& method, model::Decoder& d, Index every, c
     for (const model::NamedLinear& l : group.linears) weights.push_back(l.linear->dense()->view());
     QuantizeOptions options;
     options.executor = executor;
-    const bool clip_qkv[] = {false, false, true};
-    if (group.site == model::Site::attn_qkv) options.clip = clip_qkv;
-    const Stats& stats = calibration.at(group.block, group.site, Awq::needs);
+    const model::ClipFlags clip(group);
+    options.clip = clip.view();
+    const Stats& stats = calibration.at(group.id, Awq::needs);
     ANYBIT_TRY(const auto result, quantize_siblings(method, weights, stats, options));
     for (std::size_t i = 0; i < weights.size(); ++i) {
       Matrix back = dequantize(result.matrices[i].matrix);
@@ -78,7 +78,7 @@ Result<ByKind> errors_of(const Method& method, model::Decoder& d, Index every, c
       const std::string kind = name.substr(name.find('.', 4) + 1);
       all[kind.substr(0, kind.find('.'))].push_back(
           {error_on(stats, weights[i], back.view(), executor),
-           error_on(held_out.at(group.block, group.site, Awq::needs), weights[i], back.view(), executor)});
+           error_on(held_out.at(group.id, Awq::needs), weights[i], back.view(), executor)});
     }
   }
   return all;

@@ -107,14 +107,13 @@ Status work(const std::string& model_file, const std::string& text_file, const s
   ThreadPool pool(2);
   ANYBIT_TRY(tool::Calibrated seen, tool::calibrated(model_file, text_file, block, {4096, Awq::needs, true}, pool));
   model::Model& m = seen.model;
-  const std::vector<model::SiblingGroup> groups = model::sibling_groups(m.decoder);
   std::string body = evaluate::detail::svg_text(
       60, 30, "start", 16,
       m.name + ", block " + std::to_string(block) + ", 3 bits in groups of 128: relative error of outputs against AWQ's ratio");
   double left = 60;
-  for (const auto& [site, name] : {std::pair{model::Site::attn_qkv, "query, key and value"}, {model::Site::ffn_down, "down"}}) {
-    const model::SiblingGroup& group = groups[static_cast<std::size_t>(block * model::site_count + static_cast<Index>(site))];
-    ANYBIT_TRY(const auto curves, curves_of(group, seen.stats.at(block, site, Awq::needs), pool));
+  for (const auto& [site, name] : {std::pair{"attn_q", "query, key and value"}, {"ffn_down", "down"}}) {
+    const model::SiblingGroup group = model::sibling_group(m.decoder, m.decoder.site(block, site));
+    ANYBIT_TRY(const auto curves, curves_of(group, seen.stats.at(group.id, Awq::needs), pool));
     body += panel(curves, left, 80, name);
     left += 520;
   }

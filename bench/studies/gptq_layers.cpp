@@ -40,30 +40,28 @@ struct Layer {
   const Stats *calibration = nullptr, *held_out = nullptr;
 };
 
-Result<std::vector<Stats>> inputs_of(const model::Model& m, std::span<const Index> blocks, const std::string& text, Index tokens,
-                                     ExecutorRef executor) {
-  const model::DecoderConfig& c = m.decoder.config;
+Result<std::map<model::SiteId, Stats>> inputs_of(const model::Model& m, std::span<const Index> blocks, const std::string& text,
+                                                 Index tokens, ExecutorRef executor) {
   ANYBIT_TRY(const std::vector<model::TokenId> ids, m.tokenizer.encode(text));
   if (static_cast<Index>(ids.size()) < tokens)
     return Error{ErrorCode::insufficient_data, "each half of the text must have " + std::to_string(tokens) +
                                                    " tokens; this one has " + std::to_string(ids.size())};
-  std::vector<Stats> stats;
-  for (std::size_t i = 0; i < blocks.size(); ++i)
-    for (const Index inputs : {c.dim, c.query_width(), c.dim, c.hidden}) stats.emplace_back(inputs, Needs::hessian);
+  const model::Blueprint& blueprint = *m.decoder.blueprint;
+  std::vector<model::SiteId> sites;
+  for (const Index block : blocks)
+    for (const model::SiteId site : blueprint.sites_of(block)) sites.push_back(site);
+  std::map<model::SiteId, Stats> stats;
+  for (const model::SiteId site : sites) stats.emplace(site, Stats(blueprint[site].inputs, Needs::hessian));
   Status status = Ok{};
   for (Index t = 0; t < tokens; t += window) {
-    model::KvCache cache(c, window);
-    model::ForwardOptions options;
-    options.executor = executor;
-    options.capture = [&](Index block, model::Site site, ConstMatrix x) {
-      const auto found = std::find(blocks.begin(), blocks.end(), block);
-      if (found == blocks.end() || !status) return;
-      status = stats[static_cast<std::size_t>(4 * (found - blocks.begin())) + static_cast<std::size_t>(site)].accumulate(x);
-    };
+    nn::KvCache cache(cache_shape(m.decoder.config), window);
+    const auto taps = model::site_taps(blueprint, sites, [&](model::SiteId site, ConstMatrix x) {
+      if (status) status = stats.at(site).accumulate(x);
+    });
     ANYBIT_TRY(
         const Matrix hidden,
         model::hidden_states(m.decoder, std::span(ids).subspan(static_cast<std::size_t>(t), static_cast<std::size_t>(window)),
-                             cache, options));
+                             cache, {executor, taps}));
     ANYBIT_TRY_STATUS(status);
   }
   return stats;
@@ -165,17 +163,16 @@ Status work(const std::string& model_file, const std::string& text_file, bool di
   const tool::TwoTexts halves = tool::cut_in_two(text);
   const Index count = m.decoder.config.blocks;
   const std::vector<Index> blocks{0, count * 3 / 8, count - 1};
-  ANYBIT_TRY(const std::vector<Stats> calibration, inputs_of(m, blocks, halves.evaluate, calibration_tokens, pool));
-  ANYBIT_TRY(const std::vector<Stats> held_out, inputs_of(m, blocks, halves.calibrate, held_out_tokens, pool));
+  ANYBIT_TRY(const auto calibration, inputs_of(m, blocks, halves.evaluate, calibration_tokens, pool));
+  ANYBIT_TRY(const auto held_out, inputs_of(m, blocks, halves.calibrate, held_out_tokens, pool));
   std::vector<Layer> layers;
   for (const model::SiblingGroup& group : model::sibling_groups(m.decoder)) {
     const auto found = std::find(blocks.begin(), blocks.end(), group.block);
     if (found == blocks.end()) continue;
-    const auto site = static_cast<std::size_t>(4 * (found - blocks.begin())) + static_cast<std::size_t>(group.site);
     for (const model::NamedLinear& linear : group.linears) {
       const std::string kind = linear.name.substr(linear.name.find('.', 4) + 1);
-      layers.push_back({linear.name, kind.substr(0, kind.find('.')), Matrix(linear.linear->dense()->view()), &calibration[site],
-                        &held_out[site]});
+      layers.push_back({linear.name, kind.substr(0, kind.find('.')), Matrix(linear.linear->dense()->view()),
+                        &calibration.at(group.id), &held_out.at(group.id)});
       if (dithered) dither(layers.back().weights);
     }
   }

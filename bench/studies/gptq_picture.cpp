@@ -86,8 +86,8 @@ Status work(const std::string& model_file, const std::string& text_file, const s
   ThreadPool pool;
   ANYBIT_TRY(const tool::Calibrated seen, tool::calibrated(model_file, text_file, block, {8192, Needs::hessian}, pool));
   const model::Model& m = seen.model;
-  const Stats here = seen.stats.at(block, model::Site::ffn_gate_up, Needs::hessian);
-  const ConstMatrix w = m.decoder.blocks[static_cast<std::size_t>(block)].up.dense()->view();
+  const Stats here = seen.stats.at(m.decoder.site(block, "ffn_gate"), Needs::hessian);
+  const ConstMatrix w = m.decoder.linear(block, "ffn_up").dense()->view();
   const Directions directions = directions_of(here.hessian());
   ANYBIT_TRY(Curve nearest, curve_of("rounded to nearest", "#1f77b4", Nearest<S>{}, w, here, directions));
   ANYBIT_TRY(Curve published, curve_of("GPTQ", "#6b7280", Gptq<S>{}, w, here, directions));

@@ -120,8 +120,8 @@ const std::vector<NamedSearch>& searches() {
 Status draw_nearest(const std::string& model, const std::string& text, const std::string& picture, Index block) {
   ThreadPool pool;
   ANYBIT_TRY(const tool::Calibrated seen, tool::calibrated(model, text, block, calibration, pool));
-  const ConstMatrix w = seen.model.decoder.blocks[static_cast<std::size_t>(block)].up.dense()->view();
-  const Stats stats = seen.stats.at(block, model::Site::ffn_gate_up, calibration.needs);
+  const ConstMatrix w = seen.model.decoder.linear(block, "ffn_up").dense()->view();
+  const Stats stats = seen.stats.at(seen.model.decoder.site(block, "ffn_gate"), calibration.needs);
   QuantizeOptions options;
   options.executor = pool;
 
@@ -204,8 +204,8 @@ Status draw_nearest(const std::string& model, const std::string& text, const std
 Status draw_formats(const std::string& model, const std::string& text, const std::string& picture, Index block) {
   ThreadPool pool;
   ANYBIT_TRY(const tool::Calibrated seen, tool::calibrated(model, text, block, calibration, pool));
-  const ConstMatrix w = seen.model.decoder.blocks[static_cast<std::size_t>(block)].up.dense()->view();
-  const Stats stats = seen.stats.at(block, model::Site::ffn_gate_up, calibration.needs);
+  const ConstMatrix w = seen.model.decoder.linear(block, "ffn_up").dense()->view();
+  const Stats stats = seen.stats.at(seen.model.decoder.site(block, "ffn_gate"), calibration.needs);
   std::vector<double> weights;
   for (Index r = 0; r < w.rows; ++r)
     for (Index first = 0; first < w.cols; first += 64) {
@@ -238,18 +238,16 @@ Status draw_formats(const std::string& model, const std::string& text, const std
 Status draw_pruning(const std::string& model, const std::string& text, const std::string& picture, Index block) {
   ThreadPool pool;
   ANYBIT_TRY(const tool::Calibrated seen, tool::calibrated(model, text, block, calibration, pool));
-  const auto& layers = seen.model.decoder.blocks[static_cast<std::size_t>(block)];
+  const model::Decoder& d = seen.model.decoder;
   std::string body = heading(seen, block, "error of outputs against the share of weights that are 0");
   struct Place {
     std::string name;
-    const model::Linear* linear;
-    model::Site site;
+    const char* linear;
     double left;
   };
-  for (const Place& at :
-       {Place{"query", &layers.q, model::Site::attn_qkv, 60}, {"down", &layers.down, model::Site::ffn_down, 590}}) {
-    const ConstMatrix w = at.linear->dense()->view();
-    const Stats stats = seen.stats.at(block, at.site, calibration.needs);
+  for (const Place& at : {Place{"query", "attn_q", 60}, {"down", "ffn_down", 590}}) {
+    const ConstMatrix w = d.linear(block, at.linear).dense()->view();
+    const Stats stats = seen.stats.at(d.site(block, at.linear), calibration.needs);
     const SvgPlot plot{{at.left, 80, 440, 300}, {0, 1}, {0, 0.8}};
     body += plot.title(at.name) + plot.x_name("share of zeros");
     for (int i = 0; i <= 4; ++i) body += plot.row(0.2 * i, fixed(0.2 * i, 1));

@@ -85,25 +85,23 @@ int real(const std::string& model_path, const std::string& text_path, Index bloc
   const auto half = static_cast<Index>(ids->size()) / 2;
   if (half < windows * window) return std::fprintf(stderr, "%s: too short\n", text_path.c_str()), 1;
 
-  const auto& b = d.blocks[static_cast<std::size_t>(block)];
   std::vector<Layer> layers;
-  const auto add = [&](const char* name, const model::Linear& linear) {
+  for (const char* const name : {"attn_q", "attn_output", "ffn_up", "ffn_down"}) {  // one of each site, in their order
+    const nn::Linear& linear = d.linear(block, name);
     layers.push_back({"blk." + std::to_string(block) + "." + name, Matrix(*linear.dense()),
                       Stats(linear.extents().cols, Needs::mean_square | Needs::hessian)});
-  };
-  add("attn_q", b.q), add("attn_output", b.o), add("ffn_up", b.up), add("ffn_down", b.down);  // in the order of model::Site
+  }
   ThreadPool pool;
   Status status = Ok{};
-  model::ForwardOptions options;
-  options.executor = pool;
-  options.capture = [&](Index at, model::Site site, ConstMatrix x) {
-    if (at == block && status) status = layers[static_cast<std::size_t>(site)].stats.accumulate(x);
-  };
+  const auto sites = d.blueprint->sites_of(block);
+  const auto taps = model::site_taps(*d.blueprint, sites, [&](model::SiteId site, ConstMatrix x) {
+    if (status) status = layers[model::place(site) - model::place(sites.front())].stats.accumulate(x);
+  });
   for (Index i = 0; i < windows; ++i) {
-    model::KvCache cache(d.config, window);
+    nn::KvCache cache(cache_shape(d.config), window);
     const auto hidden = model::hidden_states(
         d, std::span(*ids).subspan(static_cast<std::size_t>(half + i * window), static_cast<std::size_t>(window)), cache,
-        options);
+        {pool, taps});
     if (!hidden) return failed(hidden.error());
   }
   if (!status) return failed(status.error());

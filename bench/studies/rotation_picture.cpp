@@ -22,17 +22,13 @@ using namespace anybit;
 
 namespace {
 
-/// What enters `site` of a block, (tokens, channels).
-Result<Matrix> inputs(const model::Decoder& d, std::span<const model::TokenId> ids, Index block, model::Site site,
+/// What is at `point` of a block, (tokens, channels).
+Result<Matrix> inputs(const model::Decoder& d, std::span<const model::TokenId> ids, Index block, model::Point point,
                       ExecutorRef executor) {
   Matrix found;
-  model::KvCache cache(d.config, static_cast<Index>(ids.size()));
-  model::ForwardOptions options;
-  options.executor = executor;
-  options.capture = [&](Index i, model::Site at, ConstMatrix x) {
-    if (i == block && at == site) found = Matrix(x);
-  };
-  ANYBIT_TRY(const Matrix hidden, model::hidden_states(d, ids, cache, options));
+  nn::KvCache cache(cache_shape(d.config), static_cast<Index>(ids.size()));
+  const model::Tap tap{block, point, [&](MutableMatrix x, model::TokenRange) { found = Matrix(x); }};
+  ANYBIT_TRY(const Matrix hidden, model::hidden_states(d, ids, cache, {executor, {&tap, 1}}));
   return found;
 }
 
@@ -72,10 +68,10 @@ Status work(const std::string& model_file, const std::string& text_file, const s
                                  m.name + ", block " + std::to_string(block) +
                                      ": largest magnitude of each channel / rms, over " + std::to_string(ids.size()) + " tokens");
   double top = 90;
-  for (const auto& [site, name] :
-       {std::pair{model::Site::ffn_gate_up, std::string("input of gate and up")}, {model::Site::ffn_down, "input of down"}}) {
-    ANYBIT_TRY(const Matrix x, inputs(m.decoder, ids, block, site, pool));
-    ANYBIT_TRY(const Matrix y, inputs(rotated, ids, block, site, pool));
+  for (const auto& [point, name] :
+       {std::pair{model::Point::mlp_in, std::string("input of gate and up")}, {model::Point::mlp_hidden, "input of down"}}) {
+    ANYBIT_TRY(const Matrix x, inputs(m.decoder, ids, block, point, pool));
+    ANYBIT_TRY(const Matrix y, inputs(rotated, ids, block, point, pool));
     const std::vector<double> before = peaks(x), after = peaks(y);
     const double highest = *std::max_element(before.begin(), before.end());
     body += panel(before, 60, top, highest, name + ", as trained") + panel(after, 610, top, highest, name + ", rotated");

@@ -56,7 +56,7 @@ Result<std::vector<std::vector<float>>> scales_of(const Recipe& recipe, model::D
     for (const model::NamedLinear& l : group.linears) weights.push_back(l.linear->dense()->view());
     QuantizeOptions options;
     options.executor = executor;
-    ANYBIT_TRY(auto result, quantize_siblings(recipe, weights, stats.at(group.block, group.site, needs), options));
+    ANYBIT_TRY(auto result, quantize_siblings(recipe, weights, stats.at(group.id, needs), options));
     all.back() = std::move(result.input_scale);
   }
   return all;
@@ -71,15 +71,15 @@ Errors errors_of(const std::vector<std::vector<float>>& scales, model::Decoder& 
     if (!all[g].norm_gain) continue;
     std::vector<ConstMatrix> weights;
     for (const model::NamedLinear& l : all[g].linears) weights.push_back(l.linear->dense()->view());
-    const ConstMatrix x = held_out.at(all[g].block, all[g].site, needs).samples();
-    const auto maxima = calibration.at(all[g].block, all[g].site, needs).abs_max();
+    const ConstMatrix x = held_out.at(all[g].id, needs).samples();
+    const auto maxima = calibration.at(all[g].id, needs).abs_max();
     const std::vector<float> s = scales[g].empty() ? std::vector<float>(maxima.size(), 1.0f) : scales[g];
     float largest = 0;
     for (std::size_t j = 0; j < s.size(); ++j) largest = std::max(largest, maxima[j] / s[j]);
     double reference = 0;
     for (const ConstMatrix& w : weights) {
       Matrix y(x.rows, w.rows);
-      model::float_product(w, x, y.view(), executor);
+      nn::float_product(w, x, y.view(), executor);
       for (Index i = 0; i < y.extents().size(); ++i)
         reference += static_cast<double>(y.data()[i]) * static_cast<double>(y.data()[i]);
     }
@@ -103,7 +103,7 @@ model::Decoder smoothed(const model::Decoder& d, const std::vector<std::vector<f
       Matrix w = *l.linear->dense();
       for (Index r = 0; r < w.rows(); ++r)
         for (Index j = 0; j < w.cols(); ++j) w(r, j) *= scales[g][static_cast<std::size_t>(j)];
-      *l.linear = model::Linear(std::move(w));
+      *l.linear = nn::Linear(std::move(w));
     }
     fold(scales[g], *groups[g].norm_gain);
   }
@@ -112,15 +112,15 @@ model::Decoder smoothed(const model::Decoder& d, const std::vector<std::vector<f
 
 std::string draw(model::Decoder& d, const std::string& name, Index block, const model::ModelStats& stats,
                  const std::vector<std::vector<float>>& scales) {
-  const auto at = static_cast<std::size_t>(block * model::site_count + static_cast<Index>(model::Site::ffn_gate_up));
-  const model::SiblingGroup group = model::sibling_groups(d)[at];
+  const model::SiblingGroup group = model::sibling_group(d, d.site(block, "ffn_gate"));
   std::vector<ConstMatrix> weights;
   for (const model::NamedLinear& l : group.linears) weights.push_back(l.linear->dense()->view());
-  const auto maxima = stats.at(block, group.site, needs).abs_max();
+  const auto maxima = stats.at(group.id, needs).abs_max();
   const std::vector<float> columns = smooth_quant::column_maxima(weights);
   std::vector<double> x(maxima.begin(), maxima.end()), w(columns.begin(), columns.end()), x_after = x, w_after = w;
-  for (std::size_t j = 0; j < scales[at].size(); ++j)
-    x_after[j] /= static_cast<double>(scales[at][j]), w_after[j] *= static_cast<double>(scales[at][j]);
+  for (std::size_t j = 0; j < scales[model::place(group.id)].size(); ++j)
+    x_after[j] /= static_cast<double>(scales[model::place(group.id)][j]),
+        w_after[j] *= static_cast<double>(scales[model::place(group.id)][j]);
   std::string body = evaluate::detail::svg_text(
       60, 30, "start", 16,
       name + ", gate and up of block " + std::to_string(block) + ": largest magnitude of each input channel");
@@ -172,7 +172,7 @@ Status work(const std::string& model_file, const std::string& text_file, const s
   const auto some = std::span(others).first(static_cast<std::size_t>(window));
   ANYBIT_TRY(const auto before, evaluate::outliers(m.decoder, some, pool));
   ANYBIT_TRY(const auto after, evaluate::outliers(smoothed(m.decoder, searched), some, pool));
-  std::printf("\n%s", evaluate::outlier_table(before, after).c_str());
+  std::printf("\n%s", evaluate::outlier_table(*m.decoder.blueprint, before, after).c_str());
   ANYBIT_TRY_STATUS(tool::check_block(m.decoder, block));
   return tool::write_svg(picture, 1110, 580, draw(m.decoder, m.name, block, calibration, searched));
 }

@@ -16,6 +16,7 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::ids;
 using test_support::random_decoder;
 
@@ -43,10 +44,10 @@ TEST_CASE("the sensitivity of a linear is the KL of the model in which it alone 
   REQUIRE(kl.size() == 14);
   const auto reference = evaluate::reference_logits(d, windows, {}).value();
   Decoder one = d;
-  one.blocks[0].v = q.decoder.blocks[0].v;
+  one.linear(0, "attn_v") = q.decoder.linear(0, "attn_v");
   CHECK(kl[2] == Approx(mean_kl(reference, one, windows)).epsilon(1e-6));
   one = d;
-  one.blocks[1].down = q.decoder.blocks[1].down;
+  one.linear(1, "ffn_down") = q.decoder.linear(1, "ffn_down");
   CHECK(kl[13] == Approx(mean_kl(reference, one, windows)).epsilon(1e-6));
   for (const double value : kl) CHECK(value > 0);
   ThreadPool pool(3);
@@ -68,13 +69,13 @@ TEST_CASE("errors of all blocks are those of the quantized model; of some, they 
   std::vector<double> like(14, 1.0);
   like[7] = 3;
   const std::vector<double> first = evaluate::recipe_errors(d, stats, widths()[1], 2).value();
-  const std::vector<double> some = evaluate::spread_errors(first, like, 2);
+  const std::vector<double> some = evaluate::spread_errors(*d.blueprint, first, like, 2);
   REQUIRE(first.size() == 7);
   REQUIRE(some.size() == 14);
   for (std::size_t i = 0; i < 7; ++i) CHECK(some[i] == all[i]);
   CHECK(some[7] == Approx(3 * all[0]));
   CHECK(some[9] == Approx(all[2]));
-  CHECK(evaluate::spread_errors(all, like, 1) == all);
+  CHECK(evaluate::spread_errors(*d.blueprint, all, like, 1) == all);
 }
 
 TEST_CASE("a plan of least expected KL within the bytes quantizes and holds what it says") {
@@ -93,7 +94,7 @@ TEST_CASE("a plan of least expected KL within the bytes quantizes and holds what
     costs.embedding_kl = {0.001};
     if (!own_head) costs.embedding_recipes.push_back(&widths()[1]), costs.embedding_kl.push_back(0.002);
 
-    const ModelPlan all_low = uniform_plan(widths()[0], d.config);
+    const ModelPlan all_low = uniform_plan(widths()[0], d);
     Index low = evaluate::outside_bytes(d, own_head ? nullptr : &widths()[1]);
     std::vector<Extents> shapes;
     Decoder copy = d;
@@ -111,7 +112,7 @@ TEST_CASE("a plan of least expected KL within the bytes quantizes and holds what
     Index held = 0;
     for_each_linear(q, [&](const std::string&, const Linear& l) { held += l.payload_bytes(); });
     CHECK(held == choice.bytes);
-    CHECK(q.head.has_value() == own_head);
+    CHECK(q.has_head() == own_head);
 
     const auto below = evaluate::choose_bits(d, costs, low - 1, "none");
     REQUIRE_FALSE(below.ok());
@@ -142,10 +143,10 @@ TEST_CASE("a tied embedding learns from what enters the head; a table that nothi
   // The Hessian is that of the hidden states.
   Stats hidden(32, Needs::hessian);
   for (unsigned w = 0; w < 4; ++w) {
-    KvCache cache(tied.config, 48);
+    KvCache cache(cache_shape(tied.config), 48);
     REQUIRE(hidden.accumulate(hidden_states(tied, ids(48, w), cache).value().view()).ok());
   }
-  const auto expected = Gptq<SInt<4>, PerGroup<16>>{}.quantize(tied.token_embedding.dense()->view(), hidden).value();
+  const auto expected = Gptq<SInt<4>, PerGroup<16>>{}.quantize(tied.token_embedding().dense()->view(), hidden).value();
   const PackedBytes& got = mine.embedding.bytes();
   const auto packed = pack(expected.matrix);
   CHECK(std::equal(got.codes().begin(), got.codes().end(), packed.bytes().codes().begin(), packed.bytes().codes().end()));

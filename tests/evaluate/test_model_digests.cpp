@@ -24,6 +24,7 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::ids;
 using test_support::random_decoder;
 
@@ -64,7 +65,8 @@ Fingerprint codes(const QuantizedModel& q) {
 /// Gains and reports.
 Fingerprint reports(const QuantizedModel& q) {
   Fingerprint f;
-  for (const Block& b : q.decoder.blocks) f.add(std::span<const float>(b.attn_norm)).add(std::span<const float>(b.ffn_norm));
+  for (Index i = 0; i < q.decoder.config.blocks; ++i)
+    for (const char* const name : {"attn_norm", "ffn_norm"}) f.add(std::span<const float>(q.decoder.values(i, name)));
   for (const QuantizedLayer& l : q.layers) {
     f.add(l.name).add(std::span<const float>(l.input_scale)).add(std::span<const float>(l.output_scale));
     add(f, l.report);
@@ -109,7 +111,7 @@ TEST_CASE("digests: logits of float models, whole and token by token, and with a
     Fingerprint f;
     const auto tokens = ids(40, 99);
     add(f, test_support::logits_of(s.decoder, tokens));
-    KvCache cache(s.decoder.config, 40);
+    KvCache cache(cache_shape(s.decoder.config), 40);
     for (const TokenId& id : tokens) add(f, forward(s.decoder, std::span(&id, 1), cache).value());
     add(f, test_support::logits_of(s.decoder, tokens, {.bits = 4, .residual = 0, .hadamard = true}));
     check_digest(s.name + ", logits", f);
@@ -132,7 +134,7 @@ TEST_CASE("digests: models quantized in one shot") {
       REQUIRE(q);
       check_model(s.name + ", " + r.name, *q, r.name == "nearest" && s.name != "rotated");
     }
-    ModelPlan mixed = uniform_plan(recipes[1], s.decoder.config);
+    ModelPlan mixed = uniform_plan(recipes[1], s.decoder);
     mixed.linears[1] = &recipes[2], mixed.linears[6] = &recipes[0];
     check_model(s.name + ", mixed", quantize_model(s.decoder, stats, mixed, embedding).value());
   }
@@ -150,8 +152,8 @@ TEST_CASE("digests: models quantized block by block") {
         if (sequential && r.name == "awq") continue;
         LayerWiseOptions options;
         options.true_sequential = sequential;
-        const auto done = quantize_layer_wise(s.decoder, uniform_plan(r, s.decoder.config), text.windows,
-                                              pack_embedding(s.decoder).value(), options);
+        const auto done =
+            quantize_layer_wise(s.decoder, uniform_plan(r, s.decoder), text.windows, pack_embedding(s.decoder).value(), options);
         REQUIRE(done);
         check_model(s.name + ", " + r.name + (sequential ? ", true-sequential" : ", block by block"), done->quantized);
       }

@@ -40,13 +40,13 @@ TEST_CASE("outliers of a small matrix, by hand") {
 TEST_CASE("outliers of a model: every site, and a table of before and after") {
   const model::Decoder d = test_support::random_decoder(2);
   model::Decoder calm = d;
-  for (model::Block& b : calm.blocks) b.attn_norm.assign(b.attn_norm.size(), 1.0f);
+  for (Index i = 0; i < 2; ++i) calm.values(i, "attn_norm").assign(32, 1.0f);
   const std::vector<model::TokenId> ids{3, 14, 15, 9, 2, 6};
   const auto before = evaluate::outliers(d, ids).value(), after = evaluate::outliers(calm, ids).value();
   REQUIRE(before.size() == 8);
   for (const auto& o : before) CHECK(o.largest > 0);
   CHECK(after[0].ratio() < before[0].ratio());
-  const std::string table = evaluate::outlier_table(before, after);
+  const std::string table = evaluate::outlier_table(*d.blueprint, before, after);
   CHECK(std::count(table.begin(), table.end(), '\n') == 6);
   CHECK(table.find("| attn_q | ") != std::string::npos);
   CHECK(table.find(" → ") != std::string::npos);

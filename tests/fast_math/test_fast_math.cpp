@@ -12,8 +12,8 @@
 #include <anybit/format/integer.hpp>
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/model/config.hpp>
-#include <anybit/model/kv_codes.hpp>
 #include <anybit/model/load.hpp>
+#include <anybit/nn/kv_codes.hpp>
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>
 #include <anybit/transform/smooth_quant.hpp>

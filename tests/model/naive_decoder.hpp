@@ -4,14 +4,16 @@
 #include <cstddef>
 #include <vector>
 
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/run.hpp>
 #include <anybit/reference/decoder_block.hpp>
+
+#include "model/llama_block.hpp"
 
 namespace test_support {
 
 using Vector = std::vector<double>;
 
-inline anybit::reference::Matrix weights_of(const anybit::model::Linear& l) { return anybit::reference::matrix_of(*l.dense()); }
+inline anybit::reference::Matrix weights_of(const anybit::nn::Linear& l) { return anybit::reference::matrix_of(*l.dense()); }
 
 inline anybit::reference::Rope rope_of(const anybit::model::DecoderConfig& c) {
   return {.head_dim = c.head_dim,
@@ -21,7 +23,7 @@ inline anybit::reference::Rope rope_of(const anybit::model::DecoderConfig& c) {
           .factors = anybit::reference::Vector(c.rope_factors)};
 }
 
-inline anybit::reference::DecoderBlock block_of(const anybit::model::Block& b) {
+inline anybit::reference::DecoderBlock block_of(const LlamaBlock& b) {
   return {.attn_norm = anybit::reference::Vector(b.attn_norm),
           .ffn_norm = anybit::reference::Vector(b.ffn_norm),
           .q = weights_of(b.q),
@@ -34,13 +36,13 @@ inline anybit::reference::DecoderBlock block_of(const anybit::model::Block& b) {
 }
 
 inline anybit::reference::Decoder reference_of(const anybit::model::Decoder& d) {
-  anybit::reference::Decoder out{weights_of(d.token_embedding),
-                                 weights_of(d.head ? *d.head : d.token_embedding),
+  anybit::reference::Decoder out{weights_of(d.token_embedding()),
+                                 weights_of(d.output_head()),
                                  {},
-                                 anybit::reference::Vector(d.output_norm),
+                                 anybit::reference::Vector(d.output_norm()),
                                  rope_of(d.config),
                                  static_cast<double>(d.config.norm_epsilon)};
-  for (const auto& block : d.blocks) out.blocks.push_back(block_of(block));
+  for (anybit::Index i = 0; i < d.config.blocks; ++i) out.blocks.push_back(block_of(llama_block(d, i)));
   return out;
 }
 

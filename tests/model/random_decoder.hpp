@@ -5,8 +5,9 @@
 #include <random>
 #include <vector>
 
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/arch/llama.hpp>
 
+#include "model/llama_block.hpp"
 #include "support/catch.hpp"
 
 namespace test_support {
@@ -15,21 +16,21 @@ namespace test_support {
 inline anybit::model::Decoder random_decoder(anybit::Index kv_heads, bool own_head = false) {
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
-  anybit::model::Decoder d;
-  d.config = {.vocabulary = 61,
-              .dim = 32,
-              .hidden = 56,
-              .blocks = 2,
-              .heads = 4,
-              .kv_heads = kv_heads,
-              .head_dim = 8,
-              .rotary_dim = 8,
-              .context = 64,
-              .rope_factors = {}};
+  anybit::model::DecoderConfig config{.vocabulary = 61,
+                                      .dim = 32,
+                                      .hidden = 56,
+                                      .blocks = 2,
+                                      .heads = 4,
+                                      .kv_heads = kv_heads,
+                                      .head_dim = 8,
+                                      .rotary_dim = 8,
+                                      .context = 64,
+                                      .rope_factors = {}};
+  anybit::model::Decoder d = make_decoder(anybit::model::llama_architecture, std::move(config));
   const auto linear = [&](anybit::Index rows, anybit::Index cols) {
     anybit::Matrix w(rows, cols);
     for (anybit::Index i = 0; i < w.extents().size(); ++i) w.data()[i] = normal(random) / std::sqrt(static_cast<float>(cols));
-    return anybit::model::Linear(std::move(w));
+    return anybit::nn::Linear(std::move(w));
   };
   const auto gains = [&] {
     std::vector<float> g(static_cast<std::size_t>(d.config.dim));
@@ -37,13 +38,13 @@ inline anybit::model::Decoder random_decoder(anybit::Index kv_heads, bool own_he
     return g;
   };
   const anybit::model::DecoderConfig& c = d.config;
-  d.token_embedding = linear(c.vocabulary, c.dim);
+  d.token_embedding() = linear(c.vocabulary, c.dim);
   for (anybit::Index i = 0; i < c.blocks; ++i)
-    d.blocks.push_back({gains(), gains(), linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim),
-                        linear(c.kv_width(), c.dim), linear(c.dim, c.query_width()), linear(c.hidden, c.dim),
-                        linear(c.hidden, c.dim), linear(c.dim, c.hidden)});
-  d.output_norm = gains();
-  if (own_head) d.head = linear(c.vocabulary, c.dim);
+    set_llama_block(d, i,
+                    {gains(), gains(), linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim), linear(c.kv_width(), c.dim),
+                     linear(c.dim, c.query_width()), linear(c.hidden, c.dim), linear(c.hidden, c.dim), linear(c.dim, c.hidden)});
+  d.output_norm() = gains();
+  if (own_head) d.head() = linear(c.vocabulary, c.dim);
   REQUIRE(check(d).ok());
   return d;
 }

@@ -20,8 +20,8 @@ inline std::vector<anybit::model::TokenId> ids(anybit::Index n, unsigned seed, u
 
 /// Of every token.
 inline anybit::Matrix logits_of(const anybit::model::Decoder& d, const std::vector<anybit::model::TokenId>& tokens,
-                                anybit::model::KvCacheConfig kv = {}) {
-  anybit::model::KvCache cache(d.config, static_cast<anybit::Index>(tokens.size()), kv);
+                                anybit::nn::KvCacheConfig kv = {}) {
+  anybit::nn::KvCache cache(cache_shape(d.config), static_cast<anybit::Index>(tokens.size()), kv);
   auto logits = forward(d, tokens, cache);
   REQUIRE(logits);
   return *std::move(logits);

@@ -7,7 +7,7 @@
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/superfloat.hpp>
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/run.hpp>
 #include <anybit/quantize/sites.hpp>
 
 #include "model/naive_decoder.hpp"
@@ -16,6 +16,7 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::naive_forward;
 using test_support::NaiveInputs;
 using test_support::same_bits;
@@ -39,15 +40,15 @@ Decoder random_decoder(DecoderConfig c, bool tied, unsigned seed) {
     for (Index j = 0; j < c.dim; ++j) g.push_back(0.5f + static_cast<float>(rng() % 1000) / 1000);
     return g;
   };
-  Decoder d;
-  d.config = c;
-  d.token_embedding = Linear(random_matrix(rng, c.vocabulary, c.dim, 1));
+  Decoder d = make_decoder(llama_architecture, c);
+  d.token_embedding() = Linear(random_matrix(rng, c.vocabulary, c.dim, 1));
   for (Index i = 0; i < c.blocks; ++i)
-    d.blocks.push_back({gains(), gains(), linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim),
-                        linear(c.kv_width(), c.dim), linear(c.dim, c.query_width()), linear(c.hidden, c.dim),
-                        linear(c.hidden, c.dim), linear(c.dim, c.hidden)});
-  d.output_norm = gains();
-  if (!tied) d.head = linear(c.vocabulary, c.dim);
+    test_support::set_llama_block(
+        d, i,
+        {gains(), gains(), linear(c.query_width(), c.dim), linear(c.kv_width(), c.dim), linear(c.kv_width(), c.dim),
+         linear(c.dim, c.query_width()), linear(c.hidden, c.dim), linear(c.hidden, c.dim), linear(c.dim, c.hidden)});
+  d.output_norm() = gains();
+  if (!tied) d.head() = linear(c.vocabulary, c.dim);
   return d;
 }
 
@@ -93,7 +94,7 @@ TEST_CASE("the forward pass agrees with a naive one in double precision") {
     const Decoder d = random_decoder(config, tied, 7);
     REQUIRE(check(d));
     const auto ids = some_ids(tokens, config.vocabulary);
-    KvCache cache(d.config, tokens);
+    KvCache cache(cache_shape(d.config), tokens);
     const auto logits = forward(d, ids, cache);
     REQUIRE(logits);
     CHECK(logits->extents() == Extents{tokens, config.vocabulary});
@@ -105,7 +106,7 @@ TEST_CASE("the forward pass agrees with a naive one in double precision") {
 TEST_CASE("tokens one by one, in pieces or all at once give the same logits") {
   const Decoder d = random_decoder(shape(61, 32, 48, 3, 4, 2, 8), true, 3);
   const auto ids = some_ids(75, 61);
-  KvCache cache(d.config, 80);
+  KvCache cache(cache_shape(d.config), 80);
   const auto whole = forward(d, ids, cache);
   REQUIRE(whole);
   for (const Index piece : {1, 7, 33, 74}) {
@@ -133,13 +134,13 @@ TEST_CASE("a decoder with a quantized KV cache: close to floats, the same bits i
     l = Linear(pack(quantize_nearest<Scheme<SInt<8>, PerGroup<16>, ScaleF32>>(l.dense()->view()).value()));
   });
   const auto ids = some_ids(150, 61);
-  KvCache floats(d.config, 150);
+  KvCache floats(cache_shape(d.config), 150);
   const auto exact = forward(d, ids, floats);
   REQUIRE(exact);
   double before = 0;
   for (const int bits : {8, 4, 2}) {
     CAPTURE(bits);
-    KvCache cache(d.config, 150, {bits, 32, bits == 4});
+    KvCache cache(cache_shape(d.config), 150, {bits, 32, bits == 4});
     const auto whole = forward(d, ids, cache);
     REQUIRE(whole);
     double difference = 0, size = 0;
@@ -164,7 +165,7 @@ TEST_CASE("a decoder with a quantized KV cache: close to floats, the same bits i
 TEST_CASE("the same bits for any number of threads") {
   const Decoder d = random_decoder(shape(301, 96, 164, 2, 6, 3, 16), false, 5);
   const auto ids = some_ids(300, 301);
-  KvCache cache(d.config, 301);
+  KvCache cache(cache_shape(d.config), 301);
   const auto prompt = forward(d, ids, cache);
   const TokenId next[] = {17};
   const auto step = forward(d, next, cache);
@@ -185,25 +186,25 @@ TEST_CASE("captured inputs are those of the linears") {
   NaiveInputs truth;
   truth.block = 1;
   naive_forward(d, ids, &truth);
-  KvCache cache(d.config, 6);
-  std::vector<std::pair<Index, Site>> order;
-  ForwardOptions options;
-  options.capture = [&](Index block, Site site, ConstMatrix x) {
-    order.emplace_back(block, site);
-    if (block != 1) return;
-    const auto& expected = site == Site::attn_qkv      ? truth.attn
-                           : site == Site::attn_output ? truth.mixed
-                           : site == Site::ffn_gate_up ? truth.ffn
-                                                       : truth.product;
+  KvCache cache(cache_shape(d.config), 6);
+  std::vector<SiteId> order;
+  const std::vector<Tap> taps = site_taps(*d.blueprint, [&](SiteId site, ConstMatrix x) {
+    order.push_back(site);
+    const SiteSpec& spec = (*d.blueprint)[site];
+    if (spec.block != 1) return;
+    const auto& expected = spec.name == "attn_q"        ? truth.attn
+                           : spec.name == "attn_output" ? truth.mixed
+                           : spec.name == "ffn_gate"    ? truth.ffn
+                                                        : truth.product;
     CHECK(x.rows == 6);
-    CHECK(static_cast<std::size_t>(x.cols) == expected[0].size());
+    CHECK(x.cols == spec.inputs);
     CHECK(worst_difference(x, expected) < 1e-4);
-  };
-  REQUIRE(forward(d, ids, cache, options));
+  });
+  REQUIRE(forward(d, ids, cache, {.taps = taps}));
 
   Decoder copy = d;
-  std::vector<std::pair<Index, Site>> groups;
-  for (const SiblingGroup& g : sibling_groups(copy)) groups.emplace_back(g.block, g.site);
+  std::vector<SiteId> groups;
+  for (const SiblingGroup& g : sibling_groups(copy)) groups.push_back(g.id);
   CHECK(order == groups);
 }
 
@@ -213,11 +214,11 @@ TEST_CASE("sibling groups name the linears and what feeds them") {
   REQUIRE(groups.size() == 8);
   CHECK(groups[4].linears.size() == 3);
   CHECK(groups[4].linears[1].name == "blk.1.attn_k.weight");
-  CHECK(groups[4].linears[1].linear == &d.blocks[1].k);
-  CHECK(groups[4].norm_gain == &d.blocks[1].attn_norm);
-  CHECK(groups[5].upstream == &d.blocks[1].v);
-  CHECK(groups[5].fan_out == 2);
-  CHECK(groups[7].upstream == &d.blocks[1].up);
+  CHECK(groups[4].linears[1].linear == &d.linear(1, "attn_k"));
+  CHECK(groups[4].norm_gain == &d.values(1, "attn_norm"));
+  CHECK(groups[5].upstream == &d.linear(1, "attn_v"));
+  CHECK(groups[5].producer.fan_out == 2);
+  CHECK(groups[7].upstream == &d.linear(1, "ffn_up"));
   std::vector<std::string> names;
   for_each_linear(d, [&](const std::string& name, const Linear&) { names.push_back(name); });
   CHECK(names.size() == 1 + 2 * 7);
@@ -235,9 +236,9 @@ TEST_CASE("scales fold into norm gains and upstream rows without changing the mo
     std::vector<float> s;
     for (Index j = 0; j < inputs; ++j) s.push_back(0.5f + static_cast<float>(rng() % 100) / 50);
     const std::vector<Index> tied = tied_inputs(g);
-    CHECK(tied.empty() == (g.norm_gain || g.fan_out == 1));
+    CHECK(tied.empty() == (g.norm_gain || g.producer.fan_out == 1));
     for (std::size_t j = 0; j < tied.size(); ++j) s[j] = s[static_cast<std::size_t>(tied[j])];
-    for (const auto& [name, linear] : g.linears) {
+    for (const auto& [name, linear, clippable] : g.linears) {
       Matrix w = *linear->dense();
       for (Index r = 0; r < w.rows(); ++r)
         for (Index j = 0; j < inputs; ++j) w(r, j) *= s[static_cast<std::size_t>(j)];
@@ -254,14 +255,14 @@ TEST_CASE("scales fold into norm gains and upstream rows without changing the mo
     }
   }
   const auto ids = some_ids(9, 23);
-  KvCache a(d.config, 9), b(d.config, 9);
+  KvCache a(cache_shape(d.config), 9), b(cache_shape(d.config), 9);
   const auto before = forward(d, ids, a), after = forward(folded, ids, b);
   for (Index i = 0; i < 9 * 23; ++i) CHECK(std::abs(before->data()[i] - after->data()[i]) < 1e-3f);
 }
 
 TEST_CASE("wrong input to the forward pass is an error") {
   const Decoder d = random_decoder(shape(23, 16, 20, 1, 4, 2, 4), true, 11);
-  KvCache cache(d.config, 4);
+  KvCache cache(cache_shape(d.config), 4);
   const auto message = [&](std::vector<TokenId> ids) { return forward(d, ids, cache).error().message; };
   CHECK(message({}).find("no tokens") != std::string::npos);
   CHECK(message({1, 23}).find("token 1 has the id 23, outside the vocabulary of 23") != std::string::npos);
@@ -292,11 +293,11 @@ TEST_CASE("contradictory configurations and shapes are errors") {
 
   Decoder d = random_decoder(good, true, 1);
   CHECK(check(d));
-  d.blocks[0].up = Linear(Matrix(20, 15));
+  d.linear(0, "ffn_up") = Linear(Matrix(20, 15));
   CHECK(check(d).error().message.find("tensor blk.0.ffn_up.weight is 20 x 15, the configuration needs 20 x 16") !=
         std::string::npos);
   d = random_decoder(good, true, 1);
-  d.output_norm.pop_back();
+  d.output_norm().pop_back();
   CHECK(check(d).error().message.find("output_norm.weight") != std::string::npos);
 }
 
@@ -323,14 +324,14 @@ TEST_CASE("packed linears compute what their dequantized weights compute") {
     twin = Linear(std::move(w));
   });
   REQUIRE(check(packed));
-  CHECK(packed.token_embedding.dense() == nullptr);
-  CHECK(packed.blocks[0].up.packed() == nullptr);
-  CHECK(packed.blocks[0].up.bits_per_weight() == 32);
-  CHECK(packed.blocks[0].q.packed()->scheme_name() != packed.blocks[0].k.packed()->scheme_name());
+  CHECK(packed.token_embedding().dense() == nullptr);
+  CHECK(packed.linear(0, "ffn_up").packed() == nullptr);
+  CHECK(packed.linear(0, "ffn_up").bits_per_weight() == 32);
+  CHECK(packed.linear(0, "attn_q").packed()->scheme_name() != packed.linear(0, "attn_k").packed()->scheme_name());
 
   const auto ids = some_ids(13, 41);
   const auto truth = naive_forward(floats, ids);
-  KvCache cache(packed.config, 14);
+  KvCache cache(cache_shape(packed.config), 14);
   const auto prompt = forward(packed, ids, cache);
   REQUIRE(prompt);
   CHECK(worst_difference(prompt->view(), truth) < 1e-3);

@@ -19,6 +19,7 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::logits_of;
 using test_support::read_file;
 using test_support::same_bits;
@@ -122,7 +123,7 @@ TEST_CASE("a llama model out of GGUF") {
     CHECK(c.rope_base == 500.0f);
     CHECK(c.rope_factors == factors);
     CHECK(m->name == "m");
-    CHECK_FALSE(m->decoder.head);
+    CHECK_FALSE(m->decoder.has_head());
     const auto ids = m->tokenizer.encode("abc");
     CHECK(*ids == std::vector<TokenId>{3, 4});
     const std::vector<TokenId> longer{3, 4, 0, 1, 2, 4};
@@ -323,7 +324,7 @@ TEST_CASE("a saved model loads alone and computes the same bits") {
   CHECK(back->name == "m");
   CHECK(back->decoder.config == m->decoder.config);
   CHECK(same_bits(logits_of(back->decoder, ids), logits_of(m->decoder, ids)));
-  CHECK(back->decoder.blocks[0].q.compute() == Compute::int8_per_token);
+  CHECK(back->decoder.linear(0, "attn_q").compute() == Compute::int8_per_token);
   for (const std::string text : {"abcab", "<end>a", ""})
     CHECK(*back->tokenizer.encode(text, Specials::parsed) == *m->tokenizer.encode(text, Specials::parsed));
   const auto container = io::AnybitFile::open(folder / "m.anybit");

@@ -17,6 +17,7 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 
 namespace {
 
@@ -72,7 +73,7 @@ TEST_CASE("SmolLM2: logits, log-probabilities and inputs of linears") {
     const auto argmax = *golden->read<std::int32_t>(text + ".argmax");
     const Matrix last4 = *golden->read_f32(text + ".logits_last4"), next = *golden->read_f32(text + ".logprob_next");
     const auto n = static_cast<Index>(ids.size());
-    KvCache cache(m.decoder.config, n);
+    KvCache cache(cache_shape(m.decoder.config), n);
     const auto logits = forward(m.decoder, ids, cache, {.executor = pool});
     REQUIRE(logits);
     CHECK(worst_difference(logits->view().row_range(n - 4, n), last4.view()) < 2e-3);
@@ -93,20 +94,17 @@ TEST_CASE("SmolLM2: logits, log-probabilities and inputs of linears") {
   }
 
   const auto ids = *golden->read<std::int32_t>("hidden.ids");
-  KvCache cache(m.decoder.config, static_cast<Index>(ids.size()));
-  ForwardOptions options{.executor = pool};
+  KvCache cache(cache_shape(m.decoder.config), static_cast<Index>(ids.size()));
   int seen = 0;
-  options.capture = [&](Index block, Site site, ConstMatrix x) {
-    if (block == 0 && site == Site::attn_qkv) {
-      CHECK(worst_difference(x, golden->read_f32("hidden.blk0.q_proj")->view()) < 1e-4);
+  const auto compare_with = [&](const char* name) {
+    return [&, name](MutableMatrix x, TokenRange) {
+      CHECK(worst_difference(x, golden->read_f32(name)->view()) < 1e-4);
       ++seen;
-    }
-    if (block == 5 && site == Site::ffn_down) {
-      CHECK(worst_difference(x, golden->read_f32("hidden.blk5.down_proj")->view()) < 1e-4);
-      ++seen;
-    }
+    };
   };
-  REQUIRE(hidden_states(m.decoder, ids, cache, options));
+  const Tap taps[] = {{0, Point::attn_in, compare_with("hidden.blk0.q_proj")},
+                      {5, Point::mlp_hidden, compare_with("hidden.blk5.down_proj")}};
+  REQUIRE(hidden_states(m.decoder, ids, cache, {.executor = pool, .taps = taps}));
   CHECK(seen == 2);
 }
 
@@ -120,7 +118,7 @@ TEST_CASE("SmolLM2: the negative log-likelihoods of two windows of WikiText-2") 
   const auto ids = *golden->read<std::int32_t>("ppl.w512.ids");
   const Matrix nll = *golden->read_f32("ppl.w512.nll");
   ThreadPool pool;
-  KvCache cache(m.decoder.config, 512);
+  KvCache cache(cache_shape(m.decoder.config), 512);
   for (const std::size_t window : {std::size_t{0}, std::size_t{13}}) {
     cache.clear();
     const auto tokens = std::span(ids).subspan(window * 512, 512);
@@ -142,7 +140,7 @@ TEST_CASE("stories260K agrees with a naive forward and tells a story") {
   const auto m = load_model(path);  // finds tok512.bin beside it
   REQUIRE(m);
   const std::vector<TokenId> three{1, 403, 407};
-  KvCache cache(m->decoder.config, m->decoder.config.context);
+  KvCache cache(cache_shape(m->decoder.config), m->decoder.config.context);
   const auto logits = forward(m->decoder, three, cache);
   REQUIRE(logits);
   const auto truth = test_support::naive_forward(m->decoder, three);

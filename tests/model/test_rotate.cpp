@@ -29,6 +29,7 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::calibrated;
 using test_support::ids;
 using test_support::logits_of;
@@ -83,14 +84,14 @@ TEST_CASE("rotated models give the logits of the naive forward of what they were
         CHECK(r.online.residual.has_value() == online_ends);
         CHECK(r.online.attn_output.has_value() == o.attn_output);
         CHECK(r.online.ffn_down.has_value() == o.ffn_down);
-        CHECK(r.head.has_value() == (own_head || (o.residual && !online_ends)));
+        CHECK(r.has_head() == (own_head || (o.residual && !online_ends)));
         CHECK((r.rotation == o));
-        for (const float g : r.blocks[1].ffn_norm)
+        for (const float g : r.values(1, "ffn_norm"))
           if (o.residual && g != 1) FAIL("a gain is " << g);
-        if (!o.residual) CHECK(r.output_norm == d.output_norm);
+        if (!o.residual) CHECK(r.output_norm() == d.output_norm());
         if (online_ends) {
-          CHECK(r.output_norm == d.output_norm);
-          CHECK(r.token_embedding.dense() == d.token_embedding.dense());  // shared
+          CHECK(r.output_norm() == d.output_norm());
+          CHECK(r.token_embedding().dense() == d.token_embedding().dense());  // shared
         }
       }
     }
@@ -100,33 +101,30 @@ TEST_CASE("what the linears read is the rotated input of before") {
   const Decoder d = random_decoder(2);
   const RotationOptions o{.attn_output = true};
   const Decoder r = rotate(d, o).value();
-  const auto inputs = [](const Decoder& of, Site wanted) {
+  const auto inputs = [](const Decoder& of, Point wanted) {
     Matrix found;
-    KvCache cache(of.config, 20);
-    ForwardOptions options;
-    options.capture = [&](Index block, Site site, ConstMatrix x) {
-      if (block == 1 && site == wanted) found = Matrix(x);
-    };
-    REQUIRE(hidden_states(of, ids(20, 1), cache, options).ok());
+    KvCache cache(cache_shape(of.config), 20);
+    const Tap tap{1, wanted, [&](MutableMatrix x, TokenRange) { found = Matrix(x); }};
+    REQUIRE(hidden_states(of, ids(20, 1), cache, {.taps = {&tap, 1}}).ok());
     return found;
   };
-  Matrix down = inputs(d, Site::ffn_down);
+  Matrix down = inputs(d, Point::mlp_hidden);
   Hadamard::make(56, o.seed + 3).value().forward(down.view());
-  CHECK(worst_difference(down, inputs(r, Site::ffn_down)) < 1e-4f);
+  CHECK(worst_difference(down, inputs(r, Point::mlp_hidden)) < 1e-4f);
 
   // Heads first, by the transpose, then across them.
-  Matrix mixed = inputs(d, Site::attn_output);
+  Matrix mixed = inputs(d, Point::head_out);
   const Hadamard heads = Hadamard::make(8, o.seed + 1).value();
   for (Index first = 0; first < 32; first += 8) heads.inverse(mixed.view().col_range(first, first + 8));
   Hadamard::make(32, o.seed + 2).value().forward(mixed.view());
-  CHECK(worst_difference(mixed, inputs(r, Site::attn_output)) < 1e-4f);
+  CHECK(worst_difference(mixed, inputs(r, Point::head_out)) < 1e-4f);
 
   // The norm's gain is gone: x / rms, rotated.
-  Matrix normed = inputs(d, Site::ffn_gate_up);
+  Matrix normed = inputs(d, Point::mlp_in);
   for (Index t = 0; t < normed.rows(); ++t)
-    for (Index j = 0; j < normed.cols(); ++j) normed(t, j) /= d.blocks[1].ffn_norm[static_cast<std::size_t>(j)];
+    for (Index j = 0; j < normed.cols(); ++j) normed(t, j) /= d.values(1, "ffn_norm")[static_cast<std::size_t>(j)];
   Hadamard::make(32, o.seed).value().forward(normed.view());
-  CHECK(worst_difference(normed, inputs(r, Site::ffn_gate_up)) < 1e-4f);
+  CHECK(worst_difference(normed, inputs(r, Point::mlp_in)) < 1e-4f);
 }
 
 TEST_CASE("a KV cache that rotates too goes with rotated values, and does not undo them") {
@@ -150,7 +148,7 @@ TEST_CASE("recipes for rotated models, through to 16-bit weights and int8 activa
       const Decoder d = random_decoder(kv_heads, own_head);
       for (const RotationOptions& o :
            {RotationOptions{}, RotationOptions{.keep_tied = false, .attn_output = true}, RotationOptions{.ffn_down = false}}) {
-        const Decoder r = rotate(d, o).value();
+        Decoder r = rotate(d, o).value();
         const ModelStats stats = calibrated(r, Needs::hessian | Needs::samples);
         const PackedEmbedding embedding = pack_embedding(r).value();
         for (const ModelRecipe& plain :
@@ -161,8 +159,8 @@ TEST_CASE("recipes for rotated models, through to 16-bit weights and int8 activa
           CHECK(recipe.description == describe(o) + " | " + plain.description);
           const QuantizedModel q = quantize_model(r, stats, recipe, embedding).value();
           Decoder exact_ends = q.decoder;
-          exact_ends.token_embedding = r.token_embedding;
-          exact_ends.head = r.head;
+          exact_ends.token_embedding() = r.token_embedding();
+          if (r.has_head()) exact_ends.head() = r.head();
           CHECK(worst_difference(logits_of(d, ids(40, 9)), logits_of(exact_ends, ids(40, 9))) < 0.02f);
           ModelStats inputs(r, Needs::samples, 16);
           REQUIRE(inputs.accumulate(r, ids(48, 5), {}).ok());
@@ -175,7 +173,7 @@ TEST_CASE("recipes for rotated models, through to 16-bit weights and int8 activa
 TEST_CASE("a rotation in between is not passed by scales") {
   Decoder d = rotate(random_decoder(4), {.attn_output = true}).value();
   for (const SiblingGroup& g : sibling_groups(d)) {
-    const bool normed = g.site == Site::attn_qkv || g.site == Site::ffn_gate_up;
+    const bool normed = g.producer.kind == Producer::Kind::norm;
     CHECK((g.norm_gain != nullptr) == normed);
     CHECK(g.upstream == nullptr);
   }
@@ -204,20 +202,21 @@ TEST_CASE("what cannot be rotated is an error that says which part and what to d
   Decoder d = random_decoder(2);
   CHECK(message(rotate(d).value()) == "rotate: the model is rotated already; give the one that it was made from");
   Decoder half = d;
-  half.blocks[1].gate = Linear(AnyPacked(pack(Fine{}.quantize(d.blocks[1].gate.dense()->view()).value().matrix)));
+  half.linear(1, "ffn_gate") = Linear(AnyPacked(pack(Fine{}.quantize(d.linear(1, "ffn_gate").dense()->view()).value().matrix)));
   CHECK(message(half).find("rotate: blk.1.ffn_gate.weight is quantized already") == 0);
 
-  d.config.hidden = 50;
-  for (Block& b : d.blocks) {
-    b.gate = b.up = Linear(Matrix(50, 32));
-    b.down = Linear(Matrix(32, 50));
+  DecoderConfig config = d.config;
+  config.hidden = 50;
+  Decoder odd = make_decoder(llama_architecture, config);
+  odd.weights = d.weights;
+  for (Index i = 0; i < 2; ++i) {
+    odd.linear(i, "ffn_gate") = odd.linear(i, "ffn_up") = Linear(Matrix(50, 32));
+    odd.linear(i, "ffn_down") = Linear(Matrix(32, 50));
   }
-  CHECK(message(d) ==
+  CHECK(message(odd) ==
         "rotate: the input of down (switch it off by RotationOptions::ffn_down): hadamard: there is no matrix of order 50; "
         "nearest to it are 48 and 52");
-  CHECK(message(d, {.ffn_down = false}).empty());
-  d.blocks.pop_back();
-  CHECK(message(d).find("blocks") != std::string::npos);
+  CHECK(message(odd, {.ffn_down = false}).empty());
 }
 
 TEST_CASE("rotation is the same for any number of threads") {
@@ -299,7 +298,7 @@ TEST_CASE("SmolLM2 rotated gives its own logits") {
   ThreadPool pool;
   const auto tokens = ids(40, 4, 49152);
   const auto run = [&](const Decoder& d) {
-    KvCache cache(d.config, 40);
+    KvCache cache(cache_shape(d.config), 40);
     return forward(d, tokens, cache, {.executor = pool}).value();
   };
   const Matrix before = run(m.decoder);

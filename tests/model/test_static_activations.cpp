@@ -21,6 +21,7 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::calibrated;
 using test_support::ids;
 using test_support::random_decoder;
@@ -31,10 +32,8 @@ namespace {
 using W8 = Nearest<presets::Int8PerRow>;
 
 Matrix logits_on(const Decoder& d, ExecutorRef executor = {}) {
-  KvCache cache(d.config, 40);
-  ForwardOptions options;
-  options.executor = executor;
-  return forward(d, ids(40, 99), cache, options).value();
+  KvCache cache(cache_shape(d.config), 40);
+  return forward(d, ids(40, 99), cache, {.executor = executor}).value();
 }
 bool same(const Matrix& a, const Matrix& b) { return std::equal(a.data(), a.data() + a.extents().size(), b.data()); }
 
@@ -69,16 +68,15 @@ TEST_CASE("int8_static: siblings multiply with the largest calibrated input / 12
   // By hand: what entered every site of the float model, text by text.
   std::vector<std::vector<float>> largest(8);
   for (unsigned w = 0; w < 4; ++w) {
-    KvCache cache(d.config, 48);
-    ForwardOptions options;
-    options.capture = [&](Index block, Site site, ConstMatrix x) {
-      auto& to = largest[static_cast<std::size_t>(4 * block + static_cast<Index>(site))];
+    KvCache cache(cache_shape(d.config), 48);
+    const std::vector<Tap> taps = site_taps(*d.blueprint, [&](SiteId site, ConstMatrix x) {
+      auto& to = largest[place(site)];
       to.resize(static_cast<std::size_t>(x.cols));
       for (Index t = 0; t < x.rows; ++t)
         for (Index j = 0; j < x.cols; ++j)
           to[static_cast<std::size_t>(j)] = std::max(to[static_cast<std::size_t>(j)], std::fabs(x(t, j)));
-    };
-    REQUIRE(forward(d, ids(48, w), cache, options).ok());
+    });
+    REQUIRE(forward(d, ids(48, w), cache, {.taps = taps}).ok());
   }
   const PackedEmbedding embedding = pack_embedding(d).value();
   const Matrix exact = logits_on(d);
@@ -94,7 +92,7 @@ TEST_CASE("int8_static: siblings multiply with the largest calibrated input / 12
     bool smoothed = false;
     for (const QuantizedLayer& layer : q.layers) {
       INFO(layer.name);
-      const auto& maxima = largest[layer.group];
+      const auto& maxima = largest[place(layer.site)];
       float most = 0;
       for (std::size_t j = 0; j < maxima.size(); ++j)
         most = std::max(most, layer.input_scale.empty() ? maxima[j] : maxima[j] / layer.input_scale[j]);
@@ -106,7 +104,7 @@ TEST_CASE("int8_static: siblings multiply with the largest calibrated input / 12
     }
     CHECK(smoothed == (recipe.name != "naive"));
     CHECK(q.decoder.output_head().compute() == Compute::f32);
-    q.decoder.token_embedding = d.token_embedding;
+    q.decoder.token_embedding() = d.token_embedding();
     Matrix off = logits_on(q.decoder);
     ThreadPool pool(3);
     CHECK(same(off, logits_on(q.decoder, pool)));
@@ -176,7 +174,7 @@ TEST_CASE("int8_static: an interrupted layer-wise run goes on to the same scales
   const std::vector<std::span<const TokenId>> windows{tokens.begin(), tokens.end()};
   const PackedEmbedding embedding = pack_embedding(d).value();
   const ModelRecipe recipe = searched();
-  const ModelPlan plan = uniform_plan(recipe, d.config);
+  const ModelPlan plan = uniform_plan(recipe, d);
   const auto run = [&](const std::string& state, Index stop_at = 99) {
     LayerWiseOptions options;
     options.state = state;

@@ -26,6 +26,7 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::ids;
 using test_support::random_decoder;
 using test_support::read_file;
@@ -42,7 +43,7 @@ std::vector<std::byte> bytes_of(const Decoder& d) {
   std::vector<std::byte> all;
   const auto append = [&](std::span<const std::byte> b) { all.insert(all.end(), b.begin(), b.end()); };
   for_each_linear(d, [&](const std::string&, const Linear& l) { append(l.packed()->bytes().bytes()); });
-  for (const Block& b : d.blocks) append(std::as_bytes(std::span(b.attn_norm))), append(std::as_bytes(std::span(b.ffn_norm)));
+  for (const Weight& w : d.weights) append(std::as_bytes(std::span(w.values)));
   return all;
 }
 
@@ -57,7 +58,7 @@ ModelRecipe awq_recipe() { return model_recipe("awq", Awq{} | Nearest<SInt<4>, P
 
 LayerWiseModel made(const Decoder& d, const ModelRecipe& recipe, const LayerWiseOptions& options = {}) {
   const Text text;
-  auto done = quantize_layer_wise(d, uniform_plan(recipe, d.config), text.windows, pack_embedding(d).value(), options);
+  auto done = quantize_layer_wise(d, uniform_plan(recipe, d), text.windows, pack_embedding(d).value(), options);
   INFO((done ? std::string() : done.error().message));
   REQUIRE(done.ok());
   return *std::move(done);
@@ -74,18 +75,18 @@ TEST_CASE("each block is calibrated on what the quantized blocks before it give"
   CHECK(done.quantized.layers.size() == 14);
   // By hand: the second block's statistics from the model whose first block is quantized and whose second is not.
   Decoder half = d;
-  half.token_embedding = done.quantized.decoder.token_embedding;
-  half.blocks[0] = done.quantized.decoder.blocks[0];
+  half.token_embedding() = done.quantized.decoder.token_embedding();
+  half.set_block(0, done.quantized.decoder.block(0));
   ModelStats stats(half, recipe.needs);
   for (const auto& window : text.windows) REQUIRE(stats.accumulate(half, window, {}).ok());
-  const Matrix& w = *d.blocks[1].down.dense();
-  const auto q = Int4{}.quantize(w.view(), stats.at(1, Site::ffn_down, Needs::hessian));
+  const Matrix& w = *d.linear(1, "ffn_down").dense();
+  const auto q = Int4{}.quantize(w.view(), stats.at(d.site(1, "ffn_down"), Needs::hessian));
   REQUIRE(q.ok());
   const Matrix expected = dequantize(q->matrix);
   std::vector<float> row(56);
   Index equal = 0;
   for (Index r = 0; r < 32; ++r) {
-    done.quantized.decoder.blocks[1].down.read_row(r, row);
+    done.quantized.decoder.linear(1, "ffn_down").read_row(r, row);
     for (Index j = 0; j < 56; ++j) equal += row[static_cast<std::size_t>(j)] == expected(r, j);
   }
   CHECK(equal == 32 * 56);
@@ -104,20 +105,24 @@ TEST_CASE("true-sequential: o sees what quantized q, k and v give; recipes that 
   const LayerWiseModel done = made(d, gptq_recipe(), options);
   Decoder partly = d;
   const Decoder& q = done.quantized.decoder;
-  partly.token_embedding = q.token_embedding;
-  partly.blocks[0] = q.blocks[0];
-  partly.blocks[1].q = q.blocks[1].q, partly.blocks[1].k = q.blocks[1].k, partly.blocks[1].v = q.blocks[1].v;
+  partly.token_embedding() = q.token_embedding();
+  partly.set_block(0, q.block(0));
+  partly.linear(1, "attn_q") = q.linear(1, "attn_q"), partly.linear(1, "attn_k") = q.linear(1, "attn_k"),
+                   partly.linear(1, "attn_v") = q.linear(1, "attn_v");
   ModelStats stats(partly, Needs::hessian);
   for (const auto& window : text.windows) REQUIRE(stats.accumulate(partly, window, {}).ok());
   const Matrix expected =
-      dequantize(Int4{}.quantize(d.blocks[1].o.dense()->view(), stats.at(1, Site::attn_output, Needs::hessian)).value().matrix);
+      dequantize(Int4{}
+                     .quantize(d.linear(1, "attn_output").dense()->view(), stats.at(d.site(1, "attn_output"), Needs::hessian))
+                     .value()
+                     .matrix);
   std::vector<float> row(32);
   for (Index r = 0; r < 32; ++r) {
-    q.blocks[1].o.read_row(r, row);
+    q.linear(1, "attn_output").read_row(r, row);
     CHECK(std::equal(row.begin(), row.end(), expected.view().row(r).begin()));
   }
   const ModelRecipe awq = awq_recipe();
-  const auto folded = quantize_layer_wise(d, uniform_plan(awq, d.config), text.windows, pack_embedding(d).value(), options);
+  const auto folded = quantize_layer_wise(d, uniform_plan(awq, d), text.windows, pack_embedding(d).value(), options);
   REQUIRE_FALSE(folded.ok());
   CHECK(folded.error().message.find("recipe awq folds scales into linears") == 0);
 }
@@ -131,32 +136,29 @@ TEST_CASE("drift: statistics are of both models' activations, token by token") {
     const LayerWiseModel done = made(d, gptq_recipe(0.5f), options);
     // By hand: what enters the second block's `down`, in the float model and in the one that is quantized before it.
     Decoder partly = d;
-    partly.token_embedding = done.quantized.decoder.token_embedding;
-    partly.blocks[0] = done.quantized.decoder.blocks[0];
+    partly.token_embedding() = done.quantized.decoder.token_embedding();
+    partly.set_block(0, done.quantized.decoder.block(0));
     if (true_sequential) {
-      partly.blocks[1] = done.quantized.decoder.blocks[1];
-      partly.blocks[1].down = d.blocks[1].down;
+      partly.set_block(1, done.quantized.decoder.block(1));
+      partly.linear(1, "ffn_down") = d.linear(1, "ffn_down");
     }
     Stats stats(56, Needs::hessian | Needs::input_drift);
     for (const auto& window : text.windows) {
       Matrix x[2];
       const Decoder* models[] = {&partly, &d};
       for (std::size_t m = 0; m < 2; ++m) {
-        KvCache cache(d.config, 48);
-        ForwardOptions forward;
-        forward.capture = [&](Index block, Site site, ConstMatrix in) {
-          if (block == 1 && site == Site::ffn_down) x[m] = Matrix(in);
-        };
-        REQUIRE(hidden_states(*models[m], window, cache, forward).ok());
+        KvCache cache(cache_shape(d.config), 48);
+        const Tap tap{1, Point::mlp_hidden, [&](MutableMatrix in, TokenRange) { x[m] = Matrix(in); }};
+        REQUIRE(hidden_states(*models[m], window, cache, {.taps = {&tap, 1}}).ok());
       }
       REQUIRE(stats.accumulate(x[0].view(), x[1].view()).ok());
     }
     Int4 g;
     g.drift = 0.5f;
-    const Matrix expected = dequantize(g.quantize(d.blocks[1].down.dense()->view(), stats).value().matrix);
+    const Matrix expected = dequantize(g.quantize(d.linear(1, "ffn_down").dense()->view(), stats).value().matrix);
     std::vector<float> row(56);
     for (Index r = 0; r < 32; ++r) {
-      done.quantized.decoder.blocks[1].down.read_row(r, row);
+      done.quantized.decoder.linear(1, "ffn_down").read_row(r, row);
       CHECK(std::equal(row.begin(), row.end(), expected.view().row(r).begin()));
     }
     CHECK(bytes_of(done.quantized.decoder) != bytes_of(made(d, gptq_recipe(), options).quantized.decoder));
@@ -168,13 +170,13 @@ TEST_CASE("transforms that fold scales work in sequence: 16-bit weights give the
   const Text text;
   const ModelRecipe recipe = model_recipe("awq", Awq{} | Nearest<Superfloat<16>, PerGroup<16>, ScaleF32>{});
   Decoder q = made(d, recipe).quantized.decoder;
-  q.token_embedding = d.token_embedding;
-  KvCache a(d.config, 48), b(d.config, 48);
+  q.token_embedding() = d.token_embedding();
+  KvCache a(cache_shape(d.config), 48), b(cache_shape(d.config), 48);
   const Matrix x = forward(d, text.tokens[0], a).value(), y = forward(q, text.tokens[0], b).value();
   float worst = 0;
   for (Index i = 0; i < x.extents().size(); ++i) worst = std::max(worst, std::abs(x.data()[i] - y.data()[i]));
   CHECK(worst < 0.02f);
-  CHECK(q.blocks[1].ffn_norm != d.blocks[1].ffn_norm);
+  CHECK(q.values(1, "ffn_norm") != d.values(1, "ffn_norm"));
 }
 
 namespace {
@@ -198,7 +200,7 @@ TEST_CASE("an interrupted run goes on to the same bytes and reports, with any nu
   const PackedEmbedding embedding = pack_embedding(d).value();
   const std::string folder = fresh_folder("resume");
   for (const ModelRecipe& recipe : {gptq_recipe(), gptq_recipe(0.25f), awq_recipe()}) {
-    const ModelPlan plan = uniform_plan(recipe, d.config);
+    const ModelPlan plan = uniform_plan(recipe, d);
     const LayerWiseModel whole = made(d, recipe);
     CHECK(whole.blocks_taken == 0);
     Index calls = 0;
@@ -232,7 +234,7 @@ TEST_CASE("an interrupted run goes on to the same bytes and reports, with any nu
       REQUIRE(resumed.quantized.layers.size() == whole.quantized.layers.size());
       for (std::size_t i = 0; i < whole.quantized.layers.size(); ++i) {
         const QuantizedLayer &a = resumed.quantized.layers[i], &b = whole.quantized.layers[i];
-        CHECK((a.name == b.name && a.group == b.group && a.sibling == b.sibling));
+        CHECK((a.name == b.name && a.site == b.site && a.sibling == b.sibling));
         CHECK((a.input_scale == b.input_scale && a.output_scale == b.output_scale));
         CHECK((a.report.requested == b.report.requested && a.report.done == b.report.done));
         CHECK((a.report.remarks == b.report.remarks && a.report.fallbacks == b.report.fallbacks));
@@ -250,7 +252,7 @@ TEST_CASE("a run that is killed at any moment, also while it writes, goes on to 
   const Text text;
   const PackedEmbedding embedding = pack_embedding(d).value();
   const ModelRecipe recipe = gptq_recipe(0.25f);
-  const ModelPlan plan = uniform_plan(recipe, d.config);
+  const ModelPlan plan = uniform_plan(recipe, d);
   const std::vector<std::byte> expected = bytes_of(made(d, recipe).quantized.decoder);
   const std::string folder = fresh_folder("killed");
   LayerWiseOptions options;
@@ -281,7 +283,7 @@ TEST_CASE("the state of another run is refused with what differs; a damaged one 
   LayerWiseOptions options;
   options.state = folder;
   const ModelRecipe recipe = gptq_recipe(), drifting = gptq_recipe(0.25f);
-  const ModelPlan plan = uniform_plan(recipe, d.config);
+  const ModelPlan plan = uniform_plan(recipe, d);
   const auto whole = quantize_layer_wise(d, plan, text.windows, embedding, options).value();
   CHECK(quantize_layer_wise(d, plan, text.windows, embedding, options).value().blocks_taken == 2);
   const auto refused = [&](const Decoder& model, const ModelPlan& p, std::span<const std::span<const TokenId>> windows,
@@ -292,14 +294,14 @@ TEST_CASE("the state of another run is refused with what differs; a damaged one 
     CHECK(done.error().message.find("block-0.safetensors: was made with another " + what) != std::string::npos);
   };
   refused(d, plan, std::span(text.windows).first(3), options, "calibration text");
-  refused(d, uniform_plan(drifting, d.config), text.windows, options, "recipe");
+  refused(d, uniform_plan(drifting, d), text.windows, options, "recipe");
   LayerWiseOptions ordered = options;
   ordered.true_sequential = true;
   refused(d, plan, text.windows, ordered, "recipe");
   Decoder moved = d;
-  Matrix w(*d.blocks[1].up.dense());
+  Matrix w(*d.linear(1, "ffn_up").dense());
   w(3, 4) += 1e-6f;
-  moved.blocks[1].up = Linear(std::move(w));
+  moved.linear(1, "ffn_up") = Linear(std::move(w));
   refused(moved, plan, text.windows, options, "model");
 
   const std::string path = folder + "/block-1.safetensors", good = read_file(path);
@@ -338,15 +340,16 @@ TEST_CASE("a source whose blocks are read when they are wanted gives the same mo
   const Text text;
   const ModelRecipe recipe = gptq_recipe(0.25f);
   Decoder hollow = d;
-  for (Block& b : hollow.blocks) b = {};
+  for (Index i = 0; i < 2; ++i)
+    for (Weight& w : hollow.block(i)) w = {};
   Index read = 0;
   LayerWiseOptions options;
-  options.load_block = [&](Index i) -> Result<Block> {
+  options.load_block = [&](Index i) -> Result<BlockWeights> {
     ++read;
-    return d.blocks[static_cast<std::size_t>(i)];
+    return d.copy_block(i);
   };
   const PackedEmbedding embedding = pack_embedding(d).value();
-  const ModelPlan plan = uniform_plan(recipe, d.config);
+  const ModelPlan plan = uniform_plan(recipe, d);
   const auto done = quantize_layer_wise(hollow, plan, text.windows, embedding, options).value();
   CHECK(read == 2);
   CHECK(bytes_of(done.quantized.decoder) == bytes_of(made(d, recipe).quantized.decoder));
@@ -357,7 +360,7 @@ TEST_CASE("a source whose blocks are read when they are wanted gives the same mo
   CHECK(quantize_layer_wise(d, plan, text.windows, embedding, options).value().blocks_taken == 2);
   std::filesystem::remove_all(options.state);
   options.state.clear();
-  options.load_block = [](Index) -> Result<Block> { return Error{ErrorCode::io, "block 0 cannot be read"}; };
+  options.load_block = [](Index) -> Result<BlockWeights> { return Error{ErrorCode::io, "block 0 cannot be read"}; };
   CHECK(quantize_layer_wise(hollow, plan, text.windows, embedding, options).error().message == "block 0 cannot be read");
 }
 
@@ -365,7 +368,7 @@ TEST_CASE("wrong windows are errors that say which") {
   const Decoder d = random_decoder(2);
   const PackedEmbedding embedding = pack_embedding(d).value();
   const ModelRecipe recipe = gptq_recipe();
-  const ModelPlan plan = uniform_plan(recipe, d.config);
+  const ModelPlan plan = uniform_plan(recipe, d);
   const auto message = [&](std::span<const std::span<const TokenId>> windows) {
     return quantize_layer_wise(d, plan, windows, embedding).error().message;
   };
@@ -404,12 +407,12 @@ TEST_CASE("guardrails: the rank of what was seen, too few tokens, text that repe
   const std::vector<TokenId> few = ids(20, 1);
   const std::span<const TokenId> windows[] = {few};
   const ModelRecipe recipe = gptq_recipe();
-  const auto little = quantize_layer_wise(d, uniform_plan(recipe, d.config), windows, pack_embedding(d).value()).value();
+  const auto little = quantize_layer_wise(d, uniform_plan(recipe, d), windows, pack_embedding(d).value()).value();
   const auto lines = warnings(little.checks);
   REQUIRE(lines.size() == 1);
   CHECK(lines[0].find("Only 20 calibration tokens for 56 inputs (block 0, ffn_down)") == 0);
 
-  SiteCheck narrow{3, Site::ffn_gate_up, 4000, 500, 2, 1.2};
+  SiteCheck narrow{d.site(1, "ffn_gate"), "block 3, ffn_gate", 4000, 500, 2, 1.2};
   const auto two = warnings({&narrow, 1});
   REQUIRE(two.size() == 2);
   CHECK(two[0].find("block 3, ffn_gate, whose 500 inputs vary in less than 2 directions") != std::string::npos);

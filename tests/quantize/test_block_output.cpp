@@ -21,7 +21,10 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::ids;
+using test_support::llama_block;
+using test_support::LlamaBlock;
 using test_support::random_decoder;
 
 namespace {
@@ -33,14 +36,14 @@ double squared_distance(const reference::Matrix& a, const reference::Matrix& b) 
 }
 
 /// BlockOutput::error() by reference/: the mean square of what other weights of a site change in attention or MLP.
-double naive_error(const Decoder& d, const Block& b, Site site, std::span<const Matrix> inputs,
+double naive_error(const Decoder& d, const LlamaBlock& b, const std::string& site, std::span<const Matrix> inputs,
                    const std::vector<Matrix>& weights) {
   const reference::Rope rope = test_support::rope_of(d.config);
   const reference::DecoderBlock exact = test_support::block_of(b);
   reference::DecoderBlock changed = exact;
   reference::Matrix* const attn[] = {&changed.q, &changed.k, &changed.v};
   reference::Matrix* const mlp[] = {&changed.gate, &changed.up};
-  const bool attention = site == Site::attn_qkv;
+  const bool attention = site == "attn_q";
   for (std::size_t i = 0; i < weights.size(); ++i) *(attention ? attn[i] : mlp[i]) = reference::matrix_of(weights[i]);
   double sum = 0;
   Index values = 0;
@@ -59,8 +62,8 @@ std::vector<ConstMatrix> views(const std::vector<Matrix>& all) {
   return out;
 }
 
-std::vector<const Linear*> siblings(const Block& b, Site site) {
-  if (site == Site::attn_qkv) return {&b.q, &b.k, &b.v};
+std::vector<const Linear*> siblings(const LlamaBlock& b, const std::string& site) {
+  if (std::string(site) == "attn_q") return {&b.q, &b.k, &b.v};
   return {&b.gate, &b.up};
 }
 
@@ -86,27 +89,27 @@ ModelRecipe by_outputs() { return model_recipe("outputs", Awq{.clip = false} | I
 TEST_CASE("sequences: whole passes in order, up to the limit, at the two sites that want them") {
   const Decoder d = random_decoder(2);
   const ModelStats stats = ragged_stats(d, Needs::sequences);
-  for (const Site site : {Site::attn_qkv, Site::ffn_gate_up}) {
-    const auto s = stats.sequences(1, site);
+  for (const char* const site : {"attn_q", "ffn_gate"}) {
+    const auto s = stats.sequences(d.site(1, site));
     REQUIRE(s.size() == 3);
     CHECK(s[0].rows() == 40);
     CHECK(s[1].rows() == 23);
     test_support::NaiveInputs inputs;
     inputs.block = 1;
     test_support::naive_forward(d, ids(23, 23), &inputs);
-    const auto& expected = site == Site::attn_qkv ? inputs.attn : inputs.ffn;
+    const auto& expected = std::string(site) == "attn_q" ? inputs.attn : inputs.ffn;
     for (Index t = 0; t < 23; ++t)
       for (Index j = 0; j < 32; ++j)
         CHECK(static_cast<double>(s[1](t, j)) ==
               Approx(expected[static_cast<std::size_t>(t)][static_cast<std::size_t>(j)]).margin(1e-4).epsilon(1e-4));
   }
-  CHECK(stats.sequences(0, Site::attn_output).empty());
+  CHECK(stats.sequences(d.site(0, "attn_output")).empty());
   CHECK_FALSE(covers(stats.needs(), Needs::sequences));
-  CHECK(ragged_stats(d, Needs::none).sequences(0, Site::attn_qkv).empty());
+  CHECK(ragged_stats(d, Needs::none).sequences(d.site(0, "attn_q")).empty());
   ModelStats many(d, Needs::sequences);
   for (unsigned w = 0; w < 30; ++w) REQUIRE(many.accumulate(d, ids(48, w), {}).ok());
   Index kept = 0;
-  for (const Matrix& m : many.sequences(0, Site::attn_qkv)) kept += m.rows();
+  for (const Matrix& m : many.sequences(d.site(0, "attn_q"))) kept += m.rows();
   CHECK(kept == sequence_tokens);
 }
 
@@ -116,23 +119,23 @@ TEST_CASE("BlockOutput: the error of attention and MLP, as the naive ones have i
   for (const Index kv_heads : {Index{4}, Index{2}, Index{1}}) {
     const Decoder d = random_decoder(kv_heads);
     const ModelStats stats = ragged_stats(d, Needs::sequences);
-    for (const Site site : {Site::attn_qkv, Site::ffn_gate_up}) {
-      CAPTURE(kv_heads, static_cast<int>(site));
-      const Block& b = d.blocks[1];
-      const auto inputs = stats.sequences(1, site);
+    for (const char* const site : {"attn_q", "ffn_gate"}) {
+      CAPTURE(kv_heads, site);
+      const LlamaBlock b = llama_block(d, 1);
+      const auto inputs = stats.sequences(d.site(1, site));
       std::vector<Matrix> changed, same;
       for (const Linear* l : siblings(b, site)) {
         same.push_back(*l->dense()), changed.push_back(*l->dense());
         for (Index i = 0; i < changed.back().extents().size(); ++i) changed.back().data()[i] += 0.02f * normal(random);
       }
-      BlockOutput output(d, b, site, inputs);
+      BlockOutput output(d, d.block(1), d.site(1, site), inputs);
       const double error = output.error(views(changed));
       CHECK(error == Approx(naive_error(d, b, site, inputs, changed)).epsilon(1e-3));
       CHECK(error > 0);
       CHECK(output.error(views(same)) == 0);
       CHECK(output.error(views(changed)) == error);  // nothing is left of the call before
       ThreadPool pool(3);
-      CHECK(BlockOutput(d, b, site, inputs, pool).error(views(changed)) == error);
+      CHECK(BlockOutput(d, d.block(1), d.site(1, site), inputs, pool).error(views(changed)) == error);
     }
   }
 }
@@ -143,16 +146,17 @@ TEST_CASE("BlockOutput: rotations in the forward pass are part of it") {
   const Decoder r = rotate(d, all).value();
   REQUIRE(r.online.any());
   const ModelStats stats = ragged_stats(r, Needs::sequences);
-  for (const Site site : {Site::attn_qkv, Site::ffn_gate_up}) {
-    const auto inputs = stats.sequences(0, site);
-    BlockOutput output(r, r.blocks[0], site, inputs);
+  for (const char* const site : {"attn_q", "ffn_gate"}) {
+    const auto inputs = stats.sequences(r.site(0, site));
+    const LlamaBlock rotated_block = llama_block(r, 0);
+    BlockOutput output(r, r.block(0), r.site(0, site), inputs);
     std::vector<Matrix> changed;
-    for (const Linear* l : siblings(r.blocks[0], site)) {
+    for (const Linear* l : siblings(rotated_block, site)) {
       changed.push_back(*l->dense());
       for (Index i = 0; i < changed.back().extents().size(); i += 3) changed.back().data()[i] *= 1.1f;
     }
     // A rotation in front of o or down is a matrix times theirs.
-    Block plain = r.blocks[0];
+    LlamaBlock plain = rotated_block;
     const auto undo = [](const std::optional<Hadamard>& rotation, Linear& l) {
       if (!rotation) return;
       Matrix w(l.dense()->view());
@@ -186,14 +190,14 @@ TEST_CASE("awq by block output: of all ratios the one whose attention and MLP ar
       return std::vector<float>();
     };
     for (Index block = 0; block < 2; ++block)
-      for (const Site site : {Site::attn_qkv, Site::ffn_gate_up}) {
-        const bool attends = site == Site::attn_qkv;
+      for (const char* const site : {"attn_q", "ffn_gate"}) {
+        const bool attends = std::string(site) == "attn_q";
         const std::string blk = "blk." + std::to_string(block) + ".", first = blk + (attends ? "attn_q" : "ffn_gate") + ".weight",
                           folded = blk + (attends ? "attn_v" : "ffn_up") + ".weight";
         CAPTURE(kv_heads, first);
         // The half block as it stood: o or down packed, its scale folded into the rows of v or up.
-        Block b = d.blocks[static_cast<std::size_t>(block)];
-        const Block& packed = q.decoder.blocks[static_cast<std::size_t>(block)];
+        LlamaBlock b = llama_block(d, block);
+        const LlamaBlock packed = llama_block(q.decoder, block);
         b.o = Linear(unpacked(packed.o)), b.down = Linear(unpacked(packed.down));
         Linear& upstream = attends ? b.v : b.up;
         Matrix rows(upstream.dense()->view());
@@ -205,11 +209,11 @@ TEST_CASE("awq by block output: of all ratios the one whose attention and MLP ar
         other_choices += chosen != scale_of(by_linears, first, false);
         double least = std::numeric_limits<double>::infinity(), mine = least;
         for (int k = 0; k < 20; ++k) {
-          const auto s = awq::scale_for(stats.at(block, site, Needs::hessian).mean_abs(), static_cast<float>(k) / 20);
+          const auto s = awq::scale_for(stats.at(d.site(block, site), Needs::hessian).mean_abs(), static_cast<float>(k) / 20);
           std::vector<Matrix> weights;
           for (const Linear* l : siblings(b, site))
             weights.push_back(awq::rounded_under<Int3::scheme>(l->dense()->view(), s, awq::grid_of(Int3{})));
-          const double e = naive_error(d, b, site, stats.sequences(block, site), weights);
+          const double e = naive_error(d, b, site, stats.sequences(d.site(block, site)), weights);
           least = std::min(least, e);
           if (s == chosen || (chosen.empty() && k == 0)) mine = e;
         }
@@ -228,10 +232,10 @@ TEST_CASE("awq by block output in the layer-wise driver, and without what it nee
   const auto run = [&](ExecutorRef executor, const ModelRecipe& r) {
     LayerWiseOptions options;
     options.executor = executor;
-    const auto done = quantize_layer_wise(d, uniform_plan(r, d.config), windows, embedding, options).value();
+    const auto done = quantize_layer_wise(d, uniform_plan(r, d), windows, embedding, options).value();
     std::vector<std::string> remarks;
     for (const QuantizedLayer& l : done.quantized.layers) remarks.push_back(l.report.remarks.front());
-    KvCache cache(d.config, 20);
+    KvCache cache(cache_shape(d.config), 20);
     const Matrix y = forward(done.quantized.decoder, ids(20, 9), cache).value();
     return std::pair(remarks, std::vector<float>(y.data(), y.data() + y.extents().size()));
   };

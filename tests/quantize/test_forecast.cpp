@@ -30,12 +30,12 @@ TEST_CASE("the forecast names the size of the file to the byte") {
   const ModelRecipe plain = model_recipe("plain", Gptq<SInt<4>, PerGroup<24>>{}), act = model_recipe("act", ordered),
                     light = model_recipe("light", Nearest<SInt<8>, PerRow, ScaleF32>{}, Compute::int8_per_token),
                     fixed = model_recipe("fixed", Nearest<SInt<8>, PerRow, ScaleF32>{}, Compute::int8_static);
-  ModelPlan mixed = uniform_plan(plain, source.decoder.config);
+  ModelPlan mixed = uniform_plan(plain, source.decoder);
   mixed.linears[3] = &act, mixed.linears[9] = &light;
   const PackedEmbedding embedding = pack_embedding(source.decoder).value();
   const std::string path = (std::filesystem::temp_directory_path() / "anybit_forecast.safetensors").string();
-  for (const ModelPlan& plan : {uniform_plan(plain, source.decoder.config), uniform_plan(act, source.decoder.config),
-                                uniform_plan(light, source.decoder.config), uniform_plan(fixed, source.decoder.config), mixed}) {
+  for (const ModelPlan& plan : {uniform_plan(plain, source.decoder), uniform_plan(act, source.decoder),
+                                uniform_plan(light, source.decoder), uniform_plan(fixed, source.decoder), mixed}) {
     INFO(plan.name);
     const Provenance provenance{.recipe = plan.linears[0]->description, .source = "nowhere"};
     const Forecast cost = forecast(source, plan, windows, embedding, provenance).value();

@@ -17,6 +17,7 @@
 
 using namespace anybit;
 using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::calibrated;
 using test_support::ids;
 using test_support::random_decoder;
@@ -25,9 +26,9 @@ namespace {
 
 /// Largest difference of logits, with the embedding kept in floats so that only the linears differ.
 float logit_difference(const Decoder& a, Decoder b) {
-  b.token_embedding = a.token_embedding;
-  b.head = a.head;
-  KvCache ca(a.config, 40), cb(a.config, 40);
+  b.token_embedding() = a.token_embedding();
+  if (a.has_head()) b.head() = a.output_head();
+  KvCache ca(cache_shape(a.config), 40), cb(cache_shape(a.config), 40);
   const Matrix x = forward(a, ids(40, 99), ca).value(), y = forward(b, ids(40, 99), cb).value();
   float worst = 0;
   for (Index i = 0; i < x.extents().size(); ++i) worst = std::max(worst, std::abs(x.data()[i] - y.data()[i]));
@@ -102,7 +103,7 @@ TEST_CASE("the output head takes floats unless asked otherwise, and may have a r
     const ModelStats stats = calibrated(d, Needs::none);
     const ModelRecipe recipe = model_recipe("w8a8", Nearest<presets::Int8PerRow>{}, Compute::int8_per_token);
     Decoder q = quantize_model(d, stats, recipe, pack_embedding(d).value()).value().decoder;
-    CHECK(q.head.has_value() == own_head);
+    CHECK(q.has_head() == own_head);
     CHECK(q.output_head().compute() == Compute::f32);
     QuantizeModelOptions options;
     options.head_compute = Compute::int8_per_token;
@@ -111,14 +112,14 @@ TEST_CASE("the output head takes floats unless asked otherwise, and may have a r
 
     const ModelRecipe coarse = model_recipe("int4", Nearest<Coarse>{});
     q = quantize_model(d, stats, recipe, pack_embedding(d, coarse).value()).value().decoder;
-    REQUIRE(q.head);
-    CHECK(q.head->packed()->scheme_name() == Coarse::name.view());
-    CHECK(q.head->compute() == Compute::f32);
-    CHECK(q.token_embedding.packed()->scheme_name() == EmbeddingScheme::name.view());
+    REQUIRE(q.has_head());
+    CHECK(q.head().packed()->scheme_name() == Coarse::name.view());
+    CHECK(q.head().compute() == Compute::f32);
+    CHECK(q.token_embedding().packed()->scheme_name() == EmbeddingScheme::name.view());
     CHECK(check(q).ok());
     const Matrix w = dequantize(pack(quantize_nearest<Coarse>(d.output_head().dense()->view()).value()));
     std::vector<float> row(static_cast<std::size_t>(w.cols()));
-    q.head->read_row(3, row);
+    q.head().read_row(3, row);
     CHECK(std::equal(row.begin(), row.end(), w.view().row(3).begin()));
   }
   const Decoder d = random_decoder(2);
@@ -133,7 +134,7 @@ TEST_CASE("the quantized model is the same for any number of threads") {
   const ModelRecipe recipe = model_recipe("gptq", Gptq<Superfloat<4>, PerGroup<24>>{});
   const PackedEmbedding embedding = pack_embedding(d).value();
   const QuantizedModel one = quantize_model(d, stats, recipe, embedding).value();
-  CHECK(one.decoder.head->packed() != nullptr);
+  CHECK(one.decoder.output_head().packed() != nullptr);
   for (const Index threads : {2, 3}) {
     ThreadPool pool(threads);
     ModelStats again(d, Needs::hessian);
@@ -173,7 +174,7 @@ TEST_CASE("evaluation of a model against itself, and layer errors against the de
     CHECK(t.nll == t.nll_reference);
   }
   // By hand, window 2, second scored position: position 13 predicts token 14.
-  KvCache cache(d.config, 25);
+  KvCache cache(cache_shape(d.config), 25);
   const Matrix all = forward(d, windows.window(2), cache).value();
   CHECK(reference.nll()[2 * 12 + 1] ==
         Approx(evaluate::negative_log_likelihood(all.view().row(13), windows.window(2)[14])).epsilon(1e-5));
@@ -188,12 +189,12 @@ TEST_CASE("evaluation of a model against itself, and layer errors against the de
   const std::vector<double> errors = evaluate::layer_errors(d, q, inputs, {});
   for (std::size_t i = 0; i < q.layers.size(); ++i)
     if (q.layers[i].name == "blk.1.ffn_up.weight") {
-      const Matrix& w = *d.blocks[1].up.dense();
+      const Matrix& w = *d.linear(1, "ffn_up").dense();
       Matrix back(w.rows(), w.cols());
       for (Index r = 0; r < w.rows(); ++r)
-        q.decoder.blocks[1].up.read_row(r, {back.data() + r * w.cols(), static_cast<std::size_t>(w.cols())});
+        q.decoder.linear(1, "ffn_up").read_row(r, {back.data() + r * w.cols(), static_cast<std::size_t>(w.cols())});
       CHECK(errors[i] ==
-            Approx(evaluate::output_error(w.view(), back.view(), inputs.at(1, Site::ffn_gate_up, Needs::samples).samples()))
+            Approx(evaluate::output_error(w.view(), back.view(), inputs.at(d.site(1, "ffn_gate"), Needs::samples).samples()))
                 .epsilon(1e-4));
     }
 }
@@ -212,7 +213,7 @@ TEST_CASE("siblings of one plan with different recipes: each gets its own, and t
   const PackedEmbedding embedding = pack_embedding(d).value();
   const ModelRecipe fine = model_recipe("fine", Fine{}), coarse = model_recipe("coarse", Nearest<SInt<3>, PerGroup<16>>{}),
                     smooth = model_recipe("smooth", SmoothQuant{} | Fine{});
-  ModelPlan plan = uniform_plan(smooth, d.config);
+  ModelPlan plan = uniform_plan(smooth, d);
   plan.name = "mixed";
   REQUIRE(plan.linears.size() == 14);
   plan.linears[1] = &coarse;  // k of block 0
@@ -220,20 +221,20 @@ TEST_CASE("siblings of one plan with different recipes: each gets its own, and t
   const QuantizedModel q = quantize_model(d, stats, plan, embedding).value();
   std::size_t told = 0;
   for (const QuantizedLayer& layer : q.layers) {
-    const bool beside_k = layer.group == 0 && layer.sibling != 1;
+    const bool beside_k = place(layer.site) == 0 && layer.sibling != 1;
     INFO(layer.name);
     CHECK(layer.report.as_requested() != beside_k);
     told += layer.report.fallbacks.size();
-    CHECK(layer.input_scale.empty() == (layer.group == 0 || layer.group % 2 == 1));
+    CHECK(layer.input_scale.empty() == (place(layer.site) == 0 || place(layer.site) % 2 == 1));
   }
   CHECK(told == 2);
   const Matrix k =
-      dequantize(pack(quantize_nearest<Scheme<SInt<3>, PerGroup<16>, ScaleF16>>(d.blocks[0].k.dense()->view()).value()));
+      dequantize(pack(quantize_nearest<Scheme<SInt<3>, PerGroup<16>, ScaleF16>>(d.linear(0, "attn_k").dense()->view()).value()));
   std::vector<float> row(32);
-  q.decoder.blocks[0].k.read_row(5, row);
+  q.decoder.linear(0, "attn_k").read_row(5, row);
   CHECK(std::equal(row.begin(), row.end(), k.view().row(5).begin()));
-  CHECK(q.decoder.blocks[0].attn_norm == d.blocks[0].attn_norm);
-  CHECK(q.decoder.blocks[1].attn_norm != d.blocks[1].attn_norm);
+  CHECK(q.decoder.values(0, "attn_norm") == d.values(0, "attn_norm"));
+  CHECK(q.decoder.values(1, "attn_norm") != d.values(1, "attn_norm"));
 
   QuantizeModelOptions strict;
   strict.strict = true;

@@ -160,7 +160,7 @@ TEST_CASE("--target-bpw makes one file of several schemes, no larger than asked,
   const model::Model m = model::load_model(run.path("mixed.safetensors"), options).value();
   std::set<std::string> schemes;
   Index bytes = 0, weights = 0;
-  model::for_each_linear(m.decoder, [&](const std::string&, const model::Linear& l) {
+  model::for_each_linear(m.decoder, [&](const std::string&, const nn::Linear& l) {
     REQUIRE(l.packed());
     schemes.emplace(l.packed()->scheme_name());
     bytes += l.payload_bytes(), weights += l.extents().size();
@@ -168,7 +168,7 @@ TEST_CASE("--target-bpw makes one file of several schemes, no larger than asked,
   CHECK(schemes.size() >= 2);
   CHECK(8 * static_cast<double>(bytes) <= 5.0 * static_cast<double>(weights));
   CHECK(8 * static_cast<double>(bytes) > 4.9 * static_cast<double>(weights));
-  model::KvCache cache(m.decoder.config, 8);
+  nn::KvCache cache(cache_shape(m.decoder.config), 8);
   const model::TokenId ids[] = {1, 2, 3};
   CHECK(model::forward(m.decoder, ids, cache).ok());
 

@@ -60,12 +60,12 @@ Status Workbench::check_targets() const {
   const model::Decoder& d = model_->decoder;
   evaluate::BitCosts free;
   free.recipes = recipes_;
-  free.probe_errors.assign(static_cast<std::size_t>(model::linears_per_block * d.config.blocks), 1.0);
+  free.probe_errors.assign(d.blueprint->linears.size(), 1.0);
   free.probe_kl = free.probe_errors;
   free.errors.assign(recipes_.size(), free.probe_errors);
   free.embedding_recipes.push_back(nullptr);
   for (const ModelRecipe* r : recipes_)
-    if (r->needs == Needs::none || !d.head) free.embedding_recipes.push_back(r);
+    if (r->needs == Needs::none || !d.has_head()) free.embedding_recipes.push_back(r);
   free.embedding_kl.assign(free.embedding_recipes.size(), 0.0);
   for (const double bits : options_.target_bpw)
     if (auto possible = evaluate::choose_bits(d, free, bytes_for(d, bits), mixed_name(bits)); !possible)
@@ -99,7 +99,7 @@ Status Workbench::measure_candidates() {
   candidates.push_back(nullptr);
   embedding_recipes_.clear(), embedding_kl_.clear();
   for (const ModelRecipe* r : candidates) {
-    if (r && r->needs != Needs::none && d.head) continue;  // a table of rows that nothing multiplies has no Hessian
+    if (r && r->needs != Needs::none && d.has_head()) continue;  // a table of rows that nothing multiplies has no Hessian
     progress_.begin("embedding by " + (r ? r->name : std::string("8 bits")), errors_share, work_);
     model::ModelPlan plan;
     plan.embedding = r;
@@ -108,8 +108,8 @@ Status Workbench::measure_candidates() {
     of_embedding.executor = executor_;
     ANYBIT_TRY(const model::PackedEmbedding packed, model::pack_embedding(d, plan, source_.calibration->head(), of_embedding));
     model::Decoder changed = d;
-    changed.token_embedding = model::Linear(packed.embedding);
-    if (packed.head) changed.head = model::Linear(*packed.head);
+    changed.token_embedding() = nn::Linear(packed.embedding);
+    if (packed.head) changed.head() = nn::Linear(*packed.head);
     ANYBIT_TRY(const auto tokens, evaluate::compare(reference, changed, text, executor_, update));
     embedding_recipes_.push_back(r);
     embedding_kl_.push_back(evaluate::kl_statistics(tokens).kl.value);
@@ -142,7 +142,7 @@ Result<evaluate::BitCosts> Workbench::find_costs(double bits) {
   costs.recipes = recipes_;
   costs.probe_errors = probe.errors, costs.probe_kl = probe.kl;
   for (const std::vector<double>& errors : candidate_errors_)
-    costs.errors.push_back(evaluate::spread_errors(errors, probe.errors, measured_stride(d)));
+    costs.errors.push_back(evaluate::spread_errors(*d.blueprint, errors, probe.errors, measured_stride(d)));
   costs.embedding_recipes = embedding_recipes_, costs.embedding_kl = embedding_kl_;
   return costs;
 }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <anybit/core/types.hpp>
-#include <anybit/model/kv_cache.hpp>
+#include <anybit/nn/kv_cache.hpp>
 
 namespace tool {
 
@@ -16,7 +16,7 @@ struct Options {
   std::string calibrate, evaluate;                          ///< empty: the project's documentation
   std::optional<anybit::Index> tokens, calibration_tokens;  ///< as asked for
   anybit::Index threads = 0;                                ///< 0: as many as the machine runs at once
-  anybit::model::KvCacheConfig kv{};                        ///< of every recipe; the reference has floats
+  anybit::nn::KvCacheConfig kv{};                        ///< of every recipe; the reference has floats
   bool strict = false, quick = false, list = false, verbose = false, int8_activations = false, rotate = false;
   bool sequential = false, true_sequential = false;  ///< block by block, on what the quantized blocks before give
   bool dry_run = false;

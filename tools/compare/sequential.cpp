@@ -73,7 +73,7 @@ Result<std::string> Workbench::forecast(const Options& options, const std::vecto
     how.true_sequential = options.true_sequential;
     progress.begin(recipe->name + ": trying two blocks", 1, static_cast<double>(recipes.size()));
     const auto cost =
-        model::forecast(source, model::uniform_plan(*recipe, source.decoder.config), spans(bench->calibration_windows_),
+        model::forecast(source, model::uniform_plan(*recipe, source.decoder), spans(bench->calibration_windows_),
                         bench->source_.embedding, {.recipe = recipe->description, .source = utf8(options.model)}, how);
     progress.end();
     if (!cost) return in_context(cost.error(), recipe->name);

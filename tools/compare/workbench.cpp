@@ -62,7 +62,7 @@ Result<std::unique_ptr<Workbench>> Workbench::open(const Options& options, const
         return Error{ErrorCode::unsupported,
                      options.model + ": holds a model that is quantized already; give the file that it was made from"};
   ANYBIT_TRY(model::Model loaded, model::load_model(options.model, load));
-  ANYBIT_TRY_STATUS(check(options.kv, loaded.decoder.config));
+  ANYBIT_TRY_STATUS(check(options.kv, cache_shape(loaded.decoder.config)));
   loaded.name = utf8(loaded.name);  // it stands in what is written
   bench->model_ = std::make_unique<model::Model>(std::move(loaded));
   progress.end();
@@ -189,7 +189,7 @@ Status Workbench::calibrate() {
     progress_.update(i + 1, windows.count());
   }
   if (learns())
-    for (const std::string& line : model::warnings(model::check_sites(*source_.calibration))) remarks_.push_back(line);
+    for (const std::string& line : model::warnings(model::check_sites(*source_.decoder.blueprint, *source_.calibration))) remarks_.push_back(line);
   progress_.end();
   return Ok{};
 }
@@ -237,7 +237,7 @@ Status Workbench::pack_embedding() {
   std::vector<float> row(static_cast<std::size_t>(d.config.dim));
   for (Index r = 0; r < d.config.vocabulary; ++r) {
     source_.embedding.embedding.dequantize_row(r, row);
-    e.add(d.token_embedding.dense()->view().row(r), row);
+    e.add(d.token_embedding().dense()->view().row(r), row);
   }
   embedding_error_ = e.value();
   progress_.end();
@@ -247,7 +247,7 @@ Status Workbench::pack_embedding() {
 void Workbench::measure_size(const model::Decoder& d, evaluate::ReportRow& row) const {
   Index linear_bytes = 0, linear_weights = 0, bytes = 0, weights = 0;
   const std::set<std::string_view> outside{"token_embd.weight", "output.weight"};
-  model::for_each_linear(d, [&](const std::string& name, const model::Linear& linear) {
+  model::for_each_linear(d, [&](const std::string& name, const nn::Linear& linear) {
     const Index size = linear.extents().size(), taken = linear.payload_bytes();
     bytes += taken;
     weights += size;
@@ -255,7 +255,9 @@ void Workbench::measure_size(const model::Decoder& d, evaluate::ReportRow& row) 
     linear_bytes += taken;
     linear_weights += size;
   });
-  const Index gains = d.config.dim * (2 * d.config.blocks + 1);
+  Index gains = 0;
+  for (std::size_t i = 0; i < d.weights.size(); ++i)
+    gains += static_cast<Index>(d.weights[i].values.size() + d.weights[i].linear.bias().size());
   bytes += gains * static_cast<Index>(sizeof(float));
   weights += gains;
   row.bytes = bytes;
@@ -307,7 +309,7 @@ Result<evaluate::ReportRow> Workbench::cache_row() {
 
 Result<Made> Workbench::make(const ModelRecipe& recipe, const std::string& save) {
   ANYBIT_TRY_STATUS(rotate(recipe.rotation));
-  return make(uniform_plan(recipe, source_.decoder.config), source_.embedding, recipe.description, save);
+  return make(uniform_plan(recipe, source_.decoder), source_.embedding, recipe.description, save);
 }
 
 Result<Made> Workbench::make(const model::ModelPlan& plan, const model::PackedEmbedding& embedding,
@@ -381,9 +383,9 @@ std::vector<std::string> Workbench::notes() const {
   char embedding[160];
   std::snprintf(embedding, sizeof embedding,
                 "Embedding%s of every quantized row: 8 bits in groups of 32 (8.5 bits; weight error %.2e).",
-                !head_.empty()         ? ""
-                : model_->decoder.head ? " and output head"
-                                       : " and the head tied to it",
+                !head_.empty()               ? ""
+                : model_->decoder.has_head() ? " and output head"
+                                             : " and the head tied to it",
                 embedding_error_);
   notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included." +
                   (by_size() ? std::string() : " " + std::string(embedding)) +
@@ -397,13 +399,13 @@ std::vector<std::string> Workbench::notes() const {
                   std::to_string(speed_.repetitions) + " (llama-bench uses 512, 128, mean of 5).");
   if (const auto& kv = options_.kv; kv.quantized()) {
     const auto& c = model_->decoder.config;
-    const model::KvCache cache(c, windows_.length, kv), floats(c, windows_.length);
+    const nn::KvCache cache(cache_shape(c), windows_.length, kv), floats(cache_shape(c), windows_.length);
     char text[320];
     std::snprintf(text, sizeof text,
                   "KV cache of every row but the reference: %d bits, %.3g a value with scales and offsets, the last %lld to %lld "
                   "positions as floats%s; %.2f MB for %lld positions (floats: %.2f MB).",
                   kv.bits, cache.bits_per_value(), static_cast<long long>(kv.residual + 1),
-                  static_cast<long long>(kv.residual + model::kv_block), kv.hadamard ? ", rotated" : "",
+                  static_cast<long long>(kv.residual + nn::kv_block), kv.hadamard ? ", rotated" : "",
                   static_cast<double>(cache.bytes()) * 1e-6, static_cast<long long>(windows_.length),
                   static_cast<double>(floats.bytes()) * 1e-6);
     notes.emplace_back(text);

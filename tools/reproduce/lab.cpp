@@ -34,7 +34,7 @@ Result<evaluate::Windows> windows_of(const model::Model& m, const std::string& t
 }
 
 Upstream upstream_of(const SiblingGroup& g) {
-  return g.norm_gain ? Upstream::norm : g.upstream && g.fan_out == 1 ? Upstream::linear : Upstream::nothing;
+  return g.norm_gain ? Upstream::norm : g.upstream && g.producer.fan_out == 1 ? Upstream::linear : Upstream::nothing;
 }
 
 Measured summary(const std::vector<evaluate::TokenComparison>& tokens) {
@@ -66,7 +66,7 @@ Result<std::unique_ptr<Lab>> Lab::open(const LabOptions& options, std::size_t se
   load.tokenizer = options.tokenizer;
   ANYBIT_TRY(model::Model m, model::load_model(options.model, load));
   bool floats = true;
-  model::for_each_linear(m.decoder, [&](const std::string&, const model::Linear& l) { floats = floats && l.dense(); });
+  model::for_each_linear(m.decoder, [&](const std::string&, const nn::Linear& l) { floats = floats && l.dense(); });
   if (!floats)
     return Error{ErrorCode::unsupported,
                  options.model + ": holds a model that is quantized already; give the file that it was made from"};
@@ -123,15 +123,15 @@ Result<Changed> Lab::change(const Source& source, const Method& method) const {
         weights.push_back(l.linear->dense()->view());
         size[i] += static_cast<double>(l.linear->extents().size());
       }
-      auto done = method(Group{g.site == model::Site::attn_qkv, upstream_of(g), weights,
-                               source.stats.at(g.block, g.site, Needs::none), source.stats.at(g.block, g.site, Needs::hessian)});
+      auto done = method(Group{!g.linears.front().clippable, upstream_of(g), weights, source.stats.at(g.id, Needs::none),
+                               source.stats.at(g.id, Needs::hessian)});
       if (!done) {
         status[i] = in_context(done.error(), g.linears.front().name);
         continue;
       }
       bits[i] = done->bits;
       for (std::size_t k = 0; k < g.linears.size(); ++k)
-        *g.linears[k].linear = done->packed ? done->packed->linears[k] : model::Linear(std::move(done->weights[k]));
+        *g.linears[k].linear = done->packed ? done->packed->linears[k] : nn::Linear(std::move(done->weights[k]));
       if (!done->input_scale.empty()) fold(done->input_scale, *g.norm_gain);
     }
   });

@@ -1,7 +1,7 @@
 #pragma once
 // A model that computes the same, but whose activations have outliers as OPT's do.
 
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/run.hpp>
 
 namespace reproduce {
 

@@ -2,12 +2,12 @@
 
 #include <vector>
 
-#include <anybit/model/linear.hpp>
+#include <anybit/nn/linear.hpp>
 
 namespace reproduce {
 
 struct PackedLinears {
-  std::vector<anybit::model::Linear> linears;
+  std::vector<anybit::nn::Linear> linears;
 };
 
 }  // namespace reproduce

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <anybit/evaluate/model.hpp>
@@ -20,7 +21,7 @@ namespace anybit::evaluate {
 inline namespace ANYBIT_ABI {
 
 /// What is known of the tensors of a model. Recipes are the caller's and must outlive the plans that come of it. Errors are
-/// ||(W - Q) X|| / ||W X||, one a linear in the order of ModelPlan::linears; or all of them ||W - Q|| / ||W||: the two are not to
+/// ||(W - Q) X|| / ||W X||, one a linear in the order of Blueprint::linears; or all of them ||W - Q|| / ||W||: the two are not to
 /// be mixed, so candidates and probe either all need a Hessian or none of them does.
 struct BitCosts {
   std::vector<const model::ModelRecipe*> recipes;  ///< candidates for the linears
@@ -54,19 +55,19 @@ inline std::vector<double> errors_of(std::span<const Report* const> reports) {
 }
 }  // namespace detail
 
-/// The errors of a quantized model's linears in the order of ModelPlan::linears: output errors, or all weight errors where a
+/// The errors of a quantized model's linears in the order of Blueprint::linears: output errors, or all weight errors where a
 /// recipe measures no output errors.
 inline std::vector<double> linear_errors(const model::QuantizedModel& q) {
   std::vector<const model::QuantizedLayer*> layers;
   for (const model::QuantizedLayer& l : q.layers) layers.push_back(&l);
   std::sort(layers.begin(), layers.end(),
-            [](const auto* a, const auto* b) { return a->group != b->group ? a->group < b->group : a->sibling < b->sibling; });
+            [](const auto* a, const auto* b) { return a->site != b->site ? a->site < b->site : a->sibling < b->sibling; });
   std::vector<const Report*> reports;
   for (const model::QuantizedLayer* l : layers) reports.push_back(&l->report);
   return detail::errors_of(reports);
 }
 
-/// The errors that `recipe` would make of the linears of every `stride`-th block, in the order of ModelPlan::linears.
+/// The errors that `recipe` would make of the linears of every `stride`-th block, in the order of Blueprint::linears.
 inline Result<std::vector<double>> recipe_errors(const model::Decoder& source, const model::ModelStats& stats,
                                                  const model::ModelRecipe& recipe, Index stride = 1, ExecutorRef executor = {},
                                                  const OnProgress& progress = {}) {
@@ -89,7 +90,7 @@ inline Result<std::vector<double>> recipe_errors(const model::Decoder& source, c
       const model::SiblingGroup& g = measured[i];
       std::vector<ConstMatrix> weights;
       for (const model::NamedLinear& l : g.linears) weights.push_back(l.linear->dense()->view());
-      auto q = recipe.quantize(model::Upstream::nothing, weights, stats.at(g.block, g.site, recipe.needs), {});
+      auto q = recipe.quantize(model::Upstream::nothing, weights, stats.at(g.id, recipe.needs), {});
       if (q)
         reports[i] = std::move(q->reports);
       else
@@ -107,21 +108,35 @@ inline Result<std::vector<double>> recipe_errors(const model::Decoder& source, c
 
 /// The errors of all linears from those of every `stride`-th block: others are taken to stand to `like`, which are errors of all
 /// linears by some recipe, as the same linear of the nearest measured block does.
-inline std::vector<double> spread_errors(std::span<const double> measured, std::span<const double> like, Index stride) {
-  const auto blocks = static_cast<Index>(like.size()) / model::linears_per_block;
-  const Index last = (blocks - 1) / stride;
-  ANYBIT_CHECK(stride >= 1 && static_cast<Index>(like.size()) == blocks * model::linears_per_block &&
-                   static_cast<Index>(measured.size()) == (last + 1) * model::linears_per_block,
-               "spread_errors: errors of all linears, and of those of every stride-th block");
+inline std::vector<double> spread_errors(const model::Blueprint& blueprint, std::span<const double> measured,
+                                         std::span<const double> like, Index stride) {
+  const Index blocks = static_cast<Index>(blueprint.blocks.size()) - 1, last = (blocks - 1) / stride;
+  ANYBIT_CHECK(stride >= 1 && like.size() == blueprint.linears.size(), "spread_errors: errors of all linears");
+  const auto local_name = [&](std::size_t linear) {
+    const std::string_view name = blueprint[blueprint.linears[linear]].name;
+    return name.substr(name.find('.', name.find('.') + 1));
+  };
+  std::vector<std::vector<std::size_t>> of_block(static_cast<std::size_t>(blocks));  // places in `like`
+  std::vector<std::size_t> place_measured(like.size(), 0);
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < like.size(); ++i) {
+    const Index block = blueprint[blueprint.linears[i]].block;
+    of_block[static_cast<std::size_t>(block)].push_back(i);
+    if (block % stride == 0) place_measured[i] = next++;
+  }
+  ANYBIT_CHECK(measured.size() == next, "spread_errors: errors of the linears of every stride-th block");
   std::vector<double> errors;
-  for (Index b = 0; b < blocks; ++b) {
-    const Index source = std::min((b + stride / 2) / stride, last);
-    for (Index k = 0; k < model::linears_per_block; ++k) {
-      const double there = measured[static_cast<std::size_t>(source * model::linears_per_block + k)],
-                   near = like[static_cast<std::size_t>(source * stride * model::linears_per_block + k)];
-      const double here = like[static_cast<std::size_t>(b * model::linears_per_block + k)];
-      errors.push_back(b == source * stride || !(near > 0) ? there : there * here / near);
+  for (std::size_t i = 0; i < like.size(); ++i) {
+    const Index block = blueprint[blueprint.linears[i]].block;
+    const Index nearest = std::min((block + stride / 2) / stride, last) * stride;
+    const auto& there = of_block[static_cast<std::size_t>(nearest)];
+    const auto same = std::find_if(there.begin(), there.end(), [&](std::size_t k) { return local_name(k) == local_name(i); });
+    if (same == there.end()) {  // a linear that the measured block has not
+      errors.push_back(like[i]);
+      continue;
     }
+    const double measured_there = measured[place_measured[*same]], near = like[*same];
+    errors.push_back(block == nearest || !(near > 0) ? measured_there : measured_there * like[i] / near);
   }
   return errors;
 }
@@ -129,16 +144,16 @@ inline std::vector<double> spread_errors(std::span<const double> measured, std::
 /// The weights that a plan covers: linears, embedding and head; a tied one counts once.
 inline Index quantized_weights(const model::Decoder& d) {
   Index n = 0;
-  model::for_each_linear(d, [&](const std::string&, const model::Linear& l) { n += l.extents().size(); });
+  model::for_each_linear(d, [&](const std::string&, const nn::Linear& l) { n += l.extents().size(); });
   return n;
 }
 
 /// Bytes of embedding and head by `recipe` for the former; the latter is the same tensor, or 8 bits.
 inline Index outside_bytes(const model::Decoder& d, const model::ModelRecipe* recipe) {
-  const Extents e = d.token_embedding.extents();
+  const Extents e = d.token_embedding().extents();
   const auto eight =
       static_cast<Index>(std::llround(model::EmbeddingScheme::bits_per_weight(e) * static_cast<double>(e.size()) / 8));
-  return (recipe ? model::bytes(*recipe, e) : eight) + (d.head ? eight : 0);
+  return (recipe ? model::bytes(*recipe, e) : eight) + (d.has_head() ? eight : 0);
 }
 
 /// The plan of least expected KL whose tensors take at most `budget` bytes: that of linear i by recipe r is taken as
@@ -150,10 +165,8 @@ inline Result<BitChoice> choose_bits(const model::Decoder& d, const BitCosts& co
   ANYBIT_CHECK(costs.errors.size() == costs.recipes.size() && costs.probe_errors.size() == linears &&
                    costs.embedding_kl.size() == costs.embedding_recipes.size(),
                "choose_bits: one row of errors a recipe, one KL a recipe of the embedding");
-  model::Decoder copy = d;
   std::vector<Extents> shapes;
-  for (const model::SiblingGroup& g : model::sibling_groups(copy))
-    for (const model::NamedLinear& l : g.linears) shapes.push_back(l.linear->extents());
+  for (const model::WeightId id : d.blueprint->linears) shapes.push_back((*d.blueprint)[id].shape);
   ANYBIT_CHECK(shapes.size() == linears, "choose_bits: one KL a linear of the model");
 
   std::vector<std::vector<SizedCost>> items(linears + 1);

@@ -12,7 +12,7 @@
 #include <anybit/evaluate/kl.hpp>
 #include <anybit/evaluate/layer_error.hpp>
 #include <anybit/evaluate/perplexity.hpp>
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/run.hpp>
 #include <anybit/quantize/one_shot.hpp>
 
 namespace anybit::evaluate {
@@ -46,13 +46,11 @@ inline Result<ReferenceLogits> reference_logits(const model::Decoder& d, const W
                                                 model::ModelStats* inputs = nullptr, const OnProgress& progress = {},
                                                 ReferenceStorage storage = ReferenceStorage::float32) {
   ReferenceLogits reference(windows.scored(), d.config.vocabulary, storage);
-  model::KvCache cache(d.config, windows.length);
+  nn::KvCache cache(model::cache_shape(d.config), windows.length);
   for (Index i = 0; i < windows.count(); ++i) {
     cache.clear();
-    model::ForwardOptions options;
-    options.executor = executor;
     ANYBIT_TRY(const Matrix hidden, inputs ? inputs->accumulate(d, windows.window(i), executor)
-                                           : model::hidden_states(d, windows.window(i), cache, options));
+                                           : model::hidden_states(d, windows.window(i), cache, {executor}));
     const auto targets = windows.targets(i);
     const Index per_window = windows.scored_per_window();
     detail::for_scored_positions(d, windows, i, hidden.view(), executor, [&](Index position, std::span<const float> logits) {
@@ -66,15 +64,13 @@ inline Result<ReferenceLogits> reference_logits(const model::Decoder& d, const W
 /// A model, with a cache of the kind `kv`, against the remembered reference, position by position.
 inline Result<std::vector<TokenComparison>> compare(const ReferenceLogits& reference, const model::Decoder& d,
                                                     const Windows& windows, ExecutorRef executor, const OnProgress& progress = {},
-                                                    const model::KvCacheConfig& kv = {}) {
-  ANYBIT_TRY_STATUS(check(kv, d.config));
+                                                    const nn::KvCacheConfig& kv = {}) {
+  ANYBIT_TRY_STATUS(check(kv, model::cache_shape(d.config)));
   std::vector<TokenComparison> tokens(static_cast<std::size_t>(windows.scored()));
-  model::KvCache cache(d.config, windows.length, kv);
+  nn::KvCache cache(model::cache_shape(d.config), windows.length, kv);
   for (Index i = 0; i < windows.count(); ++i) {
     cache.clear();
-    model::ForwardOptions options;
-    options.executor = executor;
-    ANYBIT_TRY(const Matrix hidden, model::hidden_states(d, windows.window(i), cache, options));
+    ANYBIT_TRY(const Matrix hidden, model::hidden_states(d, windows.window(i), cache, {executor}));
     detail::for_scored_positions(d, windows, i, hidden.view(), executor, [&](Index position, std::span<const float> logits) {
       tokens[static_cast<std::size_t>(position)] = reference.compare(position, logits);
     });
@@ -88,17 +84,15 @@ inline Result<std::vector<TokenComparison>> compare(const ReferenceLogits& refer
 inline std::vector<double> layer_errors(const model::Decoder& source, const model::QuantizedModel& quantized,
                                         const model::ModelStats& inputs, ExecutorRef executor) {
   std::vector<double> errors(quantized.layers.size());
-  model::Decoder before = source, after = quantized.decoder;  // copies of handles
-  const std::vector<model::SiblingGroup> exact_groups = model::sibling_groups(before),
-                                         packed_groups = model::sibling_groups(after);
+  const model::Blueprint& blueprint = *source.blueprint;
   executor.parallel_for(static_cast<Index>(errors.size()), 1, [&](Index begin, Index end) {
     Workspace workspace;
     for (Index item = begin; item < end; ++item) {
       const model::QuantizedLayer& layer = quantized.layers[static_cast<std::size_t>(item)];
-      const model::SiblingGroup& group = exact_groups[layer.group];
-      const model::Linear& exact = *group.linears[layer.sibling].linear;
-      const model::Linear& packed = *packed_groups[layer.group].linears[layer.sibling].linear;
-      const ConstMatrix x = inputs.at(group.block, group.site, Needs::samples).samples();
+      const model::WeightId id = blueprint[layer.site].readers[layer.sibling];
+      const nn::Linear& exact = source[id].linear;
+      const nn::Linear& packed = quantized.decoder[id].linear;
+      const ConstMatrix x = inputs.at(layer.site, Needs::samples).samples();
       Matrix scaled(x), y(x.rows, exact.extents().rows), q(x.rows, exact.extents().rows);
       for (Index t = 0; !layer.input_scale.empty() && t < x.rows; ++t)
         for (Index j = 0; j < x.cols; ++j) scaled(t, j) /= layer.input_scale[static_cast<std::size_t>(j)];
@@ -116,7 +110,7 @@ inline std::vector<double> layer_errors(const model::Decoder& source, const mode
 
 struct SpeedOptions {
   Index prompt_tokens = 128, decode_tokens = 16, repetitions = 3;
-  model::KvCacheConfig kv{};
+  nn::KvCacheConfig kv{};
 };
 struct Speed {
   double prompt_tokens_per_s = 0, decode_tokens_per_s = 0;
@@ -125,26 +119,23 @@ struct Speed {
 /// As llama-bench measures it, with smaller sizes: a prompt of random tokens in one pass of which only the last logits are
 /// made, and single random tokens decoded from an empty context. The median of the repetitions, after one to warm up.
 inline Result<Speed> measure_speed(const model::Decoder& d, ExecutorRef executor, const SpeedOptions& options = {}) {
-  ANYBIT_TRY_STATUS(check(options.kv, d.config));
+  ANYBIT_TRY_STATUS(check(options.kv, model::cache_shape(d.config)));
   std::mt19937 random(1);
   std::vector<model::TokenId> ids(static_cast<std::size_t>(std::max(options.prompt_tokens, options.decode_tokens)));
   for (auto& id : ids) id = static_cast<model::TokenId>(random() % static_cast<unsigned long>(d.config.vocabulary));
-  model::KvCache cache(d.config, static_cast<Index>(ids.size()), options.kv);
-  model::ForwardOptions forward_options;
-  forward_options.executor = executor;
-  forward_options.last_only = true;
+  nn::KvCache cache(model::cache_shape(d.config), static_cast<Index>(ids.size()), options.kv);
+  const model::Run run{.executor = executor, .last_only = true};
   using Clock = std::chrono::steady_clock;
   std::vector<double> prompt, decode;
   for (Index repetition = 0; repetition <= options.repetitions; ++repetition) {
     cache.clear();
     const auto start = Clock::now();
     ANYBIT_TRY(const Matrix last,
-               model::forward(d, std::span(ids).first(static_cast<std::size_t>(options.prompt_tokens)), cache, forward_options));
+               model::forward(d, std::span(ids).first(static_cast<std::size_t>(options.prompt_tokens)), cache, run));
     const auto middle = Clock::now();
     cache.clear();
     for (Index t = 0; t < options.decode_tokens; ++t) {
-      ANYBIT_TRY(const Matrix next,
-                 model::forward(d, std::span(ids).subspan(static_cast<std::size_t>(t), 1), cache, forward_options));
+      ANYBIT_TRY(const Matrix next, model::forward(d, std::span(ids).subspan(static_cast<std::size_t>(t), 1), cache, run));
     }
     const auto end = Clock::now();
     if (repetition == 0) continue;

@@ -12,7 +12,7 @@
 
 #include <anybit/core/distance.hpp>
 #include <anybit/evaluate/report.hpp>
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/run.hpp>
 #include <anybit/quantize/one_shot.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
@@ -79,30 +79,30 @@ inline Outliers outliers(ConstMatrix x) {
 /// Of what enters each site of each block, site after site, while `ids` run through the decoder.
 inline Result<std::vector<Outliers>> outliers(const model::Decoder& d, std::span<const model::TokenId> ids,
                                               ExecutorRef executor = {}) {
-  std::vector<Outliers> all(static_cast<std::size_t>(d.config.blocks * model::site_count));
-  model::KvCache cache(d.config, static_cast<Index>(ids.size()));
-  model::ForwardOptions options;
-  options.executor = executor;
-  options.capture = [&](Index block, model::Site site, ConstMatrix x) {
-    all[static_cast<std::size_t>(block * model::site_count + static_cast<Index>(site))] = outliers(x);
-  };
-  ANYBIT_TRY(const Matrix hidden, model::hidden_states(d, ids, cache, options));
+  std::vector<Outliers> all(d.blueprint->sites.size());
+  nn::KvCache cache(model::cache_shape(d.config), static_cast<Index>(ids.size()));
+  const std::vector<model::Tap> taps =
+      model::site_taps(*d.blueprint, [&](model::SiteId site, ConstMatrix x) { all[model::place(site)] = outliers(x); });
+  ANYBIT_TRY(const Matrix hidden, model::hidden_states(d, ids, cache, {executor, taps}));
   return all;
 }
 
-/// A table in Markdown of two such lists, before and after a transform: a row a site, over all blocks.
-inline std::string outlier_table(std::span<const Outliers> before, std::span<const Outliers> after) {
-  ANYBIT_CHECK(before.size() == after.size(), "outlier_table: lists of two models");
+/// A table in Markdown of two such lists, before and after a transform: a row for each name of a site, over all blocks.
+inline std::string outlier_table(const model::Blueprint& b, std::span<const Outliers> before, std::span<const Outliers> after) {
+  ANYBIT_CHECK(before.size() == b.sites.size() && after.size() == b.sites.size(), "outlier_table: lists of two models");
   std::string out =
       "| input of | largest, any block | largest / median channel | kurtosis | 8-bit error, a scale a token | 8-bit error, one scale |\n"
       "|---|---|---|---|---|---|\n";
-  for (Index site = 0; site < model::site_count; ++site) {
-    out += "| " + std::string(model::ModelStats::site_name(static_cast<model::Site>(site)));
+  std::vector<std::string> names;
+  for (const model::SiteSpec& site : b.sites)
+    if (std::find(names.begin(), names.end(), site.name) == names.end()) names.push_back(site.name);
+  for (const std::string& name : names) {
+    out += "| " + name;
     const auto cell = [&](auto&& of, bool largest) {
       for (const std::span<const Outliers> list : {before, after}) {
         std::vector<double> values;
-        for (auto i = static_cast<std::size_t>(site); i < list.size(); i += static_cast<std::size_t>(model::site_count))
-          values.push_back(of(list[i]));
+        for (std::size_t i = 0; i < list.size(); ++i)
+          if (b.sites[i].name == name) values.push_back(of(list[i]));
         const double v = values.empty() ? 0 : largest ? *std::max_element(values.begin(), values.end()) : detail::median(values);
         out += (list.data() == before.data() ? " | " : " → ") + detail::number(v, 3);
       }

@@ -17,9 +17,17 @@ inline namespace ANYBIT_CODE {
 
 inline std::string widths_svg(const model::ModelPlan& plan, const model::Decoder& d, std::string_view title) {
   constexpr double left = 130, top = 70, cell = 30, height = 26;
-  constexpr std::array<std::string_view, 7> kinds{"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+  std::vector<std::string> kinds;  // names of linears within their blocks
+  const auto kind_of = [](const std::string& name) {
+    const std::size_t from = name.find('.', name.find('.') + 1) + 1;
+    return name.substr(from, name.rfind('.') - from);
+  };
+  for (const model::WeightId id : d.blueprint->linears)
+    if (const std::string kind = kind_of((*d.blueprint)[id].name); std::find(kinds.begin(), kinds.end(), kind) == kinds.end())
+      kinds.push_back(kind);
   const Index blocks = d.config.blocks;
-  const double width = std::max(left + cell * static_cast<double>(blocks) + 20, 520.0), bottom = top + 8.6 * height + 50;
+  const double width = std::max(left + cell * static_cast<double>(blocks) + 20, 520.0),
+               bottom = top + (static_cast<double>(kinds.size()) + 1.6) * height + 50;
   // 2 bits are nearly white, 8 and more dark blue.
   const auto colour = [](double bits) {
     const double t = std::clamp((bits - 2) / 6, 0.0, 1.0);
@@ -35,24 +43,22 @@ inline std::string widths_svg(const model::ModelPlan& plan, const model::Decoder
   std::string out;
   out += detail::svg_text(left, 28, "start", 16, title);
   out += detail::svg_text(left, 48, "start", 12, "bits a weight, scales and zero points included; blocks from left to right");
-  model::Decoder copy = d;
-  std::size_t place = 0;
-  for (const model::SiblingGroup& g : model::sibling_groups(copy))
-    for (const model::NamedLinear& l : g.linears) {
-      const auto kind = static_cast<double>(place % kinds.size());
-      out += field(left + cell * static_cast<double>(g.block), top + height * kind, cell - 2,
-                   plan.linears[place]->bits_per_weight(l.linear->extents()));
-      ++place;
-    }
+  for (std::size_t i = 0; i < plan.linears.size(); ++i) {
+    const model::WeightSpec& spec = (*d.blueprint)[d.blueprint->linears[i]];
+    const auto kind = static_cast<double>(std::find(kinds.begin(), kinds.end(), kind_of(spec.name)) - kinds.begin());
+    out += field(left + cell * static_cast<double>(spec.block), top + height * kind, cell - 2,
+                 plan.linears[i]->bits_per_weight(spec.shape));
+  }
   for (std::size_t k = 0; k < kinds.size(); ++k)
     out += detail::svg_text(left - 8, top + height * static_cast<double>(k) + height / 2 + 4, "end", 12, kinds[k]);
   const auto outside = [&](const model::ModelRecipe* r, Extents e) {
     return r ? r->bits_per_weight(e) : model::EmbeddingScheme::bits_per_weight(e);
   };
-  const double last = top + 7.6 * height;
-  out += detail::svg_text(left - 8, last + height / 2 + 4, "end", 12, d.head || plan.head ? "token_embd" : "embedding, head");
-  out += field(left, last, 4 * cell - 2, outside(plan.embedding, d.token_embedding.extents()));
-  if (d.head || plan.head) {
+  const double last = top + (static_cast<double>(kinds.size()) + 0.6) * height;
+  out +=
+      detail::svg_text(left - 8, last + height / 2 + 4, "end", 12, d.has_head() || plan.head ? "token_embd" : "embedding, head");
+  out += field(left, last, 4 * cell - 2, outside(plan.embedding, d.token_embedding().extents()));
+  if (d.has_head() || plan.head) {
     out += detail::svg_text(left + 5.6 * cell, last + height / 2 + 4, "end", 12, "output");
     out += field(left + 6 * cell, last, 4 * cell - 2, outside(plan.head, d.output_head().extents()));
   }

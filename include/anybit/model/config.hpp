@@ -1,5 +1,5 @@
 #pragma once
-// The dimensions and constants of a llama-architecture decoder.
+// The dimensions and constants of a decoder.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -15,6 +15,7 @@
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/io/detail/text.hpp>
+#include <anybit/nn/rope_order.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_ABI {
@@ -33,6 +34,7 @@ struct DecoderConfig {
   float rope_base = 10000;
   float rope_scale = 1;             ///< positions are divided by this (linear scaling)
   std::vector<float> rope_factors;  ///< empty, or rotary_dim / 2 divisors of the frequencies
+  nn::RopeOrder rope_order = nn::RopeOrder::pairs;
 
   Index query_width() const { return heads * head_dim; }
   Index kv_width() const { return kv_heads * head_dim; }

@@ -20,8 +20,10 @@
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/detail/utf8.hpp>
 #include <anybit/kernel/any_packed.hpp>
+#include <anybit/model/arch/architectures.hpp>
 #include <anybit/model/load_tensors.hpp>
 #include <anybit/model/model.hpp>
+#include <anybit/model/number_text.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -33,23 +35,18 @@ struct Provenance {
 
 namespace detail {
 
-/// The numbers of a configuration by their keys in GGUF, for both directions.
+/// The numbers of a configuration by their keys in GGUF, behind the architecture's name, for both directions.
 template <class Config, class F>
 void for_each_number(Config& c, F&& f) {
-  f("llama.vocab_size", c.vocabulary), f("llama.embedding_length", c.dim), f("llama.feed_forward_length", c.hidden);
-  f("llama.block_count", c.blocks), f("llama.attention.head_count", c.heads), f("llama.attention.head_count_kv", c.kv_heads);
-  f("llama.attention.key_length", c.head_dim), f("llama.rope.dimension_count", c.rotary_dim),
-      f("llama.context_length", c.context);
-  f("llama.attention.layer_norm_rms_epsilon", c.norm_epsilon), f("llama.rope.freq_base", c.rope_base);
-  f("llama.rope.scaling.factor", c.rope_scale);
+  f("vocab_size", c.vocabulary), f("embedding_length", c.dim), f("feed_forward_length", c.hidden);
+  f("block_count", c.blocks), f("attention.head_count", c.heads), f("attention.head_count_kv", c.kv_heads);
+  f("attention.key_length", c.head_dim), f("rope.dimension_count", c.rotary_dim), f("context_length", c.context);
+  f("attention.layer_norm_rms_epsilon", c.norm_epsilon), f("rope.freq_base", c.rope_base);
+  f("rope.scaling.factor", c.rope_scale);
 }
-
-/// The shortest decimal text that reads back as the same number.
-template <class Number>
-std::string number_text(Number n) {
-  std::array<char, 32> out{};
-  return {out.data(), std::to_chars(out.data(), out.data() + out.size(), n).ptr};
-}
+/// Behind the architecture's name: "pairs" or "halves", where the rows of q and k are not in the architecture's order in GGUF.
+inline constexpr std::string_view rope_order_key = "rope.order";
+inline constexpr std::array<std::string_view, 2> rope_orders{"pairs", "halves"};
 
 class MetadataReader {
  public:
@@ -90,8 +87,9 @@ class MetadataReader {
 
 inline constexpr std::array<std::string_view, 2> tokenizer_kinds{"byte_bpe", "score_bpe"}, no_yes{"0", "1"};
 inline constexpr std::string_view vocabulary_prefix = "tokenizer.";
-/// Models with rotations in their forward pass have an architecture of their own, so that no reader runs them without.
-inline constexpr std::array<std::string_view, 2> architectures{"llama", "llama-rotated"};
+/// Models with rotations in their forward pass have an architecture of their own ("llama-rotated"), so that no reader runs them
+/// without.
+inline constexpr std::string_view rotated_suffix = "-rotated";
 
 /// Before a tensor's name: how its activations enter the product, if not as floats, and the scale of int8_static. Readers that do
 /// not know a way refuse the file.
@@ -135,9 +133,8 @@ inline Status read_rotations(const io::AnybitFile& file, bool rotated, Decoder& 
   Status status = Ok{};
   const auto one = [&](const char* key, std::optional<Hadamard>& rotation, Index width) -> Status {
     if (!rotated && read.has(key))
-      return {ErrorCode::corrupt_data,
-              io::detail::text(file.name(), ": metadata ", key,
-                               " is for models of the architecture 'llama-rotated': save the model again")};
+      return {ErrorCode::corrupt_data, io::detail::text(file.name(), ": metadata ", key,
+                                                        " is for models of an architecture '...-rotated': save the model again")};
     if (!rotated) return Ok{};
     ANYBIT_TRY(const std::string text, read.text(key));
     if (text == no_rotation) return Ok{};
@@ -157,7 +154,7 @@ inline Status read_rotations(const io::AnybitFile& file, bool rotated, Decoder& 
 /// A scale that no linear multiplies with means that its `compute.` key was lost.
 inline Status check_activation_scales(const io::AnybitFile& file, const Decoder& d) {
   std::set<std::string, std::less<>> used;
-  for_each_linear(d, [&](const std::string& name, const Linear& linear) {
+  for_each_linear(d, [&](const std::string& name, const nn::Linear& linear) {
     if (linear.compute() == Compute::int8_static) used.insert(std::string(activation_scale_key) + name);
   });
   for (const auto& [key, value] : file.metadata())
@@ -255,7 +252,7 @@ class ContainerTensors {
   const io::TensorInfo* find(std::string_view tensor) const { return tensors_.find(tensor); }
   Result<Matrix> read_f32(std::string_view tensor) const { return file_.read_f32(tensor); }
   bool is_packed(std::string_view tensor) const { return file_.is_packed(tensor); }
-  Result<Linear> packed(const std::string& tensor) const {
+  Result<nn::Linear> packed(const std::string& tensor) const {
     ANYBIT_TRY(const PackedBytes view, file_.packed(tensor));
     ANYBIT_TRY(PackedBytes copy, PackedBytes::copy(view.bytes()));
     auto packed = schemes_.open(std::move(copy));
@@ -265,9 +262,10 @@ class ContainerTensors {
     if (const std::string key = std::string(compute_key) + tensor; read.has(key)) {
       ANYBIT_TRY(compute, read.choice(key, compute_names));
     }
-    if (static_cast<Compute>(compute) != Compute::int8_static) return Linear(*std::move(packed), static_cast<Compute>(compute));
+    if (static_cast<Compute>(compute) != Compute::int8_static)
+      return nn::Linear(*std::move(packed), static_cast<Compute>(compute));
     ANYBIT_TRY(const ActivationMode activations, read_activation_scale(read, name(), tensor));
-    return Linear(*std::move(packed), activations);
+    return nn::Linear(*std::move(packed), activations);
   }
 
  private:
@@ -285,7 +283,8 @@ template <class Use>
 auto with_writer(const Model& m, const Provenance& provenance, Use use) {
   const Decoder& d = m.decoder;
   io::AnybitWriter writer;
-  writer.set_metadata("general.architecture", std::string(architectures[d.online.any() ? 1 : 0]));
+  const std::string architecture(d.blueprint->architecture->name);
+  writer.set_metadata("general.architecture", architecture + std::string(d.online.any() ? rotated_suffix : ""));
   if (d.online.any())
     for_each_rotation(d.online, d.config, [&](const char* key, const std::optional<Hadamard>& rotation, Index) {
       writer.set_metadata(key, rotation ? number_text(rotation->seed()) : std::string(no_rotation));
@@ -293,11 +292,14 @@ auto with_writer(const Model& m, const Provenance& provenance, Use use) {
   writer.set_metadata("general.name", io::detail::to_utf8(m.name));
   if (!provenance.recipe.empty()) writer.set_metadata("general.recipe", io::detail::to_utf8(provenance.recipe));
   if (!provenance.source.empty()) writer.set_metadata("general.source", io::detail::to_utf8(provenance.source));
-  for_each_number(d.config, [&](const char* key, auto number) { writer.set_metadata(key, number_text(number)); });
+  for_each_number(d.config,
+                  [&](const char* key, auto number) { writer.set_metadata(architecture + "." + key, number_text(number)); });
+  if (d.config.rope_order != d.blueprint->architecture->gguf_order)
+    writer.set_metadata(architecture + "." + std::string(rope_order_key), std::string(name(d.config.rope_order)));
   const auto add_gains = [&](std::string name, const std::vector<float>& g) {
     writer.add(std::move(name), ConstMatrix(g.data(), 1, static_cast<Index>(g.size())));
   };
-  for_each_linear(d, [&](const std::string& name, const Linear& linear) {
+  for_each_linear(d, [&](const std::string& name, const nn::Linear& linear) {
     if (linear.dense())
       writer.add(name, linear.dense()->view());
     else
@@ -307,11 +309,11 @@ auto with_writer(const Model& m, const Provenance& provenance, Use use) {
     if (linear.compute() == Compute::int8_static)
       writer.set_metadata(std::string(activation_scale_key) + name, scale_text(linear.activations().scale()));
   });
-  for (std::size_t i = 0; i < d.blocks.size(); ++i) {
-    add_gains(io::detail::text("blk.", i, ".attn_norm.weight"), d.blocks[i].attn_norm);
-    add_gains(io::detail::text("blk.", i, ".ffn_norm.weight"), d.blocks[i].ffn_norm);
+  for (std::size_t i = 0; i < d.weights.size(); ++i) {
+    const WeightSpec& spec = d.blueprint->weights[i];
+    if (!spec.multiplies()) add_gains(spec.name, d.weights[i].values);
+    if (!spec.bias.empty()) add_gains(spec.bias, d.weights[i].linear.bias());
   }
-  add_gains("output_norm.weight", d.output_norm);
   if (!d.config.rope_factors.empty()) add_gains("rope_freqs.weight", d.config.rope_factors);
   const FlatVocabulary vocabulary(m.tokenizer.vocabulary());
   vocabulary.add_to(writer, m.tokenizer.vocabulary());
@@ -333,18 +335,25 @@ inline Result<Index> saved_bytes(const Model& m, const Provenance& provenance = 
 /// What save_model() wrote. `schemes` must know the schemes of the packed tensors.
 inline Result<Model> model_from_container(const io::AnybitFile& file, const SchemeRegistry& schemes) {
   const detail::MetadataReader read(file.metadata(), file.name());
-  ANYBIT_TRY(const std::string architecture, read.text("general.architecture"));
-  const bool rotated = architecture == detail::architectures[1];
-  if (architecture != detail::architectures[0] && !rotated)
-    return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(architecture),
-                                                     "; anybit runs 'llama'")};
+  ANYBIT_TRY(const std::string named, read.text("general.architecture"));
+  const bool rotated = named.ends_with(detail::rotated_suffix);
+  const std::string own = named.substr(0, named.size() - (rotated ? detail::rotated_suffix.size() : 0));
+  const Architecture* const architecture = find_architecture(own);
+  if (!architecture)
+    return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(named),
+                                                     "; anybit runs ", architecture_names())};
   DecoderConfig config;
   Status numbers = Ok{};
   detail::for_each_number(config, [&](const char* key, auto& to) {
-    if (numbers) numbers = read.number(key, to);
+    if (numbers) numbers = read.number(own + "." + key, to);
   });
   if (!numbers) return numbers.error();
-  ANYBIT_TRY(Decoder decoder, detail::read_decoder(detail::ContainerTensors(file, schemes), std::move(config)));
+  config.rope_order = architecture->gguf_order;
+  if (const std::string key = own + "." + std::string(detail::rope_order_key); read.has(key)) {
+    ANYBIT_TRY(const std::size_t order, read.choice(key, detail::rope_orders));
+    config.rope_order = static_cast<nn::RopeOrder>(order);
+  }
+  ANYBIT_TRY(Decoder decoder, detail::read_decoder(detail::ContainerTensors(file, schemes), *architecture, std::move(config)));
   ANYBIT_TRY_STATUS(detail::read_rotations(file, rotated, decoder));
   ANYBIT_TRY_STATUS(detail::check_activation_scales(file, decoder));
   ANYBIT_TRY(Tokenizer tokenizer, detail::read_vocabulary(file));

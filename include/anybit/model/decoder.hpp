@@ -1,10 +1,10 @@
 #pragma once
-// A llama-architecture decoder: RMSNorm, rotary positions, grouped queries, SwiGLU. Readable twin: reference/decoder_block.hpp.
+// A decoder: configuration, blueprint, and a weight for each entry of the blueprint.
 
 #include <anybit/core/macros_begin.hpp>
 
 #include <functional>
-#include <initializer_list>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,276 +14,135 @@
 
 #include <anybit/core/result.hpp>
 #include <anybit/io/detail/text.hpp>
-#include <anybit/model/attention.hpp>
+#include <anybit/model/blueprint.hpp>
 #include <anybit/model/config.hpp>
-#include <anybit/model/kv_cache.hpp>
-#include <anybit/model/linear.hpp>
-#include <anybit/model/norm.hpp>
-#include <anybit/model/rope.hpp>
 #include <anybit/model/rotation.hpp>
-#include <anybit/model/tokenizer/vocabulary.hpp>
+#include <anybit/nn/kv_cache.hpp>
+#include <anybit/nn/linear.hpp>
+#include <anybit/nn/rope.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-struct Block {
-  std::vector<float> attn_norm, ffn_norm;  ///< gains, dim each
-  Linear q, k, v, o, gate, up, down;
+/// A matrix that multiplies or is looked up, or a vector; WeightSpec::role says which.
+struct Weight {
+  nn::Linear linear{};
+  std::vector<float> values{};
 };
 
-/// Reads one block of a model from where it lies.
-using BlockLoader = std::function<Result<Block>(Index block)>;
+/// The weights of one block, in the order of the blueprint.
+using BlockWeights = std::vector<Weight>;
 
-/// Copies share the weights of their linears.
+/// Reads one block of a model from where it lies.
+using BlockLoader = std::function<Result<BlockWeights>(Index block)>;
+
+/// Copies share the weights of their linears. make_decoder() makes one of an architecture.
 struct Decoder {
   DecoderConfig config;
-  Linear token_embedding;  ///< (vocabulary, dim); a row is the embedding of a token
-  std::vector<Block> blocks;
-  std::vector<float> output_norm;  ///< gains, dim
-  std::optional<Linear> head;      ///< (vocabulary, dim); absent: tied to token_embedding
+  std::shared_ptr<const Blueprint> blueprint;
+  std::vector<Weight> weights;  ///< by WeightId
   OnlineRotations online{};
   std::optional<RotationOptions> rotation{};  ///< what rotate() was asked for; not saved
 
-  const Linear& output_head() const { return head ? *head : token_embedding; }
+  Weight& operator[](WeightId id) { return weights[place(id)]; }
+  const Weight& operator[](WeightId id) const { return weights[place(id)]; }
+
+  /// A linear of a block by its name in GGUF, "attn_q".
+  nn::Linear& linear(Index block, std::string_view name) { return (*this)[weight(block, name)].linear; }
+  const nn::Linear& linear(Index block, std::string_view name) const { return (*this)[weight(block, name)].linear; }
+  /// A vector of a block by its name in GGUF, "attn_norm".
+  std::vector<float>& values(Index block, std::string_view name) { return (*this)[weight(block, name)].values; }
+  const std::vector<float>& values(Index block, std::string_view name) const { return (*this)[weight(block, name)].values; }
+  WeightId weight(Index block, std::string_view name) const {
+    return weight(io::detail::text("blk.", block, ".", name, ".weight"));
+  }
+  WeightId weight(std::string_view name) const {
+    const auto found = blueprint->find(name);
+    ANYBIT_CHECK(found.has_value(), "Decoder::weight: the architecture has no weight of this name");
+    return *found;
+  }
+  /// A site of a block by its name, "attn_q": that of the first linear that reads it.
+  SiteId site(Index block, std::string_view name) const {
+    const auto found = blueprint->find_site(block, name);
+    ANYBIT_CHECK(found.has_value(), "Decoder::site: the block has no site of this name");
+    return *found;
+  }
+
+  std::span<Weight> block(Index i) { return std::span(weights).subspan(first_of(i), first_of(i + 1) - first_of(i)); }
+  std::span<const Weight> block(Index i) const { return std::span(weights).subspan(first_of(i), first_of(i + 1) - first_of(i)); }
+  BlockWeights copy_block(Index i) const { return {block(i).begin(), block(i).end()}; }
+  void set_block(Index i, std::span<const Weight> from) {
+    ANYBIT_CHECK(from.size() == block(i).size(), "Decoder::set_block: the weights of another architecture");
+    std::copy(from.begin(), from.end(), block(i).begin());
+  }
+
+  nn::Linear& token_embedding() { return (*this)[blueprint->embedding].linear; }
+  const nn::Linear& token_embedding() const { return (*this)[blueprint->embedding].linear; }
+  std::vector<float>& output_norm() { return (*this)[weight("output_norm.weight")].values; }
+  const std::vector<float>& output_norm() const { return (*this)[weight("output_norm.weight")].values; }
+  /// Whether the output head is a tensor of its own; else it is the embedding.
+  bool has_head() const { return (*this)[blueprint->head].linear.extents().size() > 0; }
+  nn::Linear& head() { return (*this)[blueprint->head].linear; }
+  /// What makes logits.
+  const nn::Linear& output_head() const { return has_head() ? (*this)[blueprint->head].linear : token_embedding(); }
+
+ private:
+  std::size_t first_of(Index block) const { return blueprint->blocks[static_cast<std::size_t>(block)]; }
 };
 
-/// Which input a group of sibling linears shares.
-enum class Site {
-  attn_qkv,     ///< q, k, v of the attention norm's output
-  attn_output,  ///< o of the mixed values
-  ffn_gate_up,  ///< gate, up of the feed-forward norm's output
-  ffn_down,     ///< down of silu(gate) * up, rotated where the model does so, as for attn_output
-};
-
-/// Called during a forward pass with the input (tokens, inputs) of each group of siblings, valid during the call.
-using Capture = std::function<void(Index block, Site site, ConstMatrix x)>;
-
-struct ForwardOptions {
-  ExecutorRef executor{};
-  bool last_only = false;  ///< logits of the last token alone
-  Capture capture{};
-};
-
-/// Calls f(name, linear) for every linear of block i, by its name in GGUF.
-template <class B, class F>
-void for_each_linear(B& block, std::size_t i, F&& f) {
-  const auto name = [&](std::string_view which) { return io::detail::text("blk.", i, ".", which, ".weight"); };
-  f(name("attn_q"), block.q), f(name("attn_k"), block.k), f(name("attn_v"), block.v), f(name("attn_output"), block.o);
-  f(name("ffn_gate"), block.gate), f(name("ffn_up"), block.up), f(name("ffn_down"), block.down);
+/// Calls f(name, linear) for every matrix of the weights [begin, end), by its name in GGUF.
+template <class D, class F>
+void for_each_linear(D& decoder, std::size_t begin, std::size_t end, F&& f) {
+  for (std::size_t i = begin; i < end; ++i) {
+    const WeightSpec& spec = decoder.blueprint->weights[i];
+    auto& linear = decoder.weights[i].linear;
+    if (spec.multiplies() && !(spec.optional && linear.extents().size() == 0)) f(spec.name, linear);
+  }
 }
-
-/// The same for every linear of all blocks, and the embedding and head.
+/// For every matrix of the model: the embedding, those of the blocks, the head where it is no embedding.
 template <class D, class F>
 void for_each_linear(D& decoder, F&& f) {
-  f(std::string("token_embd.weight"), decoder.token_embedding);
-  for (std::size_t i = 0; i < decoder.blocks.size(); ++i) for_each_linear(decoder.blocks[i], i, f);
-  if (decoder.head) f(std::string("output.weight"), *decoder.head);
+  for_each_linear(decoder, 0, decoder.weights.size(), f);
+}
+/// For every matrix of one block.
+template <class D, class F>
+void for_each_linear_of(D& decoder, Index block, F&& f) {
+  const auto& blocks = decoder.blueprint->blocks;
+  for_each_linear(decoder, blocks[static_cast<std::size_t>(block)], blocks[static_cast<std::size_t>(block) + 1], f);
+}
+
+/// What a KV cache of the model holds: nn::KvCache(cache_shape(c), capacity).
+inline nn::KvShape cache_shape(const DecoderConfig& c) { return {c.blocks, c.kv_heads, c.head_dim}; }
+/// It refers to the configuration's factors.
+inline nn::RopeOptions rope_options(const DecoderConfig& c) {
+  return {c.rotary_dim, c.rope_base, c.rope_scale, c.rope_factors, c.rope_order};
 }
 
 /// Configuration and shapes; the error names the tensor as GGUF does.
 inline Status check(const Decoder& d) {
   ANYBIT_TRY_STATUS(check(d.config));
-  const DecoderConfig& c = d.config;
-  const auto wrong = [](std::string_view name, Extents is, Extents needed) {
-    return Error{ErrorCode::shape_mismatch,
-                 io::detail::text("tensor ", name, " is ", is.rows, " x ", is.cols, ", the configuration needs ", needed.rows,
-                                  " x ", needed.cols, ": convert the model again")};
+  ANYBIT_CHECK(d.blueprint && d.weights.size() == d.blueprint->weights.size(), "Decoder: see make_decoder()");
+  const auto need = [](std::string_view name, Extents is, Extents needed) -> Status {
+    if (is == needed) return Ok{};
+    return {ErrorCode::shape_mismatch,
+            io::detail::text("tensor ", name, " is ", is.rows, " x ", is.cols, ", the configuration needs ", needed.rows, " x ",
+                             needed.cols, ": convert the model again")};
   };
-  if (static_cast<Index>(d.blocks.size()) != c.blocks)
-    return {ErrorCode::shape_mismatch, io::detail::text(d.blocks.size(), " blocks, the configuration needs ", c.blocks)};
-  Status status = Ok{};
-  const auto need = [&](std::string_view name, Extents is, Extents needed) {
-    if (status && is != needed) status = wrong(name, is, needed);
-  };
-  const auto gains = [](const std::vector<float>& g) { return Extents{1, static_cast<Index>(g.size())}; };
-  for_each_linear(d, [&](const std::string& name, const Linear& linear) {
-    const auto is = [&](std::string_view part) { return name.find(part) != std::string::npos; };
-    Extents needed{c.vocabulary, c.dim};
-    if (is("attn_q."))
-      needed = {c.query_width(), c.dim};
-    else if (is("attn_k.") || is("attn_v."))
-      needed = {c.kv_width(), c.dim};
-    else if (is("attn_output."))
-      needed = {c.dim, c.query_width()};
-    else if (is("ffn_gate.") || is("ffn_up."))
-      needed = {c.hidden, c.dim};
-    else if (is("ffn_down."))
-      needed = {c.dim, c.hidden};
-    need(name, linear.extents(), needed);
-  });
-  for (std::size_t i = 0; i < d.blocks.size(); ++i) {
-    need(io::detail::text("blk.", i, ".attn_norm.weight"), gains(d.blocks[i].attn_norm), {1, c.dim});
-    need(io::detail::text("blk.", i, ".ffn_norm.weight"), gains(d.blocks[i].ffn_norm), {1, c.dim});
+  const auto vector = [](const std::vector<float>& v) { return Extents{1, static_cast<Index>(v.size())}; };
+  for (std::size_t i = 0; i < d.weights.size(); ++i) {
+    const WeightSpec& spec = d.blueprint->weights[i];
+    const Weight& w = d.weights[i];
+    if (spec.optional && w.linear.extents().size() == 0) continue;
+    ANYBIT_TRY_STATUS(need(spec.name, spec.multiplies() ? w.linear.extents() : vector(w.values), spec.shape));
+    if (!spec.bias.empty()) ANYBIT_TRY_STATUS(need(spec.bias, vector(w.linear.bias()), {1, spec.shape.rows}));
   }
-  need("output_norm.weight", gains(d.output_norm), {1, c.dim});
-  const auto need_rotation = [&](std::string_view name, const std::optional<Hadamard>& rotation, Index width) {
-    if (rotation) need(name, {1, rotation->size()}, {1, width});
+  const auto need_rotation = [&](std::string_view name, const std::optional<Hadamard>& rotation, Index width) -> Status {
+    return rotation ? need(name, {1, rotation->size()}, {1, width}) : Status(Ok{});
   };
-  need_rotation("rotation of the residual stream", d.online.residual, c.dim);
-  need_rotation("rotation of attn_output's input", d.online.attn_output, c.query_width());
-  need_rotation("rotation of ffn_down's input", d.online.ffn_down, c.hidden);
-  return status;
-}
-
-namespace detail {
-
-/// gate_tj = silu(gate_tj) * up_tj, silu(z) = z / (1 + e^-z).
-inline void swiglu(MutableMatrix gate, ConstMatrix up, ExecutorRef executor) {
-  executor.parallel_for(gate.rows, token_grain, [&](Index begin, Index end) {
-    for (Index t = begin; t < end; ++t) {
-      Eigen::Map<Eigen::ArrayXf> g(gate.data + t * gate.stride, gate.cols);
-      const Eigen::Map<const Eigen::ArrayXf> u(up.data + t * up.stride, up.cols);
-      g = g / (1.0f + (-g).exp()) * u;
-    }
-  });
-}
-
-inline void add(ConstMatrix x, MutableMatrix to, ExecutorRef executor) {
-  executor.parallel_for(x.rows, 4 * token_grain,
-                        [&](Index begin, Index end) { as_eigen(to.row_range(begin, end)) += as_eigen(x.row_range(begin, end)); });
-}
-
-inline Status check_ids(const Decoder& d, std::span<const TokenId> ids) {
-  for (std::size_t i = 0; i < ids.size(); ++i)
-    if (ids[i] < 0 || ids[i] >= d.config.vocabulary)
-      return {ErrorCode::invalid_argument,
-              io::detail::text("forward: token ", i, " has the id ", ids[i], ", outside the vocabulary of ", d.config.vocabulary,
-                               ": use the model's own tokenizer")};
-  return Ok{};
-}
-
-inline Status check_input(const Decoder& d, std::span<const TokenId> ids, const KvCache& cache) {
-  ANYBIT_CHECK(cache.blocks() == d.config.blocks && cache.width() == d.config.kv_width(),
-               "forward: the KV cache was made for another model");
-  const auto tokens = static_cast<Index>(ids.size());
-  if (tokens == 0) return {ErrorCode::insufficient_data, "forward: no tokens: give at least one"};
-  if (tokens > cache.capacity() - cache.length())
-    return {ErrorCode::invalid_argument,
-            io::detail::text("forward: ", tokens, " tokens after ", cache.length(), " exceed the KV cache of ", cache.capacity(),
-                             " positions: make it larger or clear it")};
-  return check_ids(d, ids);
-}
-
-}  // namespace detail
-
-/// The residual stream before the first block, (tokens, dim).
-inline void embed(const Decoder& d, std::span<const TokenId> ids, MutableMatrix x, ExecutorRef executor) {
-  for (std::size_t t = 0; t < ids.size(); ++t) d.token_embedding.read_row(ids[t], x.row(static_cast<Index>(t)));
-  if (d.online.residual) d.online.residual->forward(x, executor);
-}
-
-/// What a pass through a block writes on its way, of any block of a model.
-struct BlockScratch {
-  BlockScratch(const DecoderConfig& c, Index tokens)
-      : normed(tokens, c.dim),
-        delta(tokens, c.dim),
-        q(tokens, c.query_width()),
-        k(tokens, c.kv_width()),
-        v(tokens, c.kv_width()),
-        mixed(tokens, c.query_width()),
-        gate(tokens, c.hidden),
-        up(tokens, c.hidden) {}
-
-  Matrix normed, delta, q, k, v, mixed, gate, up;
-  Workspace workspace;
-};
-
-/// What attention adds to the residual stream, into s.delta, given its normed input (tokens, dim). Arguments as for run_block();
-/// false where on_input ended it.
-template <class OnInput>
-bool run_attention(const Block& b, const Decoder& d, const RopeTable& rope, Index layer, KvCache& cache, ConstMatrix normed,
-                   BlockScratch& s, ExecutorRef executor, OnInput&& on_input) {
   const DecoderConfig& c = d.config;
-  if (!on_input(Site::attn_qkv, normed)) return false;
-  b.q.apply(normed, s.q.view(), executor, s.workspace);
-  b.k.apply(normed, s.k.view(), executor, s.workspace);
-  b.v.apply(normed, s.v.view(), executor, s.workspace);
-  rope.apply(s.q.view(), c.head_dim, executor);
-  rope.apply(s.k.view(), c.head_dim, executor);
-  cache.append(layer, s.k.view(), s.v.view(), executor);
-  attention(c, s.q.view(), cache, layer, s.mixed.view(), executor);
-  cache.settle(layer, normed.rows);
-  if (d.online.attn_output) d.online.attn_output->forward(s.mixed.view(), executor);
-  if (!on_input(Site::attn_output, s.mixed.view())) return false;
-  b.o.apply(s.mixed.view(), s.delta.view(), executor, s.workspace);
-  return true;
-}
-
-/// The same of the feed-forward part.
-template <class OnInput>
-bool run_mlp(const Block& b, const Decoder& d, ConstMatrix normed, BlockScratch& s, ExecutorRef executor, OnInput&& on_input) {
-  if (!on_input(Site::ffn_gate_up, normed)) return false;
-  b.gate.apply(normed, s.gate.view(), executor, s.workspace);
-  b.up.apply(normed, s.up.view(), executor, s.workspace);
-  detail::swiglu(s.gate.view(), s.up.view(), executor);
-  if (d.online.ffn_down) d.online.ffn_down->forward(s.gate.view(), executor);
-  if (!on_input(Site::ffn_down, s.gate.view())) return false;
-  b.down.apply(s.gate.view(), s.delta.view(), executor, s.workspace);
-  return true;
-}
-
-/// Adds to the residual stream x, (tokens, dim), what the block makes of it. The tokens, as many as the scratch and `rope` are
-/// for, continue the sequence in layer `layer` of the cache, which the caller advances. `d` gives configuration and rotations;
-/// the block need not be one of its own. on_input(Site, ConstMatrix) is told the input of each group of siblings, valid during
-/// the call; where it returns false the pass ends, with x of no meaning.
-template <class OnInput>
-void run_block(const Block& b, const Decoder& d, const RopeTable& rope, Index layer, KvCache& cache, MutableMatrix x,
-               BlockScratch& s, ExecutorRef executor, OnInput&& on_input) {
-  const float epsilon = d.config.norm_epsilon;
-  rms_norm(x, b.attn_norm, epsilon, s.normed.view(), executor);
-  if (!run_attention(b, d, rope, layer, cache, s.normed.view(), s, executor, on_input)) return;
-  detail::add(s.delta.view(), x, executor);
-  rms_norm(x, b.ffn_norm, epsilon, s.normed.view(), executor);
-  if (!run_mlp(b, d, s.normed.view(), s, executor, on_input)) return;
-  detail::add(s.delta.view(), x, executor);
-}
-
-/// What a cache of one block is made for.
-inline DecoderConfig one_block(DecoderConfig c) {
-  c.blocks = 1;
-  return c;
-}
-
-/// The residual stream behind the output norm, (tokens, dim): what the head multiplies. `ids` continue the sequence in `cache`,
-/// which grows by them. The same bits for any number of threads.
-inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> ids, KvCache& cache,
-                                    const ForwardOptions& options = {}) {
-  ANYBIT_TRY_STATUS(detail::check_input(d, ids, cache));
-  const DecoderConfig& c = d.config;
-  const ExecutorRef executor = options.executor;
-  const auto tokens = static_cast<Index>(ids.size());
-  const RopeTable rope(c, cache.length(), tokens);
-  BlockScratch scratch(c, tokens);
-  Matrix x(tokens, c.dim), normed(tokens, c.dim);
-
-  embed(d, ids, x.view(), executor);
-  for (Index i = 0; i < c.blocks; ++i)
-    run_block(d.blocks[static_cast<std::size_t>(i)], d, rope, i, cache, x.view(), scratch, executor,
-              [&](Site site, ConstMatrix input) {
-                if (options.capture) options.capture(i, site, input);
-                return true;
-              });
-  cache.advance(tokens);
-  if (d.online.residual) d.online.residual->inverse(x.view(), executor);
-  rms_norm(x.view(), d.output_norm, c.norm_epsilon, normed.view(), executor);
-  return normed;
-}
-
-/// Logits (rows of `hidden`, vocabulary) of what hidden_states() gave, or of some of its rows: all logits of a long text at
-/// once would take 4 * vocabulary bytes a token.
-inline Matrix logits(const Decoder& d, ConstMatrix hidden, ExecutorRef executor = {}) {
-  Workspace workspace;
-  Matrix out(hidden.rows, d.config.vocabulary);
-  d.output_head().apply(hidden, out.view(), executor, workspace);
-  return out;
-}
-
-/// Logits (tokens, vocabulary) of `ids`, which continue the sequence in `cache`; with last_only (1, vocabulary).
-inline Result<Matrix> forward(const Decoder& d, std::span<const TokenId> ids, KvCache& cache,
-                              const ForwardOptions& options = {}) {
-  ANYBIT_TRY(const Matrix hidden, hidden_states(d, ids, cache, options));
-  const Index begin = options.last_only ? hidden.rows() - 1 : 0;
-  return logits(d, hidden.view().row_range(begin, hidden.rows()), options.executor);
+  ANYBIT_TRY_STATUS(need_rotation("rotation of the residual stream", d.online.residual, c.dim));
+  ANYBIT_TRY_STATUS(need_rotation("rotation of attn_output's input", d.online.attn_output, c.query_width()));
+  return need_rotation("rotation of ffn_down's input", d.online.ffn_down, c.hidden);
 }
 
 }  // namespace ANYBIT_CODE

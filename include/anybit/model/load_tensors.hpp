@@ -12,7 +12,7 @@
 
 #include <anybit/core/finite.hpp>
 #include <anybit/io/tensor_info.hpp>
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/architecture.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -36,7 +36,7 @@ class TensorReader {
   }
 
   /// Files that can hold packed weights say so by is_packed() and give them by packed().
-  Status read(const std::string& name, Extents needed, Linear& to) {
+  Status read(const std::string& name, Extents needed, nn::Linear& to) {
     if constexpr (requires { file_.is_packed(name); }) {
       if (file_.is_packed(name)) {
         used_.insert(name);
@@ -51,7 +51,7 @@ class TensorReader {
       }
     }
     ANYBIT_TRY(Matrix m, matrix(name, needed));
-    to = Linear(std::move(m));
+    to = nn::Linear(std::move(m));
     return Ok{};
   }
   Status read(const std::string& name, Index size, std::vector<float>& to) {
@@ -67,12 +67,12 @@ class TensorReader {
   }
 
   /// A tensor that nobody asked for changes what the model computes: a bias, an expert.
-  Status all_used(std::string_view prefix = {}) const {
+  Status all_used(std::string_view architecture, std::string_view prefix = {}) const {
     for (const auto& t : file_.tensors())
       if (std::string_view(t.name).starts_with(prefix) && !used_.contains(t.name))
         return {ErrorCode::unsupported,
-                io::detail::text(file_.name(), ": tensor ", io::detail::shown(t.name),
-                                 " is no part of the llama architecture as anybit computes it: use a model without it")};
+                io::detail::text(file_.name(), ": tensor ", io::detail::shown(t.name), " is no part of the ", architecture,
+                                 " architecture as anybit computes it: use a model without it")};
     return Ok{};
   }
 
@@ -96,53 +96,48 @@ class TensorReader {
 };
 
 template <class File>
-Result<Block> read_block(TensorReader<File>& reader, const DecoderConfig& c, Index i) {
-  const auto name = [&](std::string_view which) { return io::detail::text("blk.", i, ".", which, ".weight"); };
-  Block b;
-  ANYBIT_TRY_STATUS(reader.read(name("attn_norm"), c.dim, b.attn_norm));
-  ANYBIT_TRY_STATUS(reader.read(name("attn_q"), Extents{c.query_width(), c.dim}, b.q));
-  ANYBIT_TRY_STATUS(reader.read(name("attn_k"), Extents{c.kv_width(), c.dim}, b.k));
-  ANYBIT_TRY_STATUS(reader.read(name("attn_v"), Extents{c.kv_width(), c.dim}, b.v));
-  ANYBIT_TRY_STATUS(reader.read(name("attn_output"), Extents{c.dim, c.query_width()}, b.o));
-  ANYBIT_TRY_STATUS(reader.read(name("ffn_norm"), c.dim, b.ffn_norm));
-  ANYBIT_TRY_STATUS(reader.read(name("ffn_gate"), Extents{c.hidden, c.dim}, b.gate));
-  ANYBIT_TRY_STATUS(reader.read(name("ffn_up"), Extents{c.hidden, c.dim}, b.up));
-  ANYBIT_TRY_STATUS(reader.read(name("ffn_down"), Extents{c.dim, c.hidden}, b.down));
-  return b;
+Status read_weight(TensorReader<File>& reader, const WeightSpec& spec, Weight& to) {
+  if (spec.optional && !reader.has(spec.name)) return Ok{};
+  if (!spec.multiplies()) return reader.read(spec.name, spec.shape.cols, to.values);
+  ANYBIT_TRY_STATUS(reader.read(spec.name, spec.shape, to.linear));
+  if (spec.bias.empty()) return Ok{};
+  std::vector<float> bias;
+  ANYBIT_TRY_STATUS(reader.read(spec.bias, spec.shape.rows, bias));
+  to.linear.set_bias(std::move(bias));
+  return Ok{};
+}
+
+template <class File>
+Result<BlockWeights> read_block(TensorReader<File>& reader, const Blueprint& b, Index i) {
+  BlockWeights block;
+  for (std::size_t w = b.blocks[static_cast<std::size_t>(i)]; w < b.blocks[static_cast<std::size_t>(i) + 1]; ++w)
+    ANYBIT_TRY_STATUS(read_weight(reader, b.weights[w], block.emplace_back()));
+  return block;
 }
 
 enum class Blocks { now, later };
 
 /// The decoder in a file whose tensors have GGUF's names. `later`: its blocks are there, but hold nothing.
 template <class File>
-Result<Decoder> read_decoder(const File& file, DecoderConfig config, Blocks blocks = Blocks::now) {
+Result<Decoder> read_decoder(const File& file, const Architecture& architecture, DecoderConfig config,
+                             Blocks blocks = Blocks::now) {
   TensorReader<File> reader(file);
   if (reader.has("rope_freqs.weight")) {
     ANYBIT_TRY_STATUS(reader.read("rope_freqs.weight", config.rotary_dim / 2, config.rope_factors));
   }
   if (auto valid = check(config); !valid) return in_context(valid.error(), file.name());
-  Decoder d;
-  d.config = std::move(config);
-  const DecoderConfig& c = d.config;
-  ANYBIT_TRY_STATUS(reader.read("token_embd.weight", Extents{c.vocabulary, c.dim}, d.token_embedding));
-  if (static_cast<std::size_t>(c.blocks) > file.tensors().size())  // before memory is taken for them
+  if (static_cast<std::size_t>(config.blocks) > file.tensors().size())  // before memory is taken for them
     return {ErrorCode::corrupt_data,
-            io::detail::text(file.name(), ": the configuration has ", c.blocks, " blocks, but the file only ",
+            io::detail::text(file.name(), ": the configuration has ", config.blocks, " blocks, but the file only ",
                              file.tensors().size(), " tensors: convert the model again")};
-  d.blocks.resize(static_cast<std::size_t>(c.blocks));
-  for (Index i = 0; i < c.blocks; ++i) {
-    if (blocks == Blocks::later) {
-      reader.leave(io::detail::text("blk.", i, "."));
-      continue;
-    }
-    ANYBIT_TRY(d.blocks[static_cast<std::size_t>(i)], read_block(reader, c, i));
+  Decoder d = make_decoder(architecture, std::move(config));
+  for (std::size_t i = 0; i < d.weights.size(); ++i) {
+    const WeightSpec& spec = d.blueprint->weights[i];
+    if (blocks == Blocks::now || spec.block == no_block) ANYBIT_TRY_STATUS(read_weight(reader, spec, d.weights[i]));
   }
-  ANYBIT_TRY_STATUS(reader.read("output_norm.weight", c.dim, d.output_norm));
-  if (reader.has("output.weight")) {
-    d.head.emplace();
-    ANYBIT_TRY_STATUS(reader.read("output.weight", Extents{c.vocabulary, c.dim}, *d.head));
-  }
-  ANYBIT_TRY_STATUS(reader.all_used());
+  if (blocks == Blocks::later)
+    for (Index i = 0; i < d.config.blocks; ++i) reader.leave(io::detail::text("blk.", i, "."));
+  ANYBIT_TRY_STATUS(reader.all_used(architecture.name));
   return d;
 }
 

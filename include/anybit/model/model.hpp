@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/run.hpp>
 #include <anybit/model/tokenizer/tokenizer.hpp>
 
 namespace anybit::model {

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/architecture.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -27,7 +27,7 @@ inline Matrix transposed(ConstMatrix m) {
 /// What a linear becomes, step by step. Inputs are columns of W, outputs rows.
 class Rewritten {
  public:
-  explicit Rewritten(const Linear& linear) : w_(linear.dense()->view()) {}
+  explicit Rewritten(const nn::Linear& linear) : w_(linear.dense()->view()), bias_(linear.bias()) {}
 
   /// For inputs that no longer are multiplied by `gain`.
   Rewritten& with_gain(const std::vector<float>& gain) {
@@ -46,29 +46,35 @@ class Rewritten {
     Matrix columns = transposed(w_.view());
     rotation->forward(columns.view());
     w_ = transposed(columns.view());
+    if (!bias_.empty()) rotation->forward(bias_);
     return *this;
   }
   /// Heads are rotated by R^T = diag(s) H and not by R = H diag(s), of which a KV cache that multiplies by H once more would
   /// leave the signs alone.
   Rewritten& reading_heads(const std::optional<Hadamard>& rotation) {
-    if (rotation) inverse_of_heads(w_, *rotation);
+    if (rotation) inverse_of_heads(w_.view(), *rotation);
     return *this;
   }
   Rewritten& writing_heads(const std::optional<Hadamard>& rotation) {
     if (!rotation) return *this;
     Matrix columns = transposed(w_.view());
-    inverse_of_heads(columns, *rotation);
+    inverse_of_heads(columns.view(), *rotation);
     w_ = transposed(columns.view());
+    if (!bias_.empty()) inverse_of_heads(MutableMatrix(bias_.data(), 1, static_cast<Index>(bias_.size())), *rotation);
     return *this;
   }
-  Linear linear() { return Linear(std::move(w_)); }
+  nn::Linear linear() {
+    nn::Linear out(std::move(w_));
+    out.set_bias(std::move(bias_));
+    return out;
+  }
 
  private:
-  static void inverse_of_heads(Matrix& m, const Hadamard& rotation) {
-    for (Index first = 0; first < m.cols(); first += rotation.size())
-      rotation.inverse(m.view().col_range(first, first + rotation.size()));
+  static void inverse_of_heads(MutableMatrix m, const Hadamard& rotation) {
+    for (Index first = 0; first < m.cols; first += rotation.size()) rotation.inverse(m.col_range(first, first + rotation.size()));
   }
   Matrix w_;
+  std::vector<float> bias_;
 };
 
 }  // namespace detail
@@ -80,11 +86,16 @@ inline Result<Decoder> rotate(const Decoder& source, const RotationOptions& opti
   if (source.rotation || source.online.any())
     return Error{ErrorCode::invalid_argument, "rotate: the model is rotated already; give the one that it was made from"};
   std::string packed;
-  for_each_linear(source, [&](const std::string& name, const Linear& linear) {
+  for_each_linear(source, [&](const std::string& name, const nn::Linear& linear) {
     if (!linear.dense() && packed.empty()) packed = name;
   });
   if (!packed.empty())
     return Error{ErrorCode::unsupported, "rotate: " + packed + " is quantized already; rotate the float model, then quantize it"};
+  for_each_linear(source, [&](const std::string& name, const nn::Linear& linear) {
+    if (linear.adapter() && packed.empty()) packed = name;
+  });
+  if (!packed.empty())
+    return Error{ErrorCode::unsupported, "rotate: " + packed + " has an adapter; add it to the weights, then rotate"};
 
   const DecoderConfig& c = source.config;
   Status status = Ok{};
@@ -111,28 +122,36 @@ inline Result<Decoder> rotate(const Decoder& source, const RotationOptions& opti
   d.rotation = options;
   d.online.attn_output = attn_output;
   d.online.ffn_down = ffn_down;
+  const Blueprint& blueprint = *d.blueprint;
   executor.parallel_for(c.blocks, 1, [&](Index begin, Index end) {
-    using detail::Rewritten;
-    for (Index i = begin; i < end; ++i) {
-      Block& b = d.blocks[static_cast<std::size_t>(i)];
-      if (residual) {
-        for (Linear* l : {&b.q, &b.k, &b.v}) *l = Rewritten(*l).with_gain(b.attn_norm).reading(residual).linear();
-        for (Linear* l : {&b.gate, &b.up}) *l = Rewritten(*l).with_gain(b.ffn_norm).reading(residual).linear();
-        for (std::vector<float>* gain : {&b.attn_norm, &b.ffn_norm}) std::fill(gain->begin(), gain->end(), 1.0f);
+    for (Index i = begin; i < end; ++i)
+      for (const SiteId site : blueprint.sites_of(i)) {
+        const SiteSpec& s = blueprint[site];
+        const Producer& from = s.producer;
+        // A linear of several heads: its outputs can be rotated head by head, and so can what reads them.
+        const bool heads = values && from.kind == Producer::Kind::linear && from.head_dim > 1;
+        const std::optional<Hadamard> none;
+        const auto& online = s.point == Point::head_out ? attn_output : s.point == Point::mlp_hidden ? ffn_down : none;
+        const auto& adds = s.writes_residual ? residual : none;
+        for (const WeightId id : s.readers) {
+          if (from.kind == Producer::Kind::norm && residual)
+            d[id].linear = detail::Rewritten(d[id].linear).with_gain(d[from.weight].values).reading(residual).linear();
+          else if (heads || online || adds)
+            d[id].linear =
+                detail::Rewritten(d[id].linear).reading_heads(heads ? values : none).reading(online).writing(adds).linear();
+        }
+        if (heads) d[from.weight].linear = detail::Rewritten(d[from.weight].linear).writing_heads(values).linear();
+        if (from.kind == Producer::Kind::norm && residual)
+          std::fill(d[from.weight].values.begin(), d[from.weight].values.end(), 1.0f);
       }
-      if (values) b.v = Rewritten(b.v).writing_heads(values).linear();
-      if (residual || values || attn_output)
-        b.o = Rewritten(b.o).reading_heads(values).reading(attn_output).writing(residual).linear();
-      if (residual || ffn_down) b.down = Rewritten(b.down).reading(ffn_down).writing(residual).linear();
-    }
   });
   if (!residual) return d;
-  if (!d.head && options.keep_tied) {
+  if (!d.has_head() && options.keep_tied) {
     d.online.residual = residual;
   } else {
-    d.head = detail::Rewritten(source.output_head()).with_gain(d.output_norm).reading(residual).linear();
-    d.token_embedding = detail::Rewritten(d.token_embedding).reading(residual).linear();
-    std::fill(d.output_norm.begin(), d.output_norm.end(), 1.0f);
+    d.head() = detail::Rewritten(source.output_head()).with_gain(d.output_norm()).reading(residual).linear();
+    d.token_embedding() = detail::Rewritten(d.token_embedding()).reading(residual).linear();
+    std::fill(d.output_norm().begin(), d.output_norm().end(), 1.0f);
   }
   return d;
 }

@@ -44,7 +44,7 @@ struct ModelRecipe {
   bool folds_into_linear = false;             ///< input scales may be folded into the linear upstream, not only into norms
   std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
   /// This recipe choosing by such an error, for siblings that a norm feeds; null where it does not want one (Awq::block_output).
-  std::function<ModelRecipe(BlockLoss)> judged_by{};
+  std::function<ModelRecipe(BlockLoss)> with_block_loss{};
   std::function<double(Extents)> bits_per_weight;
   std::function<AnyPacked(Extents)> blank;             ///< of the size that quantize() gives, all zeros
   std::function<Result<AnyPacked>(PackedBytes)> open;  ///< what quantize() gave, from its bytes
@@ -112,7 +112,7 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
   if constexpr ((TransformTraits<Ts>::takes_block_loss || ...)) {
     if (std::apply([](const Ts&... t) { return (TransformTraits<Ts>::wants_block_loss(t) || ...); }, recipe.transforms)) {
       m.needs = m.needs | Needs::sequences;
-      m.judged_by = [recipe, compute, own_name = m.name](const BlockLoss& loss) {
+      m.with_block_loss = [recipe, compute, own_name = m.name](const BlockLoss& loss) {
         auto judged = recipe;
         const auto give = [&]<class T>(T& t) {
           if (TransformTraits<T>::wants_block_loss(t)) t = TransformTraits<T>::with_block_loss(t, loss);

@@ -5,7 +5,6 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -92,7 +91,7 @@ class Stream {
     begins_.push_back(0);
     for (const auto& w : windows) begins_.push_back(begins_.back() + static_cast<Index>(w.size()));
     x_ = Matrix(begins_.back(), d.config.dim);
-    for (std::size_t w = 0; w < windows.size(); ++w) embed(d, windows[w], window(w), executor);
+    for (std::size_t w = 0; w < windows.size(); ++w) d.blueprint->architecture->embed(d, windows[w], 0, window(w), executor);
   }
   MutableMatrix window(std::size_t w) { return x_.view().row_range(begins_[w], begins_[w + 1]); }
   std::size_t windows() const { return windows_.size(); }
@@ -104,37 +103,39 @@ class Stream {
   Matrix x_;
 };
 
-/// What one pass over a window of some length needs, kept from window to window.
+/// Passes of one block over windows; what a pass of some length needs is kept from window to window.
 class WindowRunner {
  public:
   WindowRunner(const Decoder& d, ExecutorRef executor) : d_(d), executor_(executor) {}
 
-  template <class OnInput>
-  void run(const Block& b, MutableMatrix x, OnInput&& on_input) {
-    if (!kept_ || kept_->x.rows() != x.rows) kept_.emplace(d_, x.rows);
-    kept_->cache.clear();
-    run_block(b, d_, kept_->rope, 0, kept_->cache, x, kept_->scratch, executor_, on_input);
+  /// Moves x behind the block.
+  void run(std::span<const Weight> block, Index number, MutableMatrix x, std::span<const Tap> taps = {}) {
+    pass(block, number, x, taps, Point::residual);
   }
-  void run(const Block& b, MutableMatrix x) {
-    run(b, x, [](Site, ConstMatrix) { return true; });
-  }
-  /// The same on a copy of x.
-  template <class OnInput>
-  void look(const Block& b, MutableMatrix x, OnInput&& on_input) {
-    if (!kept_ || kept_->x.rows() != x.rows) kept_.emplace(d_, x.rows);
+  /// As far as `until`, on a copy of x.
+  void look(std::span<const Weight> block, Index number, ConstMatrix x, std::span<const Tap> taps, Point until) {
+    keep(x.rows);
     for (Index t = 0; t < x.rows; ++t) std::copy_n(x.row(t).data(), x.cols, kept_->x.view().row(t).data());
-    run(b, kept_->x.view(), on_input);
+    pass(block, number, kept_->x.view(), taps, until);
   }
 
  private:
   struct Kept {
     Kept(const Decoder& d, Index tokens)
-        : x(tokens, d.config.dim), rope(d.config, 0, tokens), cache(one_block(d.config), tokens), scratch(d.config, tokens) {}
+        : x(tokens, d.config.dim), pass(d, tokens), cache({1, d.config.kv_heads, d.config.head_dim}, tokens) {}
     Matrix x;
-    RopeTable rope;
-    KvCache cache;
-    BlockScratch scratch;
+    Pass pass;
+    nn::KvCache cache;
   };
+  void keep(Index tokens) {
+    if (!kept_ || kept_->pass.tokens() != tokens) kept_.emplace(d_, tokens);
+  }
+  void pass(std::span<const Weight> block, Index number, MutableMatrix x, std::span<const Tap> taps, Point until) {
+    keep(x.rows);
+    kept_->cache.clear();
+    kept_->pass.block(block, number, 0, kept_->cache, x, {executor_, taps}, Point::attn_in, until);
+  }
+
   const Decoder& d_;
   ExecutorRef executor_;
   std::optional<Kept> kept_;
@@ -167,24 +168,22 @@ class LayerWise {
       ANYBIT_TRY(RunFingerprint run, fingerprint(embedding));
       ANYBIT_TRY(files, BlockFiles::open(options_.state, std::move(run)));
     }
-    std::vector<SiblingGroup> groups = sibling_groups(out.decoder);
     clock_.add_to(result_.seconds.state);
     for (Index i = 0; i < source_.config.blocks; ++i) {
       block_ = i;
-      ANYBIT_TRY_STATUS(tell("next block"));
+      ANYBIT_TRY_STATUS(tell_progress("next block"));
       ANYBIT_TRY(original_block_, block_of(source_, options_.load_block, i));
-      Block& block = out.decoder.blocks[static_cast<std::size_t>(i)];
-      block = original_block_;
-      ANYBIT_TRY(std::optional<FinishedBlock> done, files.read(i, original_block_, plan_));
+      out.decoder.set_block(i, original_block_);
+      ANYBIT_TRY(std::optional<FinishedBlock> done, files.read(*source_.blueprint, i, original_block_, plan_));
       const bool taken = done.has_value();
       if (taken) {
-        block = std::move(done->block);
+        out.decoder.set_block(i, done->block);
         for (QuantizedLayer& l : done->layers) out.layers.push_back(std::move(l));
         ++result_.blocks_taken;
       } else {
         const std::size_t before = out.layers.size();
-        ANYBIT_TRY_STATUS(quantize_block(groups));
-        ANYBIT_TRY_STATUS(files.write(i, block, std::span(out.layers).subspan(before)));
+        ANYBIT_TRY_STATUS(quantize_block());
+        ANYBIT_TRY_STATUS(files.write(*source_.blueprint, i, out.decoder.block(i), std::span(out.layers).subspan(before)));
       }
       clock_.add_to(result_.seconds.state);
       if (i + 1 < source_.config.blocks) ANYBIT_TRY_STATUS(advance(taken));
@@ -213,7 +212,7 @@ class LayerWise {
     return Ok{};
   }
 
-  Status tell(std::string_view doing) const {
+  Status tell_progress(std::string_view doing) const {
     if (!options_.progress) return Ok{};
     LayerWiseProgress p{block_, source_.config.blocks, doing, -1};
     const Index made = block_ - result_.blocks_taken;
@@ -226,63 +225,56 @@ class LayerWise {
                  io::detail::text("stopped before block ", block_, " of ", source_.config.blocks, " was done")};
   }
 
-  Status quantize_block(std::vector<SiblingGroup>& groups) {
+  Status quantize_block() {
     block_began_ = clock_.since_start();
-    ModelStats stats(source_, needs_, block_, 1, options_.sample_cap);
-    const auto g = static_cast<std::size_t>(block_ * site_count);
-    std::size_t first = static_cast<std::size_t>(block_ * linears_per_block);
-    std::array<std::size_t, 4> place{};
-    for (std::size_t s = 0; s < place.size(); ++s) place[s] = first, first += groups[g + s].linears.size();
-    const auto quantize = [&](std::initializer_list<std::size_t> sites) -> Status {
-      ANYBIT_TRY_STATUS(tell("quantizing"));
-      HalfBlock work(result_.quantized.decoder, plan_, stats, {.strict = options_.strict, .executor = options_.executor});
-      for (const std::size_t s : sites) ANYBIT_TRY_STATUS(work.run(groups[g + s], g + s, place[s]));
+    const Blueprint& blueprint = *source_.blueprint;
+    const std::vector<SiteId> sites = blueprint.sites_of(block_);
+    ModelStats stats(source_, needs_, sites, options_.sample_cap);
+    const auto quantize = [&](std::span<const SiteId> some) -> Status {
+      ANYBIT_TRY_STATUS(tell_progress("quantizing"));
+      SiblingQuantizer work(result_.quantized.decoder, plan_, stats, {.strict = options_.strict, .executor = options_.executor});
+      for (const SiteId site : some) ANYBIT_TRY_STATUS(work.run(site));
       for (QuantizedLayer& l : work.layers) result_.quantized.layers.push_back(std::move(l));
       clock_.add_to(result_.seconds.quantize);
       return Ok{};
     };
     if (options_.true_sequential) {
-      for (std::size_t s = 0; s < place.size(); ++s) {
-        ANYBIT_TRY_STATUS(gather(stats, static_cast<Site>(s), static_cast<Site>(s)));
-        ANYBIT_TRY_STATUS(quantize({s}));
+      for (const SiteId& site : sites) {
+        ANYBIT_TRY_STATUS(gather(stats, {&site, 1}, site == sites.back()));
+        ANYBIT_TRY_STATUS(quantize({&site, 1}));
       }
     } else {
-      ANYBIT_TRY_STATUS(gather(stats, Site::attn_qkv, Site::ffn_down));
-      ANYBIT_TRY_STATUS(quantize({1, 0}));
-      ANYBIT_TRY_STATUS(quantize({3, 2}));
+      ANYBIT_TRY_STATUS(gather(stats, sites, true));
+      for (const std::vector<SiteId>& group : blueprint.quantization_order(block_)) ANYBIT_TRY_STATUS(quantize(group));
     }
-    for (const Site s : {Site::attn_qkv, Site::attn_output, Site::ffn_gate_up, Site::ffn_down})
-      result_.checks.push_back(check_site(block_, s, stats.at(block_, s, needs_)));
+    for (const SiteId site : sites) result_.checks.push_back(check_site(blueprint, site, stats.at(site, needs_)));
     clock_.add_to(result_.seconds.statistics);
     return Ok{};
   }
 
-  /// Runs the block as far as it is quantized, and adds what enters the sites `from` to `to`. With drift the float model's stream
-  /// is moved on as the last of them is seen.
-  Status gather(ModelStats& stats, Site from, Site to) {
-    const Block& block = result_.quantized.decoder.blocks[static_cast<std::size_t>(block_)];
-    std::array<Matrix, 4> originals;
+  /// Runs the block as far as it is quantized, and adds what enters `sites`. With drift the float model's stream is moved on as
+  /// the `last` of them is seen.
+  Status gather(ModelStats& stats, std::span<const SiteId> sites, bool last) {
+    const Blueprint& blueprint = *source_.blueprint;
+    const Point until = blueprint[sites.back()].point;
+    std::vector<Matrix> originals(sites.size());
     Status status = Ok{};
+    const auto number = [&](SiteId s) { return place(s) - place(sites.front()); };
+    const std::vector<Tap> keep = site_taps(blueprint, sites, [&](SiteId s, ConstMatrix x) { originals[number(s)] = Matrix(x); });
+    const std::vector<Tap> add = site_taps(blueprint, sites, [&](SiteId s, ConstMatrix x) {
+      if (!status) return;
+      clock_.add_to(result_.seconds.forward);
+      const ConstMatrix other = originals[number(s)].view();
+      status = stats.add(s, x, drifts_ ? &other : nullptr, options_.executor);
+      clock_.add_to(result_.seconds.statistics);
+    });
     for (std::size_t w = 0; w < windows_.size(); ++w) {
-      ANYBIT_TRY_STATUS(tell("statistics"));
-      if (drifts_) {
-        const auto keep = [&](Site s, ConstMatrix x) {
-          if (s >= from && s <= to) originals[static_cast<std::size_t>(s)] = Matrix(x);
-          return s < to || to == Site::ffn_down;
-        };
-        if (to == Site::ffn_down)
-          runner_.run(original_block_, original_.window(w), keep);
-        else
-          runner_.look(original_block_, original_.window(w), keep);
-      }
-      runner_.look(block, quantized_.window(w), [&](Site s, ConstMatrix x) {
-        if (s < from) return true;
-        clock_.add_to(result_.seconds.forward);
-        const ConstMatrix other = originals[static_cast<std::size_t>(s)].view();
-        status = stats.add(block_, s, x, drifts_ ? &other : nullptr, options_.executor);
-        clock_.add_to(result_.seconds.statistics);
-        return status.ok() && s < to;
-      });
+      ANYBIT_TRY_STATUS(tell_progress("statistics"));
+      if (drifts_ && last)
+        runner_.run(original_block_, block_, original_.window(w), keep);
+      else if (drifts_)
+        runner_.look(original_block_, block_, original_.window(w), keep, until);
+      runner_.look(result_.quantized.decoder.block(block_), block_, quantized_.window(w), add, until);
       if (!status) return status;
     }
     return Ok{};
@@ -291,9 +283,9 @@ class LayerWise {
   /// From this block to the next. `taken`: no statistics were gathered, so the float model's stream still stands before it.
   Status advance(bool taken) {
     for (std::size_t w = 0; w < windows_.size(); ++w) {
-      ANYBIT_TRY_STATUS(tell("statistics"));
-      runner_.run(result_.quantized.decoder.blocks[static_cast<std::size_t>(block_)], quantized_.window(w));
-      if (drifts_ && taken) runner_.run(original_block_, original_.window(w));
+      ANYBIT_TRY_STATUS(tell_progress("statistics"));
+      runner_.run(result_.quantized.decoder.block(block_), block_, quantized_.window(w));
+      if (drifts_ && taken) runner_.run(original_block_, block_, original_.window(w));
     }
     clock_.add_to(result_.seconds.forward);
     return Ok{};
@@ -313,7 +305,7 @@ class LayerWise {
   WindowRunner runner_;
   bool drifts_;
   Stream quantized_, original_;
-  Block original_block_;
+  BlockWeights original_block_;
   LayerWiseModel result_;
   StageClock clock_;
   Index block_ = 0;

@@ -5,53 +5,47 @@
 #include <deque>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include <anybit/core/distance.hpp>
-#include <anybit/model/decoder.hpp>
+#include <anybit/model/run.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-/// Of Site::attn_qkv or Site::ffn_gate_up.
+/// Of a site that a norm feeds.
 class BlockOutput {
  public:
-  static constexpr bool is_of(Site site) { return site == Site::attn_qkv || site == Site::ffn_gate_up; }
+  static bool is_of(const SiteSpec& site) { return site.producer.kind == Producer::Kind::norm; }
 
-  /// The block as it stands is what errors are measured from: its o or down may be packed already. `inputs` are sequences of what
-  /// enters the site, each from its first token on; they and `d`, which gives configuration and rotations, must outlive this.
-  /// Only the half of the block that the site begins is read.
-  BlockOutput(const Decoder& d, const Block& block, Site site, std::span<const Matrix> inputs, ExecutorRef executor = {})
-      : d_(d), site_(site), executor_(executor) {
-    ANYBIT_CHECK(is_of(site), "BlockOutput: of q, k and v or of gate and up");
-    if (site == Site::attn_qkv)
-      half_.q = block.q, half_.k = block.k, half_.v = block.v, half_.o = block.o;
-    else
-      half_.gate = block.gate, half_.up = block.up, half_.down = block.down;
+  /// The block as it stands is what errors are measured from: what the site's linears feed may be packed already. `inputs` are
+  /// sequences of what enters the site, each from its first token on; they and `d`, which gives configuration and rotations, must
+  /// outlive this.
+  BlockOutput(const Decoder& d, std::span<const Weight> block, SiteId site, std::span<const Matrix> inputs,
+              ExecutorRef executor = {})
+      : blueprint_(*d.blueprint), site_(blueprint_[site]), executor_(executor), block_(block.begin(), block.end()) {
+    ANYBIT_CHECK(is_of(site_), "BlockOutput: of a site that a norm feeds");
     for (const Matrix& x : inputs) {
       Sequence& s = sequences_.emplace_back(d, x.view());
-      run(half_, s);
-      s.exact = s.scratch.delta;
+      run(block_, s);
+      s.exact = s.output;
     }
   }
 
-  /// Mean squared error of the output, over all tokens, if q, k, v or gate, up have these weights.
+  /// Mean squared error of the output, over all tokens, if the site's linears have these weights.
   double error(std::span<const ConstMatrix> weights) {
-    Block changed = half_;
-    const auto set = [&](std::initializer_list<Linear*> linears) {
-      ANYBIT_CHECK(weights.size() == linears.size(), "BlockOutput::error: one matrix a sibling");
-      const ConstMatrix* w = weights.data();
-      for (Linear* l : linears) *l = Linear(Matrix(*w++));
-    };
-    if (site_ == Site::attn_qkv)
-      set({&changed.q, &changed.k, &changed.v});
-    else
-      set({&changed.gate, &changed.up});
+    ANYBIT_CHECK(weights.size() == site_.readers.size(), "BlockOutput::error: one matrix per sibling");
+    BlockWeights changed = block_;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      nn::Linear& linear = changed[place(site_.readers[i]) - blueprint_.blocks[static_cast<std::size_t>(site_.block)]].linear;
+      linear = linear.with_weights(nn::Linear(Matrix(weights[i])));
+    }
     double sum = 0;
     Index values = 0;
     for (Sequence& s : sequences_) {
       run(changed, s);
       values += s.exact.extents().size();
-      sum += lane_sum(s.exact.extents().size(), [a = s.exact.data(), b = std::as_const(s.scratch.delta).data()](Index i) {
+      sum += lane_sum(s.exact.extents().size(), [a = s.exact.data(), b = std::as_const(s.output).data()](Index i) {
         const double d = static_cast<double>(a[i]) - static_cast<double>(b[i]);
         return d * d;
       });
@@ -62,28 +56,31 @@ class BlockOutput {
  private:
   struct Sequence {
     Sequence(const Decoder& d, ConstMatrix x)
-        : input(x), rope(d.config, 0, x.rows), cache(one_block(d.config), x.rows), scratch(d.config, x.rows) {}
+        : input(x),
+          residual(x.rows, d.config.dim),
+          output(x.rows, d.config.dim),
+          pass(d, x.rows),
+          cache({1, d.config.kv_heads, d.config.head_dim}, x.rows) {}
     ConstMatrix input;
-    Matrix exact;
-    RopeTable rope;
-    KvCache cache;
-    BlockScratch scratch;
+    Matrix residual;  ///< zeros: what the norm makes of it is replaced by the input
+    Matrix exact, output;
+    Pass pass;
+    nn::KvCache cache;
   };
 
-  void run(const Block& b, Sequence& s) {
-    const auto go_on = [](Site, ConstMatrix) { return true; };
-    if (site_ == Site::ffn_gate_up) {
-      run_mlp(b, d_, s.input, s.scratch, executor_, go_on);
-    } else {
-      s.cache.clear();
-      run_attention(b, d_, s.rope, 0, s.cache, s.input, s.scratch, executor_, go_on);
-    }
+  /// From the site to its effect.
+  void run(std::span<const Weight> block, Sequence& s) {
+    const Tap taps[] = {
+        {site_.block, site_.point, [&](MutableMatrix x, TokenRange) { as_eigen(x) = as_eigen(s.input); }},
+        {site_.block, site_.effect, [&](MutableMatrix x, TokenRange) { as_eigen(s.output.view()) = as_eigen(x); }}};
+    s.cache.clear();
+    s.pass.block(block, site_.block, 0, s.cache, s.residual.view(), {executor_, taps}, site_.point, site_.effect);
   }
 
-  const Decoder& d_;
-  Site site_;
+  const Blueprint& blueprint_;
+  const SiteSpec& site_;
   ExecutorRef executor_;
-  Block half_;
+  BlockWeights block_;
   std::deque<Sequence> sequences_;
 };
 

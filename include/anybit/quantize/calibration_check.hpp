@@ -14,15 +14,15 @@ inline namespace ANYBIT_CODE {
 
 /// What calibration saw of one site.
 struct SiteCheck {
-  Index block = 0;
-  Site site = Site::attn_qkv;
+  SiteId site{};
+  std::string name;  ///< "block 0, attn_q"
   Index tokens = 0, inputs = 0;
   Index silent = 0;  ///< inputs that were 0 on every token
   double rank = -1;  ///< effective_rank(); below 0: there was no Hessian to find it from
 };
 
-inline SiteCheck check_site(Index block, Site site, const Stats& stats) {
-  SiteCheck c{block, site, stats.tokens(), stats.inputs()};
+inline SiteCheck check_site(const Blueprint& b, SiteId site, const Stats& stats) {
+  SiteCheck c{site, io::detail::text("block ", b[site].block, ", ", b[site].name), stats.tokens(), stats.inputs()};
   if (stats.has(Needs::abs_max))
     for (const float most : stats.abs_max()) c.silent += most == 0 ? 1 : 0;
   if (stats.has(Needs::hessian) && c.inputs > 0) {
@@ -33,18 +33,17 @@ inline SiteCheck check_site(Index block, Site site, const Stats& stats) {
   return c;
 }
 
-inline std::vector<SiteCheck> check_sites(const ModelStats& stats) {
+/// Of every site; `stats` are of a whole model with this blueprint.
+inline std::vector<SiteCheck> check_sites(const Blueprint& b, const ModelStats& stats) {
   std::vector<SiteCheck> out;
-  for (Index i = 0; i < stats.blocks(); ++i)
-    for (const Site s : {Site::attn_qkv, Site::attn_output, Site::ffn_gate_up, Site::ffn_down})
-      out.push_back(check_site(i, s, stats.at(i, s, stats.needs())));
+  for (std::size_t i = 0; i < b.sites.size(); ++i)
+    out.push_back(check_site(b, static_cast<SiteId>(i), stats.at(static_cast<SiteId>(i), stats.needs())));
   return out;
 }
 
 /// One line for each thing that is wrong, none if nothing is.
 inline std::vector<std::string> warnings(std::span<const SiteCheck> checks) {
   std::vector<std::string> out;
-  const auto name = [](const SiteCheck& c) { return io::detail::text("block ", c.block, ", ", ModelStats::site_name(c.site)); };
   const SiteCheck *widest = nullptr, *narrow = nullptr, *silent = nullptr;
   std::size_t narrow_sites = 0, silent_sites = 0;
   for (const SiteCheck& c : checks) {
@@ -60,15 +59,14 @@ inline std::vector<std::string> warnings(std::span<const SiteCheck> checks) {
     }
   }
   if (widest)
-    out.push_back(io::detail::text("Only ", widest->tokens, " calibration tokens for ", widest->inputs, " inputs (",
-                                   name(*widest), "): methods that learn from them are safe from about ", 2 * widest->inputs,
-                                   " tokens on."));
+    out.push_back(io::detail::text("Only ", widest->tokens, " calibration tokens for ", widest->inputs, " inputs (", widest->name,
+                                   "): methods that learn from them are safe from about ", 2 * widest->inputs, " tokens on."));
   if (narrow)
     out.push_back(io::detail::text("The calibration tokens are nearly all alike in ", narrow_sites, " sites, for example ",
-                                   name(*narrow), ", whose ", narrow->inputs,
+                                   narrow->name, ", whose ", narrow->inputs,
                                    " inputs vary in less than 2 directions: take more varied text."));
   if (silent)
-    out.push_back(io::detail::text(silent_sites, " sites have inputs that were 0 on every token, most ", name(*silent), ": ",
+    out.push_back(io::detail::text(silent_sites, " sites have inputs that were 0 on every token, most ", silent->name, ": ",
                                    silent->silent, " of ", silent->inputs, "."));
   return out;
 }

@@ -21,46 +21,49 @@ struct Forecast {
 
 namespace detail {
 
-/// The model as quantize_layer_wise() would give it, of packed zeros. Matrices of one recipe and shape share them.
-inline Decoder blank_model(const Decoder& source, const Block& any_block, const ModelPlan& plan, const PackedEmbedding& embedding,
-                           Compute head) {
+/// The model as quantize_layer_wise() would give it, of packed zeros. Matrices of one recipe and shape share them. Gains and
+/// biases are of `any_block`.
+inline Decoder blank_model(const Decoder& source, const BlockWeights& any_block, const ModelPlan& plan,
+                           const PackedEmbedding& embedding, Compute head) {
   Decoder out = source;
   set_embedding(out, embedding, head);
+  const Blueprint& blueprint = *source.blueprint;
   std::vector<std::pair<const ModelRecipe*, AnyPacked>> known;
-  std::size_t at = 0;
-  for (std::size_t i = 0; i < out.blocks.size(); ++i) {
-    out.blocks[i] = any_block;
-    for_each_linear(out.blocks[i], i, [&](const std::string&, Linear& linear) {
-      const ModelRecipe* const recipe = plan.linears[at++];
-      auto found = std::find_if(known.begin(), known.end(),
-                                [&](const auto& k) { return k.first == recipe && k.second.extents() == linear.extents(); });
-      if (found == known.end()) {
-        found = known.emplace(known.end(), recipe, recipe->blank(linear.extents()));
-        found->second.prepare(recipe->compute);
-      }
-      // Any scale takes as many bytes as another.
-      linear = Linear(found->second,
-                      recipe->compute == Compute::int8_static ? ActivationMode::int8_static(1) : ActivationMode(recipe->compute));
-    });
+  for (Index i = 0; i < source.config.blocks; ++i) out.set_block(i, any_block);
+  for (std::size_t l = 0; l < blueprint.linears.size(); ++l) {
+    nn::Linear& linear = out[blueprint.linears[l]].linear;
+    const ModelRecipe* const recipe = plan.linears[l];
+    auto found = std::find_if(known.begin(), known.end(),
+                              [&](const auto& k) { return k.first == recipe && k.second.extents() == linear.extents(); });
+    if (found == known.end()) {
+      found = known.emplace(known.end(), recipe, recipe->blank(linear.extents()));
+      found->second.prepare(recipe->compute);
+    }
+    // Any scale takes as many bytes as another.
+    linear =
+        linear.with_weights(nn::Linear(found->second, recipe->compute == Compute::int8_static ? ActivationMode::int8_static(1)
+                                                                                              : ActivationMode(recipe->compute)));
   }
   return out;
 }
 
-inline Index layer_wise_memory(const Decoder& source, const Block& any_block, bool reads_blocks, const Decoder& packed,
+inline Index layer_wise_memory(const Decoder& source, const BlockWeights& any_block, bool reads_blocks, const Decoder& packed,
                                Needs needs, Index tokens, Index longest) {
   const DecoderConfig& c = source.config;
   constexpr Index f32 = 4, f64 = 8;
   Index bytes = 0;
   for (const Decoder* d : {&source, &packed})
-    for_each_linear(*d, [&](const std::string&, const Linear& l) { bytes += l.payload_bytes(); });
-  if (reads_blocks) for_each_linear(any_block, 0, [&](const std::string&, const Linear& l) { bytes += l.payload_bytes(); });
+    for_each_linear(*d, [&](const std::string&, const nn::Linear& l) { bytes += l.payload_bytes(); });
+  if (reads_blocks)
+    for (const Weight& w : any_block) bytes += w.linear.payload_bytes();
   if (covers(needs, Needs::sequences))  // kept at two sites, and what a pass over them writes
     bytes += std::min(tokens, sequence_tokens) * (4 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;
   const bool drifts = covers(needs, Needs::input_drift), hessian = covers(needs, Needs::hessian);
   bytes += tokens * c.dim * f32 * (drifts ? 2 : 1);
   bytes += longest * (5 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;
   Index widest = 0;
-  for (const Index n : {c.dim, c.query_width(), c.dim, c.hidden}) {
+  for (const SiteId site : source.blueprint->sites_of(0)) {
+    const Index n = (*source.blueprint)[site].inputs;
     if (hessian) bytes += n * n * f32 + (drifts ? n * n * f64 : 0);
     widest = std::max(widest, n);
   }
@@ -78,7 +81,7 @@ inline Result<Forecast> forecast(const Model& m, const ModelPlan& plan, std::spa
                                  const LayerWiseOptions& options = {}) {
   const Decoder& source = m.decoder;
   ANYBIT_TRY_STATUS(check(plan, source));
-  ANYBIT_TRY(const Block first, detail::block_of(source, options.load_block, 0));
+  ANYBIT_TRY(const BlockWeights first, detail::block_of(source, options.load_block, 0));
   const Decoder packed = detail::blank_model(source, first, plan, embedding, options.head_compute);
   Forecast out;
   ANYBIT_TRY(out.file_bytes, saved_bytes(Model{m.name, packed, m.tokenizer}, provenance));
@@ -88,11 +91,9 @@ inline Result<Forecast> forecast(const Model& m, const ModelPlan& plan, std::spa
       detail::layer_wise_memory(source, first, static_cast<bool>(options.load_block), packed, needs(plan), tokens, longest);
 
   // Two blocks, so that the step from one to the next is in it.
-  Decoder probe = source;
-  probe.config.blocks = std::min<Index>(2, source.config.blocks);
-  probe.blocks.resize(static_cast<std::size_t>(probe.config.blocks));
+  const Decoder probe = first_blocks(source, std::min<Index>(2, source.config.blocks));
   ModelPlan probe_plan = plan;
-  probe_plan.linears.resize(static_cast<std::size_t>(linears_per_block * probe.config.blocks));
+  probe_plan.linears.resize(probe.blueprint->linears.size());
   LayerWiseOptions probe_options = options;
   probe_options.state.clear();
   ANYBIT_TRY(const LayerWiseModel tried,

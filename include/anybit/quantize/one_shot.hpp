@@ -43,8 +43,8 @@ struct PackedEmbedding {
 };
 namespace detail {
 /// One of the two by a recipe; null: 8 bits. `stats` are of what the tensor multiplies, null where that is unknown or nothing.
-inline Status pack_outside(const Linear& linear, const ModelRecipe* recipe, const Stats* stats, const char* what,
-                           const QuantizeOptions& options, AnyPacked& to, Report& report) {
+inline Status pack_embedding_or_head(const nn::Linear& linear, const ModelRecipe* recipe, const Stats* stats, const char* what,
+                                     const QuantizeOptions& options, AnyPacked& to, Report& report) {
   ANYBIT_CHECK(linear.dense() != nullptr, "pack_embedding: it is packed already");
   if (!recipe) {
     ANYBIT_TRY(auto q, Nearest<EmbeddingScheme>{}.quantize(linear.dense()->view()));
@@ -73,12 +73,12 @@ inline Status pack_outside(const Linear& linear, const ModelRecipe* recipe, cons
 inline Result<PackedEmbedding> pack_embedding(const Decoder& d, const ModelPlan& plan, const Stats* head_input = nullptr,
                                               const QuantizeOptions& options = {}) {
   PackedEmbedding out;
-  const bool tied = !d.head && !plan.head;
-  ANYBIT_TRY_STATUS(detail::pack_outside(d.token_embedding, plan.embedding, tied ? head_input : nullptr, "the token embedding",
-                                         options, out.embedding, out.embedding_report));
+  const bool tied = !d.has_head() && !plan.head;
+  ANYBIT_TRY_STATUS(detail::pack_embedding_or_head(d.token_embedding(), plan.embedding, tied ? head_input : nullptr,
+                                                   "the token embedding", options, out.embedding, out.embedding_report));
   if (!tied)
-    ANYBIT_TRY_STATUS(detail::pack_outside(d.output_head(), plan.head, head_input, "the output head", options, out.head.emplace(),
-                                           out.head_report));
+    ANYBIT_TRY_STATUS(detail::pack_embedding_or_head(d.output_head(), plan.head, head_input, "the output head", options,
+                                                     out.head.emplace(), out.head_report));
   return out;
 }
 
@@ -94,9 +94,9 @@ inline Result<PackedEmbedding> pack_embedding(const Decoder& d, const ModelRecip
 
 namespace detail {
 inline void set_embedding(Decoder& d, const PackedEmbedding& embedding, Compute head_compute) {
-  ANYBIT_CHECK(embedding.head || !d.head, "the model has a head of its own, the packed embedding none");
-  d.token_embedding = Linear(embedding.embedding, embedding.head ? Compute::f32 : head_compute);
-  if (embedding.head) d.head = Linear(*embedding.head, head_compute);
+  ANYBIT_CHECK(embedding.head || !d.has_head(), "the model has a head of its own, the packed embedding none");
+  d.token_embedding() = nn::Linear(embedding.embedding, embedding.head ? Compute::f32 : head_compute);
+  if (embedding.head) d.head() = nn::Linear(*embedding.head, head_compute);
 }
 }  // namespace detail
 
@@ -104,29 +104,29 @@ inline void set_embedding(Decoder& d, const PackedEmbedding& embedding, Compute 
 /// least needs(plan). What becomes of embedding and head stands in `embedding`, not in the plan.
 inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelStats& stats, const ModelPlan& plan,
                                              const PackedEmbedding& embedding, const QuantizeModelOptions& options = {}) {
-  ANYBIT_CHECK(stats.blocks() == source.config.blocks, "quantize_model: statistics of another model");
+  ANYBIT_CHECK(stats.sites() == source.blueprint->sites.size(), "quantize_model: statistics of another model");
   ANYBIT_TRY_STATUS(check(plan, source));
   QuantizedModel out;
   out.decoder = source;
   detail::set_embedding(out.decoder, embedding, options.head_compute);
-  std::vector<SiblingGroup> groups = sibling_groups(out.decoder);
-  std::vector<std::size_t> first(groups.size(), 0);
-  for (std::size_t g = 1; g < groups.size(); ++g) first[g] = first[g - 1] + groups[g - 1].linears.size();
-  const Index halves = static_cast<Index>(groups.size()) / 2;
-  std::vector<std::vector<QuantizedLayer>> layers(static_cast<std::size_t>(halves));
+  std::vector<std::vector<SiteId>> groups;  // that do not touch each other's weights
+  for (Index i = 0; i < source.config.blocks; ++i)
+    for (auto& group : source.blueprint->quantization_order(i)) groups.push_back(std::move(group));
+  const auto count = static_cast<Index>(groups.size());
+  std::vector<std::vector<QuantizedLayer>> layers(groups.size());
   std::vector<Status> status(layers.size(), Ok{});
   std::mutex told;
   Index done = 0;
-  options.executor.parallel_for(halves, 1, [&](Index begin, Index end) {
-    for (Index half = begin; half < end; ++half) {
-      const auto h = static_cast<std::size_t>(half);
-      detail::HalfBlock work(out.decoder, plan, stats, {.strict = options.strict});
-      for (const std::size_t group : {2 * h + 1, 2 * h})
-        if (status[h]) status[h] = work.run(groups[group], group, first[group]);
-      layers[h] = std::move(work.layers);
+  options.executor.parallel_for(count, 1, [&](Index begin, Index end) {
+    for (Index item = begin; item < end; ++item) {
+      const auto g = static_cast<std::size_t>(item);
+      detail::SiblingQuantizer work(out.decoder, plan, stats, {.strict = options.strict});
+      for (const SiteId site : groups[g])
+        if (status[g]) status[g] = work.run(site);
+      layers[g] = std::move(work.layers);
       const std::lock_guard lock(told);
       ++done;
-      if (options.progress) options.progress(done, halves);
+      if (options.progress) options.progress(done, count);
     }
   });
   for (const Status& s : status)
@@ -139,7 +139,7 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
 /// Every linear of the blocks by one recipe.
 inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelStats& stats, const ModelRecipe& recipe,
                                              const PackedEmbedding& embedding, const QuantizeModelOptions& options = {}) {
-  return quantize_model(source, stats, uniform_plan(recipe, source.config), embedding, options);
+  return quantize_model(source, stats, uniform_plan(recipe, source), embedding, options);
 }
 
 }  // namespace ANYBIT_CODE

@@ -18,7 +18,7 @@ inline namespace ANYBIT_ABI {
 /// Recipes are the caller's and must outlive the plan.
 struct ModelPlan {
   std::string name;
-  /// One a linear of the blocks, in the order of sibling_groups(): q, k, v, o, gate, up, down of the first block, and so on.
+  /// In the order of Blueprint::linears: site after site, in each the linears that read it.
   std::vector<const ModelRecipe*> linears;
   /// Null: the usual 8 bits. Where embedding and head are one tensor, so they stay unless `head` is set.
   const ModelRecipe* embedding = nullptr;
@@ -31,11 +31,9 @@ struct ModelPlan {
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-inline constexpr Index linears_per_block = 7;
-
 /// The same recipe for every linear of the blocks.
-inline ModelPlan uniform_plan(const ModelRecipe& recipe, const DecoderConfig& c) {
-  return {recipe.name, std::vector<const ModelRecipe*>(static_cast<std::size_t>(linears_per_block * c.blocks), &recipe)};
+inline ModelPlan uniform_plan(const ModelRecipe& recipe, const Decoder& d) {
+  return {recipe.name, std::vector<const ModelRecipe*>(d.blueprint->linears.size(), &recipe)};
 }
 
 /// What statistics of the linears' inputs must hold; those of the head's input are head_needs().
@@ -54,7 +52,7 @@ inline Needs head_needs(const ModelPlan& plan) {
 
 /// One recipe a linear, all for the rotation that `d` has.
 inline Status check(const ModelPlan& plan, const Decoder& d) {
-  const auto expected = static_cast<std::size_t>(linears_per_block * d.config.blocks);
+  const std::size_t expected = d.blueprint->linears.size();
   if (plan.linears.size() != expected)
     return Error{ErrorCode::invalid_argument,
                  io::detail::text("plan ", plan.name, " has ", plan.linears.size(), " recipes, the model ", expected,

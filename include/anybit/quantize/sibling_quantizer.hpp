@@ -1,10 +1,9 @@
 #pragma once
-// The linears of attention or MLP of one block, quantized together: the step shared by one-shot and block-by-block runs.
+// The linears that share an input, quantized together: the step shared by one-shot and block-by-block runs.
 
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <optional>
 #include <span>
@@ -26,32 +25,35 @@ inline namespace ANYBIT_CODE {
 /// output_scale * (Q (x / input_scale)), empty scales meaning 1.
 struct QuantizedLayer {
   std::string name;
-  std::size_t group = 0, sibling = 0;  ///< where it stands in sibling_groups()
+  SiteId site{};
+  std::size_t sibling = 0;  ///< its place among the site's readers
   Report report;
   std::vector<float> input_scale, output_scale;
 };
 
 namespace detail {
 
-/// One half of a block: o before q, k, v, because its input scale is folded into rows of v; likewise down before gate and up.
-class HalfBlock {
+/// Quantizes some sites of a block one after the other, in an order of Blueprint::quantization_order(): `o` before `q`, `k`, `v`,
+/// because its input scale is folded into rows of `v`; likewise `down` before `gate`, `up`.
+class SiblingQuantizer {
  public:
-  /// `decoder` is the model whose linears the groups point at. `options` serve every linear; what to clip is decided here.
-  HalfBlock(const Decoder& decoder, const ModelPlan& plan, const ModelStats& stats, const QuantizeOptions& options)
+  /// `decoder` is the model whose linears are replaced. `options` serve every linear; what to clip is decided here.
+  SiblingQuantizer(Decoder& decoder, const ModelPlan& plan, const ModelStats& stats, const QuantizeOptions& options)
       : decoder_(decoder), plan_(plan), stats_(stats), options_(options) {}
 
-  /// `first` is the place of the group's first linear in the plan.
-  Status run(SiblingGroup& group, std::size_t number, std::size_t first) {
-    const std::span<const ModelRecipe* const> recipes = std::span(plan_.linears).subspan(first, group.linears.size());
+  Status run(SiteId site) {
+    const SiblingGroup group = sibling_group(decoder_, site);
+    const std::span<const ModelRecipe* const> recipes =
+        std::span(plan_.linears).subspan((*decoder_.blueprint)[site].first_reader, group.linears.size());
     auto done = quantize(group, recipes);
     if (!done) return done.error();
     for (std::size_t i = 0; i < group.linears.size(); ++i) {
-      Linear& linear = *group.linears[i].linear;
+      nn::Linear& linear = *group.linears[i].linear;
       const bool divided = &linear == divided_;
       const ModelRecipe& recipe = *recipes[i];
       ActivationMode activations;
       if (recipe.compute == Compute::int8_static) {
-        const auto scale = static_activation_scale(stats_.at(group.block, group.site, recipe.needs), done->input_scale);
+        const auto scale = static_activation_scale(stats_.at(site, recipe.needs), done->input_scale);
         if (!scale) return in_context(scale.error(), "recipe " + recipe.name + ": " + group.linears[i].name);
         activations = ActivationMode::int8_static(*scale);
         done->reports[i].remarks.push_back(
@@ -59,9 +61,9 @@ class HalfBlock {
       } else {
         activations = recipe.compute;
       }
-      layers.push_back({group.linears[i].name, number, i, std::move(done->reports[i]), done->input_scale,
+      layers.push_back({group.linears[i].name, site, i, std::move(done->reports[i]), done->input_scale,
                         divided ? divisor_ : std::vector<float>{}});
-      linear = Linear(std::move(done->packed[i]), activations);
+      linear = linear.with_weights(nn::Linear(std::move(done->packed[i]), activations));
       if (const kernel::Prepared& made = linear.packed()->prepared(); rounds_to_int8(activations.compute()) && !made)
         layers.back().report.remarks.push_back(io::detail::text("products with activations in 8 bits are slow: ", made.why_not));
     }
@@ -72,7 +74,10 @@ class HalfBlock {
       divisor_ = upstream_divisor(group, done->input_scale);
       Matrix rows(group.upstream->dense()->view());
       fold_rows(divisor_, rows.view());
-      *group.upstream = Linear(std::move(rows));
+      std::vector<float> bias = group.upstream->bias();
+      for (std::size_t r = 0; r < bias.size(); ++r) bias[r] /= divisor_[r];
+      *group.upstream = group.upstream->with_weights(nn::Linear(std::move(rows)));
+      group.upstream->set_bias(std::move(bias));
       divided_ = group.upstream;
     }
     return Ok{};
@@ -90,6 +95,7 @@ class HalfBlock {
                               : group.upstream  ? Upstream::linear
                                                 : Upstream::nothing;
     const std::vector<Index> tied = tied_inputs(group);
+    const ClipFlags clip(group);
     QuantizedSiblings all;
     all.packed.resize(count), all.reports.resize(count);
     std::vector<bool> finished(count, false);
@@ -100,23 +106,20 @@ class HalfBlock {
       std::vector<ConstMatrix> weights;
       for (std::size_t j = i; j < count; ++j)
         if (recipes[j] == &recipe) members.push_back(j), weights.push_back(group.linears[j].linear->dense()->view());
-      // The product of query and key is too sensitive to be clipped (AWQ's own rule).
-      constexpr std::array<bool, 3> clip_qkv{false, false, true};
       QuantizeOptions options = options_;
       options.tied = tied;
-      if (group.site == Site::attn_qkv && !mixed) options.clip = clip_qkv;
+      if (!mixed) options.clip = clip.view();
       const auto named = [&](const Error& e) {
         return in_context(
             e, "recipe " + recipe.name + ": " + group.linears[i].name + (members.size() > 1 ? " and its siblings" : ""));
       };
       std::optional<ModelRecipe> judge;
-      if (recipe.judged_by && upstream == Upstream::norm) {
+      if (recipe.with_block_loss && upstream == Upstream::norm) {
         auto made = judged(recipe, group);
         if (!made) return named(made.error());
         judge = *std::move(made);
       }
-      auto done =
-          (judge ? *judge : recipe).quantize(upstream, weights, stats_.at(group.block, group.site, recipe.needs), options);
+      auto done = (judge ? *judge : recipe).quantize(upstream, weights, stats_.at(group.id, recipe.needs), options);
       if (!done) return named(done.error());
       for (std::size_t k = 0; k < members.size(); ++k) {
         Report& report = done->reports[k];
@@ -134,21 +137,20 @@ class HalfBlock {
 
   /// The recipe for what feeds on a norm, choosing by what attention or MLP make of it.
   Result<ModelRecipe> judged(const ModelRecipe& recipe, const SiblingGroup& group) const {
-    const std::span<const Matrix> inputs = stats_.sequences(group.block, group.site);
+    const std::span<const Matrix> inputs = stats_.sequences(group.id);
     if (inputs.empty())
       return Error{ErrorCode::insufficient_data,
                    "it chooses by what the block makes of whole sequences, and the statistics hold none: make them with "
                    "Needs::sequences, and add tokens"};
-    const auto output = std::make_shared<BlockOutput>(decoder_, decoder_.blocks[static_cast<std::size_t>(group.block)],
-                                                      group.site, inputs, options_.executor);
-    return recipe.judged_by([output](std::span<const ConstMatrix> weights) { return output->error(weights); });
+    const auto output = std::make_shared<BlockOutput>(decoder_, decoder_.block(group.block), group.id, inputs, options_.executor);
+    return recipe.with_block_loss([output](std::span<const ConstMatrix> weights) { return output->error(weights); });
   }
 
-  const Decoder& decoder_;
+  Decoder& decoder_;
   const ModelPlan& plan_;
   const ModelStats& stats_;
   QuantizeOptions options_;
-  const Linear* divided_ = nullptr;
+  const nn::Linear* divided_ = nullptr;
   std::vector<float> divisor_;
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 // The linears of a decoder for quantization: groups that share one input, and the producer of that input.
 
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,31 +13,42 @@ inline namespace ANYBIT_CODE {
 
 struct NamedLinear {
   std::string name;  ///< as in GGUF, "blk.0.attn_q.weight"
-  Linear* linear = nullptr;
+  nn::Linear* linear = nullptr;
+  bool clippable = true;  ///< WeightSpec::clippable
 };
 
-/// A scale s on the shared input (x_j / s_j, and column j of every sibling times s_j) costs nothing where the producer takes
-/// it: either `norm_gain` (gain_j / s_j) or the rows of `upstream` (row j / s_j).
+/// A site of one decoder, with its weights. A scale s on the shared input (x_j / s_j, and column j of every sibling times s_j)
+/// costs nothing where the producer takes it: either `norm_gain` (gain_j / s_j) or the rows of `upstream` (row j / s_j).
 struct SiblingGroup {
+  SiteId id{};
   Index block = 0;
-  Site site = Site::attn_qkv;
   std::vector<NamedLinear> linears;
   std::vector<float>* norm_gain = nullptr;  ///< null where no norm feeds the group
-  Linear* upstream = nullptr;               ///< v for o, up for down; null where a norm feeds the group, or a rotation between
-  /// How many inputs each row of `upstream` feeds: with grouped queries a row of v serves several inputs of o, so that only equal
-  /// scales of theirs can be folded.
-  Index fan_out = 1;
-  Index head_dim = 1;
+  nn::Linear* upstream = nullptr;           ///< null where no linear feeds the group, or a rotation stands between
+  Producer producer{};
+};
 
-  /// The row of `upstream` that makes input j.
-  Index upstream_row(Index j) const { return j / (head_dim * fan_out) * head_dim + j % head_dim; }
+/// What QuantizeOptions::clip is for a group; empty where every sibling may be clipped.
+class ClipFlags {
+ public:
+  explicit ClipFlags(const SiblingGroup& group) : flags_(std::make_unique<bool[]>(group.linears.size())) {
+    for (std::size_t i = 0; i < group.linears.size(); ++i) {
+      flags_[i] = group.linears[i].clippable;
+      if (!flags_[i]) size_ = group.linears.size();
+    }
+  }
+  std::span<const bool> view() const { return {flags_.get(), size_}; }
+
+ private:
+  std::unique_ptr<bool[]> flags_;
+  std::size_t size_ = 0;
 };
 
 /// What QuantizeOptions::tied is for the inputs of a group.
 inline std::vector<Index> tied_inputs(const SiblingGroup& group) {
   std::vector<Index> tied;
-  if (!group.upstream || group.fan_out == 1) return tied;
-  for (Index j = 0; j < group.linears.front().linear->extents().cols; ++j) tied.push_back(group.upstream_row(j));
+  if (!group.upstream || group.producer.fan_out == 1) return tied;
+  for (Index j = 0; j < group.linears.front().linear->extents().cols; ++j) tied.push_back(group.producer.row_of(j));
   return tied;
 }
 
@@ -44,33 +56,30 @@ inline std::vector<Index> tied_inputs(const SiblingGroup& group) {
 inline std::vector<float> upstream_divisor(const SiblingGroup& group, std::span<const float> input_scale) {
   std::vector<float> divisor(static_cast<std::size_t>(group.upstream->extents().rows));
   for (std::size_t j = 0; j < input_scale.size(); ++j) {
-    float& to = divisor[static_cast<std::size_t>(group.upstream_row(static_cast<Index>(j)))];
+    float& to = divisor[static_cast<std::size_t>(group.producer.row_of(static_cast<Index>(j)))];
     ANYBIT_CHECK(to == 0 || to == input_scale[j], "upstream_divisor: inputs of one upstream row have different scales");
     to = input_scale[j];
   }
   return divisor;
 }
 
-/// Four groups a block, in the order in which the forward pass captures their inputs. The pointers are into `d`.
+/// A site with the weights of `d`, to which the pointers point.
+inline SiblingGroup sibling_group(Decoder& d, SiteId id) {
+  const Blueprint& b = *d.blueprint;
+  const SiteSpec& site = b[id];
+  SiblingGroup g{id, site.block, {}, nullptr, nullptr, site.producer};
+  for (const WeightId w : site.readers) g.linears.push_back({b[w].name, &d[w].linear, b[w].clippable});
+  const bool rotated =
+      (site.point == Point::head_out && d.online.attn_output) || (site.point == Point::mlp_hidden && d.online.ffn_down);
+  if (site.producer.kind == Producer::Kind::norm) g.norm_gain = &d[site.producer.weight].values;
+  if (site.producer.kind == Producer::Kind::linear && !rotated) g.upstream = &d[site.producer.weight].linear;
+  return g;
+}
+
+/// By SiteId. The pointers are into `d`.
 inline std::vector<SiblingGroup> sibling_groups(Decoder& d) {
   std::vector<SiblingGroup> out;
-  for (Index i = 0; i < static_cast<Index>(d.blocks.size()); ++i) {
-    Block& b = d.blocks[static_cast<std::size_t>(i)];
-    const auto named = [&](std::string_view which, Linear& linear) {
-      return NamedLinear{io::detail::text("blk.", i, ".", which, ".weight"), &linear};
-    };
-    out.push_back(
-        {i, Site::attn_qkv, {named("attn_q", b.q), named("attn_k", b.k), named("attn_v", b.v)}, &b.attn_norm, nullptr, 1});
-    out.push_back({i,
-                   Site::attn_output,
-                   {named("attn_output", b.o)},
-                   nullptr,
-                   d.online.attn_output ? nullptr : &b.v,
-                   d.config.heads / d.config.kv_heads,
-                   d.config.head_dim});
-    out.push_back({i, Site::ffn_gate_up, {named("ffn_gate", b.gate), named("ffn_up", b.up)}, &b.ffn_norm, nullptr, 1});
-    out.push_back({i, Site::ffn_down, {named("ffn_down", b.down)}, nullptr, d.online.ffn_down ? nullptr : &b.up, 1});
-  }
+  for (std::size_t i = 0; i < d.blueprint->sites.size(); ++i) out.push_back(sibling_group(d, static_cast<SiteId>(i)));
   return out;
 }
 

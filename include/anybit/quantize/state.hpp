@@ -44,29 +44,33 @@ inline std::span<const std::byte> own_bytes(const PackedBytes& p) {
   return p.bytes().first(static_cast<std::size_t>(end - p.bytes().data()));
 }
 
-inline void add_linear(Fingerprint& f, const Linear& l) {
+inline void add_linear(Fingerprint& f, const nn::Linear& l) {
   const Extents e = l.extents();
   f.add(io::detail::text(e.rows, "x", e.cols));
   if (l.dense()) f.add(std::span<const float>(l.dense()->data(), static_cast<std::size_t>(e.size())));
   if (l.packed()) f.add(own_bytes(l.packed()->bytes()));
+  if (!l.bias().empty()) f.add(std::span<const float>(l.bias()));
 }
 
 /// Block i of a model that holds its blocks, or reads them.
-inline Result<Block> block_of(const Decoder& d, const BlockLoader& load, Index i) {
+inline Result<BlockWeights> block_of(const Decoder& d, const BlockLoader& load, Index i) {
   if (load) return load(i);
-  return d.blocks[static_cast<std::size_t>(i)];
+  return d.copy_block(i);
 }
 
 /// Every number of the model that reaches a block.
 inline Result<std::string> fingerprint_of(const Decoder& d, const BlockLoader& load) {
   Fingerprint f;
+  f.add(d.blueprint->architecture->name).add(name(d.config.rope_order));
   for_each_number(d.config, [&](const char* key, auto number) { f.add(key).add(number_text(number)); });
   f.add(std::span<const float>(d.config.rope_factors));
-  add_linear(f, d.token_embedding);
+  add_linear(f, d.token_embedding());
   for (Index i = 0; i < d.config.blocks; ++i) {
-    ANYBIT_TRY(const Block b, block_of(d, load, i));
-    for_each_linear(b, static_cast<std::size_t>(i), [&](const std::string&, const Linear& l) { add_linear(f, l); });
-    f.add(std::span<const float>(b.attn_norm)).add(std::span<const float>(b.ffn_norm));
+    ANYBIT_TRY(const BlockWeights block, block_of(d, load, i));
+    for (const Weight& w : block) {
+      add_linear(f, w.linear);
+      f.add(std::span<const float>(w.values));
+    }
   }
   for_each_rotation(d.online, d.config, [&](const char* key, const std::optional<Hadamard>& rotation, Index) {
     f.add(key).add(rotation ? number_text(rotation->seed()) : std::string(no_rotation));
@@ -93,7 +97,7 @@ inline std::string fingerprint_of(std::span<const std::span<const TokenId>> wind
 }
 
 struct FinishedBlock {
-  Block block;
+  BlockWeights block;
   std::vector<QuantizedLayer> layers;
 };
 
@@ -106,7 +110,7 @@ inline std::string layer_text(const QuantizedLayer& l) {
     out += text + "\n";
   };
   const Report& r = l.report;
-  line(l.name), line(number_text(l.group)), line(number_text(l.sibling)), line(r.requested), line(r.done);
+  line(l.name), line(number_text(place(l.site))), line(number_text(l.sibling)), line(r.requested), line(r.done);
   line(number_text(r.weight_error)), line(r.output_error ? number_text(*r.output_error) : "none");
   line(number_text(r.bits_per_weight)), line(number_text(r.remarks.size())), line(number_text(r.fallbacks.size()));
   for (const auto* lines : {&r.remarks, &r.fallbacks})
@@ -130,7 +134,9 @@ inline std::optional<QuantizedLayer> layer_from_text(std::string_view text) {
   };
   QuantizedLayer l;
   Report& r = l.report;
-  l.name = line(), number(l.group), number(l.sibling), r.requested = line(), r.done = line();
+  std::size_t site = 0;
+  l.name = line(), number(site), number(l.sibling), r.requested = line(), r.done = line();
+  l.site = static_cast<SiteId>(site);
   number(r.weight_error);
   if (text.starts_with("none\n"))
     line();
@@ -163,7 +169,7 @@ class BlockFiles {
     return (std::filesystem::path(folder_) / io::detail::text("block-", block, ".safetensors")).string();
   }
 
-  Status write(Index i, const Block& block, std::span<const QuantizedLayer> layers) const {
+  Status write(const Blueprint& blueprint, Index i, std::span<const Weight> block, std::span<const QuantizedLayer> layers) const {
     if (folder_.empty()) return Ok{};
     io::AnybitWriter writer;
     Fingerprint sum;
@@ -171,15 +177,21 @@ class BlockFiles {
       sum.add(name).add(std::span<const float>(values));
       writer.add(std::move(name), ConstMatrix(values.data(), 1, static_cast<Index>(values.size())));
     };
-    for_each_linear(block, static_cast<std::size_t>(i), [&](const std::string& name, const Linear& linear) {
-      sum.add(name).add(own_bytes(linear.packed()->bytes()));
-      writer.add(name, linear.packed()->bytes());
-      if (linear.compute() != Compute::int8_static) return;
-      const std::string key = std::string(activation_scale_key) + name, scale = scale_text(linear.activations().scale());
+    for (std::size_t w = 0; w < block.size(); ++w) {
+      const WeightSpec& spec = blueprint.weights[blueprint.blocks[static_cast<std::size_t>(i)] + w];
+      if (!spec.multiplies()) {
+        gains(spec.name, block[w].values);
+        continue;
+      }
+      const nn::Linear& linear = block[w].linear;
+      sum.add(spec.name).add(own_bytes(linear.packed()->bytes()));
+      writer.add(spec.name, linear.packed()->bytes());
+      if (!spec.bias.empty()) gains(spec.bias, linear.bias());
+      if (linear.compute() != Compute::int8_static) continue;
+      const std::string key = std::string(activation_scale_key) + spec.name, scale = scale_text(linear.activations().scale());
       sum.add(scale);
       writer.set_metadata(key, scale);
-    });
-    gains("attn_norm", block.attn_norm), gains("ffn_norm", block.ffn_norm);
+    }
     for (std::size_t k = 0; k < layers.size(); ++k) {
       const std::string key = io::detail::text("state.layer.", k), text = layer_text(layers[k]);
       sum.add(text);
@@ -194,7 +206,8 @@ class BlockFiles {
   }
 
   /// Nothing if the block is not there. `source` is the float one.
-  Result<std::optional<FinishedBlock>> read(Index i, const Block& source, const ModelPlan& plan) const {
+  Result<std::optional<FinishedBlock>> read(const Blueprint& blueprint, Index i, const BlockWeights& source,
+                                            const ModelPlan& plan) const {
     std::error_code ignored;
     if (folder_.empty() || !std::filesystem::exists(path(i), ignored)) return std::optional<FinishedBlock>();
     const auto opened = io::AnybitFile::open(path(i));
@@ -214,7 +227,7 @@ class BlockFiles {
                              io::detail::shown(mine), "): give that one, or another folder for the state")};
     });
     ANYBIT_TRY_STATUS(same);
-    auto block = read_contents(file, i, source, plan);
+    auto block = read_contents(file, blueprint, i, source, plan);
     if (!block) return damaged(block.error());
     return std::optional<FinishedBlock>(*std::move(block));
   }
@@ -229,7 +242,8 @@ class BlockFiles {
     return e;
   }
 
-  static Result<FinishedBlock> read_contents(const io::AnybitFile& file, Index i, const Block& source, const ModelPlan& plan) {
+  static Result<FinishedBlock> read_contents(const io::AnybitFile& file, const Blueprint& blueprint, Index i,
+                                             const BlockWeights& source, const ModelPlan& plan) {
     const MetadataReader metadata(file.metadata(), file.name());
     ANYBIT_TRY(const std::string number, metadata.text("state.block"));
     if (number != number_text(i)) return bad(file, io::detail::text("holds block ", io::detail::shown(number)));
@@ -238,13 +252,26 @@ class BlockFiles {
     FinishedBlock out;
     out.block = source;
     Status status = Ok{};
-    std::size_t at = static_cast<std::size_t>(i * linears_per_block);
-    for_each_linear(out.block, static_cast<std::size_t>(i), [&](const std::string& name, Linear& linear) {
-      if (status) status = read_linear(file, name, *plan.linears[at++], sum, linear);
-    });
-    if (status) status = read_gains(file, "attn_norm", sum, out.block.attn_norm);
-    if (status) status = read_gains(file, "ffn_norm", sum, out.block.ffn_norm);
-    for (std::size_t k = 0; status && k < static_cast<std::size_t>(linears_per_block); ++k) {
+    const std::size_t first = blueprint.blocks[static_cast<std::size_t>(i)];
+    std::vector<const ModelRecipe*> recipes(source.size(), nullptr);
+    std::size_t reports = 0;
+    for (const SiteId site : blueprint.sites_of(i))
+      for (std::size_t r = 0; r < blueprint[site].readers.size(); ++r, ++reports)
+        recipes[place(blueprint[site].readers[r]) - first] = plan.linears[blueprint[site].first_reader + r];
+    for (std::size_t w = 0; status && w < source.size(); ++w) {
+      const WeightSpec& spec = blueprint.weights[first + w];
+      Weight& to = out.block[w];
+      if (!spec.multiplies()) {
+        status = read_gains(file, spec.name, sum, to.values);
+        continue;
+      }
+      status = read_linear(file, spec.name, *recipes[w], sum, to.linear);
+      if (!status || spec.bias.empty()) continue;
+      std::vector<float> bias = to.linear.bias();
+      status = read_gains(file, spec.bias, sum, bias);
+      if (status) to.linear.set_bias(std::move(bias));
+    }
+    for (std::size_t k = 0; status && k < reports; ++k) {
       const auto text = metadata.text(io::detail::text("state.layer.", k));
       if (!text) return text.error();
       sum.add(*text);
@@ -272,7 +299,7 @@ class BlockFiles {
   }
   /// `linear` is the float one, whose shape is needed.
   static Status read_linear(const io::AnybitFile& file, const std::string& name, const ModelRecipe& recipe, Fingerprint& sum,
-                            Linear& linear) {
+                            nn::Linear& linear) {
     if (!file.has(name)) return bad(file, "has no tensor " + name);
     ANYBIT_TRY(const PackedBytes view, file.packed(name));
     if (view.extents() != linear.extents()) return bad(file, "tensor " + name + " has another shape than the model's");
@@ -287,7 +314,7 @@ class BlockFiles {
     } else {
       activations = recipe.compute;
     }
-    linear = Linear(*std::move(opened), activations);
+    linear = linear.with_weights(nn::Linear(*std::move(opened), activations));
     return Ok{};
   }
   static Status read_values(const io::AnybitFile& file, const std::string& name, Fingerprint& sum, std::vector<float>& values) {

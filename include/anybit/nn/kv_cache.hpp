@@ -15,11 +15,10 @@
 #include <anybit/core/result.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/io/detail/text.hpp>
-#include <anybit/model/config.hpp>
-#include <anybit/model/kv_codes.hpp>
+#include <anybit/nn/kv_codes.hpp>
 #include <anybit/transform/hadamard.hpp>
 
-namespace anybit::model {
+namespace anybit::nn {
 inline namespace ANYBIT_ABI {
 
 /// Positions that are stored, and quantized, together.
@@ -32,21 +31,27 @@ struct KvCacheConfig {
   bool quantized() const { return bits != 32; }
 };
 
-}  // namespace ANYBIT_ABI
-}  // namespace anybit::model
+/// What a cache has rows for: one sequence's keys and values in each layer.
+struct KvShape {
+  Index layers = 0, kv_heads = 0, head_dim = 0;
+  friend bool operator==(const KvShape&, const KvShape&) = default;
+};
 
-namespace anybit::model {
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::nn
+
+namespace anybit::nn {
 inline namespace ANYBIT_CODE {
 
-inline Status check(const KvCacheConfig& kv, const DecoderConfig& c) {
+inline Status check(const KvCacheConfig& kv, const KvShape& shape) {
   const auto bad = [](auto... what) { return Error{ErrorCode::invalid_argument, io::detail::text("KV cache: ", what...)}; };
   if (kv.bits != 32 && kv.bits != 16 && kv.bits != 8 && kv.bits != 4 && kv.bits != 3 && kv.bits != 2)
     return bad(kv.bits, " bits are not offered: choose 16, 8, 4, 3 or 2, or 32 for floats");
   if (kv.residual < 0 || kv.residual % kv_block != 0 || kv.residual > Index{1} << 30)
     return bad("a residual of ", kv.residual, " positions: it must be a multiple of ", kv_block);
   if (kv.hadamard)
-    if (const auto made = Hadamard::make(c.head_dim); !made)
-      return bad("heads of length ", c.head_dim, " have no Hadamard rotation: switch it off (", made.error().message, ")");
+    if (const auto made = Hadamard::make(shape.head_dim); !made)
+      return bad("heads of length ", shape.head_dim, " have no Hadamard rotation: switch it off (", made.error().message, ")");
   return Ok{};
 }
 
@@ -59,15 +64,15 @@ inline Status check(const KvCacheConfig& kv, const DecoderConfig& c) {
 class KvCache {
  public:
   /// Room for `capacity` positions. `kv` must pass check().
-  KvCache(const DecoderConfig& c, Index capacity, KvCacheConfig kv = {})
+  KvCache(const KvShape& c, Index capacity, KvCacheConfig kv = {})
       : kv_(kv),
         capacity_(capacity),
-        layers_(c.blocks),
+        layers_(c.layers),
         heads_(c.kv_heads),
         head_dim_(c.head_dim),
         key_shape_{c.head_dim, kv_block, kv_block},
         value_shape_{kv_block, c.head_dim, round_up(c.head_dim, 16)} {
-    ANYBIT_CHECK(capacity >= 0 && check(kv, c), "KvCache: see check(KvCacheConfig, DecoderConfig)");
+    ANYBIT_CHECK(capacity >= 0 && check(kv, c), "KvCache: see check(KvCacheConfig, KvShape)");
     if (kv.hadamard) rotation_ = Hadamard::make(c.head_dim).value();
     const Index blocks = ceil_div(capacity, kv_block);
     slots_ = kv.quantized() ? std::min(kv.residual / kv_block + 1, blocks) : blocks;
@@ -82,8 +87,7 @@ class KvCache {
 
   Index capacity() const { return capacity_; }
   Index length() const { return length_; }
-  Index blocks() const { return layers_; }
-  Index width() const { return heads_ * head_dim_; }
+  KvShape shape() const { return {layers_, heads_, head_dim_}; }
   const KvCacheConfig& config() const { return kv_; }
   /// What keys and values were rotated by, and queries must be; null for nothing.
   const Hadamard* rotation() const { return rotation_ ? &*rotation_ : nullptr; }
@@ -237,6 +241,6 @@ class KvCache {
 };
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::model
+}  // namespace anybit::nn
 
 #include <anybit/core/macros_end.hpp>

@@ -9,8 +9,8 @@
 #include <random>
 
 #include <anybit/exec/thread_pool.hpp>
-#include <anybit/model/attention.hpp>
-#include <anybit/model/kv_cache.hpp>
+#include <anybit/nn/attention.hpp>
+#include <anybit/nn/kv_cache.hpp>
 #include <anybit/reference/attention.hpp>
 #include <anybit/reference/kv_quantization.hpp>
 #include <anybit/reference/quarot.hpp>
@@ -19,16 +19,18 @@
 #include "support/same_bits.hpp"
 
 using namespace anybit;
-using namespace anybit::model;
+using namespace anybit::nn;
 using test_support::same_bits;
 
 namespace {
 
-DecoderConfig shape(Index heads, Index kv_heads, Index head_dim) {
-  DecoderConfig c;
-  c.heads = heads, c.kv_heads = kv_heads, c.head_dim = c.rotary_dim = head_dim, c.blocks = 2;
-  return c;
-}
+/// Of two layers.
+struct Shape : AttentionShape {
+  Index query_width() const { return heads * head_dim; }
+  Index kv_width() const { return kv_heads * head_dim; }
+  operator KvShape() const { return {2, kv_heads, head_dim}; }
+};
+Shape shape(Index heads, Index kv_heads, Index head_dim) { return {{heads, kv_heads, head_dim}}; }
 
 Matrix random_matrix(unsigned seed, Index rows, Index cols) {
   std::mt19937 rng(seed);
@@ -41,9 +43,9 @@ Matrix random_matrix(unsigned seed, Index rows, Index cols) {
 }
 
 struct Sequence {
-  DecoderConfig c;
+  Shape c;
   Matrix q, k, v;
-  Sequence(DecoderConfig config, Index tokens)
+  Sequence(Shape config, Index tokens)
       : c(config),
         q(random_matrix(1, tokens, c.query_width())),
         k(random_matrix(2, tokens, c.kv_width())),
@@ -140,7 +142,7 @@ TEST_CASE("attention from floats and from codes agrees with the reference, in an
           CAPTURE(heads, kv_heads, head_dim, tokens, bits, residual, rotated);
           const Sequence s(shape(heads, kv_heads, head_dim), tokens);
           const KvCacheConfig kv{bits, residual, rotated};
-          REQUIRE(check(kv, s.c));
+          REQUIRE(check(kv, KvShape(s.c)));
           KvCache cache(s.c, tokens, kv);
           const Matrix whole = run(cache, s, {tokens});
           CHECK(cache.length() == tokens);
@@ -229,7 +231,7 @@ TEST_CASE("going back and forth many times loses no more than the codes do") {
 }
 
 TEST_CASE("sizes are what the layout says") {
-  const DecoderConfig c = shape(9, 3, 64);
+  const Shape c = shape(9, 3, 64);
   // Of 32 positions x 64 channels: codes, and 16 + 16 bits for each 32 values.
   CHECK(KvCache(c, 512, {16, 32, false}).bits_per_value() == 16.0);
   CHECK(KvCache(c, 512, {8, 32, false}).bits_per_value() == 9.0);
@@ -260,9 +262,9 @@ TEST_CASE("values that are not finite spoil the sums that they are in and no oth
 }
 
 TEST_CASE("what a KV cache cannot be is an error that says what to do") {
-  const DecoderConfig c = shape(6, 2, 50);
+  const Shape c = shape(6, 2, 50);
   const auto message = [&](KvCacheConfig kv) {
-    const auto status = check(kv, c);
+    const auto status = check(kv, KvShape(c));
     return status ? std::string() : status.error().message;
   };
   CHECK(message({}).empty());

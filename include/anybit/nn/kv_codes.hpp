@@ -17,7 +17,7 @@
 #include <anybit/tensor/quantize.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::model {
+namespace anybit::nn {
 inline namespace ANYBIT_CODE {
 
 /// Values that share a scale and an offset, both binary16.
@@ -130,7 +130,7 @@ inline KvCodec kv_codec(int bits) {
 }
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::model
+}  // namespace anybit::nn
 ANYBIT_VECTOR_CODE_END
 
 #include <anybit/core/macros_end.hpp>

@@ -14,12 +14,11 @@
 #include <anybit/core/aligned_buffer.hpp>
 #include <anybit/core/view.hpp>
 #include <anybit/exec/executor.hpp>
-#include <anybit/model/config.hpp>
-#include <anybit/model/kv_cache.hpp>
+#include <anybit/nn/kv_cache.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::model {
+namespace anybit::nn {
 inline namespace ANYBIT_CODE {
 
 namespace detail {
@@ -168,10 +167,14 @@ inline void attend(const KvCache& cache, Index layer, Index kv_head, Index p0, I
 
 }  // namespace detail
 
+struct AttentionShape {
+  Index heads = 0, kv_heads = 0, head_dim = 0;  ///< each key-value head serves heads / kv_heads query heads
+};
+
 /// out_th = sum_p softmax_p(q_th . k_p / sqrt(head_dim)) v_p over the positions p <= cache.length() + t. q and out are
 /// (tokens, heads * head_dim); the cache has the tokens' own keys and values already, by append(). The same bits for any number
 /// of threads and for tokens in pieces or at once.
-inline void attention(const DecoderConfig& c, ConstMatrix q, const KvCache& cache, Index layer, MutableMatrix out,
+inline void attention(const AttentionShape& c, ConstMatrix q, const KvCache& cache, Index layer, MutableMatrix out,
                       ExecutorRef executor) {
   const Index tokens = q.rows, group = c.heads / c.kv_heads, d = c.head_dim, first = cache.length();
   const Index tile0 = first / detail::attention_tile, tiles = ceil_div(first + tokens, detail::attention_tile) - tile0;
@@ -210,7 +213,7 @@ inline void attention(const DecoderConfig& c, ConstMatrix q, const KvCache& cach
 }
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::model
+}  // namespace anybit::nn
 ANYBIT_VECTOR_CODE_END
 
 #include <anybit/core/macros_end.hpp>

@@ -1,5 +1,5 @@
 #pragma once
-// A weight of the model: floats, or packed codes after quantization; each layer may differ.
+// A linear layer: weights as floats or as packed codes, a bias, and a low-rank adapter (LoRA, arXiv:2106.09685) beside them.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -7,14 +7,16 @@
 #include <memory>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include <anybit/core/eigen_view.hpp>
 #include <anybit/core/matrix.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/kernel/compute.hpp>
+#include <anybit/nn/elementwise.hpp>
 
-namespace anybit::model {
+namespace anybit::nn {
 inline namespace ANYBIT_CODE {
 
 /// y = x W^T through Eigen; w (outputs, inputs), x (tokens, inputs), y (tokens, outputs). The product is cut into tiles of a
@@ -39,7 +41,14 @@ inline void float_product(ConstMatrix w, ConstMatrix x, MutableMatrix y, Executo
   });
 }
 
-/// Copies share the weights, so that a copy of a model costs nothing until a linear is replaced.
+/// What an adapter adds to W: scale * B A.
+struct LowRank {
+  Matrix a;  ///< (rank, inputs)
+  Matrix b;  ///< (outputs, rank)
+  float scale = 1;
+};
+
+/// Copies share weights and adapter, so that a copy of a model costs nothing until a linear is replaced.
 class Linear {
  public:
   Linear() = default;
@@ -66,13 +75,37 @@ class Linear {
     return extents().size() == 0 ? 0 : 8.0 * static_cast<double>(payload_bytes()) / static_cast<double>(extents().size());
   }
 
-  /// y = x W^T; x (tokens, inputs), y (tokens, outputs). The same bits for any number of threads.
+  /// One value for each output, or empty.
+  const std::vector<float>& bias() const { return bias_; }
+  void set_bias(std::vector<float> bias) {
+    ANYBIT_CHECK(bias.empty() || static_cast<Index>(bias.size()) == extents().rows, "Linear::set_bias: one value an output");
+    bias_ = std::move(bias);
+  }
+  /// Null where there is none.
+  const LowRank* adapter() const { return adapter_.get(); }
+  void set_adapter(std::shared_ptr<const LowRank> adapter) {
+    ANYBIT_CHECK(!adapter || (adapter->a.cols() == extents().cols && adapter->b.rows() == extents().rows &&
+                              adapter->a.rows() == adapter->b.cols()),
+                 "Linear::set_adapter: shapes differ");
+    adapter_ = std::move(adapter);
+  }
+  /// Other weights under the same bias and adapter.
+  Linear with_weights(Linear other) const {
+    ANYBIT_CHECK(other.extents() == extents(), "Linear::with_weights: shapes differ");
+    other.bias_ = bias_, other.adapter_ = adapter_;
+    return other;
+  }
+
+  /// y = x W^T + bias, with an adapter + scale (x A^T) B^T; x (tokens, inputs), y (tokens, outputs). The same bits for any number
+  /// of threads.
   void apply(ConstMatrix x, MutableMatrix y, ExecutorRef executor, Workspace& workspace) const {
     ANYBIT_CHECK(dense_ || !packed_.empty(), "Linear::apply without weights");
     if (dense_)
       float_product(dense_->view(), x, y, executor);
     else
       packed_.matmul(x, y, activations_, executor, workspace);
+    if (!bias_.empty()) add_bias(bias_, y, executor);
+    if (adapter_) add_adapter(x, y, executor);
   }
 
   /// Row r of W as floats.
@@ -86,12 +119,22 @@ class Linear {
   }
 
  private:
+  void add_adapter(ConstMatrix x, MutableMatrix y, ExecutorRef executor) const {
+    Matrix low(x.rows, adapter_->a.rows()), delta(y.rows, y.cols);
+    float_product(adapter_->a.view(), x, low.view(), executor);
+    for (Index i = 0; i < low.extents().size(); ++i) low.data()[i] *= adapter_->scale;
+    float_product(adapter_->b.view(), low.view(), delta.view(), executor);
+    add(delta.view(), y, executor);
+  }
+
   std::shared_ptr<const Matrix> dense_;
   AnyPacked packed_;
   ActivationMode activations_;
+  std::vector<float> bias_;
+  std::shared_ptr<const LowRank> adapter_;
 };
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::model
+}  // namespace anybit::nn
 
 #include <anybit/core/macros_end.hpp>

@@ -1,0 +1,147 @@
+#pragma once
+// An architecture at run time: one table of functions. Each file of arch/ defines one; arch/architectures.hpp lists them.
+
+#include <anybit/core/macros_begin.hpp>
+
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <anybit/core/result.hpp>
+#include <anybit/model/decoder.hpp>
+#include <anybit/model/gguf_config.hpp>
+#include <anybit/model/points.hpp>
+#include <anybit/model/tokenizer/vocabulary.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
+
+/// Looks at an activation or changes it, during a forward pass. The matrix is (tokens, width) and valid during the call.
+struct Tap {
+  static constexpr Index every_block = -1;
+  Index block = every_block;  ///< without meaning at the points that are once in a model
+  Point point = Point::residual;
+  std::function<void(MutableMatrix, TokenRange)> apply{};
+};
+
+/// Matrices that a pass writes on its way, kept from block to block. An architecture numbers its own.
+class Scratch {
+ public:
+  MutableMatrix at(std::size_t number, Index rows, Index cols) {
+    if (number >= matrices_.size()) matrices_.resize(number + 1);
+    if (matrices_[number].extents() != Extents{rows, cols}) matrices_[number] = Matrix(rows, cols);
+    return matrices_[number].view();
+  }
+  Workspace workspace;
+
+ private:
+  std::vector<Matrix> matrices_;
+};
+
+/// One block's part of a forward pass, as Architecture::run_block is given it.
+struct BlockPass {
+  const Decoder& decoder;           ///< configuration and rotations
+  std::span<const Weight> weights;  ///< of the block; it need not be one of the decoder's own
+  Index block = 0, layer = 0;       ///< as taps count, and in the cache
+  const nn::RopeTable& rope;
+  nn::KvCache& cache;  ///< the caller advances it
+  MutableMatrix x;     ///< the residual stream, (tokens, dim)
+  Scratch& scratch;
+  ExecutorRef executor;
+  std::span<const Tap> taps;
+  TokenRange positions;
+  /// Of the block only what lies between: `from` is attn_in or mlp_in; the pass ends behind the taps at `until`, with x of no
+  /// meaning unless that is the residual stream.
+  Point from = Point::attn_in, until = Point::residual;
+
+  /// Calls the taps at a point; false where the pass ends.
+  bool at(Point point, MutableMatrix m) const {
+    for (const Tap& t : taps)
+      if (t.point == point && (t.block == block || t.block == Tap::every_block)) t.apply(m, positions);
+    return point != until;
+  }
+};
+
+/// A tensor's name in GGUF and in Hugging Face's files, behind "blk.N." and "model.layers.N." where it is of a block.
+struct TensorNames {
+  std::string_view gguf, hugging_face;
+};
+
+struct Architecture {
+  std::string_view name;  ///< general.architecture of GGUF
+  std::span<const Point> points;
+  std::span<const TensorNames> names;
+  nn::RopeOrder gguf_order;  ///< of the rows of q and k in GGUF
+  Result<DecoderConfig> (*read_config)(GgufConfigReader&);
+  Blueprint (*blueprint)(const DecoderConfig&);
+  /// The residual stream before the first block: x is (ids, dim), the first id stands at `position`.
+  void (*embed)(const Decoder&, std::span<const TokenId> ids, Index position, MutableMatrix x, ExecutorRef);
+  /// Adds to pass.x what the block makes of it.
+  void (*run_block)(BlockPass& pass);
+  /// From the residual stream behind the last block, which it may change, to what the head multiplies.
+  void (*finish)(const Decoder&, MutableMatrix x, MutableMatrix normed, ExecutorRef);
+};
+
+/// A decoder of this architecture whose weights are to be filled in.
+inline Decoder make_decoder(const Architecture& architecture, DecoderConfig config) {
+  Decoder d;
+  Blueprint b = architecture.blueprint(config);
+  b.architecture = &architecture;
+  b.finish(config.blocks);
+  d.weights.resize(b.weights.size());
+  d.blueprint = std::make_shared<const Blueprint>(std::move(b));
+  d.config = std::move(config);
+  return d;
+}
+
+/// The model that stops behind the first `count` blocks; it shares their weights.
+inline Decoder first_blocks(const Decoder& d, Index count) {
+  DecoderConfig c = d.config;
+  c.blocks = count;
+  Decoder out = make_decoder(*d.blueprint->architecture, std::move(c));
+  for (std::size_t i = 0; i < out.weights.size(); ++i)
+    if (const auto same = d.blueprint->find(out.blueprint->weights[i].name)) out.weights[i] = d[*same];
+  out.online = d.online, out.rotation = d.rotation;
+  return out;
+}
+
+/// "model.layers.3.self_attn.q_proj.weight" for "blk.3.attn_q.weight"; empty where the architecture has no such tensor.
+inline std::string hugging_face_name(const Architecture& a, std::string_view gguf) {
+  std::string prefix;
+  if (gguf.starts_with("blk.")) {
+    const std::size_t dot = gguf.find('.', 4);
+    prefix = "model.layers." + std::string(gguf.substr(4, dot - 4)) + ".";
+    gguf.remove_prefix(dot == std::string_view::npos ? gguf.size() : dot + 1);
+  }
+  for (const TensorNames& n : a.names)
+    if (n.gguf == gguf) return prefix + std::string(n.hugging_face);
+  return {};
+}
+
+/// Every tap at a point that the architecture has, in a block that the model has.
+inline Status check(const Decoder& d, std::span<const Tap> taps) {
+  for (const Tap& t : taps) {
+    const auto& points = d.blueprint->architecture->points;
+    if (std::find(points.begin(), points.end(), t.point) == points.end()) {
+      std::string all;
+      for (const Point p : points) all.append(all.empty() ? "" : ", ").append(name(p));
+      return {ErrorCode::invalid_argument,
+              io::detail::text("forward: a tap is at ", name(t.point), ", which the ", d.blueprint->architecture->name,
+                               " architecture has not: it has ", all)};
+    }
+    if (is_in_blocks(t.point) && (t.block < Tap::every_block || t.block >= d.config.blocks))
+      return {ErrorCode::invalid_argument,
+              io::detail::text("forward: a tap is in block ", t.block, ", the model has ", d.config.blocks, ", counted from 0")};
+  }
+  return Ok{};
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>
