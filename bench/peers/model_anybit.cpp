@@ -28,7 +28,7 @@ struct Engine {
 
   template <AnyScheme S>
   static void quantize(nn::Linear& l) {
-    l = nn::Linear(AnyPacked(pack(quantize_nearest<S>(l.dense()->view()).value())), Compute::int8_per_token);
+    l = l.with_weights(nn::Linear(AnyPacked(pack(quantize_nearest<S>(l.dense()->view()).value())), Compute::int8_per_token));
   }
 
   std::string open(const std::string& format, double& bits) {

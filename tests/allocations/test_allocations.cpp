@@ -9,7 +9,7 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/kernel/matvec.hpp>
-#include <anybit/model/attention.hpp>
+#include <anybit/nn/attention.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>
@@ -167,17 +167,16 @@ TEST_CASE("the products of a packed tensor's own type allocate nothing") {
 }
 
 TEST_CASE("attention and the KV cache allocate nothing once they are warm") {
-  model::DecoderConfig c;
-  c.heads = 4, c.kv_heads = 2, c.head_dim = c.rotary_dim = 64, c.blocks = 1;
+  const nn::AttentionShape c{4, 2, 64};
   for (const int bits : {32, 16, 8, 4, 3, 2})
     for (const bool hadamard : {false, true})
       for (const Index piece : {1, 40}) {
         CAPTURE(bits, hadamard, piece);
-        model::KvCacheConfig kv;
+        nn::KvCacheConfig kv;
         kv.bits = bits, kv.hadamard = hadamard;
-        model::KvCache cache(c, 2000, kv);
-        const Matrix q = waves(piece, c.query_width(), 0.3f);
-        Matrix k = waves(piece, c.kv_width(), 0.2f), v = waves(piece, c.kv_width(), 0.1f), out(piece, c.query_width());
+        nn::KvCache cache({1, c.kv_heads, c.head_dim}, 2000, kv);
+        const Matrix q = waves(piece, 256, 0.3f);
+        Matrix k = waves(piece, 128, 0.2f), v = waves(piece, 128, 0.1f), out(piece, 256);
         const auto step = [&] {
           cache.append(0, k.view(), v.view(), ExecutorRef());
           attention(c, q.view(), cache, 0, out.view(), ExecutorRef());

@@ -135,9 +135,9 @@ TEST_CASE("a token or a group of keys with a value that is not finite spoils its
     const Index rows = 8, cols = 64;
     Matrix x = ramp(rows, cols), back(rows, cols);
     x(3, 40) = bad;
-    const model::KvBlockShape shape{rows, cols, cols};
+    const nn::KvBlockShape shape{rows, cols, cols};
     std::vector<std::byte> bytes(4096), scratch(4096);
-    const model::KvCodec codec = model::kv_codec(4);
+    const nn::KvCodec codec = nn::kv_codec(4);
     codec.encode(shape, x.data(), bytes.data(), reinterpret_cast<std::uint8_t*>(scratch.data()));
     codec.decode(shape, bytes.data(), back.data(), reinterpret_cast<std::uint8_t*>(scratch.data()));
     CHECK(is_nan_by_bits(back(3, 40)));

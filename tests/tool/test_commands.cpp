@@ -100,7 +100,7 @@ TEST_CASE("generate: the same seed, the same text; greedy by itself; tokens one 
   if (v.add_bos && v.bos) ids.insert(ids.begin(), *v.bos);
   const std::size_t prompt = ids.size();
   for (const json& t : greedy.at("tokens")) ids.push_back(t.get<model::TokenId>());
-  model::KvCache cache(m.decoder.config, static_cast<Index>(ids.size()));
+  nn::KvCache cache(cache_shape(m.decoder.config), static_cast<Index>(ids.size()));
   const Matrix logits = model::forward(m.decoder, ids, cache).value();
   for (std::size_t i = prompt; i < ids.size(); ++i) {
     const auto row = logits.view().row(static_cast<Index>(i) - 1);

@@ -189,7 +189,8 @@ Status Workbench::calibrate() {
     progress_.update(i + 1, windows.count());
   }
   if (learns())
-    for (const std::string& line : model::warnings(model::check_sites(*source_.decoder.blueprint, *source_.calibration))) remarks_.push_back(line);
+    for (const std::string& line : model::warnings(model::check_sites(*source_.decoder.blueprint, *source_.calibration)))
+      remarks_.push_back(line);
   progress_.end();
   return Ok{};
 }

@@ -26,7 +26,7 @@ struct GenerateOptions {
   std::string model, tokenizer, prompt, prompt_file, json;
   Index tokens = 64, threads = 0;
   SamplerOptions sampler;
-  model::KvCacheConfig kv{};
+  nn::KvCacheConfig kv{};
   bool int8_activations = false, ignore_end = false;
 };
 
@@ -82,19 +82,14 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
   return std::nullopt;
 }
 
-model::ForwardOptions last_only(ExecutorRef executor) {
-  model::ForwardOptions options;
-  options.executor = executor;
-  options.last_only = true;
-  return options;
-}
+model::Run last_only(ExecutorRef executor) { return {.executor = executor, .last_only = true}; }
 
 /// The whole prompt through the model, some tokens at a time; the last one's logits.
-Result<Matrix> read_prompt(const model::Model& m, std::span<const model::TokenId> ids, model::KvCache& cache,
-                           ExecutorRef executor, Progress& progress) {
+Result<Matrix> read_prompt(const model::Model& m, std::span<const model::TokenId> ids, nn::KvCache& cache, ExecutorRef executor,
+                           Progress& progress) {
   constexpr std::size_t some = 256;
   progress.begin("reading the prompt", 1, 1);
-  const model::ForwardOptions how = last_only(executor);
+  const model::Run how = last_only(executor);
   Matrix logits;
   for (std::size_t t = 0; t < ids.size(); t += some) {
     const auto part = ids.subspan(t, std::min(some, ids.size() - t));
@@ -108,7 +103,7 @@ Result<Matrix> read_prompt(const model::Model& m, std::span<const model::TokenId
 
 Result<Generated> generate(const model::Model& m, const std::string& prompt, const GenerateOptions& o) {
   const model::Vocabulary& v = m.tokenizer.vocabulary();
-  ANYBIT_TRY_STATUS(check(o.kv, m.decoder.config));
+  ANYBIT_TRY_STATUS(check(o.kv, cache_shape(m.decoder.config)));
   ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(prompt, model::Specials::parsed));
   if (v.add_bos && v.bos && (ids.empty() || ids.front() != *v.bos)) ids.insert(ids.begin(), *v.bos);
   const Index room = m.decoder.config.context - static_cast<Index>(ids.size());
@@ -124,7 +119,7 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
   ThreadPool pool(thread_count(o.threads));
   const ExecutorRef executor(pool);
   Progress progress;
-  model::KvCache cache(m.decoder.config, static_cast<Index>(ids.size()) + wanted, o.kv);
+  nn::KvCache cache(cache_shape(m.decoder.config), static_cast<Index>(ids.size()) + wanted, o.kv);
   Generated g;
   g.prompt_tokens = static_cast<Index>(ids.size());
   const Stopwatch prompt_watch;
@@ -141,7 +136,7 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
   };
   if (streams) std::fputs(printable(prompt).c_str(), stdout), std::fflush(stdout);
   Sampler sampler(o.sampler);
-  const model::ForwardOptions how = last_only(executor);
+  const model::Run how = last_only(executor);
   const Stopwatch watch;
   for (;;) {
     for (const float l : logits.view().row(0))

@@ -7,7 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <anybit/evaluate/perplexity.hpp>
+#include <anybit/evaluate/losses.hpp>
 
 #include "shared/file_roles.hpp"
 #include "shared/open_model.hpp"
@@ -26,7 +26,7 @@ namespace {
 struct PerplexityOptions {
   std::string model, tokenizer, text, protocol = "llama.cpp", json;
   Index tokens = 0, window = 0, threads = 0;
-  model::KvCacheConfig kv{};
+  nn::KvCacheConfig kv{};
   bool int8_activations = false, parse_special = false;
 };
 
@@ -87,32 +87,11 @@ Result<evaluate::Windows> windows_of(const model::Model& m, const PerplexityOpti
 }
 
 /// The losses of all scored predictions; logits of 64 positions at a time.
-Result<std::vector<double>> losses(const model::Decoder& d, const evaluate::Windows& windows, const PerplexityOptions& o,
-                                   Progress& progress) {
+Result<std::vector<double>> losses_of(const model::Decoder& d, const evaluate::Windows& windows, const PerplexityOptions& o,
+                                      Progress& progress) {
   ThreadPool pool(thread_count(o.threads));
-  const ExecutorRef executor(pool);
-  constexpr Index chunk = 64;
-  std::vector<double> nll(static_cast<std::size_t>(windows.scored()));
-  model::KvCache cache(d.config, windows.length, o.kv);
-  model::ForwardOptions how;
-  how.executor = executor;
   progress.begin("predicting", 1, 1);
-  for (Index i = 0; i < windows.count(); ++i) {
-    cache.clear();
-    ANYBIT_TRY(const Matrix hidden, model::hidden_states(d, windows.window(i), cache, how));
-    const auto targets = windows.targets(i);
-    for (Index begin = 0; begin < windows.scored_per_window(); begin += chunk) {
-      const Index end = std::min(begin + chunk, windows.scored_per_window());
-      const Matrix logits =
-          model::logits(d, hidden.view().row_range(windows.first_scored + begin, windows.first_scored + end), executor);
-      executor.parallel_for(end - begin, 1, [&](Index from, Index to) {
-        for (Index k = from; k < to; ++k)
-          nll[static_cast<std::size_t>(i * windows.scored_per_window() + begin + k)] =
-              evaluate::negative_log_likelihood(logits.view().row(k), targets[static_cast<std::size_t>(begin + k)]);
-      });
-    }
-    progress.update(i + 1, windows.count());
-  }
+  auto nll = evaluate::losses(d, windows, pool, [&](Index done, Index total) { progress.update(done, total); }, o.kv);
   progress.end();
   progress.clear();
   return nll;
@@ -149,7 +128,7 @@ int perplexity(int argc, const char* const* argv) {
   if (!windows) return fail("perplexity", bad_input, windows.error());
   Progress progress;
   const Stopwatch watch;
-  const auto nll = losses(m->decoder, *windows, o, progress);
+  const auto nll = losses_of(m->decoder, *windows, o, progress);
   if (!nll) return fail("perplexity", bad_input, nll.error());
   const evaluate::Perplexity p = evaluate::perplexity(*nll);
   if (o.json != "-")

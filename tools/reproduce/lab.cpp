@@ -131,7 +131,8 @@ Result<Changed> Lab::change(const Source& source, const Method& method) const {
       }
       bits[i] = done->bits;
       for (std::size_t k = 0; k < g.linears.size(); ++k)
-        *g.linears[k].linear = done->packed ? done->packed->linears[k] : nn::Linear(std::move(done->weights[k]));
+        *g.linears[k].linear =
+            g.linears[k].linear->with_weights(done->packed ? done->packed->linears[k] : nn::Linear(std::move(done->weights[k])));
       if (!done->input_scale.empty()) fold(done->input_scale, *g.norm_gain);
     }
   });

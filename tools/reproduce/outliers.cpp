@@ -25,7 +25,7 @@ model::Decoder with_outliers(const model::Decoder& d, const Outliers& o) {
       Matrix w(*l.linear->dense());
       for (Index r = 0; r < w.rows(); ++r)
         for (const Index j : channels) w(r, j) /= o.factor;
-      *l.linear = nn::Linear(std::move(w));
+      *l.linear = l.linear->with_weights(nn::Linear(std::move(w)));
     }
   }
   return out;

@@ -21,8 +21,8 @@ Index thread_count(Index asked) {
 }
 
 void round_activations(model::Decoder& d) {
-  model::for_each_linear(d, [](const std::string&, model::Linear& l) {
-    if (l.packed() && !rounds_to_int8(l.compute())) l = model::Linear(*l.packed(), Compute::int8_per_token);
+  model::for_each_linear(d, [](const std::string&, nn::Linear& l) {
+    if (l.packed() && !rounds_to_int8(l.compute())) l = l.with_weights(nn::Linear(*l.packed(), Compute::int8_per_token));
   });
 }
 

@@ -2,6 +2,7 @@
 // KL divergence from a reference model's next-token distributions: the statistics and formulas of `llama-perplexity
 // --kl-divergence`. KL_t = sum over i with log p_ref(i) > -16 of p_ref(i) (log p_ref(i) - log p(i)). Twin: reference/kl.hpp.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -76,6 +77,17 @@ class ReferenceLogits {
   ReferenceStorage storage() const { return storage_; }
 
   void set(Index position, std::span<const float> logits, std::int32_t target);
+  /// A position as ReferenceStorage::uint16 holds it: log p = scale * code + least.
+  struct Stored {
+    float scale = 0, least = 0;
+    std::span<const std::uint16_t> codes{};
+  };
+  Stored stored(Index position) const {
+    const Row& row = rows_[static_cast<std::size_t>(position)];
+    return {row.scale, row.least,
+            std::span(codes_).subspan(static_cast<std::size_t>(position * vocabulary_), static_cast<std::size_t>(vocabulary_))};
+  }
+  void set_stored(Index position, const Stored& s, std::int32_t target);
   /// The reference's log-probabilities of one position as remembered.
   void log_probabilities(Index position, std::span<double> out) const;
   TokenComparison compare(Index position, std::span<const float> logits) const;
@@ -134,6 +146,17 @@ inline void ReferenceLogits::set(Index position, std::span<const float> logits, 
     if (codes_[base + i] > greatest) greatest = codes_[base + i], row.top = static_cast<Index>(i);
   }
   row.nll = -(double{row.scale} * codes_[base + static_cast<std::size_t>(target)] + double{row.least});
+}
+
+inline void ReferenceLogits::set_stored(Index position, const Stored& s, std::int32_t target) {
+  ANYBIT_CHECK(storage_ == ReferenceStorage::uint16 && static_cast<Index>(s.codes.size()) == vocabulary_ && target >= 0 &&
+                   target < vocabulary_,
+               "ReferenceLogits::set_stored: one code for each token of the vocabulary");
+  Row& row = rows_[static_cast<std::size_t>(position)];
+  std::copy(s.codes.begin(), s.codes.end(), codes_.begin() + static_cast<std::ptrdiff_t>(position * vocabulary_));
+  row.scale = s.scale, row.least = s.least, row.target = target;
+  row.top = static_cast<Index>(std::max_element(s.codes.begin(), s.codes.end()) - s.codes.begin());
+  row.nll = -(double{s.scale} * s.codes[static_cast<std::size_t>(target)] + double{s.least});
 }
 
 inline void ReferenceLogits::log_probabilities(Index position, std::span<double> out) const {

@@ -4,42 +4,19 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <chrono>
-#include <functional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include <anybit/evaluate/kl.hpp>
 #include <anybit/evaluate/layer_error.hpp>
+#include <anybit/evaluate/losses.hpp>
 #include <anybit/evaluate/perplexity.hpp>
 #include <anybit/model/run.hpp>
 #include <anybit/quantize/one_shot.hpp>
 
 namespace anybit::evaluate {
 inline namespace ANYBIT_CODE {
-
-/// Told the part of the work that is done.
-using OnProgress = std::function<void(Index done, Index total)>;
-
-namespace detail {
-
-/// Calls each(position, logits) for every scored position of window i, in parallel. Logits are made a few rows at a time: a
-/// window of 512 would take 100 MB at once.
-template <class Each>
-void for_scored_positions(const model::Decoder& d, const Windows& windows, Index i, ConstMatrix hidden, ExecutorRef executor,
-                          Each each) {
-  constexpr Index chunk = 64;
-  const Index count = windows.scored_per_window();
-  for (Index begin = 0; begin < count; begin += chunk) {
-    const Index end = std::min(begin + chunk, count);
-    const Matrix logits = model::logits(d, hidden.row_range(windows.first_scored + begin, windows.first_scored + end), executor);
-    executor.parallel_for(end - begin, 1, [&](Index from, Index to) {
-      for (Index k = from; k < to; ++k) each(i * count + begin + k, logits.view().row(k));
-    });
-  }
-}
-
-}  // namespace detail
 
 /// The reference's logits at every scored position. Its inputs to every linear go into `inputs`, if given.
 inline Result<ReferenceLogits> reference_logits(const model::Decoder& d, const Windows& windows, ExecutorRef executor,

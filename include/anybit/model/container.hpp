@@ -133,8 +133,9 @@ inline Status read_rotations(const io::AnybitFile& file, bool rotated, Decoder& 
   Status status = Ok{};
   const auto one = [&](const char* key, std::optional<Hadamard>& rotation, Index width) -> Status {
     if (!rotated && read.has(key))
-      return {ErrorCode::corrupt_data, io::detail::text(file.name(), ": metadata ", key,
-                                                        " is for models of an architecture '...-rotated': save the model again")};
+      return {ErrorCode::corrupt_data,
+              io::detail::text(file.name(), ": metadata ", key, " is for models of the architecture '",
+                               d.blueprint->architecture->name, rotated_suffix, "': save the model again")};
     if (!rotated) return Ok{};
     ANYBIT_TRY(const std::string text, read.text(key));
     if (text == no_rotation) return Ok{};

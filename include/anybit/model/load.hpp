@@ -87,7 +87,7 @@ inline Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks bl
   return Model{io::detail::readable_name(name), std::move(decoder), *std::move(padded)};
 }
 
-/// A model whose blocks are read when they are wanted: model.decoder.blocks hold nothing.
+/// A model whose blocks are read when they are wanted: the weights of the decoder's blocks hold nothing.
 struct BlockwiseModel {
   Model model;
   BlockLoader load_block;  ///< keeps the file open
