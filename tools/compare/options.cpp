@@ -101,8 +101,7 @@ Parsed parse(int argc, const char* const* argv) {
   if (o.dry_run && by_size) return wrong("--dry-run cannot forecast what --target-bpw chooses: leave one of the two out");
   if (!o.widths_svg.empty() && !by_size) return wrong("--widths-svg is for --target-bpw");
   if (!o.head.empty() && by_size) return wrong("--head and --target-bpw exclude each other: the latter chooses the head too");
-  anybit::model::DecoderConfig any_model;
-  any_model.head_dim = 1;
+  const anybit::nn::KvShape any_model{.head_dim = 1};
   if (const auto possible = check(o.kv, any_model); !possible) return wrong("--kv-bits: " + possible.error().message);
   if (o.kv.hadamard && !o.kv.quantized()) return wrong("--kv-hadamard is for a quantized cache: give --kv-bits too");
   o.sequential = o.sequential || o.true_sequential;

@@ -122,7 +122,7 @@ int perplexity(int argc, const char* const* argv) {
   auto m = open_model(o.model, o.tokenizer);
   if (!m) return fail("perplexity", bad_input, m.error());
   if (o.int8_activations) round_activations(m->decoder);
-  if (const auto possible = check(o.kv, m->decoder.config); !possible)
+  if (const auto possible = check(o.kv, cache_shape(m->decoder.config)); !possible)
     return wrong_use("perplexity", "--kv-bits: " + possible.error().message);
   const auto windows = windows_of(*m, o);
   if (!windows) return fail("perplexity", bad_input, windows.error());
