@@ -26,8 +26,15 @@ struct Prepared {
   explicit operator bool() const { return tiled; }
 };
 
-/// What differs between schemes behind an AnyPacked.
-struct PackedTable {
+/// A scheme at run time: what AnyPacked, the registry of schemes and whoever holds one of many schemes ask of it.
+struct SchemeOps {
+  std::string_view name;
+  /// All zeros, for a method to fill in.
+  PackedBytes (*allocate)(Extents, bool with_column_order, std::string_view provenance);
+  /// What keeps bytes from being a tensor of this scheme, if anything does.
+  Status (*check)(const PackedBytes&);
+  /// Bytes that check() finds nothing wrong with as a tensor, which the other functions take; and where the bytes are then.
+  std::shared_ptr<const void> (*own)(PackedBytes&&, const PackedBytes** bytes);
   void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
   /// `tiled` is null or what tile() made of the tensor.
   void (*matmul)(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, ActivationMode, ExecutorRef, Workspace&);
@@ -85,7 +92,15 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
 inline Index tiled_bytes(const void* tiled) { return static_cast<Index>(static_cast<const TiledWeights*>(tiled)->memory.size()); }
 
 template <PackedScheme S>
-struct PackedTableOf {
+struct SchemeOpsOf {
+  static PackedBytes allocate(Extents e, bool with_column_order, std::string_view provenance) {
+    return std::move(PackedTensor<S>::allocate(e, with_column_order, provenance).bytes());
+  }
+  static std::shared_ptr<const void> own(PackedBytes&& bytes, const PackedBytes** where) {
+    auto tensor = std::make_shared<const PackedTensor<S>>(typename PackedTensor<S>::Checked{}, std::move(bytes));
+    *where = &tensor->bytes();
+    return tensor;
+  }
   static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
     const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
     kernel::dequantize_row(row_source(t), t.bytes(), row, out);
@@ -120,7 +135,8 @@ struct PackedTableOf {
       return level_error > 0 ? "no step has a multiple within level_error of every level"
                              : "the format's levels are no multiples of a step: allow them a level_error";
   }
-  static constexpr PackedTable table{&dequantize_row, &matmul, &tile, &kernel::tiled_bytes, &why_not_tiled};
+  static constexpr SchemeOps table{S::name, &allocate, &PackedTensor<S>::check, &own,          &dequantize_row,
+                                   &matmul, &tile,     &kernel::tiled_bytes,    &why_not_tiled};
 };
 
 }  // namespace ANYBIT_CODE
@@ -135,13 +151,19 @@ class AnyPacked {
   AnyPacked() = default;
   template <PackedScheme S>
   ANYBIT_INLINE AnyPacked(PackedTensor<S> tensor) {  // NOLINT(google-explicit-constructor)
-    auto owned = std::make_shared<const PackedTensor<S>>(std::move(tensor));
-    bytes_ = &owned->bytes();
-    tensor_ = std::move(owned);
-    table_ = &kernel::PackedTableOf<S>::table;
+    ops_ = &kernel::SchemeOpsOf<S>::table;
+    tensor_ = ops_->own(std::move(tensor.bytes()), &bytes_);
+  }
+  /// Bytes of a file, or why they are no tensor of this scheme.
+  static Result<AnyPacked> open(const kernel::SchemeOps& scheme, PackedBytes bytes) {
+    ANYBIT_TRY_STATUS(scheme.check(bytes));
+    AnyPacked packed;
+    packed.ops_ = &scheme;
+    packed.tensor_ = scheme.own(std::move(bytes), &packed.bytes_);
+    return packed;
   }
 
-  bool empty() const { return table_ == nullptr; }
+  bool empty() const { return ops_ == nullptr; }
   Extents extents() const { return bytes().extents(); }
   std::string_view scheme_name() const { return bytes().scheme_name(); }
   double bits_per_weight() const { return bytes().bits_per_weight(); }
@@ -154,7 +176,7 @@ class AnyPacked {
   /// One row of weights in original column order.
   void dequantize_row(Index row, std::span<float> out) const {
     bytes();
-    table_->dequantize_row(tensor_.get(), row, out);
+    ops_->dequantize_row(tensor_.get(), row, out);
   }
   /// Makes the order of weights that products of this kind read fastest, if there is one (formats of up to 8 bits whose levels
   /// are multiples of a step, and activations rounded to int8). It takes about as much memory again, copies made later share it,
@@ -166,12 +188,12 @@ class AnyPacked {
     if (!rounds_to_int8(compute))
       return {false, compute, level_error, 0, "products with activations in float read the packed weights"};
     if (tiled_ && prepared_.compute == compute) return prepared_;
-    tiled_ = table_->tile(tensor_.get(), compute, level_error, executor);
+    tiled_ = ops_->tile(tensor_.get(), compute, level_error, executor);
     prepared_ = {tiled_ != nullptr, compute, level_error, 0, {}};
     if (tiled_)
-      prepared_.bytes = table_->tiled_bytes(tiled_.get());
+      prepared_.bytes = ops_->tiled_bytes(tiled_.get());
     else
-      prepared_.why_not = table_->why_not_tiled(level_error);
+      prepared_.why_not = ops_->why_not_tiled(level_error);
     return prepared_;
   }
   /// The answer of the prepare() that is in force; nothing was made before one.
@@ -179,14 +201,14 @@ class AnyPacked {
   /// y = x W^T with x (tokens, cols) in original column order, y (tokens, rows).
   void matmul(ConstMatrix x, MutableMatrix y, ActivationMode mode, ExecutorRef executor, Workspace& workspace) const {
     bytes();
-    table_->matmul(tensor_.get(), tiled_.get(), x, y, mode, executor, workspace);
+    ops_->matmul(tensor_.get(), tiled_.get(), x, y, mode, executor, workspace);
   }
 
  private:
   std::shared_ptr<const void> tensor_, tiled_;
   kernel::Prepared prepared_;
   const PackedBytes* bytes_ = nullptr;
-  const kernel::PackedTable* table_ = nullptr;
+  const kernel::SchemeOps* ops_ = nullptr;
 };
 
 /// Finds the scheme of bytes by the name they carry.
@@ -195,37 +217,29 @@ class SchemeRegistry {
   /// Adding a scheme twice does nothing.
   template <PackedScheme S>
   ANYBIT_INLINE void add() {
-    if (find(S::name) == nullptr)
-      entries_.push_back({std::string(std::string_view(S::name)), &PackedTensor<S>::check,
-                          [](PackedBytes&& bytes) { return AnyPacked(PackedTensor<S>({}, std::move(bytes))); }});
+    if (find(S::name) == nullptr) schemes_.push_back(&kernel::SchemeOpsOf<S>::table);
   }
   Result<AnyPacked> open(PackedBytes bytes) const {
-    const Entry* e = find(bytes.scheme_name());
-    if (e == nullptr)
+    const kernel::SchemeOps* scheme = find(bytes.scheme_name());
+    if (scheme == nullptr)
       return Error{ErrorCode::unsupported, "packed tensor: scheme '" + std::string(bytes.scheme_name()) + "' is none of the " +
-                                               std::to_string(entries_.size()) +
+                                               std::to_string(schemes_.size()) +
                                                " registered; add it with SchemeRegistry::add<Scheme<...>>()"};
-    ANYBIT_TRY_STATUS(e->check(bytes));
-    return e->own(std::move(bytes));
+    return AnyPacked::open(*scheme, std::move(bytes));
   }
   std::vector<std::string> names() const {
     std::vector<std::string> out;
-    for (const Entry& e : entries_) out.push_back(e.name);
+    for (const kernel::SchemeOps* scheme : schemes_) out.emplace_back(scheme->name);
     return out;
   }
 
  private:
-  struct Entry {
-    std::string name;
-    Status (*check)(const PackedBytes&);
-    AnyPacked (*own)(PackedBytes&&);
-  };
-  const Entry* find(std::string_view name) const {
-    for (const Entry& e : entries_)
-      if (e.name == name) return &e;
+  const kernel::SchemeOps* find(std::string_view name) const {
+    for (const kernel::SchemeOps* scheme : schemes_)
+      if (scheme->name == name) return scheme;
     return nullptr;
   }
-  std::vector<Entry> entries_;
+  std::vector<const kernel::SchemeOps*> schemes_;
 };
 
 }  // namespace ANYBIT_ABI
