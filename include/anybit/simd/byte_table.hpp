@@ -8,6 +8,9 @@
 
 #if ANYBIT_HAS_AVX512_VBMI
 #include <anybit/simd/x86/bit_unpack_vbmi.hpp>
+#include <anybit/simd/x86/byte_lookup_vbmi.hpp>
+#elif ANYBIT_HAS_AVX2 && !ANYBIT_HAS_AVX512
+#include <anybit/simd/x86/byte_lookup_avx2.hpp>
 #endif
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -15,57 +18,13 @@ namespace anybit::simd {
 inline namespace ANYBIT_CODE {
 
 namespace detail {
-
 #if ANYBIT_HAS_AVX512_VBMI
-using Bytes = __m512i;
-/// A table of 2^Bits bytes in registers; 256 bytes can be read.
 template <int Bits>
-class ByteLookup {
- public:
-  explicit ANYBIT_INLINE ByteLookup(const std::uint8_t* table) {
-#pragma GCC unroll 4
-    for (int p = 0; p < parts; ++p) part_[p] = as_i32(load(reinterpret_cast<const std::uint32_t*>(table + 64 * p)));
-  }
-  ANYBIT_INLINE Bytes operator[](Bytes at) const {
-    if constexpr (parts == 1) return _mm512_permutexvar_epi8(at, part_[0]);
-    if constexpr (parts == 2) return _mm512_permutex2var_epi8(part_[0], at, part_[1]);
-    if constexpr (parts == 4)
-      return _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), _mm512_permutex2var_epi8(part_[0], at, part_[1]),
-                                    _mm512_permutex2var_epi8(part_[2], at, part_[3]));
-  }
-
- private:
-  static constexpr int parts = Bits <= 6 ? 1 : 1 << (Bits - 6);
-  i32 part_[static_cast<std::size_t>(parts)];
-};
+using ByteLookup = x86::ByteLookupVbmi<Bits>;
 #elif ANYBIT_HAS_AVX2 && !ANYBIT_HAS_AVX512
-using Bytes = __m256i;
 template <int Bits>
-class ByteLookup {
- public:
-  explicit ANYBIT_INLINE ByteLookup(const std::uint8_t* table) {
-#pragma GCC unroll 16
-    for (int p = 0; p < parts; ++p)
-      part_[p] = i32(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * p))));
-  }
-  ANYBIT_INLINE Bytes operator[](Bytes at) const { return find<0, parts>(at, _mm256_and_si256(at, _mm256_set1_epi8(15))); }
-
- private:
-  static constexpr int parts = Bits <= 4 ? 1 : 1 << (Bits - 4);
-  template <int First, int Count>
-  ANYBIT_INLINE Bytes find(Bytes at, Bytes in_part) const {
-    if constexpr (Count == 1) {
-      return _mm256_shuffle_epi8(part_[First], in_part);
-    } else {  // the bit of the index that tells the halves apart, 4 to 7, goes to the sign
-      constexpr int shift = Count == 2 ? 3 : Count == 4 ? 2 : Count == 8 ? 1 : 0;
-      return _mm256_blendv_epi8(find<First, Count / 2>(at, in_part), find<First + Count / 2, Count / 2>(at, in_part),
-                                _mm256_slli_epi16(at, shift));
-    }
-  }
-  i32 part_[static_cast<std::size_t>(parts)];
-};
+using ByteLookup = x86::ByteLookupAvx2<Bits>;
 #endif
-
 }  // namespace detail
 
 /// bytes[i] = table[bytes[i]], i < n, of bytes below 2^Bits. The table has 256 bytes.
