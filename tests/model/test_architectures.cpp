@@ -121,7 +121,7 @@ TEST_CASE("llama: golden logits, residual streams and inputs") {
   check_golden(d, std::filesystem::path(path).parent_path().string());
 }
 
-TEST_CASE("qwen2: golden logits, residual streams and inputs; weights in two files") {
+TEST_CASE("qwen2: golden logits, residual streams and inputs, with weights in two files") {
   ANYBIT_TEST_DATA_OR_SKIP(path, "vectors/arch/qwen2/model.safetensors.index.json");
   DecoderConfig c = tiny();
   c.heads = 4, c.head_dim = c.rotary_dim = 12, c.norm_epsilon = 1e-6f, c.rope_base = 1e6f;
