@@ -1,4 +1,4 @@
-// What the workbench does by the layer-wise driver: quantizing block by block, and forecasting.
+// The workbench's part that uses the layer-wise driver: quantizing block by block, and forecasting.
 
 #include <cstdio>
 

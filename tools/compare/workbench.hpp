@@ -63,7 +63,7 @@ class Workbench {
                                               const anybit::model::ModelRecipe* head, Progress& progress);
 
   anybit::Result<anybit::evaluate::ReportRow> allocated_row(double bits, const std::string& save);
-  /// What each matrix got in it, as SVG.
+  /// The recipe of each matrix in it, as SVG.
   std::string widths_picture() const;
 
   const anybit::model::Model& model() const { return *model_; }
@@ -96,7 +96,7 @@ class Workbench {
   anybit::Status run_reference();
   anybit::Status pack_embedding();
   anybit::Status check_targets() const;
-  /// What the models of every target share.
+  /// Shared by the models of every target.
   anybit::Status measure_candidates();
   /// The candidate nearest to `bits`: the probe works where KL and error are to be related.
   const anybit::model::ModelRecipe* probe_for(double bits) const;

@@ -43,9 +43,9 @@ class Sampler {
 /// Bytes that arrive token by token, given out in whole characters.
 class Utf8Stream {
  public:
-  /// What can be shown now that `bytes` have come; bytes that cannot become a character are given out as U+FFFD.
+  /// The text that can be shown now that `bytes` have come; bytes that cannot become a character are given out as U+FFFD.
   std::string feed(std::string_view bytes);
-  /// What is left when no more will come.
+  /// The rest, when no more bytes will come.
   std::string finish();
 
  private:

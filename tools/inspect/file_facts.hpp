@@ -1,5 +1,5 @@
 #pragma once
-// What a model file says of itself, whatever its format.
+// Facts that a model file states about itself, whatever its format.
 
 #include <string>
 #include <utility>

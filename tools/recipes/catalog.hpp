@@ -12,7 +12,7 @@
 
 namespace tool {
 
-/// What is compiled for a scheme besides nearest; bits of one number.
+/// The methods compiled for a scheme besides nearest; bits of one number.
 enum Methods : unsigned {
   nearest_only = 0,
   with_gptq = 1,

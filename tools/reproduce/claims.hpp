@@ -1,5 +1,5 @@
 #pragma once
-// What the papers claim, from claims.json.
+// The papers' claims, from claims.json.
 
 #include <optional>
 #include <string>

@@ -1,5 +1,5 @@
 #pragma once
-// What all experiments share: the model at hand, what it was seen to do on the calibration text, and the yardstick, perplexity
+// Shared by all experiments: the model at hand, what it was seen to do on the calibration text, and the yardstick, perplexity
 // on the evaluation text by the papers' protocol.
 
 #include <memory>

@@ -13,7 +13,7 @@
 
 namespace reproduce {
 
-/// What makes the input of a group, and could thus divide its channels for free.
+/// The maker of a group's input, which could divide its channels for free.
 enum class Upstream { norm, linear, nothing };
 
 /// Linears that share one input, and what calibration saw of it.
@@ -27,7 +27,7 @@ struct Group {
 
 struct PackedLinears;
 
-/// What stands in for the linears of a group: either weights or linears that multiply in their own way.
+/// Stand-ins for the linears of a group: either weights or linears that multiply in their own way.
 struct Replaced {
   std::vector<anybit::Matrix> weights{};
   std::shared_ptr<PackedLinears> packed{};

@@ -1,5 +1,5 @@
 #pragma once
-// What a run found, as text and as JSON.
+// The findings of a run, as text and as JSON.
 
 #include <string>
 #include <vector>

@@ -1,5 +1,5 @@
 #pragma once
-// What all commands of the program have in common: exit codes, errors, and a standard output that is checked.
+// Shared by all commands of the program: exit codes, errors, and a standard output that is checked.
 
 #include <cstdio>
 #include <functional>

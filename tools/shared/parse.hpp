@@ -1,5 +1,5 @@
 #pragma once
-// What the command lines of all commands share.
+// Options that the command lines of all commands share.
 
 #include <optional>
 #include <string>

@@ -19,7 +19,7 @@ struct Gptq {
 
   float damp = 0.01f;  ///< share of the Hessian's mean diagonal that is added to it; above 0, up to 1
   Index block = 128;   ///< columns between two updates of the rest of the matrix
-  /// What the diagonal gets for inputs that were 0 on all tokens. 0 means the mean of the others, so that units do not matter;
+  /// The diagonal entry of inputs that were 0 on all tokens. 0 means the mean of the others, so that units do not matter;
   /// the published code uses 1.
   float dead_diagonal = 0;
   bool act_order = false;      ///< columns with the largest inputs first

@@ -79,7 +79,7 @@ std::vector<float> column_costs(const Options& options, const Stats& stats, Inde
   return costs;
 }
 
-/// What quantize() fills.
+/// The places that quantize() fills.
 struct Target {
   const calibrate::AnyQuantized& codes;
   std::vector<std::uint32_t>& column_order;
@@ -318,7 +318,7 @@ class Method {
   /// Errors into the report; replaces the result by rounding to nearest where that is closer, or the sweep did not happen.
   void judge(const Outcome& outcome) {
     const recipe::OutputMetric<> metric(w_, hessian(), asked_.executor);
-    // What rounding to nearest gives takes the place of the sweep's result, unless that is better.
+    // Rounding to nearest takes the place of the sweep's result, unless that is better.
     const std::size_t bytes = static_cast<std::size_t>(q_.extents.size() * q_.code_bytes());
     const std::vector<std::byte> own_codes(q_.code(0, 0), q_.code(0, 0) + bytes);
     const std::vector<Affine> own_affines(q_.affines.begin(), q_.affines.end());

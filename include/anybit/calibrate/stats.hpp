@@ -178,7 +178,7 @@ class Stats {
   }
   Index sample_stride() const { return sample_stride_; }
 
-  /// What the statistics become when channel j of every token is divided by divisor[j] > 0: the partner of multiplying
+  /// Changes the statistics as dividing channel j of every token by divisor[j] > 0 would: the partner of multiplying
   /// column j of the weights.
   ANYBIT_INLINE void divide_inputs(std::span<const float> divisor) { calibrate::divide_inputs(*this, divisor); }
 

@@ -21,7 +21,7 @@ struct Extents {
   friend constexpr bool operator==(Extents, Extents) = default;
 };
 
-/// What the values of one group share: value = scale * (level - zero). `zero` is in units of levels; it is 0 for formats
+/// Shared by the values of one group: value = scale * (level - zero). `zero` is in units of levels; it is 0 for formats
 /// without a zero point and a whole number in [0, 2^bits) for those with one, so that the product is rounded only once.
 struct Affine {
   float scale = 1, zero = 0;

@@ -72,7 +72,7 @@ inline Status write_base(const std::string& path, const model::Decoder& d, const
   return file.commit();
 }
 
-/// What write_base() or llama.cpp wrote, mapped and not read into memory.
+/// A file that write_base() or llama.cpp wrote, mapped and not read into memory.
 class BaseFile {
  public:
   static Result<BaseFile> open(const std::string& path) {

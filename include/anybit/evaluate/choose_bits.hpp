@@ -20,7 +20,7 @@
 namespace anybit::evaluate {
 inline namespace ANYBIT_ABI {
 
-/// What is known of the tensors of a model. Recipes are the caller's and must outlive the plans that come of it. Errors are
+/// Facts about the tensors of a model. Recipes are the caller's and must outlive the plans that come of it. Errors are
 /// ||(W - Q) X|| / ||W X||, one a linear in the order of Blueprint::linears; or all of them ||W - Q|| / ||W||: the two are not to
 /// be mixed, so candidates and probe either all need a Hessian or none of them does.
 struct BitCosts {

@@ -20,7 +20,7 @@
 namespace anybit::evaluate {
 inline namespace ANYBIT_ABI {
 
-/// What the two models said at one scored position.
+/// The two models' predictions at one scored position, compared.
 struct TokenComparison {
   double kl = 0;
   double nll_reference = 0, nll = 0;  ///< -log p of the token that follows in the text

@@ -31,7 +31,7 @@ struct Windows {
   std::span<const std::int32_t> window(Index i) const { return {tokens.data() + i * length, static_cast<std::size_t>(length)}; }
   Index scored_per_window() const { return length - 1 - first_scored; }
   Index scored() const { return count() * scored_per_window(); }
-  /// What the scored positions of window i should predict.
+  /// The tokens that the scored positions of window i should predict.
   std::span<const std::int32_t> targets(Index i) const { return window(i).subspan(static_cast<std::size_t>(first_scored + 1)); }
 };
 

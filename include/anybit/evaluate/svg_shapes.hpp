@@ -94,7 +94,7 @@ struct SvgPlot {
   std::array<double, 2> x, y;  ///< the values at its edges: left and right, lower and upper
 
   double x_of(double value) const { return at.left + at.width * (value - x[0]) / (x[1] - x[0]); }
-  /// What lies above the field is put on its upper edge.
+  /// Marks above the field are put on its upper edge.
   double y_of(double value) const { return bottom() - at.height * std::min((value - y[0]) / (y[1] - y[0]), 1.0); }
   double bottom() const { return at.top + at.height; }
 

@@ -158,7 +158,7 @@ ANYBIT_INLINE double sum_by_halves(V v) {
 }
 #endif
 
-/// What is done to the bits of a float before they are compared as signed numbers: bits & mask ^ flip.
+/// Maps the bits of a float to signed numbers of the same order: bits & mask ^ flip.
 struct BitOrder {
   std::int32_t mask, flip;
 };

@@ -9,14 +9,14 @@
 namespace anybit {
 inline namespace ANYBIT_ABI {
 
-/// What the highest exponent field of a Minifloat means.
+/// The meaning of a Minifloat's highest exponent field.
 enum class MinifloatSpecials {
   none,  ///< more numbers (E2M1, E2M3, E3M2)
   nan,   ///< more numbers, but all ones is NaN (E4M3, also called E4M3FN)
   ieee,  ///< infinity and NaN (E5M2, E5M10 = binary16, E8M7 = bfloat16)
 };
 
-/// What the formats' own standards say: nothing special below 8 bits, IEEE from five exponent bits on, else one NaN.
+/// The rule of the formats' own standards: nothing special below 8 bits, IEEE from five exponent bits on, else one NaN.
 constexpr MinifloatSpecials usual_specials(int exponent_bits, int mantissa_bits) {
   if (1 + exponent_bits + mantissa_bits < 8) return MinifloatSpecials::none;
   return exponent_bits >= 5 && mantissa_bits > 0 ? MinifloatSpecials::ieee : MinifloatSpecials::nan;

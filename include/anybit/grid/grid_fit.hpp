@@ -34,7 +34,7 @@ struct GridFit {
   ShrinkSearch shrink{};
   HalfQuadratic half_quadratic{};
 
-  /// What differs from the defaults: "", "search", "symmetric range, weighted search(norm=2)".
+  /// The options that differ from the defaults: "", "search", "symmetric range, weighted search(norm=2)".
   std::string describe(bool weighted = false) const {
     std::string text = range == Range::format ? "" : range == Range::symmetric ? "symmetric range" : "min_max range";
     if (search == Search::none) return text;

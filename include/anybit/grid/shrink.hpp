@@ -19,7 +19,7 @@ struct ShrinkSearch {
   int steps = 100;
   float norm = 2.4f;
   int candidates() const { return static_cast<int>(static_cast<double>(shrink) * steps + 1e-6); }
-  /// What candidate i keeps of the range; a negative i widens it.
+  /// The share of the range that candidate i keeps; a negative i widens it.
   float kept(int i) const { return static_cast<float>(1.0 - static_cast<double>(i) / steps); }
 };
 

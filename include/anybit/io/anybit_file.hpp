@@ -129,7 +129,7 @@ class AnybitFile {
   const std::vector<TensorInfo>& tensors() const { return file_.tensors(); }
   bool has(std::string_view tensor) const { return file_.find(tensor) != nullptr; }
   bool is_packed(std::string_view tensor) const { return packed_.find(tensor) != packed_.end(); }
-  /// What the writer added, without the container's own keys.
+  /// The writer's own entries, without the container's keys.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   /// A view on the mapped bytes, its sizes checked against each other. PackedTensor<Scheme>::from gives it a type.

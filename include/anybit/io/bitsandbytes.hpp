@@ -77,7 +77,7 @@ inline void quantize_absmax(BitsAndBytes4& m) {
 
 }  // namespace detail
 
-/// What bitsandbytes' quantize_4bit makes of w, byte for byte: block sizes of 32 to 4096, powers of two. FP4 has two codes for
+/// The bytes that bitsandbytes' quantize_4bit makes of w: block sizes of 32 to 4096, powers of two. FP4 has two codes for
 /// zero, and of small values bitsandbytes takes either; here it is always the first.
 template <BitsAndBytesFormat F>
 Result<BitsAndBytes4> to_bitsandbytes(ConstMatrix w, Index block, bool double_quant = false) {

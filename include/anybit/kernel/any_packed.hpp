@@ -31,7 +31,7 @@ struct SchemeOps {
   std::string_view name;
   /// All zeros, for a method to fill in.
   PackedBytes (*allocate)(Extents, bool with_column_order, std::string_view provenance);
-  /// What keeps bytes from being a tensor of this scheme, if anything does.
+  /// The reason why bytes are no tensor of this scheme, or Ok.
   Status (*check)(const PackedBytes&);
   /// Bytes that check() finds nothing wrong with as a tensor, which the other functions take; and where the bytes are then.
   std::shared_ptr<const void> (*own)(PackedBytes&&, const PackedBytes** bytes);

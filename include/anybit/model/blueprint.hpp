@@ -53,7 +53,7 @@ struct WeightSpec {
   bool multiplies() const { return role == Role::linear || role == Role::table; }
 };
 
-/// What makes the input of a site, and can divide its channels for free: x_j / s_j costs nothing where the producer takes 1 /
+/// The maker of a site's input, which can divide its channels for free: x_j / s_j costs nothing where the producer takes 1 /
 /// s_j.
 struct Producer {
   enum class Kind : std::uint8_t {

@@ -333,7 +333,7 @@ inline Result<Index> saved_bytes(const Model& m, const Provenance& provenance = 
   return detail::with_writer(m, provenance, [](const io::AnybitWriter& writer) { return writer.file_bytes(); });
 }
 
-/// What save_model() wrote. `schemes` must know the schemes of the packed tensors.
+/// Reads a file that save_model() wrote. `schemes` must know the schemes of the packed tensors.
 inline Result<Model> model_from_container(const io::AnybitFile& file, const SchemeRegistry& schemes) {
   const detail::MetadataReader read(file.metadata(), file.name());
   ANYBIT_TRY(const std::string named, read.text("general.architecture"));

@@ -83,7 +83,7 @@ struct Decoder {
   /// Whether the output head is a tensor of its own; else it is the embedding.
   bool has_head() const { return (*this)[blueprint->head].linear.extents().size() > 0; }
   nn::Linear& head() { return (*this)[blueprint->head].linear; }
-  /// What makes logits.
+  /// The linear that makes logits.
   const nn::Linear& output_head() const { return has_head() ? (*this)[blueprint->head].linear : token_embedding(); }
 
  private:
@@ -111,7 +111,7 @@ void for_each_linear_of(D& decoder, Index block, F&& f) {
   for_each_linear(decoder, blocks[static_cast<std::size_t>(block)], blocks[static_cast<std::size_t>(block) + 1], f);
 }
 
-/// What a KV cache of the model holds: nn::KvCache(cache_shape(c), capacity).
+/// The shape of the model's KV cache: nn::KvCache(cache_shape(c), capacity).
 inline nn::KvShape cache_shape(const DecoderConfig& c) { return {c.blocks, c.kv_heads, c.head_dim}; }
 /// It refers to the configuration's factors.
 inline nn::RopeOptions rope_options(const DecoderConfig& c) {

@@ -10,7 +10,7 @@
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-/// What a model file holds: all that turns text into logits. The tokenizer has as many tokens as the decoder has logits.
+/// The contents of a model file: all that turns text into logits. The tokenizer has as many tokens as the decoder has logits.
 struct Model {
   std::string name;  ///< UTF-8, and safe to print: loaders escape control characters
   Decoder decoder;

@@ -24,7 +24,7 @@ inline Matrix transposed(ConstMatrix m) {
   return out;
 }
 
-/// What a linear becomes, step by step. Inputs are columns of W, outputs rows.
+/// Rotates one linear, step by step. Inputs are columns of W, outputs rows.
 class Rewritten {
  public:
   explicit Rewritten(const nn::Linear& linear) : w_(linear.dense()->view()), bias_(linear.bias()) {}

@@ -11,7 +11,7 @@
 namespace anybit::model {
 inline namespace ANYBIT_ABI {
 
-/// What rotate() does to a decoder. "Fused": into weights, so that the model runs as before.
+/// The rotations that rotate() applies to a decoder. "Fused": into weights, so that the model runs as before.
 struct RotationOptions {
   std::uint64_t seed = 1;  ///< of the random signs; 0: none
   bool residual = true;    ///< the residual stream; fused, but for a tied embedding, see keep_tied

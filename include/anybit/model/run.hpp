@@ -86,7 +86,7 @@ class Pass {
     BlockPass pass{d_, weights, number, layer, rope_, cache, x, scratch_, run.executor, run.taps, positions_, from, until};
     architecture().run_block(pass);
   }
-  /// What the head multiplies, into `normed`; x, the residual stream behind the last block, may change.
+  /// Writes the head's input to `normed`; x, the residual stream behind the last block, may change.
   void finish(MutableMatrix x, MutableMatrix normed, const Run& run) {
     architecture().finish(d_, x, normed, run.executor);
     detail::call_taps(run.taps, Point::final_norm, normed, positions_);

@@ -158,7 +158,7 @@ inline void attend(const KvCache& cache, Index layer, Index kv_head, Index p0, I
     }
     for (Index b = b0; b < b1; ++b) {
       const float* values = cache.value_block(layer, b, kv_head, b < floats_from, s.block, s.bytes);
-      // What lies past the last token may be anything.
+      // Positions past the last token may hold anything.
       block_product(s.scores.data + (b - b0) * kv_block, scores_stride, rows, values, d_padded,
                     std::min(kv_block, p0 + tokens - b * kv_block), s.mixed.data, d_padded, d_padded, true);
     }

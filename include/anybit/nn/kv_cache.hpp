@@ -31,7 +31,7 @@ struct KvCacheConfig {
   bool quantized() const { return bits != 32; }
 };
 
-/// What a cache has rows for: one sequence's keys and values in each layer.
+/// The rows of a cache: one sequence's keys and values in each layer.
 struct KvShape {
   Index layers = 0, kv_heads = 0, head_dim = 0;
   friend bool operator==(const KvShape&, const KvShape&) = default;
@@ -89,7 +89,7 @@ class KvCache {
   Index length() const { return length_; }
   KvShape shape() const { return {layers_, heads_, head_dim_}; }
   const KvCacheConfig& config() const { return kv_; }
-  /// What keys and values were rotated by, and queries must be; null for nothing.
+  /// The rotation of keys and values, which queries must get too; null for none.
   const Hadamard* rotation() const { return rotation_ ? &*rotation_ : nullptr; }
   /// Of a position that is stored as codes, scales and offsets included; 32 for floats.
   double bits_per_value() const {

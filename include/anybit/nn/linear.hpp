@@ -41,7 +41,7 @@ inline void float_product(ConstMatrix w, ConstMatrix x, MutableMatrix y, Executo
   });
 }
 
-/// What an adapter adds to W: scale * B A.
+/// The low-rank matrix that an adapter adds to W: scale * B A.
 struct LowRank {
   Matrix a;  ///< (rank, inputs)
   Matrix b;  ///< (outputs, rank)

@@ -34,7 +34,7 @@ concept Pruner = requires(const P p, ConstMatrix w, const Stats& stats, const Qu
   { p.prune(w, stats, options) } -> std::same_as<Result<Pruned>>;
 };
 
-/// What prune() takes: a view of floats.
+/// The argument of prune(): a view of floats.
 template <class W>
 concept WeightsView = std::is_convertible_v<const W&, ConstMatrix>;
 

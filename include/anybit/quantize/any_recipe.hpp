@@ -17,7 +17,7 @@
 namespace anybit::model {
 inline namespace ANYBIT_ABI {
 
-/// What makes the input of a group of siblings, and can thus divide its channels for free.
+/// The maker of the siblings' input, which can divide its channels for free.
 enum class Upstream {
   norm,     ///< the gains of a norm
   linear,   ///< the rows of one linear, whose outputs reach the siblings channel by channel (up to down, v to o)

@@ -12,7 +12,7 @@
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-/// What calibration saw of one site.
+/// How well calibration covers one site.
 struct SiteCheck {
   SiteId site{};
   std::string name;  ///< "block 0, attn_q"

@@ -19,7 +19,7 @@ inline namespace ANYBIT_CODE {
 /// Tokens of Needs::sequences, whole passes from the first on; the last one is cut.
 inline constexpr Index sequence_tokens = 1024;
 
-/// What calibration saw at the sites of a model. Recipes that need no Hessian get the sums without it, because
+/// Statistics of the inputs of a model's sites. Recipes that need no Hessian get the sums without it, because
 /// with it an algorithm would also measure output errors, which takes longer than rounding.
 class ModelStats {
  public:
@@ -55,10 +55,11 @@ class ModelStats {
   Index tokens() const { return light_.empty() ? 0 : light_.front().tokens(); }
   /// How many sites are kept.
   std::size_t sites() const { return light_.size(); }
-  /// What the sites keep.
+  /// The statistics that sites keep.
   Needs needs() const { return full_.empty() ? light_.empty() ? Needs::none : light_.front().needs() : full_.front().needs(); }
 
-  /// Adds what entered one site. `original` is what the float model would have sent in, for Needs::input_drift; else it is left out.
+  /// Adds what entered one site. `original` is what the float model would have sent in, for Needs::input_drift; else it is left
+  /// out.
   Status add(SiteId site, ConstMatrix x, const ConstMatrix* original, ExecutorRef executor) {
     const std::size_t i = index(site);
     const SiteSpec& spec = (*blueprint_)[site];

@@ -36,7 +36,7 @@ inline ModelPlan uniform_plan(const ModelRecipe& recipe, const Decoder& d) {
   return {recipe.name, std::vector<const ModelRecipe*>(d.blueprint->linears.size(), &recipe)};
 }
 
-/// What statistics of the linears' inputs must hold; those of the head's input are head_needs().
+/// The statistics that the plan needs of the linears' inputs; those of the head's input are head_needs().
 inline Needs needs(const ModelPlan& plan) {
   Needs all = Needs::none;
   for (const ModelRecipe* r : plan.linears) all = all | r->needs;

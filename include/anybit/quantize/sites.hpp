@@ -52,7 +52,7 @@ inline std::vector<Index> tied_inputs(const SiblingGroup& group) {
   return tied;
 }
 
-/// What the rows of `upstream` must be divided by for inputs to be divided by `input_scale`, which is equal for tied inputs.
+/// The divisors of the rows of `upstream` that divide inputs by `input_scale`, which is equal for tied inputs.
 inline std::vector<float> upstream_divisor(const SiblingGroup& group, std::span<const float> input_scale) {
   std::vector<float> divisor(static_cast<std::size_t>(group.upstream->extents().rows));
   for (std::size_t j = 0; j < input_scale.size(); ++j) {

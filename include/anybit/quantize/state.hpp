@@ -33,7 +33,7 @@ inline constexpr std::string_view state_build = "1, " ANYBIT_STATE_TEXT(ANYBIT_C
 #undef ANYBIT_STATE_TEXT
 #undef ANYBIT_STATE_TEXT_
 
-/// What a run depends on. All four must agree before it goes on with the blocks of an earlier one.
+/// Fingerprints of everything that a run depends on. All four must agree before it goes on with the blocks of an earlier one.
 struct RunFingerprint {
   std::string model, plan, text, build{state_build};
 };

@@ -32,12 +32,12 @@ concept Algorithm =
 namespace anybit {
 inline namespace ANYBIT_CODE {
 
-/// What holds of an algorithm that says nothing else. A specialization of AlgorithmTraits derives from it and hides what differs.
+/// The defaults of AlgorithmTraits. A specialization of AlgorithmTraits derives from it and hides what differs.
 template <class A>
 struct AlgorithmDefaults {
   /// It makes up for the error of a column in later ones, and column_costs() says how well.
   static constexpr bool has_feedback = false;
-  /// What a squared rounding error of each column still costs in the outputs after later columns have made up for what they can:
+  /// The cost of a squared rounding error of each column, in the outputs, after later columns have made up for what they can:
   /// a transform in front weighs its choices by it. Empty where these statistics give none.
   static std::vector<float> column_costs(const A&, const Stats&) { return {}; }
   /// The statistics that it wants with the options it has.

@@ -27,7 +27,7 @@ template <class Real>
 void add_panel_trace(MatrixView<const Real> d, Index c, MatrixView<const Real> h, MatrixView<Real> scratch, double& sum) {
   const Index n = d.cols, width = h.cols, end = c + width;
   const MatrixView<Real> product(scratch.data, d.rows, width, scratch.stride);
-  // What lies below the diagonal block counts twice, for itself and for its mirror image.
+  // Each entry below the diagonal block counts twice, for itself and for its mirror image.
   for (Index r = 0; r < d.rows; ++r) std::fill_n(product.row(r).data(), width, Real{0});
   if (end < n) dense::add_product<Real>(d.col_range(end, n), h.row_range(width, n - c), product);
   for (Index r = 0; r < d.rows; ++r)

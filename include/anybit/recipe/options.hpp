@@ -1,5 +1,5 @@
 #pragma once
-// What the caller asks of a quantization besides the recipe.
+// Options of a quantization besides its recipe.
 
 #include <anybit/core/macros_begin.hpp>
 

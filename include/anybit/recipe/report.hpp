@@ -13,7 +13,7 @@
 namespace anybit {
 inline namespace ANYBIT_ABI {
 
-/// What was asked, what was done, and every place where the two differ.
+/// The request, the result, and every place where the two differ.
 struct Report {
   std::string requested;               ///< "gptq(damp=0.01) superfloat5/g128/f16/bits"
   std::string done;                    ///< the same, or what was used in the last resort

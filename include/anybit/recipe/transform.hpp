@@ -60,7 +60,7 @@ using BlockLoss = std::function<double(std::span<const ConstMatrix>)>;
 namespace anybit {
 inline namespace ANYBIT_CODE {
 
-/// What holds of a transform that says nothing else. A specialization of TransformTraits derives from it and hides what differs.
+/// The defaults of TransformTraits. A specialization of TransformTraits derives from it and hides what differs.
 template <class T>
 struct TransformDefaults {
   /// Its input scales may be folded into a linear upstream, not only into a norm.

@@ -34,7 +34,7 @@ class PackedTensor {
     ANYBIT_TRY_STATUS(check(b));
     return PackedTensor(Checked{}, std::move(b));
   }
-  /// What keeps from() from giving these bytes the type, if anything does.
+  /// The reason why from() cannot give these bytes the type, or Ok.
   static Status check(const PackedBytes& b) {
     ANYBIT_TRY_STATUS(b.check_scheme(S::name));
     ANYBIT_TRY_STATUS(b.check_sections(S::sections(b.extents())));
@@ -85,7 +85,7 @@ class PackedTensor {
     return equal;
   }
 
-  // What follows asks for a code of each weight.
+  // The rest asks for a code of each weight.
 
   const std::byte* row_codes(Index r) const
     requires ScalarScheme<S>

@@ -10,7 +10,7 @@
 namespace anybit {
 inline namespace ANYBIT_ABI {
 
-/// What an algorithm chose, plain to inspect: a code for every weight and an Affine for every group, as stored (scales have
+/// An algorithm's choice, plain to inspect: a code for every weight and an Affine for every group, as stored (scales have
 /// been through the scale store). pack() turns it into bytes.
 template <AnyScheme S>
 struct QuantizedMatrix {

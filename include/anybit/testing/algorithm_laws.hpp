@@ -50,7 +50,7 @@ inline Stats example_stats(Needs needs, const Matrix& x) {
   return stats;
 }
 
-/// What holds of one result.
+/// The laws of one result.
 template <Algorithm A>
 Violation check_quantized(const A& algorithm, ConstMatrix w, const Quantized<typename A::scheme>& q, const std::string& here) {
   using S = typename A::scheme;

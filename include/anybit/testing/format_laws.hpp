@@ -191,7 +191,7 @@ inline Violation check_zero_point(const FormatFacts& f) {
   return {};
 }
 
-/// What fit() gives can be stored, quantizes without NaN, and gives back zeros for zeros.
+/// The affine that fit() gives can be stored, quantizes without NaN, and gives back zeros for zeros.
 inline Violation check_fit(const FormatFacts& f) {
   Numbers numbers(3);
   const float huge = std::numeric_limits<float>::max(), tiny = std::numeric_limits<float>::denorm_min();

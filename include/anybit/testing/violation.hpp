@@ -15,7 +15,7 @@
 namespace anybit::testing {
 inline namespace ANYBIT_CODE {
 
-/// What a law returns: the first violation that it finds, with the values that show it, or an empty text if it holds.
+/// The result of a law: the first violation that it finds, with the values that show it, or an empty text if it holds.
 using Violation = std::string;
 
 inline std::string shown(double v) {

@@ -32,8 +32,9 @@ struct Awq {
   AwqScaling scaling = AwqScaling::activations;
   bool clip = true;     ///< also search clip limits; QuantizeOptions::clip excludes single siblings
   int clip_steps = 20;  ///< limits tried: 1 - i / clip_steps of the largest weight, down to one half (not included)
-  /// In front of an algorithm that compensates errors (AlgorithmTraits::has_feedback) scales are chosen for the error that remains
-  /// after its feedback; a scale is kept only if no sibling gets worse. False: always for rounding to nearest, as published.
+  /// In front of an algorithm that compensates errors (AlgorithmTraits::has_feedback) scales are chosen for the error that
+  /// remains after its feedback; a scale is kept only if no sibling gets worse. False: always for rounding to nearest, as
+  /// published.
   bool for_algorithm = true;
   /// In a model, choose the scale of q, k and v by the error of the attention's output, that of gate and up by the MLP's, as
   /// published, on the first model::sequence_tokens tokens of calibration: model::quantize_model and quantize_layer_wise then
@@ -113,7 +114,7 @@ struct Awq {
   }
 
  private:
-  /// What a transform before this one did to the columns.
+  /// Undoes the column scales of a transform before this one.
   static void take_off(std::span<const float> input_scale, Matrix& w) {
     if (input_scale.empty()) return;
     for (Index r = 0; r < w.rows(); ++r)

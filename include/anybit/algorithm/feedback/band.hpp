@@ -90,7 +90,7 @@ class Band {
   void take_error(Index tile, Index k, const Real* rounded) { subtract(target(tile, k), rounded, error(tile, k)); }
 
   const Real* compensated(Index tile, Index k) const { return at(compensated_, tile, k); }
-  /// What column k should be: the original, unless drift moved it.
+  /// The target of column k: the original, unless drift moved it.
   const Real* target(Index tile, Index k) const { return at(drifts() ? moved_ : original_, tile, k); }
   Real* error(Index tile, Index k) { return at(error_, tile, k); }
   /// Column k as unround(from, to) left it: compensated for all columns before `from`, and for none from there on.

@@ -90,7 +90,7 @@ class TileCodes {
   std::vector<std::byte> codes_;
 };
 
-/// What a sweep counts.
+/// The counts of a sweep.
 struct SweepTotals {
   grid::GridLoss loss{};
   /// sum_k R_kk^2 e_k^2 over the rows, e_k what column k, compensated for all columns before it, lost by rounding: equal to

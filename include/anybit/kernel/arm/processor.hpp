@@ -26,7 +26,7 @@ struct Architecture {
 };
 inline constexpr Architecture architectures[] = {{"armv8-a", 0}, {"dotprod", dotprod}, {"i8mm", dotprod | i8mm}};
 
-/// What this file's flags allow.
+/// The features that this file's flags allow.
 constexpr ANYBIT_INLINE std::uint32_t compiled_features() {
   return (ANYBIT_HAS_DOTPROD ? std::uint32_t{dotprod} : 0) | (ANYBIT_HAS_I8MM ? std::uint32_t{i8mm} : 0);
 }

@@ -46,7 +46,7 @@ inline constexpr Architecture architectures[] = {
     {"avx512-vbmi", v2 | v3 | v4 | avx512_vnni | avx512_vbmi},
 };
 
-/// What this file's flags allow.
+/// The features that this file's flags allow.
 constexpr ANYBIT_INLINE std::uint32_t compiled_features() {
   std::uint32_t f = 0;
   if (ANYBIT_HAS_SSE4) f |= v2;
@@ -62,7 +62,7 @@ constexpr ANYBIT_INLINE std::uint32_t compiled_features() {
   return f;
 }
 
-/// What the processor has and the operating system saves (CPUID, XGETBV).
+/// The features that the processor has and the operating system saves (CPUID, XGETBV).
 inline std::uint32_t processor_features() {
   std::uint32_t a, b, c, d, leaf1_c;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;

@@ -101,7 +101,7 @@ class Pattern {
     const PatternChar* chars;
     std::size_t end;
   };
-  /// What must match behind a group.
+  /// The pattern that must match behind a group.
   struct Rest {
     const Sequence* sequence;
     std::size_t step;

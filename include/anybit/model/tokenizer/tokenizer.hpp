@@ -27,7 +27,7 @@
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-/// What the name of a control token ("</s>", "<|im_end|>") inside a text means. Text that others wrote is text: only a prompt
+/// The meaning of a control token's name ("</s>", "<|im_end|>") inside a text. Text that others wrote is text: only a prompt
 /// that the program itself makes, a chat template's for example, asks for control tokens by name.
 enum class Specials { as_text, parsed };
 
