@@ -2,44 +2,26 @@
 
 #include <cstdio>
 
-#include <anybit/model/tokenizer/unicode.hpp>
+#include <anybit/io/detail/utf8.hpp>
 
 namespace tool {
 
-namespace {
-
-/// each(bytes of one character, its code point), with U+FFFD for what is none.
-template <class Each>
-void for_each_character(std::string_view text, Each each) {
-  while (!text.empty()) {
-    const auto c = anybit::model::decode_utf8(text);
-    if (c.valid)
-      each(text.substr(0, c.bytes), c.code_point);
-    else
-      each("\xEF\xBF\xBD", U'\uFFFD');
-    text.remove_prefix(c.bytes);
-  }
-}
-
-}  // namespace
-
-std::string utf8(std::string_view text) {
-  std::string out;
-  for_each_character(text, [&](std::string_view bytes, char32_t) { out += bytes; });
-  return out;
-}
+std::string utf8(std::string_view text) { return anybit::io::detail::to_utf8(text); }
 
 std::string printable(std::string_view text) {
+  namespace detail = anybit::io::detail;
   std::string out;
-  for_each_character(text, [&](std::string_view bytes, char32_t c) {
-    if ((c >= 0x20 && c < 0x7F) || c > 0x9F || c == '\n' || c == '\t') {
-      out += bytes;
-      return;
+  while (!text.empty()) {
+    const auto c = detail::decode_utf8(text);
+    if ((c.code_point >= 0x20 && c.code_point < 0x7F) || c.code_point > 0x9F || c.code_point == '\n' || c.code_point == '\t') {
+      out += c.valid ? text.substr(0, c.bytes) : detail::replacement_character;
+    } else {
+      char escaped[8];
+      std::snprintf(escaped, sizeof escaped, "\\x%02x", static_cast<unsigned>(c.code_point));
+      out += escaped;
     }
-    char escaped[8];
-    std::snprintf(escaped, sizeof escaped, "\\x%02x", static_cast<unsigned>(c));
-    out += escaped;
-  });
+    text.remove_prefix(c.bytes);
+  }
   return out;
 }
 
