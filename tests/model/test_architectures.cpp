@@ -13,6 +13,7 @@
 #include <anybit/model/run.hpp>
 
 #include "support/catch.hpp"
+#include "support/largest_difference.hpp"
 #include "support/test_data.hpp"
 
 using namespace anybit;
@@ -45,15 +46,6 @@ class GgufNames {
   io::TensorList tensors_;
 };
 
-double largest_gap(ConstMatrix a, ConstMatrix b) {
-  REQUIRE(a.extents() == b.extents());
-  double worst = 0;
-  for (Index r = 0; r < a.rows; ++r)
-    for (Index c = 0; c < a.cols; ++c)
-      worst = std::max(worst, std::abs(static_cast<double>(a(r, c)) - static_cast<double>(b(r, c))));
-  return worst;
-}
-
 /// Checks `d` against golden.safetensors of `folder`.
 void check_golden(const Decoder& d, const std::string& folder) {
   const auto golden = io::SafetensorsFile::open(folder + "/golden.safetensors").value();
@@ -68,7 +60,7 @@ void check_golden(const Decoder& d, const std::string& folder) {
       if (!golden.find(name)) return;
       taps.push_back({block, point, [&, name](MutableMatrix x, TokenRange positions) {
                         CAPTURE(name);
-                        CHECK(largest_gap(x, golden.read_f32(name).value().view()) < 1e-4);
+                        CHECK(test_support::largest_difference(x, golden.read_f32(name).value().view()) < 1e-4);
                         CHECK(positions.end - positions.begin == tokens);
                         ++seen;
                       }});
@@ -85,12 +77,12 @@ void check_golden(const Decoder& d, const std::string& folder) {
     REQUIRE(whole);
     CHECK(seen == static_cast<int>(taps.size()));
     CHECK(seen >= 1);
-    CHECK(largest_gap(whole->view(), logits.view()) < 1e-4);
+    CHECK(test_support::largest_difference(whole->view(), logits.view()) < 1e-4);
     cache.clear();
     for (Index t = 0; t < tokens; ++t) {
       const auto one = forward(d, std::span(ids).subspan(static_cast<std::size_t>(t), 1), cache);
       REQUIRE(one);
-      CHECK(largest_gap(one->view(), logits.view().row_range(t, t + 1)) < 1e-4);
+      CHECK(test_support::largest_difference(one->view(), logits.view().row_range(t, t + 1)) < 1e-4);
     }
   }
 }

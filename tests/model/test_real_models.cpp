@@ -12,6 +12,7 @@
 
 #include "model/naive_decoder.hpp"
 #include "support/catch.hpp"
+#include "support/largest_difference.hpp"
 #include "support/real_model.hpp"
 #include "support/test_data.hpp"
 
@@ -38,15 +39,6 @@ constexpr bool optimized =
 #endif
 
 TokenId best(std::span<const float> row) { return static_cast<TokenId>(std::max_element(row.begin(), row.end()) - row.begin()); }
-
-double worst_difference(ConstMatrix a, ConstMatrix b) {
-  REQUIRE(a.extents() == b.extents());
-  double worst = 0;
-  for (Index r = 0; r < a.rows; ++r)
-    for (Index c = 0; c < a.cols; ++c)
-      worst = std::max(worst, std::abs(static_cast<double>(a(r, c)) - static_cast<double>(b(r, c))));
-  return worst;
-}
 
 const Model& smollm2(const std::string& path) {
   static const Result<Model> loaded = load_model(path);
@@ -76,7 +68,7 @@ TEST_CASE("SmolLM2: logits, log-probabilities and inputs of linears") {
     KvCache cache(cache_shape(m.decoder.config), n);
     const auto logits = forward(m.decoder, ids, cache, {.executor = pool});
     REQUIRE(logits);
-    CHECK(worst_difference(logits->view().row_range(n - 4, n), last4.view()) < 2e-3);
+    CHECK(test_support::largest_difference(logits->view().row_range(n - 4, n), last4.view()) < 2e-3);
     for (Index t = 0; t < n; ++t) {
       CHECK(best(logits->view().row(t)) == argmax[static_cast<std::size_t>(t)]);
       if (t + 1 < n)
@@ -89,7 +81,7 @@ TEST_CASE("SmolLM2: logits, log-probabilities and inputs of linears") {
     for (Index t = 0; t < n; ++t) {
       const auto one = forward(m.decoder, std::span(ids).subspan(static_cast<std::size_t>(t), 1), cache, {.executor = pool});
       REQUIRE(one);
-      if (t >= n - 4) CHECK(worst_difference(one->view(), last4.view().row_range(t - n + 4, t - n + 5)) < 2e-3);
+      if (t >= n - 4) CHECK(test_support::largest_difference(one->view(), last4.view().row_range(t - n + 4, t - n + 5)) < 2e-3);
     }
   }
 
@@ -98,7 +90,7 @@ TEST_CASE("SmolLM2: logits, log-probabilities and inputs of linears") {
   int seen = 0;
   const auto compare_with = [&](const char* name) {
     return [&, name](MutableMatrix x, TokenRange) {
-      CHECK(worst_difference(x, golden->read_f32(name)->view()) < 1e-4);
+      CHECK(test_support::largest_difference(x, golden->read_f32(name)->view()) < 1e-4);
       ++seen;
     };
   };
