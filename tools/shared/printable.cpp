@@ -16,7 +16,7 @@ std::string printable(std::string_view text) {
     if ((c.code_point >= 0x20 && c.code_point < 0x7F) || c.code_point > 0x9F || c.code_point == '\n' || c.code_point == '\t') {
       out += c.valid ? text.substr(0, c.bytes) : detail::replacement_character;
     } else {
-      char escaped[8];
+      char escaped[12];  // "\x", at most eight digits, the closing zero
       std::snprintf(escaped, sizeof escaped, "\\x%02x", static_cast<unsigned>(c.code_point));
       out += escaped;
     }
