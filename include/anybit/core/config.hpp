@@ -37,6 +37,16 @@
                : (std::fprintf(stderr, "%s:%d: anybit: %s [%s]\n", __FILE__, __LINE__, message, #condition), std::abort()))
 #endif
 
+namespace anybit {
+inline namespace ANYBIT_CODE {
+
+/// The default argument of those members of data types that the compiler may translate differently under other flags
+/// (`template <class = UnderTheseFlags>`): the data keeps one name under all flags, its code does not.
+struct UnderTheseFlags {};
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit
+
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "anybit reads and writes little-endian bytes in place: big-endian machines are not supported yet"
 #endif

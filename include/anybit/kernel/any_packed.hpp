@@ -135,8 +135,9 @@ struct SchemeOpsOf {
       return level_error > 0 ? "no step has a multiple within level_error of every level"
                              : "the format's levels are no multiples of a step: allow them a level_error";
   }
-  static constexpr SchemeOps table{S::name, &allocate, &PackedTensor<S>::check, &own,          &dequantize_row,
-                                   &matmul, &tile,     &kernel::tiled_bytes,    &why_not_tiled};
+  static constexpr SchemeOps table{
+      S::name,       &allocate, &PackedTensor<S>::template check<>, &own, &dequantize_row, &matmul, &tile, &kernel::tiled_bytes,
+      &why_not_tiled};
 };
 
 }  // namespace ANYBIT_CODE

@@ -64,8 +64,10 @@ class PackedBytes {
   PackedBytes() = default;
 
   /// Zeroed sections under a filled header. All sections of a scheme are required.
+  template <class = UnderTheseFlags>
   static PackedBytes allocate(std::string_view scheme_name, std::string_view provenance, Extents e,
                               std::span<const SectionSize> sections, Index order);
+  template <class = UnderTheseFlags>
   static PackedBytes allocate(std::string_view scheme_name, std::string_view provenance, Extents e, Index codes, Index scales,
                               Index zeros, Index order) {
     return allocate(
@@ -75,7 +77,9 @@ class PackedBytes {
   }
 
   /// Takes bytes that somebody keeps alive (a mapped file). The error says which field contradicts which.
+  template <class = UnderTheseFlags>
   static Result<PackedBytes> view(std::span<const std::byte> bytes);
+  template <class = UnderTheseFlags>
   static Result<PackedBytes> copy(std::span<const std::byte> bytes);
 
   const PackedHeader& header() const { return header_; }
@@ -111,11 +115,14 @@ class PackedBytes {
   }
 
   /// That these are bytes of `scheme`, and of a shape whose sections have sizes. The error names the scheme that they have.
+  template <class = UnderTheseFlags>
   Status check_scheme(std::string_view scheme) const;
   /// That its sections take so many bytes, no other one is required, and the column order, if there is one, can be. The error
   /// names the section or the column.
+  template <class = UnderTheseFlags>
   Status check_sections(std::span<const SectionSize> needed) const;
   /// That all `count` scales are finite and not negative, as the store's load() reads them.
+  template <class = UnderTheseFlags>
   Status check_scales(Index count, void (*load)(const std::byte*, Index count, Index first, std::span<float>)) const;
 
   bool empty() const { return bytes().empty(); }
@@ -147,7 +154,9 @@ class PackedBytes {
   /// Sections one behind the other from the header's end on; where the last one ends.
   std::uint64_t place_sections();
   void find_places();
+  template <class = UnderTheseFlags>
   Status parse(std::span<const std::byte> bytes);
+  template <class = UnderTheseFlags>
   Status parse_table(std::span<const std::byte> bytes);
 
   PackedHeader header_{};
@@ -174,8 +183,9 @@ inline std::uint64_t PackedBytes::place_sections() {
   return end;
 }
 
-inline PackedBytes PackedBytes::allocate(std::string_view scheme_name, std::string_view provenance, Extents e,
-                                         std::span<const SectionSize> sections, Index order) {
+template <class>
+PackedBytes PackedBytes::allocate(std::string_view scheme_name, std::string_view provenance, Extents e,
+                                  std::span<const SectionSize> sections, Index order) {
   PackedBytes p;
   PackedHeader& h = p.header_;
   constexpr std::size_t longest = 0xFFFF;
@@ -220,7 +230,8 @@ inline std::string section_name(const SectionTag& tag) {
 }
 }  // namespace detail
 
-inline Status PackedBytes::parse(std::span<const std::byte> bytes) {
+template <class>
+Status PackedBytes::parse(std::span<const std::byte> bytes) {
   const auto bad = &detail::bad_packed_bytes;
   PackedHeader& h = header_;
   if (bytes.size() < sizeof h)
@@ -261,7 +272,8 @@ inline Status PackedBytes::parse(std::span<const std::byte> bytes) {
   return Ok{};
 }
 
-inline Status PackedBytes::parse_table(std::span<const std::byte> bytes) {
+template <class>
+Status PackedBytes::parse_table(std::span<const std::byte> bytes) {
   const auto bad = &detail::bad_packed_bytes;
   const PackedHeader& h = header_;
   if (h.header_bytes > bytes.size())
@@ -288,14 +300,16 @@ inline Status PackedBytes::parse_table(std::span<const std::byte> bytes) {
   return Ok{};
 }
 
-inline Result<PackedBytes> PackedBytes::view(std::span<const std::byte> bytes) {
+template <class>
+Result<PackedBytes> PackedBytes::view(std::span<const std::byte> bytes) {
   PackedBytes p;
   ANYBIT_TRY_STATUS(p.parse(bytes));
   p.viewed_ = bytes;
   return p;
 }
 
-inline Result<PackedBytes> PackedBytes::copy(std::span<const std::byte> bytes) {
+template <class>
+Result<PackedBytes> PackedBytes::copy(std::span<const std::byte> bytes) {
   ANYBIT_TRY(PackedBytes p, view(bytes));
   p.owned_ = AlignedBuffer(bytes.size());
   std::memcpy(p.owned_.data(), bytes.data(), bytes.size());
@@ -303,7 +317,8 @@ inline Result<PackedBytes> PackedBytes::copy(std::span<const std::byte> bytes) {
   return p;
 }
 
-inline Status PackedBytes::check_scheme(std::string_view scheme) const {
+template <class>
+Status PackedBytes::check_scheme(std::string_view scheme) const {
   if (scheme_name() != scheme)
     return Error{ErrorCode::invalid_argument, "packed tensor: holds scheme '" + std::string(scheme_name()) + "', not '" +
                                                   std::string(scheme) + "'; open it with that scheme"};
@@ -314,7 +329,8 @@ inline Status PackedBytes::check_scheme(std::string_view scheme) const {
   return Ok{};
 }
 
-inline Status PackedBytes::check_sections(std::span<const SectionSize> needed) const {
+template <class>
+Status PackedBytes::check_sections(std::span<const SectionSize> needed) const {
   for (const SectionSize& n : needed)
     if (const auto has = static_cast<Index>(section(n.tag).size()); has != n.bytes)
       return Error{ErrorCode::corrupt_data, "packed tensor: " + detail::section_name(n.tag) + " take " + std::to_string(has) +
@@ -340,8 +356,8 @@ inline Status PackedBytes::check_sections(std::span<const SectionSize> needed) c
   return Ok{};
 }
 
-inline Status PackedBytes::check_scales(Index count,
-                                        void (*load)(const std::byte*, Index count, Index first, std::span<float>)) const {
+template <class>
+Status PackedBytes::check_scales(Index count, void (*load)(const std::byte*, Index count, Index first, std::span<float>)) const {
   std::array<float, 256> some;
   for (Index first = 0; first < count; first += 256) {
     const auto part = std::span(some).first(static_cast<std::size_t>(std::min<Index>(256, count - first)));

@@ -30,17 +30,23 @@ class PackedTensor {
 
   /// Gives bytes their type. The error names the scheme that the bytes have, the section that has a wrong size, or the
   /// column order or scale that cannot be. Codes and zero points need no check: every one of them decodes.
+  template <class = UnderTheseFlags>
   static Result<PackedTensor> from(PackedBytes b) {
     ANYBIT_TRY_STATUS(check(b));
     return PackedTensor(Checked{}, std::move(b));
   }
   /// The reason why from() cannot give these bytes the type, or Ok.
+  template <class = UnderTheseFlags>
   static Status check(const PackedBytes& b) {
     ANYBIT_TRY_STATUS(b.check_scheme(S::name));
     ANYBIT_TRY_STATUS(b.check_sections(S::sections(b.extents())));
     if constexpr (ScalarScheme<S>) {
       if (b.scales().empty()) return Ok{};
-      return b.check_scales(S::granularity::count(b.extents()), &S::scale_store::load);
+      // Not load() itself: its body would be one for all flags.
+      const auto load = [](const std::byte* scales, Index count, Index first, std::span<float> out) {
+        S::scale_store::load(scales, count, first, out);
+      };
+      return b.check_scales(S::granularity::count(b.extents()), load);
     } else if constexpr (requires { S::check(Sections{}, Extents{}); }) {
       return S::check(SectionsOf(b), b.extents());
     }

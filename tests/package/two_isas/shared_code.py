@@ -34,12 +34,6 @@ def functions_with_avx(path):
     return found
 
 
-# Members of packed tensors that allocate bytes, or report damaged ones. Data types have one name under all flags, so that they may be
-# handed from file to file, and with them their members: docs/use_in_your_engine.md says what follows from that.
-DATA = tuple("anybit::v0::PackedBytes::" + member for member in ("allocate(", "check_scheme(", "check_sections("))
-CHECK_OF_A_SCHEME = re.compile(r"anybit::v0::PackedTensor<.*>::check\(")
-
-
 def groups(paths):
     """Objects that one program may be linked from."""
     if all(path.is_file() for path in paths):
@@ -61,8 +55,7 @@ def main():
         here = {name for name, objects in defined.items() if objects > 1}
         shared |= here
         wrong |= here & with_avx
-    wrong = sorted(name for name in (run("c++filt", n).strip() for n in wrong)
-                   if not name.startswith(DATA) and not CHECK_OF_A_SCHEME.match(name))
+    wrong = sorted(run("c++filt", n).strip() for n in wrong)
     for name in wrong:
         print("depends on -m flags, but its name does not:", name)
     print(f"{len(wrong)} of {len(shared)} shared functions of anybit depend on -m flags")
