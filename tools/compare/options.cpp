@@ -18,6 +18,46 @@ std::string state_folder(const Options& options, const std::string& recipe) {
   return options.state.empty() ? std::string() : (std::filesystem::path(options.state) / file_name(recipe)).string();
 }
 
+void add_quantization_options(CLI::App& app, Options& o) {
+  app.add_option("--calibrate", o.calibrate,
+                 "UTF-8 text from which calibrated methods learn; default: this project's documentation")
+      ->type_name("FILE");
+  app.add_option("--calibration-tokens", o.calibration_tokens,
+                 "Calibration tokens, at least 64; default " + std::to_string(Options{}.calibration_tokens_wanted()) +
+                     ", or what the text has")
+      ->type_name("N");
+  app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
+      ->type_name("RECIPE");
+  app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices first (docs/methods/quarot.md)");
+  app.add_flag("--sequential", o.sequential,
+               "Calibrate each block on the outputs of the quantized blocks before it (docs/calibration.md)");
+  app.add_flag("--true-sequential", o.true_sequential, "The same in four steps per block: q, k, v; o; gate, up; down");
+  app.add_option("--state", o.state, "Folder that keeps finished blocks: the same command goes on where it was interrupted")
+      ->type_name("DIR");
+  app.add_flag("--int8-activations", o.int8_activations,
+               "Products with activations rounded to 8 bits, one scale per token: faster, a little less exact");
+  app.add_flag("--strict", o.strict, "A recipe that cannot be carried out exactly as asked is an error");
+  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
+  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
+      ->type_name("N");
+  app.add_flag("--verbose", o.verbose, "All remarks of each recipe");
+}
+
+std::string settle_quantization_options(Options& o) {
+  constexpr anybit::Index least = 64;
+  if (o.calibration_tokens && *o.calibration_tokens < least)
+    return "--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64";
+  if (o.threads < 0 || o.threads > 1024)
+    return "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine";
+  for (const double bits : o.target_bpw)
+    if (!(bits > 0 && bits <= 32)) return "--target-bpw is " + std::to_string(bits) + "; it must be above 0, at most 32";
+  if (!o.head.empty() && !o.target_bpw.empty())
+    return "--head and --target-bpw exclude each other: --target-bpw chooses the head too";
+  o.sequential = o.sequential || o.true_sequential;
+  if (!o.state.empty() && !o.sequential) return "--state is for --sequential: only that quantizes block by block";
+  return {};
+}
+
 Parsed parse(int argc, const char* const* argv) {
   Options o;
   CLI::App app(
@@ -30,28 +70,11 @@ Parsed parse(int argc, const char* const* argv) {
       ->type_name("RECIPE")
       ->expected(1)
       ->take_all();
-  app.add_option("--calibrate", o.calibrate, "UTF-8 text from which calibrated methods learn")->type_name("FILE");
+  add_quantization_options(app, o);
   app.add_option("--evaluate", o.evaluate, "UTF-8 text on which models are compared")->type_name("FILE");
   app.add_option("--tokens", o.tokens, "Evaluation tokens, at least 64; default 2048 (1024 with --quick), or what the text has")
       ->type_name("N");
-  app.add_option("--calibration-tokens", o.calibration_tokens,
-                 "Calibration tokens, at least 64; default 4096 (2048 with --quick), or what the text has")
-      ->type_name("N");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_flag("--strict", o.strict, "A recipe that cannot be carried out exactly as asked is an error");
-  app.add_flag("--quick", o.quick, "Fewer tokens, the same recipes");
-  app.add_flag("--int8-activations", o.int8_activations,
-               "Run every recipe with activations rounded to 8 bits, one scale a token: faster, a little less exact");
-  app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices before every recipe (docs/methods/quarot.md)");
-  app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
-      ->type_name("NAME");
-  app.add_flag("--sequential", o.sequential,
-               "Calibrate each block on what the quantized blocks before it give (docs/calibration.md)");
-  app.add_flag("--true-sequential", o.true_sequential, "The same in four steps a block: q, k, v; o; gate, up; down");
-  app.add_option("--state", o.state, "Folder that keeps finished blocks: the same command goes on where it was interrupted")
-      ->type_name("DIR");
+  app.add_flag("--quick", o.quick, "Fewer tokens, the same recipes: 1024 to evaluate, 2048 to calibrate");
   app.add_flag("--dry-run", o.dry_run, "Say how large the files will be, how much memory and time they will take, and stop");
   app.add_option(
          "--target-bpw", o.target_bpw,
@@ -76,7 +99,6 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("--out", o.out, "Folder for report.json and report.svg")->type_name("DIR");
   app.add_flag("--list", o.list, "List the recipes with their bits per weight and stop");
   app.add_flag("--parse-special", o.parse_special, "Names of control tokens in the texts are these tokens");
-  app.add_flag("--verbose", o.verbose, "All KL statistics and remarks of every recipe");
   if (const auto end = tool::parse(
           app, argc, argv, "anybit compare model.gguf --recipe nearest-int4-g128 --recipe 'gptq(damp=0.01) uint4/g128/f16'",
           "Without --calibrate and --evaluate the project's own documentation is the text: one half calibrates, the other evaluates."))
@@ -86,26 +108,17 @@ Parsed parse(int argc, const char* const* argv) {
   if (o.model.empty()) return wrong("MODEL is required: a GGUF file or a llama2.c checkpoint");
   constexpr anybit::Index least = 64;
   if (o.tokens && *o.tokens < least) return wrong("--tokens is " + std::to_string(*o.tokens) + "; it must be at least 64");
-  if (o.calibration_tokens && *o.calibration_tokens < least)
-    return wrong("--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64");
-  if (o.threads < 0 || o.threads > 1024)
-    return wrong("--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
-  for (std::size_t i = 0; i < o.target_bpw.size(); ++i) {
-    const double bits = o.target_bpw[i];
-    if (!(bits > 0 && bits <= 32)) return wrong("--target-bpw is " + std::to_string(bits) + "; it must be above 0, at most 32");
+  if (const std::string error = settle_quantization_options(o); !error.empty()) return wrong(error);
+  for (std::size_t i = 0; i < o.target_bpw.size(); ++i)
     for (std::size_t k = 0; k < i; ++k)
-      if (mixed_name(o.target_bpw[k]) == mixed_name(bits))
-        return wrong("--target-bpw: " + mixed_name(bits) + " is asked for twice");
-  }
+      if (mixed_name(o.target_bpw[k]) == mixed_name(o.target_bpw[i]))
+        return wrong("--target-bpw: " + mixed_name(o.target_bpw[i]) + " is asked for twice");
   const bool by_size = !o.target_bpw.empty();
   if (o.dry_run && by_size) return wrong("--dry-run cannot forecast what --target-bpw chooses: leave one of the two out");
   if (!o.widths_svg.empty() && !by_size) return wrong("--widths-svg is for --target-bpw");
-  if (!o.head.empty() && by_size) return wrong("--head and --target-bpw exclude each other: the latter chooses the head too");
   const anybit::nn::KvShape any_model{.head_dim = 1};
   if (const auto possible = check(o.kv, any_model); !possible) return wrong("--kv-bits: " + possible.error().message);
   if (o.kv.hadamard && !o.kv.quantized()) return wrong("--kv-hadamard is for a quantized cache: give --kv-bits too");
-  o.sequential = o.sequential || o.true_sequential;
-  if (!o.state.empty() && !o.sequential) return wrong("--state is for --sequential: only that quantizes block by block");
   if (!o.out.empty()) {
     if (o.json.empty()) o.json = o.out + "/report.json";
     if (o.svg.empty()) o.svg = o.out + "/report.svg";

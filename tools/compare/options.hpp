@@ -8,6 +8,10 @@
 #include <anybit/core/types.hpp>
 #include <anybit/nn/kv_cache.hpp>
 
+namespace CLI {
+class App;
+}
+
 namespace tool {
 
 struct Options {
@@ -16,7 +20,7 @@ struct Options {
   std::string calibrate, evaluate;                          ///< empty: the project's documentation
   std::optional<anybit::Index> tokens, calibration_tokens;  ///< as asked for
   anybit::Index threads = 0;                                ///< 0: as many as the machine runs at once
-  anybit::nn::KvCacheConfig kv{};                        ///< of every recipe; the reference has floats
+  anybit::nn::KvCacheConfig kv{};                           ///< of every recipe; the reference has floats
   bool strict = false, quick = false, list = false, verbose = false, int8_activations = false, rotate = false;
   bool sequential = false, true_sequential = false;  ///< block by block, on what the quantized blocks before give
   bool dry_run = false;
@@ -37,6 +41,11 @@ std::string mixed_name(double bits);
 
 /// Where --state keeps the blocks of the model that this recipe makes; empty without --state.
 std::string state_folder(const Options& options, const std::string& recipe);
+
+/// Options of every command that quantizes: calibration, recipe of the head, order of the blocks, threads, tokenizer.
+void add_quantization_options(CLI::App& app, Options& options);
+/// The error in these options, or empty. Fills in what one of them implies.
+std::string settle_quantization_options(Options& options);
 
 /// The options, or the exit code with which the program ends now (after --help, or an error that has been printed).
 struct Parsed {

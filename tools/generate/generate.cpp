@@ -160,7 +160,7 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
 
 double rate(std::size_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
 
-std::string to_json(const model::Model& m, const std::string& prompt, const GenerateOptions& o, const Generated& g) {
+nlohmann::ordered_json to_json(const model::Model& m, const std::string& prompt, const GenerateOptions& o, const Generated& g) {
   using nlohmann::ordered_json;
   return ordered_json{{"model", m.name},
                       {"prompt", prompt},
@@ -173,9 +173,7 @@ std::string to_json(const model::Model& m, const std::string& prompt, const Gene
                       {"top_p", o.sampler.top_p},
                       {"seed", o.sampler.seed},
                       {"prompt_tokens_per_s", rate(static_cast<std::size_t>(g.prompt_tokens), g.prompt_s)},
-                      {"decode_tokens_per_s", rate(g.tokens.size(), g.decode_s)}}
-             .dump(2, ' ', false, ordered_json::error_handler_t::replace) +
-         "\n";
+                      {"decode_tokens_per_s", rate(g.tokens.size(), g.decode_s)}};
 }
 
 int generate(int argc, const char* const* argv) {
@@ -195,10 +193,7 @@ int generate(int argc, const char* const* argv) {
     std::fprintf(stderr, "\n%lld prompt tokens (%.1f per s), %zu tokens (%.1f per s)\n", static_cast<long long>(g->prompt_tokens),
                  rate(static_cast<std::size_t>(g->prompt_tokens), g->prompt_s), g->tokens.size(),
                  rate(g->tokens.size(), g->decode_s));
-  if (!o.json.empty())
-    if (const auto written = write_text(o.json, to_json(*m, o.prompt, o, *g)); !written)
-      return fail("generate", cannot_write, written.error());
-  return success;
+  return write_json("generate", o.json, to_json(*m, o.prompt, o, *g));
 }
 
 }  // namespace

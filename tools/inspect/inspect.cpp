@@ -60,7 +60,7 @@ void print(const std::string& path, const FileFacts& f) {
               static_cast<long long>(all.weights), static_cast<long long>(all.bytes), all.bits_per_weight());
 }
 
-std::string to_json(const std::string& path, const FileFacts& f) {
+nlohmann::ordered_json to_json(const std::string& path, const FileFacts& f) {
   using nlohmann::ordered_json;
   ordered_json metadata = ordered_json::object(), tensors = ordered_json::array();
   for (const auto& [key, value] : f.metadata) metadata[key] = value;
@@ -68,15 +68,9 @@ std::string to_json(const std::string& path, const FileFacts& f) {
     tensors.push_back(
         {{"name", t.name}, {"type", t.type}, {"shape", t.shape}, {"bits_per_weight", t.bits_per_weight()}, {"bytes", t.bytes}});
   const Total all = total(f);
-  return ordered_json{{"file", path},
-                      {"format", f.format},
-                      {"metadata", std::move(metadata)},
-                      {"tensors", std::move(tensors)},
-                      {"weights", all.weights},
-                      {"bytes", all.bytes},
-                      {"bits_per_weight", all.bits_per_weight()}}
-             .dump(2, ' ', false, ordered_json::error_handler_t::replace) +
-         "\n";
+  return ordered_json{
+      {"file", path},           {"format", f.format}, {"metadata", std::move(metadata)},         {"tensors", std::move(tensors)},
+      {"weights", all.weights}, {"bytes", all.bytes}, {"bits_per_weight", all.bits_per_weight()}};
 }
 
 int inspect(int argc, const char* const* argv) {
@@ -93,10 +87,7 @@ int inspect(int argc, const char* const* argv) {
   const auto facts = file_facts(path);
   if (!facts) return fail("inspect", bad_input, facts.error());
   if (json != "-") print(path, *facts);
-  if (!json.empty())
-    if (const auto written = write_text(json, to_json(path, *facts)); !written)
-      return fail("inspect", cannot_write, written.error());
-  return success;
+  return write_json("inspect", json, to_json(path, *facts));
 }
 
 }  // namespace

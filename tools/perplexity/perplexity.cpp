@@ -97,8 +97,8 @@ Result<std::vector<double>> losses_of(const model::Decoder& d, const evaluate::W
   return nll;
 }
 
-std::string to_json(const model::Model& m, const PerplexityOptions& o, const evaluate::Windows& w, const evaluate::Perplexity& p,
-                    double seconds) {
+nlohmann::ordered_json to_json(const model::Model& m, const PerplexityOptions& o, const evaluate::Windows& w,
+                               const evaluate::Perplexity& p, double seconds) {
   using nlohmann::ordered_json;
   const auto number = [](double v) { return std::isfinite(v) ? ordered_json(v) : ordered_json(nullptr); };
   return ordered_json{{"model", m.name},
@@ -111,9 +111,7 @@ std::string to_json(const model::Model& m, const PerplexityOptions& o, const eva
                       {"perplexity", number(p.value)},
                       {"plus_minus", number(p.plus_minus)},
                       {"mean_nll", number(p.mean_nll)},
-                      {"seconds", seconds}}
-             .dump(2, ' ', false, ordered_json::error_handler_t::replace) +
-         "\n";
+                      {"seconds", seconds}};
 }
 
 int perplexity(int argc, const char* const* argv) {
@@ -135,10 +133,7 @@ int perplexity(int argc, const char* const* argv) {
     std::printf("%s: perplexity %.4f +/- %.4f (%lld predictions, %lld windows of %lld tokens, protocol of %s)\n",
                 printable(m->name).c_str(), p.value, p.plus_minus, static_cast<long long>(p.scored),
                 static_cast<long long>(windows->count()), static_cast<long long>(windows->length), o.protocol.c_str());
-  if (!o.json.empty())
-    if (const auto written = write_text(o.json, to_json(*m, o, *windows, p, watch.seconds())); !written)
-      return fail("perplexity", cannot_write, written.error());
-  return success;
+  return write_json("perplexity", o.json, to_json(*m, o, *windows, p, watch.seconds()));
 }
 
 }  // namespace

@@ -35,27 +35,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& o) 
          "--target-bpw", target,
          "Bits per weight of all matrices, scales counted: each gets the recipe that serves the model best (docs/bits.md)")
       ->type_name("BITS");
-  app.add_option("--calibrate", o.calibrate,
-                 "UTF-8 text from which calibrated methods learn; default: this project's documentation")
-      ->type_name("FILE");
-  app.add_option("--calibration-tokens", o.calibration_tokens,
-                 "Calibration tokens, at least 64; default 4096, or what the text has")
-      ->type_name("N");
-  app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
-      ->type_name("RECIPE");
-  app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices first (docs/methods/quarot.md)");
-  app.add_flag("--sequential", o.sequential,
-               "Calibrate each block on the outputs of the quantized blocks before it (docs/calibration.md)");
-  app.add_flag("--true-sequential", o.true_sequential, "The same in four steps per block: q, k, v; o; gate, up; down");
-  app.add_option("--state", o.state, "Folder that keeps finished blocks: the same command goes on where it was interrupted")
-      ->type_name("DIR");
-  app.add_flag("--int8-activations", o.int8_activations, "The file asks for products with activations rounded to 8 bits");
-  app.add_flag("--strict", o.strict, "A recipe that cannot be carried out exactly as asked is an error");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
+  add_quantization_options(app, o);
   app.add_option("--json", o.json, "Write the report here; - is standard output, in place of the text")->type_name("FILE");
-  app.add_flag("--verbose", o.verbose, "All remarks of the recipe");
   if (const auto end = parse(app, argc, argv, "anybit quantize model.gguf model.safetensors --recipe gptq-best-int4-g128"))
     return end;
   if (target) o.target_bpw.push_back(*target);
@@ -63,18 +44,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& o) 
   if (!target && o.recipes.size() != 1)
     return wrong_use("quantize",
                      o.recipes.empty() ? "give --recipe or --target-bpw" : "one file has one recipe: give one, or --target-bpw");
-  if (target && !(*target > 0 && *target <= 32))
-    return wrong_use("quantize", "--target-bpw is " + std::to_string(*target) + "; it must be above 0, at most 32");
-  if (target && !o.head.empty())
-    return wrong_use("quantize", "--head and --target-bpw exclude each other: --target-bpw chooses the head too");
-  if (o.calibration_tokens && *o.calibration_tokens < 64)
-    return wrong_use("quantize", "--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64");
-  if (o.threads < 0 || o.threads > 1024)
-    return wrong_use("quantize",
-                     "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
-  o.sequential = o.sequential || o.true_sequential;
-  if (!o.state.empty() && !o.sequential)
-    return wrong_use("quantize", "--state is for --sequential: only that quantizes block by block");
+  if (const std::string error = settle_quantization_options(o); !error.empty()) return wrong_use("quantize", error);
   return std::nullopt;
 }
 
@@ -87,7 +57,7 @@ Status check_files(const Options& o, const std::string& name) {
   return check_roles(inputs, {{"OUT", o.save}, {"--json", o.json}, {"--state", o.state}, {"--state", state_folder(o, name)}});
 }
 
-std::string to_json(const Options& o, const Made& made, const evaluate::ReportRow& size) {
+nlohmann::ordered_json to_json(const Options& o, const Made& made, const evaluate::ReportRow& size) {
   using nlohmann::ordered_json;
   return ordered_json{{"model", o.model},
                       {"file", o.save},
@@ -97,9 +67,7 @@ std::string to_json(const Options& o, const Made& made, const evaluate::ReportRo
                       {"bits_per_weight_file", size.bits_per_weight_file},
                       {"bytes", size.bytes},
                       {"quantize_s", made.quantize_s},
-                      {"remarks", made.remarks}}
-             .dump(2, ' ', false, ordered_json::error_handler_t::replace) +
-         "\n";
+                      {"remarks", made.remarks}};
 }
 
 int quantize(int argc, const char* const* argv) {
@@ -139,9 +107,7 @@ int quantize(int argc, const char* const* argv) {
     for (const std::vector<std::string>& lines : {(*bench)->remarks(), made->remarks})
       for (const std::string& line : lines) std::printf("%s\n", printable(line).c_str());
   }
-  if (!o.json.empty())
-    if (const auto written = write_text(o.json, to_json(o, *made, size)); !written) return failed(cannot_write, written.error());
-  return success;
+  return write_json("quantize", o.json, to_json(o, *made, size));
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "shared/outputs.hpp"
+
 namespace reproduce {
 
 using nlohmann::ordered_json;
@@ -212,7 +214,7 @@ std::string to_json(const Report& r) {
     j["figures"] = v.figures;
     statements.push_back(std::move(j));
   }
-  return whole.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return tool::text_of(whole);
 }
 
 std::string list_text(const Claims& claims, const std::vector<Experiment>& known) {

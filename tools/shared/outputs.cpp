@@ -8,6 +8,8 @@
 
 #include <anybit/io/atomic_write.hpp>
 
+#include "command.hpp"
+
 namespace tool {
 
 using namespace anybit;
@@ -35,7 +37,11 @@ std::string to_json(const evaluate::EvaluationReport& report) {
                            {"calibration_tokens", report.calibration_tokens},
                            {"evaluation_tokens", report.evaluation_tokens},
                            {"rows", std::move(rows)}};
-  return whole.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  return text_of(whole);
+}
+
+std::string text_of(const nlohmann::ordered_json& value) {
+  return value.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
 Status check_writable(const std::string& path) {
@@ -59,6 +65,12 @@ Status write_text(const std::string& path, const std::string& text) {
   ANYBIT_TRY(io::AtomicFile file, io::AtomicFile::create(path));
   ANYBIT_TRY_STATUS(file.write(std::string_view(text)));
   return file.commit();
+}
+
+int write_json(std::string_view command, const std::string& path, const nlohmann::ordered_json& value) {
+  if (path.empty()) return success;
+  const auto written = write_text(path, text_of(value));
+  return written ? success : fail(command, cannot_write, written.error());
 }
 
 Uninterrupted::Uninterrupted() : interrupt_(std::signal(SIGINT, SIG_IGN)), terminate_(std::signal(SIGTERM, SIG_IGN)) {}

@@ -261,6 +261,27 @@ constexpr ANYBIT_INLINE LowHigh low_high(std::span<const float> values) {
 
 namespace detail {
 #if defined(__GNUC__)
+/// Calls add(from) for every 16 values in turn; a last few have zeros behind them.
+template <class Add>
+ANYBIT_INLINE void in_sixteens(const float* values, std::size_t n, const Add& add) {
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) add(values + i);
+  if (i < n) {
+    float last[16] = {};
+    __builtin_memcpy(last, values + i, (n - i) * sizeof(float));
+    add(last);
+  }
+}
+/// Adds the upper half of the vectors to the lower, until one is left.
+template <class Vector, std::size_t count>
+ANYBIT_INLINE Vector add_vectors_by_halves(Vector (&v)[count]) {
+#pragma GCC unroll 4
+  for (std::size_t half = count / 2; half > 0; half /= 2)
+#pragma GCC unroll 4
+    for (std::size_t p = 0; p < half; ++p) v[p] += v[p + half];
+  return v[0];
+}
+
 /// Sum j of 16 is that of |values[16 i + j]| * 2^-896; all are then added by halves. None may be infinite or NaN. The bits of a
 /// float, moved to where a double has them, are that double, subnormals too, and nothing is rounded that would not be otherwise.
 /// (Conversions would take more time than the sums.)
@@ -272,7 +293,7 @@ ANYBIT_INLINE double abs_sum_in_vectors(const float* values, std::size_t n) {
   Doubles even[vectors], odd[vectors];
 #pragma GCC unroll 4
   for (std::size_t p = 0; p < vectors; ++p) even[p] = odd[p] = Doubles{};
-  const auto add = [&](const float* from) __attribute__((always_inline)) {
+  in_sixteens(values, n, [&](const float* from) __attribute__((always_inline)) {
 #pragma GCC unroll 4
     for (std::size_t p = 0; p < vectors; ++p) {
       Bits two;
@@ -280,19 +301,8 @@ ANYBIT_INLINE double abs_sum_in_vectors(const float* values, std::size_t n) {
       even[p] += reinterpret_cast<Doubles>(two << 29 & magnitude);
       odd[p] += reinterpret_cast<Doubles>(two >> 3 & magnitude);
     }
-  };
-  std::size_t i = 0;
-  for (; i + 16 <= n; i += 16) add(values + i);
-  if (i < n) {
-    float last[16] = {};
-    __builtin_memcpy(last, values + i, (n - i) * sizeof(float));
-    add(last);
-  }
-#pragma GCC unroll 2
-  for (std::size_t half = vectors / 2; half > 0; half /= 2)
-#pragma GCC unroll 2
-    for (std::size_t p = 0; p < half; ++p) even[p] += even[p + half], odd[p] += odd[p + half];
-  return sum_by_halves(even[0]) + sum_by_halves(odd[0]);
+  });
+  return sum_by_halves(add_vectors_by_halves(even)) + sum_by_halves(add_vectors_by_halves(odd));
 }
 #endif
 }  // namespace detail

@@ -31,7 +31,7 @@ ANYBIT_INLINE double square_sum_in_vectors(const float* values, std::size_t n) {
   Doubles sums[vectors];
 #pragma GCC unroll 8
   for (auto& sum : sums) sum = Doubles{};
-  const auto add = [&](const float* from) __attribute__((always_inline)) {
+  in_sixteens(values, n, [&](const float* from) __attribute__((always_inline)) {
 #pragma GCC unroll 8
     for (std::size_t p = 0; p < vectors; ++p) {
       Floats some;
@@ -39,19 +39,8 @@ ANYBIT_INLINE double square_sum_in_vectors(const float* values, std::size_t n) {
       const Doubles wide = __builtin_convertvector(some, Doubles);
       sums[p] += wide * wide;
     }
-  };
-  std::size_t i = 0;
-  for (; i + 16 <= n; i += 16) add(values + i);
-  if (i < n) {
-    float last[16] = {};
-    __builtin_memcpy(last, values + i, (n - i) * sizeof(float));
-    add(last);
-  }
-#pragma GCC unroll 4
-  for (std::size_t half = vectors / 2; half > 0; half /= 2)
-#pragma GCC unroll 4
-    for (std::size_t p = 0; p < half; ++p) sums[p] += sums[p + half];
-  return sum_by_halves(sums[0]);
+  });
+  return sum_by_halves(add_vectors_by_halves(sums));
 }
 #endif
 

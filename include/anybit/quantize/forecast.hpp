@@ -49,27 +49,38 @@ inline Decoder blank_model(const Decoder& source, const BlockWeights& any_block,
 
 inline Index layer_wise_memory(const Decoder& source, const BlockWeights& any_block, bool reads_blocks, const Decoder& packed,
                                Needs needs, Index tokens, Index longest) {
-  const DecoderConfig& c = source.config;
   constexpr Index f32 = 4, f64 = 8;
+  const Blueprint& blueprint = *source.blueprint;
+  const Index stream = source.config.dim;
+  // The residual stream, its norm, and each site's input and outputs: the floats that a pass through a block writes per token.
+  Index written = 2 * stream, widest = 0, largest = 0;
+  for (const SiteId site : blueprint.sites_of(0)) {
+    const SiteSpec& s = blueprint[site];
+    written += s.inputs;
+    widest = std::max(widest, s.inputs);
+    for (const WeightId reader : s.readers) {
+      written += blueprint[reader].shape.rows;
+      largest = std::max(largest, blueprint[reader].shape.size());
+    }
+  }
   Index bytes = 0;
   for (const Decoder* d : {&source, &packed})
     for_each_linear(*d, [&](const std::string&, const nn::Linear& l) { bytes += l.payload_bytes(); });
   if (reads_blocks)
     for (const Weight& w : any_block) bytes += w.linear.payload_bytes();
   if (covers(needs, Needs::sequences))  // kept at two sites, and what a pass over them writes
-    bytes += std::min(tokens, sequence_tokens) * (4 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;
+    bytes += std::min(tokens, sequence_tokens) * written * f32;
   const bool drifts = covers(needs, Needs::input_drift), hessian = covers(needs, Needs::hessian);
-  bytes += tokens * c.dim * f32 * (drifts ? 2 : 1);
-  bytes += longest * (5 * c.dim + 2 * c.query_width() + 2 * c.kv_width() + 2 * c.hidden) * f32;
-  Index widest = 0;
-  for (const SiteId site : source.blueprint->sites_of(0)) {
-    const Index n = (*source.blueprint)[site].inputs;
-    if (hessian) bytes += n * n * f32 + (drifts ? n * n * f64 : 0);
-    widest = std::max(widest, n);
-  }
+  bytes += tokens * stream * f32 * (drifts ? 2 : 1);
+  bytes += longest * written * f32;
+  if (hessian)
+    for (const SiteId site : blueprint.sites_of(0)) {
+      const Index n = blueprint[site].inputs;
+      bytes += n * n * f32 + (drifts ? n * n * f64 : 0);
+    }
   // The Hessian and its factor in double and in float, their scratch, and a few copies of the widest matrix.
   if (hessian) bytes += widest * widest * (5 * f64 + (drifts ? 2 * f64 : 0));
-  bytes += 8 * std::max(c.dim, c.hidden) * widest * f32;
+  bytes += 8 * largest * f32;
   return bytes;
 }
 
