@@ -1,7 +1,7 @@
 include(CMakePackageConfigHelpers)
 
 set(anybit_package_directory "${CMAKE_INSTALL_DATADIR}/cmake/anybit")
-install(DIRECTORY include/anybit DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_MATCHING PATTERN "*.hpp")
+install(DIRECTORY include/anybit DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" FILES_MATCHING PATTERN "*.hpp" PATTERN "*.h")
 install(TARGETS anybit EXPORT anybitTargets)
 install(EXPORT anybitTargets NAMESPACE anybit:: DESTINATION "${anybit_package_directory}")
 

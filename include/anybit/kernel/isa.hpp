@@ -57,8 +57,8 @@ constexpr ANYBIT_INLINE bool is_listed(std::string_view list, std::string_view n
 }  // namespace detail
 
 /// The one of `built` (names with commas between them) that this program runs: the one that the environment variable ANYBIT_ISA
-/// names, else the best that processor and operating system can run. Ends the program with a sentence if there is none.
-inline std::string_view chosen_isa(std::string_view built) {
+/// names, else the best that processor and operating system can run. Empty if there is none.
+inline std::string_view find_isa(std::string_view built) {
   const char* wanted = std::getenv("ANYBIT_ISA");
   const bool forced = wanted != nullptr && *wanted != '\0';
   const std::uint32_t features = detail::processor_features();
@@ -66,7 +66,15 @@ inline std::string_view chosen_isa(std::string_view built) {
   for (const detail::Architecture& a : detail::architectures)
     if (detail::is_listed(built, a.name) && (a.needs & ~features) == 0 && (!forced || std::string_view(wanted) == a.name))
       best = a.name;
-  if (!best.empty()) return best;
+  return best;
+}
+
+/// find_isa(); ends the program with a sentence if there is none.
+inline std::string_view chosen_isa(std::string_view built) {
+  if (const std::string_view found = find_isa(built); !found.empty()) return found;
+  const char* wanted = std::getenv("ANYBIT_ISA");
+  const bool forced = wanted != nullptr && *wanted != '\0';
+  const std::uint32_t features = detail::processor_features();
   const std::string_view here = detail::best_for(features);
   if (forced)
     std::fprintf(stderr, "anybit: ANYBIT_ISA=%s cannot be had: this program was built for %.*s, and this processor is %.*s\n",

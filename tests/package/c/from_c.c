@@ -1,0 +1,169 @@
+/* The C interface from C11: what is quantized multiplies, opens again, and errors are lines. */
+
+#include <anybit/c/anybit.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
+      fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);   \
+      exit(1);                                                                  \
+    }                                                                           \
+  } while (0)
+
+enum { rows = 37, cols = 200, tokens = 5 };
+static float weights[rows * cols], x[tokens * cols], y[tokens * rows], z[tokens * rows], decoded[rows * cols];
+
+/* The call failed with this code, and its message has this text in it. */
+static void expect(anybit_status got, anybit_status code, const anybit_error* error, const char* text) {
+  if (got == code && error->code == code && strstr(error->message, text)) return;
+  fprintf(stderr, "code %d instead of %d, message '%s' without '%s'\n", (int)got, (int)code, error->message, text);
+  exit(1);
+}
+
+static int calls;
+/* Two slices whose border is at no multiple of the grain. */
+static void two_slices(void* context, int64_t n, int64_t grain, anybit_body body, void* body_context) {
+  (void)grain;
+  CHECK(context == &calls);
+  ++calls;
+  if (n > 1) body(body_context, n / 2, n);
+  body(body_context, 0, n > 1 ? n / 2 : n);
+}
+
+static void fill(void) {
+  unsigned state = 1;
+  int i;
+  for (i = 0; i < rows * cols; ++i) state = state * 1664525u + 1013904223u, weights[i] = (float)(state >> 8) / 8388608.0f - 1;
+  for (i = 0; i < tokens * cols; ++i) state = state * 1664525u + 1013904223u, x[i] = (float)(state >> 8) / 8388608.0f - 1;
+}
+
+/* y against the product with the decoded weights, in double. */
+static double worst_error(const anybit_tensor* w) {
+  anybit_error error;
+  double worst = 0;
+  int t, r, c;
+  CHECK(anybit_dequantize(w, 0, rows, decoded, cols, &error) == ANYBIT_OK);
+  for (t = 0; t < tokens; ++t)
+    for (r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (c = 0; c < cols; ++c) sum += (double)x[t * cols + c] * (double)decoded[r * cols + c];
+      if (fabs(sum - (double)y[t * rows + r]) > worst) worst = fabs(sum - (double)y[t * rows + r]);
+    }
+  return worst;
+}
+
+static void every_scheme(anybit_workspace* space) {
+  int64_t i;
+  anybit_error error;
+  CHECK(anybit_scheme_count() > 20 && anybit_scheme_name(-1) == NULL && anybit_scheme_name(anybit_scheme_count()) == NULL);
+  for (i = 0; i < anybit_scheme_count(); ++i) {
+    anybit_tensor *w = NULL, *copy = NULL;
+    size_t size = 0;
+    const void* bytes;
+    if (anybit_quantize(anybit_scheme_name(i), weights, rows, cols, cols, &w, &error) != ANYBIT_OK) {
+      fprintf(stderr, "%s\n", error.message);
+      exit(1);
+    }
+    CHECK(anybit_rows(w) == rows && anybit_cols(w) == cols && strcmp(anybit_scheme(w), anybit_scheme_name(i)) == 0);
+    CHECK(anybit_multiply(w, x, tokens, cols, y, rows, ANYBIT_F32, 0, NULL, space, &error) == ANYBIT_OK);
+    CHECK(worst_error(w) < 1e-3);
+    bytes = anybit_bytes(w, &size);
+    CHECK(anybit_open_copy(bytes, size, &copy, &error) == ANYBIT_OK);
+    CHECK(anybit_multiply(copy, x, tokens, cols, z, rows, ANYBIT_F32, 0, NULL, space, &error) == ANYBIT_OK);
+    CHECK(memcmp(y, z, sizeof y) == 0);
+    anybit_free(w);
+    anybit_free(copy);
+  }
+}
+
+static void prepared_and_sliced(const char* scheme, anybit_workspace* space) {
+  anybit_error error;
+  anybit_prepared made;
+  anybit_tensor* w = NULL;
+  anybit_executor executor = {&calls, 2, two_slices};
+  CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &w, &error) == ANYBIT_OK);
+  CHECK(anybit_multiply(w, x, tokens, cols, y, rows, ANYBIT_INT8_PER_TOKEN, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(anybit_prepare(w, ANYBIT_INT8_PER_TOKEN, 0, &executor, &made, &error) == ANYBIT_OK);
+  CHECK(made.made == 1 && made.bytes > 0 && made.why_not[0] == '\0');
+  calls = 0;
+  CHECK(anybit_multiply(w, x, tokens, cols, z, rows, ANYBIT_INT8_PER_TOKEN, 0, &executor, space, &error) == ANYBIT_OK);
+  CHECK(calls > 0 && memcmp(y, z, sizeof y) == 0);
+  anybit_free(w);
+}
+
+static void files(const char* scheme, anybit_workspace* space) {
+  const char* const path = "from_c.safetensors";
+  const char* names[] = {"first", "second"};
+  const anybit_tensor* both[2];
+  anybit_error error;
+  anybit_tensor *w = NULL, *read = NULL;
+  CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &w, &error) == ANYBIT_OK);
+  both[0] = both[1] = w;
+  CHECK(anybit_write_file(path, names, both, 2, &error) == ANYBIT_OK);
+  CHECK(anybit_multiply(w, x, tokens, cols, y, rows, ANYBIT_F32, 0, NULL, space, &error) == ANYBIT_OK);
+  anybit_free(w);
+  CHECK(anybit_open_file(path, "second", &read, &error) == ANYBIT_OK);
+  CHECK(anybit_multiply(read, x, tokens, cols, z, rows, ANYBIT_F32, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(memcmp(y, z, sizeof y) == 0);
+  anybit_free(read);
+  expect(anybit_open_file(path, "third", &read, &error), ANYBIT_INVALID_ARGUMENT, &error, "third");
+  expect(anybit_open_file("no such file", "third", &read, &error), ANYBIT_IO, &error, "no such file");
+  remove(path);
+}
+
+static void wrong_use(const char* scheme, anybit_workspace* space) {
+  anybit_error error;
+  anybit_tensor* w = NULL;
+  anybit_executor executor = {&calls, 2, NULL};
+  const float infinite = (float)HUGE_VAL;
+  float one = weights[3];
+  expect(anybit_quantize("uint4/g17", weights, rows, cols, cols, &w, &error), ANYBIT_UNSUPPORTED, &error, "'uint4/g17'");
+  expect(anybit_quantize(NULL, weights, rows, cols, cols, &w, &error), ANYBIT_INVALID_ARGUMENT, &error, "scheme is null");
+  expect(anybit_quantize(scheme, NULL, rows, cols, cols, &w, &error), ANYBIT_INVALID_ARGUMENT, &error, "weights is null");
+  expect(anybit_quantize(scheme, weights, 0, cols, cols, &w, &error), ANYBIT_INVALID_ARGUMENT, &error, "0 rows");
+  expect(anybit_quantize(scheme, weights, rows, cols, cols - 1, &w, &error), ANYBIT_INVALID_ARGUMENT, &error, "overlap");
+  weights[3] = infinite;
+  expect(anybit_quantize(scheme, weights, rows, cols, cols, &w, &error), ANYBIT_NOT_FINITE, &error, "inf");
+  weights[3] = one;
+  expect(anybit_open_copy(weights, sizeof weights, &w, &error), ANYBIT_CORRUPT_DATA, &error, "ANYB");
+  CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &w, &error) == ANYBIT_OK && error.message[0] == '\0');
+  CHECK(anybit_quantize(NULL, NULL, 0, 0, 0, NULL, NULL) == ANYBIT_INVALID_ARGUMENT); /* without an error to fill in */
+  expect(anybit_multiply(w, x, 0, cols, y, rows, ANYBIT_F32, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "0 rows");
+  expect(anybit_multiply(w, x, 2, cols - 1, y, rows, ANYBIT_F32, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "overlap");
+  expect(anybit_multiply(w, x, 2, cols, y, rows - 1, ANYBIT_F32, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "overlap");
+  expect(anybit_multiply(w, x, 1, cols, y, rows, 5, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "compute is 5");
+  expect(anybit_multiply(w, x, 1, cols, y, rows, ANYBIT_INT8_STATIC, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "scale");
+  expect(anybit_multiply(w, x, 1, cols, y, rows, ANYBIT_F32, 1, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "scale");
+  expect(anybit_multiply(w, x, 1, cols, y, rows, ANYBIT_F32, 0, &executor, space, &error), ANYBIT_INVALID_ARGUMENT, &error,
+         "parallel_for is null");
+  expect(anybit_multiply(w, x, 1, cols, y, rows, ANYBIT_F32, 0, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "workspace");
+  expect(anybit_dequantize(w, 3, rows + 1, decoded, cols, &error), ANYBIT_INVALID_ARGUMENT, &error, "rows 3 to 38");
+  expect(anybit_prepare(w, ANYBIT_INT8_PER_TOKEN, infinite, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "level_error");
+  /* An infinite activation spoils its own token. */
+  one = x[cols], x[cols] = infinite;
+  CHECK(anybit_multiply(w, x, tokens, cols, y, rows, ANYBIT_INT8_PER_TOKEN, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(!isfinite(y[rows]) && isfinite(y[0]) && isfinite(y[2 * rows]));
+  x[cols] = one;
+  anybit_free(w);
+  anybit_free(NULL);
+  anybit_workspace_free(NULL);
+  CHECK(anybit_rows(NULL) == 0 && anybit_cols(NULL) == 0 && anybit_scheme(NULL) == NULL && anybit_bytes(NULL, NULL) == NULL);
+}
+
+int main(void) {
+  anybit_workspace* space = anybit_workspace_new();
+  CHECK(anybit_abi_version() == ANYBIT_C_ABI_VERSION && space != NULL);
+  fill();
+  every_scheme(space);
+  prepared_and_sliced("int4/g128/f16/bits", space);
+  files("int4/g128/f16/bits", space);
+  wrong_use("int4/g128/f16/bits", space);
+  anybit_workspace_free(space);
+  printf("anybit %s from C on %s\n", anybit_version(), anybit_isa());
+  return 0;
+}
