@@ -14,12 +14,16 @@ struct Odd3 {
   static constexpr float decode(Code c) { return book.decode(c); }
   static constexpr Affine fit(std::span<const float> v) { return fit_abs_max(v, 3.0f); }
 };
-struct Curve6 {
-  static constexpr int bits = 6;
-  static constexpr auto name = FixedString("curve6");
-  static constexpr Code encode(float x) { return x > 0 ? 63 : 0; }
-  static constexpr float decode(Code c) { return (static_cast<float>(c) - 31.5f) * (static_cast<float>(c) - 20.25f) * 0.01f; }
-  static constexpr Affine fit(std::span<const float> v) { return fit_abs_max(v, 10.0f); }
+template <int Bits>
+struct Curve {
+  static constexpr int bits = Bits;
+  static constexpr auto name = FixedString("curve") + decimal<Bits>();
+  static constexpr float last = static_cast<float>((1 << Bits) - 1);
+  static constexpr Code encode(float x) { return x > 0 ? (1 << Bits) - 1 : 0; }
+  static constexpr float decode(Code c) {
+    return (static_cast<float>(c) / last - 0.5f) * (static_cast<float>(c) / last - 0.31f) * 40;
+  }
+  static constexpr Affine fit(std::span<const float> v) { return fit_abs_max(v, 13.8f); }
 };
 struct Reversed5 {  // uniform: level = 3 * (20 - c)
   static constexpr int bits = 5;
@@ -44,6 +48,8 @@ TEST_CASE("products with other formats agree with the reference") {
   agree_everywhere<presets::TernaryGroup128>();
   agree_everywhere<Scheme<Ternary, PerGroup<24>>>();
   agree_everywhere<Scheme<Odd3>>();
-  agree_everywhere<Scheme<Curve6, PerGroup<32>>>();
+  agree_everywhere<Scheme<Curve<6>, PerGroup<32>>>();
+  agree_everywhere<Scheme<Curve<7>, PerGroup<48>>>();
+  agree_everywhere<Scheme<Curve<8>>>();
   agree_everywhere<Scheme<Reversed5, PerGroup<40>>>();
 }

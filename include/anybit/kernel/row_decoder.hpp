@@ -89,15 +89,17 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
   const Index group = S::granularity::group_cols(t.cols()), first_group = first / group,
               groups = (first + n - 1) / group - first_group + 1;
   using F = typename S::format;
-  constexpr bool halves = decoding::Bf16Levels<F>::fit;
-  [[maybe_unused]] std::uint16_t levels16[halves ? R : 1][static_cast<std::size_t>(halves ? block_cols + decode_slack : 1)];
+  using LookedUp = decoding::LookedUpLevels<F>;
+  constexpr bool looked_up = LookedUp::fit;
+  [[maybe_unused]]
+  typename LookedUp::element elements[looked_up ? R : 1][static_cast<std::size_t>(looked_up ? block_cols + decode_slack : 1)];
   Index index[R];
   bool special = false;
   for (Index r = 0; r < dot_rows; ++r) {
     const Index here = std::min(row + r, t.rows() - 1);
     codes[r].read(t, here, first, n);
-    if constexpr (halves)
-      decoding::Bf16Levels<F>::prepare(codes[r].data(), n, levels16[r]);
+    if constexpr (looked_up)
+      LookedUp::prepare(codes[r].data(), n, elements[r]);
     else
       special = Levels<F>::prepare(codes[r].data(), n) || special;
     index[r] = S::granularity::index(t.extents(), here, first_group);
@@ -119,8 +121,8 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
 #pragma GCC unroll 4
         for (Index r = 0; r < dot_rows; ++r) {
           simd::f32 level;
-          if constexpr (halves)
-            level = levels(levels16[r] + j);
+          if constexpr (looked_up)
+            level = levels(elements[r] + j);
           else
             level = levels(codes[r].data() + j);
           if constexpr (S::has_zero_point) level = level - zero[r];
@@ -133,8 +135,8 @@ inline void decode_dots(const void* tensor, Index row, Index first, Index n, con
 #pragma GCC unroll 4
     for (Index r = 0; r < dot_rows; ++r) out[r] = simd::reduce_add(sum[r]);
   };
-  if constexpr (halves)
-    multiply(decoding::Bf16Levels<F>());
+  if constexpr (looked_up)
+    multiply(LookedUp());
   else
     with_levels<F>(special, multiply);
 }

@@ -90,6 +90,35 @@ ANYBIT_INLINE void look_up_pairs(const std::uint8_t* low, const std::uint8_t* hi
 }
 #endif
 
+#if ANYBIT_HAS_AVX512_VBMI
+#define ANYBIT_LOOK_UP_WORDS
+/// out[i] = the four bytes that tables[0] .. tables[3] have at bytes[i], lowest first, of bytes below 2^Bits, for i < n rounded
+/// up to 64: both may be read and written up to there.
+template <int Bits>
+ANYBIT_INLINE void look_up_words(const std::array<std::array<std::uint8_t, 256>, 4>& tables, const std::uint8_t* bytes, Index n,
+                                 float* out) {
+  const detail::ByteLookup<Bits> byte0(tables[0].data()), byte1(tables[1].data()), byte2(tables[2].data()),
+      byte3(tables[3].data());
+  // Where the bytes stand such that interleaving within lanes of 16 puts word i at place i.
+  alignas(64) static constexpr auto order = [] {
+    std::array<std::uint8_t, 64> at{};
+    for (std::size_t i = 0; i < 64; ++i) at[i] = static_cast<std::uint8_t>(i / 4 % 4 * 16 + i / 16 * 4 + i % 4);
+    return at;
+  }();
+  const __m512i places = _mm512_load_si512(order.data());
+  for (Index i = 0; i < n; i += 64) {
+    const __m512i at = _mm512_permutexvar_epi8(places, _mm512_loadu_si512(bytes + i));
+    const __m512i b0 = byte0[at], b1 = byte1[at], b2 = byte2[at], b3 = byte3[at];
+    const __m512i low = _mm512_unpacklo_epi8(b0, b1), high = _mm512_unpacklo_epi8(b2, b3);
+    const __m512i low2 = _mm512_unpackhi_epi8(b0, b1), high2 = _mm512_unpackhi_epi8(b2, b3);
+    _mm512_storeu_si512(out + i, _mm512_unpacklo_epi16(low, high));
+    _mm512_storeu_si512(out + i + 16, _mm512_unpackhi_epi16(low, high));
+    _mm512_storeu_si512(out + i + 32, _mm512_unpacklo_epi16(low2, high2));
+    _mm512_storeu_si512(out + i + 48, _mm512_unpackhi_epi16(low2, high2));
+  }
+}
+#endif
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::simd
 ANYBIT_VECTOR_CODE_END

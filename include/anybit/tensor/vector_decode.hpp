@@ -96,34 +96,51 @@ struct ByteTables {
 template <Format F>
 inline constexpr ByteTables<F> byte_tables_v{};
 
-/// Levels that are bfloat16 numbers, from codes that a table has turned into those: for products of one token, which decode every
-/// code for itself, where that is faster than Levels.
+/// Levels that tables of bytes have turned codes into before they are needed: for products of one token, which decode every code
+/// for itself, where that is faster than Levels. Levels that are bfloat16 numbers take two tables, others four.
 template <Format F>
-class Bf16Levels {
- public:
-  static constexpr bool fit = [] {
+class LookedUpLevels {
+  static constexpr bool looked_up = F::bits >= 5 && F::bits <= 8 && !UniformFormat<F> && !has_zero_point_v<F>;
+  static constexpr bool halves = [] {
 #if defined(ANYBIT_LOOK_UP_PAIRS)
-    if constexpr (F::bits >= 5 && F::bits <= 8 && !UniformFormat<F> && !has_zero_point_v<F>)
-      return byte_tables_v<F>.bf16 && (simd::width == 16 || F::bits <= 6);
+    if constexpr (looked_up) return byte_tables_v<F>.bf16 && (simd::width == 16 || F::bits <= 6);
 #endif
     return false;
   }();
-  static constexpr float factor = 1;
+  static constexpr bool words = [] {
+#if defined(ANYBIT_LOOK_UP_WORDS)
+    if constexpr (looked_up) return !halves && F::bits >= 6 && !float_shift_v<F>.fits;
+#endif
+    return false;
+  }();
 
-#if defined(ANYBIT_LOOK_UP_PAIRS)
-  /// Codes to halves, up to round_up(n, 64) of them.
-  static ANYBIT_INLINE void prepare(const std::uint8_t* codes, Index n, std::uint16_t* halves) {
+ public:
+  static constexpr bool fit = halves || words;
+  static constexpr float factor = 1;
+  /// A level, or the upper half of one.
+  using element = std::conditional_t<halves, std::uint16_t, float>;
+
+  /// Codes to elements, up to round_up(n, 64) of them.
+  static ANYBIT_INLINE void prepare(const std::uint8_t* codes, Index n, element* out) {
     alignas(64) static constexpr auto tables = [] {
-      std::array<std::array<std::uint8_t, 256>, 2> t{};
-      for (std::size_t c = 0; c < byte_tables_v<F>.codes; ++c)
-        t[0][c] = byte_tables_v<F>.low[c], t[1][c] = byte_tables_v<F>.high[c];
+      std::array<std::array<std::uint8_t, 256>, 4> t{};
+      for (std::size_t c = 0; c < std::size_t{1} << F::bits; ++c)
+        for (std::size_t b = 0; b < 4; ++b)
+          t[b][c] = static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(F::decode(static_cast<Code>(c))) >> (8 * b));
       return t;
     }();
-    simd::look_up_pairs<F::bits, F::bits == 8>(tables[0].data(), tables[1].data(), codes, n, halves);
-  }
+#if defined(ANYBIT_LOOK_UP_PAIRS)
+    if constexpr (halves) simd::look_up_pairs<F::bits, F::bits == 8>(tables[2].data(), tables[3].data(), codes, n, out);
 #endif
-  ANYBIT_INLINE simd::f32 operator()(const std::uint16_t* halves) const {
-    return simd::as_f32(simd::shift_left(simd::as_u32(simd::load_i32(halves)), 16));
+#if defined(ANYBIT_LOOK_UP_WORDS)
+    if constexpr (words) simd::look_up_words<F::bits>(tables, codes, n, out);
+#endif
+  }
+  ANYBIT_INLINE simd::f32 operator()(const element* p) const {
+    if constexpr (halves)
+      return simd::as_f32(simd::shift_left(simd::as_u32(simd::load_i32(p)), 16));
+    else
+      return simd::load(p);
   }
 };
 
