@@ -1,4 +1,5 @@
 #pragma once
+// Memory for weights and activations: aligned to 64 bytes, on large pages where it is large.
 
 #include <cstddef>
 #include <cstring>

@@ -1,4 +1,5 @@
 #pragma once
+// Names of schemes and formats, put together at compile time.
 
 #include <cstddef>
 #include <string_view>

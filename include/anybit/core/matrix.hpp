@@ -1,4 +1,5 @@
 #pragma once
+// A float matrix that owns its memory.
 
 #include <anybit/core/aligned_buffer.hpp>
 #include <anybit/core/view.hpp>

@@ -1,4 +1,5 @@
 #pragma once
+// Errors in data as values: Result<T>, Status, and the macros that pass an error on.
 
 #include <anybit/core/macros_begin.hpp>
 

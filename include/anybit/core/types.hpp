@@ -1,4 +1,5 @@
 #pragma once
+// Index, Code, Extents and Affine: the small types that every folder speaks.
 
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,5 @@
 #pragma once
+// Matrices that somebody else owns: a pointer, a shape and a row stride.
 
 #include <span>
 #include <type_traits>

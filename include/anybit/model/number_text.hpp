@@ -1,4 +1,5 @@
 #pragma once
+// Numbers as text that reads back as the same number.
 
 #include <array>
 #include <charconv>

@@ -1,4 +1,5 @@
 #pragma once
+// Rows of a table by token: the first op of a decoder.
 
 #include <cstdint>
 #include <span>

@@ -1,4 +1,5 @@
 #pragma once
+// The two orders in which files keep the rows that rotary positions turn together.
 
 #include <cstdint>
 #include <string_view>

@@ -1,4 +1,5 @@
 #pragma once
+// Groups of weights along a row, as vector code walks over them.
 
 #include <anybit/core/types.hpp>
 

@@ -1,4 +1,5 @@
 #pragma once
+// Rounding weights to codes, described by numbers instead of a format's type: one body serves every uniform format.
 
 #include <cstdint>
 

@@ -1,4 +1,5 @@
 #pragma once
+// The result of a quantization method before packing: codes and affines in plain arrays.
 
 #include <span>
 #include <string>
