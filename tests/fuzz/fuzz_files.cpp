@@ -10,6 +10,7 @@
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/gguf.hpp>
 #include <anybit/io/gguf_writer.hpp>
+#include <anybit/io/json.hpp>
 #include <anybit/io/llama2c.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/tokenizer/files.hpp>
@@ -45,6 +46,18 @@ void encode(const model::Tokenizer& t, std::string_view text) {
   for (const auto specials : {model::Specials::as_text, model::Specials::parsed})
     if (const auto ids = t.encode(text, specials))
       if (*t.decode(*ids) != text) std::abort();
+}
+
+/// Every lookup of every key; errors are one line.
+void look_up(const io::JsonObject& object, int depth) {
+  const auto one_line = [](const auto& r) {
+    if (!r.ok() && r.error().message.find('\n') != std::string::npos) std::abort();
+  };
+  for (const std::string_view key : object.keys()) {
+    one_line(object.text(key)), one_line(object.boolean(key)), one_line(object.number(key)), one_line(object.integer(key));
+    one_line(object.numbers(key)), one_line(object.texts(key));
+    if (const auto inner = object.object(key); inner && depth > 0) look_up(*inner, depth - 1);
+  }
 }
 
 /// Names are UTF-8 and have no control characters whatever they were.
@@ -98,6 +111,8 @@ const std::vector<std::string>& seeds() {
         "\3" + safetensors(R"({"__metadata__":{"anybit.version":"1","general.name":"x"},"a":{"dtype":"F32","shape":[1],)"
                            R"("data_offsets":[0,4]}})",
                            4),
+        "\5{\"hidden_size\":48,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0,\"x\":[1e-5,-2]},\"tie\":true,\"n\":null}",
+        "\6{\"metadata\":{\"total_size\":12.0},\"weight_map\":{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}}",
         std::string("\4\4\0\0\0\0\0\0\0\1\0\0\0a\0\0\0\0\1\0\0\0b\0\0\0\0\1\0\0\0c", 32)};
   }();
   return all;
@@ -120,8 +135,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size == 0) return 0;
   const auto bytes = std::as_bytes(std::span(data + 1, size - 1));
   const std::string_view text(reinterpret_cast<const char*>(data), std::min<std::size_t>(size, 256));
+  const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
   check_name(text);
-  switch (data[0] % 5) {
+  switch (data[0] % 7) {
     case 0:
       if (const auto f = io::GgufFile::parse(bytes, "fuzz")) {
         read_tensors(*f), read_keys(*f);
@@ -134,6 +150,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     case 1:
       if (const auto f = io::SafetensorsFile::parse(bytes, "fuzz")) read_tensors(*f);
+      break;
+    case 5:
+      if (const auto value = io::parse_json(body)) look_up(io::JsonObject(*value, "fuzz"), 40);
+      break;
+    case 6:
+      // Only names of files in the same folder come out.
+      if (const auto index = io::detail::read_shard_index(body))
+        for (const auto& [file, tensors] : index->tensors_of_file)
+          if (file.empty() || file == ".." || file.find_first_of("/\\") != std::string::npos || tensors.empty()) std::abort();
       break;
     case 2:
       if (const auto f = io::Llama2cFile::parse(bytes, "fuzz")) read_tensors(*f);

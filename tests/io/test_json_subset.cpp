@@ -37,6 +37,25 @@ TEST_CASE("JSON subset: only non-negative integers are numbers") {
     CHECK(!integer_of(bad).ok());
 }
 
+TEST_CASE("JSON subset: numbers, true and false") {
+  const auto number = [](std::string_view text) { return JsonReader(text).number(); };
+  CHECK(*number("0") == 0);
+  CHECK(*number(" -0.5") == -0.5);
+  CHECK(*number("1e-05") == 1e-5);
+  CHECK(*number("12.25E+2") == 1225);
+  CHECK(*number("1e-999") == 0);  // the nearest double
+  CHECK(*number("9007199254740993") == 9007199254740992.0);
+  for (const char* bad :
+       {"", "-", "01", "-01", "1.", ".5", "1e", "1e+", "+1", "NaN", "Infinity", "-Infinity", "1e999", "x", "\"1\""}) {
+    INFO(bad);
+    CHECK(!number(bad).ok());
+  }
+  CHECK(*JsonReader(" true").boolean());
+  CHECK(!*JsonReader("false").boolean());
+  CHECK(!JsonReader("1").boolean().ok());
+  for (const char* bad : {"[1.2.3]", "[1e5e]", "[tru]", "[-x]", "[NaN]", "[truefalse]"}) CHECK(!skips(bad));
+}
+
 TEST_CASE("JSON subset: objects and arrays") {
   std::vector<std::string> seen;
   JsonReader json(R"( { "b" : [1, 2], "a":{} , "c":"x" } )");

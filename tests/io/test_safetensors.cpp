@@ -278,6 +278,19 @@ TEST_CASE("safetensors: a model in several files opens by its index") {
   refused(R"({"weight_map": {"x": "m.safetensors.index.json"}})", "m.safetensors.index.json: ");  // itself: no endless recursion
   refused("{\"weight_map\": {\"x\": \"m-1.safetensors\"}", "'}' must stand here");
   refused("\xFF", "not UTF-8");
+
+  // A tensor in two shards, named by the index or not; one that the index leaves out is kept.
+  REQUIRE(io::write_safetensors(folder / "m-4.safetensors",
+                                std::vector{io::tensor_of<float>("x", {1, 2}, x), io::tensor_of<float>("z", {1}, y)})
+              .ok());
+  refused(R"({"weight_map": {"x": "m-1.safetensors", "z": "m-4.safetensors"}})",
+          "tensor 'x' is in 'm-4.safetensors' and in 'm-1.safetensors': fetch the shards again");
+  REQUIRE(io::write_safetensors(folder / "m-5.safetensors",
+                                std::vector{io::tensor_of<float>("z", {1}, y), io::tensor_of<float>("w", {1}, y)})
+              .ok());
+  refused(R"({"weight_map": {"x": "m-4.safetensors", "w": "m-5.safetensors"}})",
+          "tensor 'z' is in 'm-5.safetensors' and in another");
+  CHECK(open(R"({"weight_map": {"x": "m-4.safetensors", "y": "m-2.safetensors"}})")->tensors().size() == 3);
 }
 
 TEST_CASE("safetensors: a file cut anywhere is an error") {

@@ -7,6 +7,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -24,6 +25,42 @@ namespace anybit::io {
 inline namespace ANYBIT_CODE {
 
 inline constexpr std::uint64_t safetensors_header_limit = 100'000'000;
+
+namespace detail {
+
+struct ShardIndex {
+  std::map<std::string, std::vector<std::string>> tensors_of_file;
+  std::map<std::string, std::string, std::less<>> file_of_tensor;
+};
+
+/// {"metadata": anything, "weight_map": {"tensor": "file in the same folder", ...}}
+inline Result<ShardIndex> read_shard_index(std::string_view text) {
+  if (text.size() > safetensors_header_limit || !is_utf8(text))
+    return {ErrorCode::corrupt_data, "is over 100 MB or not UTF-8: give the index of a safetensors model"};
+  ShardIndex index;
+  JsonReader json(text);
+  const auto map_entry = [&](std::string tensor) -> Status {
+    ANYBIT_TRY(std::string file, json.string());
+    // A name from a file must not lead out of the folder.
+    const bool safe = std::all_of(file.begin(), file.end(), [](char c) {
+      return c != '/' && c != '\\' && static_cast<unsigned char>(c) >= 0x20 && c != 0x7F;
+    });
+    if (file.empty() || file == "." || file == ".." || !safe)
+      return json.fail("weight_map sends " + shown(tensor) + " to " + shown(file) +
+                       "; only a file name in the same folder will do");
+    index.tensors_of_file[file].push_back(tensor);
+    index.file_of_tensor.emplace(std::move(tensor), std::move(file));
+    return Ok{};
+  };
+  Status read = json.object(
+      [&](const std::string& key) -> Status { return key == "weight_map" ? json.object(map_entry) : json.skip_value(); });
+  if (read) read = json.end();
+  if (!read) return {ErrorCode::corrupt_data, read.error().message + ": fetch the index again"};
+  if (index.tensors_of_file.empty()) return {ErrorCode::corrupt_data, "has no weight_map: give the index of a safetensors model"};
+  return index;
+}
+
+}  // namespace detail
 
 /// An opened safetensors file: TensorFile's members, tensors in the order of their data, and the metadata.
 class SafetensorsFile : public TensorFile<SafetensorsFile> {
@@ -66,38 +103,26 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
     return out;
   }
 
-  /// {"metadata": anything, "weight_map": {"tensor": "file in the same folder", ...}}
   template <class = void>
   static Result<SafetensorsFile> open_shards(const std::string& path, std::span<const std::byte> bytes) {
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (text.size() > safetensors_header_limit || !detail::is_utf8(text))
-      return {ErrorCode::corrupt_data, "is over 100 MB or not UTF-8: give the index of a safetensors model"};
-    std::map<std::string, std::vector<std::string>> tensors_of_file;
-    detail::JsonReader json(text);
-    const auto map_entry = [&](std::string tensor) -> Status {
-      ANYBIT_TRY(std::string file, json.string());
-      // A name from a file must not lead out of the folder.
-      const bool safe = std::all_of(file.begin(), file.end(), [](char c) {
-        return c != '/' && c != '\\' && static_cast<unsigned char>(c) >= 0x20 && c != 0x7F;
-      });
-      if (file.empty() || file == "." || file == ".." || !safe)
-        return json.fail("weight_map sends " + detail::shown(tensor) + " to " + detail::shown(file) +
-                         "; only a file name in the same folder will do");
-      tensors_of_file[std::move(file)].push_back(std::move(tensor));
-      return Ok{};
-    };
-    ANYBIT_TRY_STATUS(json.object(
-        [&](const std::string& key) -> Status { return key == "weight_map" ? json.object(map_entry) : json.skip_value(); }));
-    ANYBIT_TRY_STATUS(json.end());
-    if (tensors_of_file.empty()) return {ErrorCode::corrupt_data, "has no weight_map: give the index of a safetensors model"};
-
+    ANYBIT_TRY(const detail::ShardIndex index,
+               detail::read_shard_index({reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
     SafetensorsFile out;
     out.name_ = path;
-    for (const auto& [file, tensors] : tensors_of_file) {
-      ANYBIT_TRY(const SafetensorsFile shard, TensorFile::open(detail::folder_of(path) + file));
-      for (const std::string& tensor : tensors) {
-        ANYBIT_TRY(const TensorInfo* const t, shard.tensors_.need(tensor, shard.name_));
-        out.tensors_.add(*t);
+    for (const auto& [file, tensors] : index.tensors_of_file) {
+      auto opened = TensorFile::open(detail::folder_of(path) + file);
+      if (!opened && opened.error().code == ErrorCode::io)
+        return {ErrorCode::io, opened.error().message + ", or fetch the shard that the index names"};
+      ANYBIT_TRY(const SafetensorsFile shard, std::move(opened));
+      for (const std::string& tensor : tensors) ANYBIT_TRY_STATUS(shard.tensors_.need(tensor, shard.name_));
+      // Those that the index leaves out too: readers of a model say which tensors they do not expect.
+      for (const TensorInfo& t : shard.tensors()) {
+        const auto mapped = index.file_of_tensor.find(t.name);
+        const bool elsewhere = mapped != index.file_of_tensor.end() && mapped->second != file;
+        if (elsewhere || !out.tensors_.add(t))
+          return {ErrorCode::corrupt_data, detail::text("tensor ", detail::shown(t.name), " is in ", detail::shown(file),
+                                                        " and in ", elsewhere ? detail::shown(mapped->second) : "another shard",
+                                                        ": fetch the shards again, or remove those of another save")};
       }
       out.metadata_.insert(shard.metadata_.begin(), shard.metadata_.end());
       out.owners_.insert(out.owners_.end(), shard.owners_.begin(), shard.owners_.end());

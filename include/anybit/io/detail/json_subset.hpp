@@ -1,17 +1,17 @@
 #pragma once
-// The JSON of a safetensors header: one object of small objects with strings and arrays of non-negative integers.
-// A general JSON library would be a dependency of every engine that includes these headers, for a grammar that is
-// smaller than its configuration; and general parsers accept what this format forbids (duplicate keys, signs,
-// fractions). So this reader is written for exactly that subset. It skips other values (an index.json has some) but
-// has no way to represent them. Tools that read or write JSON proper use a JSON library.
+// A strict pull reader of JSON: the caller says which value must come next, so a safetensors header of a million tensors is
+// never held as a tree (io/json.hpp makes one of a config.json). A JSON library would be a dependency of every engine that
+// includes these headers, and would accept what safetensors forbids: keys that come twice, signs and fractions of sizes.
 
 #include <anybit/core/macros_begin.hpp>
 
+#include <charconv>
 #include <cstdint>
 #include <limits>
 #include <set>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include <anybit/core/result.hpp>
@@ -84,12 +84,56 @@ class JsonReader {
     return value;
   }
 
-  /// True if `null` stands here, which is passed over then.
-  bool null() {
+  /// Any number as the nearest double; an error where that is infinite.
+  Result<double> number() {
     skip_space();
-    if (!text_.substr(at_).starts_with("null")) return false;
-    at_ += 4;
-    return true;
+    const std::size_t begin = at_;
+    const auto digits = [&] {
+      const std::size_t first = at_;
+      while (at_ < text_.size() && digit(text_[at_])) ++at_;
+      return at_ - first;
+    };
+    const auto bad = [&](std::string_view why) {
+      at_ = begin;
+      return fail(why);
+    };
+    if (at_ < text_.size() && text_[at_] == '-') ++at_;
+    const bool zero = at_ < text_.size() && text_[at_] == '0';
+    const std::size_t whole = digits();
+    if (whole == 0) return bad("a number must stand here");
+    if (zero && whole > 1) return bad("a number starts with 0");
+    if (at_ < text_.size() && text_[at_] == '.') {
+      ++at_;
+      if (digits() == 0) return bad("a number ends with its point");
+    }
+    if (at_ < text_.size() && (text_[at_] == 'e' || text_[at_] == 'E')) {
+      ++at_;
+      if (at_ < text_.size() && (text_[at_] == '+' || text_[at_] == '-')) ++at_;
+      if (digits() == 0) return bad("an exponent has no digits");
+    }
+    double value = 0;
+    const auto parsed = std::from_chars(text_.data() + begin, text_.data() + at_, value);
+    // A number too close to 0 for a double is 0; from_chars leaves `value` alone then, and where it is too large.
+    if (parsed.ec == std::errc::result_out_of_range && text_.substr(begin, at_ - begin).find("e-") == std::string_view::npos &&
+        text_.substr(begin, at_ - begin).find("E-") == std::string_view::npos)
+      return bad("a number exceeds the range of a double");
+    return value;
+  }
+
+  /// `true` or `false`.
+  Result<bool> boolean() {
+    if (word("true")) return true;
+    if (word("false")) return false;
+    return fail("true or false must stand here");
+  }
+
+  /// True if `null` stands here, which is passed over then.
+  bool null() { return word("null"); }
+
+  /// The first character of the next value, which stays there; NUL at the end of the text.
+  char next() {
+    skip_space();
+    return at_ < text_.size() ? text_[at_] : '\0';
   }
 
   /// Passes over any value, nested at most `depth` deep.
@@ -105,17 +149,17 @@ class JsonReader {
         ANYBIT_TRY_STATUS(string());
         return Ok{};
       }
+      case 't':
+      case 'f': {
+        ANYBIT_TRY_STATUS(boolean());
+        return Ok{};
+      }
+      case 'n': return null() ? Status(Ok{}) : Status(fail("a value must stand here"));
       default: break;
     }
-    const std::size_t begin = at_;
-    while (at_ < text_.size() && (digit(text_[at_]) || (text_[at_] >= 'a' && text_[at_] <= 'z') || text_[at_] == 'E' ||
-                                  text_[at_] == '.' || text_[at_] == '+' || text_[at_] == '-'))
-      ++at_;
-    const std::string_view word = text_.substr(begin, at_ - begin);
-    const bool number = !word.empty() && (digit(word[0]) || (word.size() > 1 && word[0] == '-' && digit(word[1])));
-    if (number || word == "true" || word == "false" || word == "null") return Ok{};
-    at_ = begin;
-    return fail("a value must stand here");
+    if (text_[at_] != '-' && !digit(text_[at_])) return fail("a value must stand here");
+    ANYBIT_TRY_STATUS(number());
+    return Ok{};
   }
 
   /// Only white space may follow.
@@ -132,6 +176,12 @@ class JsonReader {
 
   void skip_space() {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+  }
+  bool word(std::string_view w) {
+    skip_space();
+    if (!text_.substr(at_).starts_with(w)) return false;
+    at_ += w.size();
+    return true;
   }
   bool accept(char c) {
     skip_space();
