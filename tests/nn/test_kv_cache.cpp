@@ -105,7 +105,7 @@ reference::Matrix expected_attention(const Sequence& s, const KvCacheConfig& kv)
     for (Index t = 0; t <= p; ++t)
       for (Index c = 0; c < k.cols; ++c)
         keys(t, c) = (t < rounded ? rounded_k : k)(t, c), values(t, c) = (t < rounded ? rounded_v : v)(t, c);
-    const reference::Vector row = attend(q.row(p), keys, values, d);
+    const reference::Vector row = attend(q.row(p), p, keys, values, d);
     for (Index j = 0; j < q.cols; ++j) out(p, j) = row[j];
   }
   return kv.hadamard ? rotated_heads(out, h) : out;

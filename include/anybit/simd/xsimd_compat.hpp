@@ -230,6 +230,12 @@ ANYBIT_INLINE f32 exp(f32 x) {
   return xsimd::exp(x);
 }
 
+/// tanh x with a relative error below 1e-6; NaN for NaN.
+template <class = void>
+ANYBIT_INLINE f32 tanh(f32 x) {
+  return xsimd::tanh(x);
+}
+
 /// Exact for |v| <= 2^24.
 template <class = void>
 ANYBIT_INLINE f32 to_f32(i32 v) {
