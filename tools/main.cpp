@@ -9,6 +9,7 @@
 #include "compare/compare.hpp"
 #include "generate/generate.hpp"
 #include "inspect/inspect.hpp"
+#include "logits/logits.hpp"
 #include "perplexity/perplexity.hpp"
 #include "quantize/quantize.hpp"
 #include "reproduce/reproduce.hpp"
@@ -29,6 +30,7 @@ constexpr Command commands[] = {
      [](int argc, const char* const* argv) { return tool::run_compare(tool::standard_recipes(), argc, argv); }},
     {"perplexity", "measures how well a model predicts a text", &tool::run_perplexity},
     {"generate", "continues a text", &tool::run_generate},
+    {"logits", "writes logits and hidden states, to compare with other programs", &tool::run_logits},
     {"inspect", "prints metadata and tensors of a model file", &tool::run_inspect},
     {"reproduce", "runs tables of published papers on a model of yours", &reproduce::run},
 };

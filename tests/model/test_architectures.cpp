@@ -1,19 +1,21 @@
-// Every architecture against the answers of its reference implementation: logits, residual streams and inputs of linears.
+// Every architecture against the answers of its reference implementation, from Hugging Face folders: logits, residual streams and
+// inputs of linears, prompt at once and token by token.
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
-#include <anybit/io/safetensors.hpp>
-#include <anybit/model/arch/architectures.hpp>
-#include <anybit/model/load_tensors.hpp>
+#include <anybit/io/hf_folder.hpp>
+#include <anybit/model/load.hpp>
 #include <anybit/model/run.hpp>
 
 #include "support/catch.hpp"
 #include "support/largest_difference.hpp"
+#include "support/temporary_folder.hpp"
 #include "support/test_data.hpp"
 
 using namespace anybit;
@@ -22,118 +24,168 @@ using namespace anybit::nn;
 
 namespace {
 
-/// Tensors of a Hugging Face file under GGUF's names; those without one keep their own.
-class GgufNames {
- public:
-  GgufNames(const io::SafetensorsFile& file, const Architecture& a, const DecoderConfig& c) : name_(file.name()) {
-    const Blueprint b = a.blueprint(c);
-    std::map<std::string, std::string> names;
-    for (const WeightSpec& w : b.weights)
-      for (const std::string& gguf : {w.name, w.bias})
-        if (!gguf.empty()) names[hugging_face_name(a, gguf)] = gguf;
-    for (io::TensorInfo t : file.tensors()) {
-      if (const auto found = names.find(t.name); found != names.end()) t.name = found->second;
-      tensors_.add(std::move(t));
-    }
-  }
-  const std::string& name() const { return name_; }
-  const std::vector<io::TensorInfo>& tensors() const { return tensors_.all(); }
-  const io::TensorInfo* find(std::string_view tensor) const { return tensors_.find(tensor); }
-  Result<Matrix> read_f32(std::string_view tensor) const { return tensors_.read_f32(tensor, name_); }
-
- private:
-  std::string name_;
-  io::TensorList tensors_;
+struct GoldenCase {
+  const char* folder;
+  const Architecture* architecture;
+  /// Tokens of p2 up to which single steps agree with the whole: frequencies change with the length behind it.
+  Index stepwise = 1000;
 };
+const std::vector<GoldenCase> golden_cases{{"llama", &llama_architecture},
+                                           {"llama3", &llama_architecture},
+                                           {"rope_linear", &llama_architecture},
+                                           {"rope_yarn", &llama_architecture},
+                                           {"rope_dynamic", &llama_architecture, 0},
+                                           {"mistral", &llama_architecture},
+                                           {"qwen2", &qwen2_architecture},
+                                           {"qwen3", &qwen3_architecture},
+                                           {"gemma", &gemma_architecture},
+                                           {"gemma2", &gemma2_architecture},
+                                           {"gemma3", &gemma3_architecture},
+                                           {"phi3", &phi3_architecture, 0},
+                                           {"gpt2", &gpt2_architecture},
+                                           {"opt", &opt_architecture},
+                                           {"opt_350m", &opt_architecture},
+                                           {"gpt_neox", &gpt_neox_architecture},
+                                           {"gptj", &gptj_architecture},
+                                           {"phi2", &phi2_architecture},
+                                           {"falcon_7b", &falcon_architecture},
+                                           {"falcon_40b", &falcon_architecture},
+                                           {"falcon_rw", &falcon_architecture},
+                                           {"palm", &palm_architecture}};
+
+/// The golden values are as large as 50, and agree to 1e-4 of the largest or to 1e-4.
+void check_close(ConstMatrix got, const Matrix& want) {
+  double largest = 1;
+  for (Index i = 0; i < want.extents().size(); ++i) largest = std::max(largest, std::fabs(static_cast<double>(want.data()[i])));
+  REQUIRE(got.extents() == want.extents());
+  CHECK(test_support::largest_difference(got, want.view()) < 1e-4 * largest);
+}
 
 /// Checks `d` against golden.safetensors of `folder`.
-void check_golden(const Decoder& d, const std::string& folder) {
+void check_golden(const Decoder& d, const std::string& folder, Index stepwise) {
   const auto golden = io::SafetensorsFile::open(folder + "/golden.safetensors").value();
+  int inputs = 0;
   for (const std::string prompt : {"p0", "p1", "p2"}) {
     CAPTURE(prompt);
     const auto ids = golden.read<std::int32_t>(prompt + ".ids").value();
     const auto tokens = static_cast<Index>(ids.size());
     const Matrix logits = golden.read_f32(prompt + ".logits").value();
     std::vector<Tap> taps;
-    int seen = 0;
+    std::size_t seen = 0;
     const auto compare = [&](Index block, Point point, const std::string& name) {
-      if (!golden.find(name)) return;
+      if (!golden.find(name)) return false;
       taps.push_back({block, point, [&, name](MutableMatrix x, TokenRange positions) {
                         CAPTURE(name);
-                        CHECK(test_support::largest_difference(x, golden.read_f32(name).value().view()) < 1e-4);
+                        check_close(x, golden.read_f32(name).value());
                         CHECK(positions.end - positions.begin == tokens);
                         ++seen;
                       }});
+      return true;
     };
     compare(Tap::every_block, Point::embedding, prompt + ".h.0");
     for (Index i = 0; i < d.config.blocks; ++i) compare(i, Point::residual, prompt + ".h." + std::to_string(i + 1));
     compare(Tap::every_block, Point::final_norm, prompt + ".h.norm");
-    const std::string in = prompt + ".in.model.layers.1.";
-    compare(1, Point::attn_in, in + "self_attn.q_proj"), compare(1, Point::head_out, in + "self_attn.o_proj");
-    compare(1, Point::mlp_in, in + "mlp.gate_proj"), compare(1, Point::mlp_hidden, in + "mlp.down_proj");
+    for (const SiteSpec& site : d.blueprint->sites)
+      for (const WeightId reader : site.readers) {
+        const std::string name = hugging_face_name(*d.blueprint->architecture, d.config, (*d.blueprint)[reader].name);
+        inputs += compare(site.block, site.point, prompt + ".in." + name.substr(0, name.size() - 7));
+      }
 
     KvCache cache(cache_shape(d.config), tokens);
     const auto whole = forward(d, ids, cache, {.taps = taps});
     REQUIRE(whole);
-    CHECK(seen == static_cast<int>(taps.size()));
+    CHECK(seen == taps.size());
     CHECK(seen >= 1);
-    CHECK(test_support::largest_difference(whole->view(), logits.view()) < 1e-4);
+    check_close(whole->view(), logits);
+    if (prompt == "p2" && stepwise == 0) continue;
     cache.clear();
+    Matrix single(tokens, logits.cols());
     for (Index t = 0; t < tokens; ++t) {
       const auto one = forward(d, std::span(ids).subspan(static_cast<std::size_t>(t), 1), cache);
       REQUIRE(one);
-      CHECK(test_support::largest_difference(one->view(), logits.view().row_range(t, t + 1)) < 1e-4);
+      std::copy_n(one->data(), one->cols(), single.data() + t * single.cols());
     }
+    check_close(single.view(), logits);
   }
-}
-
-Decoder hugging_face_decoder(const io::SafetensorsFile& file, const Architecture& a, DecoderConfig c) {
-  c.rope_order = RopeOrder::halves;
-  auto d = model::detail::read_decoder(GgufNames(file, a, c), a, c);
-  INFO((d ? std::string() : d.error().message));
-  REQUIRE(d);
-  return *std::move(d);
-}
-
-/// What both tiny models have in common.
-DecoderConfig tiny() {
-  DecoderConfig c;
-  c.vocabulary = 80, c.dim = 48, c.hidden = 60, c.blocks = 2, c.kv_heads = 2, c.context = 64;
-  return c;
+  CHECK(inputs >= 3);
 }
 
 }  // namespace
 
-TEST_CASE("llama: golden logits, residual streams and inputs") {
-  ANYBIT_TEST_DATA_OR_SKIP(path, "vectors/arch/llama/model.safetensors");
-  DecoderConfig c = tiny();
-  c.heads = 6, c.head_dim = c.rotary_dim = 10, c.norm_epsilon = 1e-5f, c.rope_base = 10000;
-  const Decoder d = hugging_face_decoder(io::SafetensorsFile::open(path).value(), llama_architecture, c);
-  CHECK(d.has_head());
-  check_golden(d, std::filesystem::path(path).parent_path().string());
+TEST_CASE("architectures: golden logits and residual streams and inputs of linears") {
+  ANYBIT_TEST_DATA_OR_SKIP(vectors, "vectors/arch");
+  for (const GoldenCase& g : golden_cases) {
+    CAPTURE(g.folder);
+    const std::string folder = vectors + "/" + g.folder;
+    const auto d = load_decoder(folder);
+    INFO((d ? std::string() : d.error().message));
+    REQUIRE(d);
+    CHECK(d->blueprint->architecture == g.architecture);
+    CHECK(check(*d).ok());
+    check_golden(*d, folder, g.stepwise);
+  }
 }
 
-TEST_CASE("qwen2: golden logits, residual streams and inputs, with weights in two files") {
-  ANYBIT_TEST_DATA_OR_SKIP(path, "vectors/arch/qwen2/model.safetensors.index.json");
-  DecoderConfig c = tiny();
-  c.heads = 4, c.head_dim = c.rotary_dim = 12, c.norm_epsilon = 1e-6f, c.rope_base = 1e6f;
-  const auto file = io::SafetensorsFile::open(path).value();
-  const Decoder d = hugging_face_decoder(file, qwen2_architecture, c);
-  CHECK_FALSE(d.has_head());
-  CHECK(d.linear(1, "attn_k").bias().size() == 24);
-  check_golden(d, std::filesystem::path(path).parent_path().string());
+TEST_CASE("architectures: config.json as transformers 5 writes it gives the same configuration") {
+  ANYBIT_TEST_DATA_OR_SKIP(vectors, "vectors/arch");
+  const test_support::TemporaryFolder copy;
+  for (const GoldenCase& g : golden_cases) {
+    CAPTURE(g.folder);
+    const std::filesystem::path folder = vectors + "/" + g.folder;
+    if (!std::filesystem::exists(folder / "config_v5.json")) continue;  // PaLM is not in transformers
+    for (const auto& file : std::filesystem::directory_iterator(folder))
+      if (file.path().filename().string().starts_with("model")) {
+        const std::filesystem::path to = copy / file.path().filename().string();
+        std::filesystem::remove(to);
+        std::filesystem::create_symlink(std::filesystem::absolute(file.path()), to);
+      }
+    std::ofstream(copy / "config.json", std::ios::binary) << std::ifstream(folder / "config_v5.json").rdbuf();
+    const auto published = load_decoder(folder.string()), written = load_decoder(copy / "");
+    INFO((written ? std::string() : written.error().message));
+    REQUIRE(written);
+    CHECK(written->config == published->config);
+    for (const auto& file : std::filesystem::directory_iterator(copy / "")) std::filesystem::remove(file.path());
+  }
+}
 
-  // A llama of these tensors would leave the biases out: the first of them is named.
-  c.rope_order = RopeOrder::halves;
-  const auto llama = model::detail::read_decoder(GgufNames(file, llama_architecture, c), llama_architecture, c);
-  REQUIRE_FALSE(llama);
-  CHECK(llama.error().message.find("self_attn.k_proj.bias") != std::string::npos);
-  CHECK(llama.error().message.find("is no part of the llama architecture") != std::string::npos);
-  // A shape that the configuration does not have names tensor, both shapes and file.
-  c.hidden = 64;
-  const auto wide = model::detail::read_decoder(GgufNames(file, qwen2_architecture, c), qwen2_architecture, c);
-  REQUIRE_FALSE(wide);
-  CHECK(wide.error().message.find("tensor blk.0.ffn_gate.weight is 60 x 48, the configuration needs 64 x 48") !=
-        std::string::npos);
-  CHECK(wide.error().message.find(file.name()) == 0);
+TEST_CASE("architectures: folders that do not fit their configuration are refused") {
+  ANYBIT_TEST_DATA_OR_SKIP(vectors, "vectors/arch");
+  const test_support::TemporaryFolder copy;
+  const auto refused = [&](const std::string& name, const std::string& from, const std::string& to, const std::string& part) {
+    CAPTURE(from, to);
+    std::string config =
+        std::string(std::istreambuf_iterator<char>(std::ifstream(vectors + "/" + name + "/config.json").rdbuf()), {});
+    const std::size_t at = config.find(from);
+    REQUIRE(at != std::string::npos);
+    std::ofstream(copy / "config.json") << config.replace(at, from.size(), to);
+    const std::filesystem::path weights = copy / "model.safetensors";
+    std::filesystem::remove(weights);
+    std::filesystem::create_symlink(std::filesystem::absolute(vectors + "/" + name + "/model.safetensors"), weights);
+    const auto d = load_decoder(copy / "");
+    REQUIRE_FALSE(d);
+    INFO(d.error().message);
+    CHECK(d.error().message.find(part) != std::string::npos);
+    CHECK(d.error().message.find('\n') == std::string::npos);
+    CHECK(d.error().message.starts_with(std::filesystem::path(copy / "").parent_path().string()));
+  };
+  refused("llama", "\"llama\"", "\"gpt5\"", "model_type is 'gpt5': anybit runs 'llama', 'mistral'");
+  refused("llama", "\"intermediate_size\": 60", "\"intermediate_size\": 64",
+          "tensor model.layers.0.mlp.gate_proj.weight is 60 x 48, the configuration needs 64 x 48");
+  refused("llama", "\"hidden_size\": 48", "\"hidden_size\": -1", "hidden_size is -1, not 1 to");
+  refused("llama", "\"hidden_size\": 48,", "", "hidden_size is absent");
+  refused("llama", "\"silu\"", "\"mish\"", "hidden_act is 'mish': anybit computes silu");
+  refused("llama", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1", "'model.layers.1.input_layernorm.weight' is no part");
+  refused("llama", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "no tensor 'model.layers.2.input_layernorm.weight'");
+  refused("llama", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 2000000000", "blocks, but the file only");
+  refused("llama", "\"attention_bias\": false", "\"attention_bias\": true", "no tensor 'model.layers.0.self_attn.q_proj.bias'");
+  refused("llama", "\"mlp_bias\": false", "\"mlp_bias\": false, \"logit_scale\": 0.5",
+          "logit_scale is 0.5: anybit runs llama only");
+  refused("llama3", "\"rope_type\": \"llama3\"", "\"rope_type\": \"new\"", "rope_scaling.rope_type is 'new': anybit knows");
+  refused("llama3", "\"factor\": 8.0", "\"factor\": -8", "rope_scaling.factor is -8, not a number above 0");
+  refused("llama3", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", "there is no tensor 'lm_head.weight'");
+  refused("phi3", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1",
+          "tensor model.layers.0.self_attn.qkv_proj.weight is 96 x 48, the configuration needs 48 x 48");
+  refused("falcon_40b", "\"num_kv_heads\": 3", "\"num_kv_heads\": 4", "head count 6 is no multiple");
+  refused("gpt2", "\"n_inner\": 88", "\"n_inner\": 80", "tensor h.0.mlp.c_fc.weight is 88 x 48, the configuration needs 80 x 48");
+  refused("gpt2", "\"n_positions\": 48", "\"n_positions\": 47", "tensor wpe.weight is 48 x 48");
 }

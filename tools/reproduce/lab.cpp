@@ -133,7 +133,7 @@ Result<Changed> Lab::change(const Source& source, const Method& method) const {
       for (std::size_t k = 0; k < g.linears.size(); ++k)
         *g.linears[k].linear =
             g.linears[k].linear->with_weights(done->packed ? done->packed->linears[k] : nn::Linear(std::move(done->weights[k])));
-      if (!done->input_scale.empty()) fold(done->input_scale, *g.norm_gain);
+      if (!done->input_scale.empty()) g.fold_into_norm(done->input_scale);
     }
   });
   double all_bits = 0, all = 0;

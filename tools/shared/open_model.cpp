@@ -16,6 +16,10 @@ Result<model::Model> open_model(const std::string& path, const std::string& toke
   return m;
 }
 
+Result<model::Decoder> open_decoder(const std::string& path) {
+  return model::load_decoder(path, {.schemes = catalog().registry()});
+}
+
 Index thread_count(Index asked) {
   return asked > 0 ? asked : std::max<Index>(1, static_cast<Index>(std::thread::hardware_concurrency()));
 }

@@ -11,6 +11,9 @@ namespace tool {
 /// Its name is UTF-8.
 anybit::Result<anybit::model::Model> open_model(const std::string& path, const std::string& tokenizer);
 
+/// Of a Hugging Face folder, or of any file; no tokenizer is read from the folder.
+anybit::Result<anybit::model::Decoder> open_decoder(const std::string& path);
+
 /// 0: as many as the machine runs at once.
 anybit::Index thread_count(anybit::Index asked);
 

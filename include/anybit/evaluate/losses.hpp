@@ -33,8 +33,8 @@ void for_scored_positions(const model::Decoder& d, const Windows& windows, Index
   Workspace workspace;
   for (Index begin = 0; begin < count; begin += logit_rows) {
     const Index end = std::min(begin + logit_rows, count);
-    d.output_head().apply(hidden.row_range(windows.first_scored + begin, windows.first_scored + end),
-                          logits.view().row_range(0, end - begin), executor, workspace);
+    model::apply_head(d, hidden.row_range(windows.first_scored + begin, windows.first_scored + end),
+                      logits.view().row_range(0, end - begin), executor, workspace);
     executor.parallel_for(end - begin, 1, [&](Index from, Index to) {
       for (Index k = from; k < to; ++k) each(i * count + begin + k, std::span<const float>(logits.view().row(k)));
     });

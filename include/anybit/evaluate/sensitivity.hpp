@@ -29,7 +29,7 @@ inline Result<std::vector<double>> sensitivities(const model::Decoder& source, c
     pass.block(weights, block, block, cache, x.view(), run);
   };
   const auto behind_the_norm = [&](Matrix x) {
-    Matrix normed(x.rows(), x.cols());
+    Matrix normed(x.rows(), c.embedding_width());
     pass.finish(x.view(), normed.view(), run);
     return normed;
   };

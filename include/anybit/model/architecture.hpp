@@ -4,6 +4,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
@@ -15,6 +16,7 @@
 #include <anybit/core/result.hpp>
 #include <anybit/model/decoder.hpp>
 #include <anybit/model/gguf_config.hpp>
+#include <anybit/model/hf_config.hpp>
 #include <anybit/model/points.hpp>
 #include <anybit/model/tokenizer/vocabulary.hpp>
 
@@ -67,24 +69,48 @@ struct BlockPass {
   }
 };
 
-/// A tensor's name in GGUF and in Hugging Face's files, behind "blk.N." and "model.layers.N." where it is of a block.
-struct TensorNames {
-  std::string_view gguf, hugging_face;
+/// Which rows of a tensor in a file belong to one weight: q, k and v, or gate and up, may lie in one tensor.
+enum class Part : std::uint8_t { whole, q, k, v, gate, up };
+
+/// A tensor of a file as the source of one weight.
+struct StoredTensor {
+  std::string_view name{};  ///< behind the prefix of its block
+  Part part = Part::whole;
+  bool transposed = false;  ///< stored as (inputs, outputs) (Conv1D of GPT-2)
+  bool less_one = false;    ///< a gain that is stored less 1 (Gemma)
 };
 
+/// A weight's name in anybit, that of GGUF where GGUF does not fuse it, and where it is found: behind "blk.N." and
+/// Architecture::hugging_face_block + "N." where it is of a block.
+struct TensorNames {
+  std::string_view name;
+  StoredTensor hugging_face;
+  StoredTensor gguf{};  ///< without a name: the weight's own
+};
+
+/// How rows of a fused q, k and v follow each other in Hugging Face's files: all of q, then all of k and of v, or for each
+/// key-value head its queries, its key and its value.
+enum class FusedOrder : std::uint8_t { blocks, by_head };
+
 struct Architecture {
-  std::string_view name;  ///< general.architecture of GGUF
-  std::span<const Point> points;
-  std::span<const TensorNames> names;
-  nn::RopeOrder gguf_order;  ///< of the rows of q and k in GGUF
-  Result<DecoderConfig> (*read_config)(GgufConfigReader&);
-  Blueprint (*blueprint)(const DecoderConfig&);
+  std::string_view name{};  ///< general.architecture of GGUF; of the same style where GGUF has no such architecture
+  std::span<const std::string_view> model_types{};  ///< model_type of config.json
+  std::span<const Point> points{};
+  std::span<const TensorNames> (*names)(const DecoderConfig&) = nullptr;
+  std::string_view hugging_face_root = "model.";          ///< left out in some files
+  std::string_view hugging_face_block = "model.layers.";  ///< in front of the number of the block
+  FusedOrder fused_order = FusedOrder::blocks;
+  nn::RopeOrder gguf_order = nn::RopeOrder::halves;                 ///< of the rows of q and k in GGUF
+  nn::RopeOrder hugging_face_order = nn::RopeOrder::halves;         ///< and in Hugging Face's files
+  Result<DecoderConfig> (*read_gguf)(GgufConfigReader&) = nullptr;  ///< null where GGUF has no such architecture
+  Result<DecoderConfig> (*read_hugging_face)(HfConfigReader&) = nullptr;
+  Blueprint (*blueprint)(const DecoderConfig&) = nullptr;
   /// The residual stream before the first block: x is (ids, dim), the first id stands at `position`.
-  void (*embed)(const Decoder&, std::span<const TokenId> ids, Index position, MutableMatrix x, ExecutorRef);
+  void (*embed)(const Decoder&, std::span<const TokenId> ids, Index position, MutableMatrix x, ExecutorRef) = nullptr;
   /// Adds to pass.x what the block makes of it.
-  void (*run_block)(BlockPass& pass);
+  void (*run_block)(BlockPass& pass) = nullptr;
   /// From the residual stream behind the last block, which it may change, to what the head multiplies.
-  void (*finish)(const Decoder&, MutableMatrix x, MutableMatrix normed, ExecutorRef);
+  void (*finish)(const Decoder&, MutableMatrix x, MutableMatrix normed, ExecutorRef) = nullptr;
 };
 
 /// A decoder of this architecture whose weights are to be filled in.
@@ -111,15 +137,15 @@ inline Decoder first_blocks(const Decoder& d, Index count) {
 }
 
 /// "model.layers.3.self_attn.q_proj.weight" for "blk.3.attn_q.weight"; empty where the architecture has no such tensor.
-inline std::string hugging_face_name(const Architecture& a, std::string_view gguf) {
+inline std::string hugging_face_name(const Architecture& a, const DecoderConfig& config, std::string_view name) {
   std::string prefix;
-  if (gguf.starts_with("blk.")) {
-    const std::size_t dot = gguf.find('.', 4);
-    prefix = "model.layers." + std::string(gguf.substr(4, dot - 4)) + ".";
-    gguf.remove_prefix(dot == std::string_view::npos ? gguf.size() : dot + 1);
+  if (name.starts_with("blk.")) {
+    const std::size_t dot = name.find('.', 4);
+    prefix = std::string(a.hugging_face_block) + std::string(name.substr(4, dot - 4)) + ".";
+    name.remove_prefix(dot == std::string_view::npos ? name.size() : dot + 1);
   }
-  for (const TensorNames& n : a.names)
-    if (n.gguf == gguf) return prefix + std::string(n.hugging_face);
+  for (const TensorNames& n : a.names(config))
+    if (n.name == name) return prefix + std::string(n.hugging_face.name);
   return {};
 }
 

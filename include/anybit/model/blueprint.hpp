@@ -68,6 +68,9 @@ struct Producer {
   Index fan_out = 1;
   Index head_dim = 1;  ///< rows that lie together: input j is made by row j / (head_dim fan_out) head_dim + j % head_dim
 
+  /// Of a norm, where it has one: the bias, which takes the scale as the gain does.
+  std::optional<WeightId> bias{};
+
   Index row_of(Index j) const { return j / (head_dim * fan_out) * head_dim + j % head_dim; }
 };
 

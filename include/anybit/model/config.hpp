@@ -15,6 +15,7 @@
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/io/detail/text.hpp>
+#include <anybit/model/form.hpp>
 #include <anybit/nn/rope_order.hpp>
 
 namespace anybit::model {
@@ -35,9 +36,17 @@ struct DecoderConfig {
   float rope_scale = 1;             ///< positions are divided by this (linear scaling)
   std::vector<float> rope_factors;  ///< empty, or rotary_dim / 2 divisors of the frequencies
   nn::RopeOrder rope_order = nn::RopeOrder::pairs;
+  float rope_magnitude = 1;              ///< of cos and sin (YaRN, LongRoPE)
+  float rope_dynamic = 0;                ///< factor f > 0: the base grows with the length beyond `context` (dynamic NTK)
+  std::vector<float> rope_long_factors;  ///< empty, or what `rope_factors` become beyond `rope_original_context` (LongRoPE)
+  Index rope_original_context = 0;       ///< positions before the context was extended; 0: not known
+  float rope_window_base = 0;            ///< > 0: base in blocks with a window, without scale and factors (Gemma 3)
+  DecoderForm form{};
 
   Index query_width() const { return heads * head_dim; }
   Index kv_width() const { return kv_heads * head_dim; }
+  /// Width of embeddings and of what the head reads.
+  Index embedding_width() const { return form.embedding_width > 0 ? form.embedding_width : dim; }
   friend bool operator==(const DecoderConfig&, const DecoderConfig&) = default;
 };
 
@@ -46,6 +55,29 @@ struct DecoderConfig {
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
+
+/// The first contradiction of a form.
+inline Status check(const DecoderForm& f, Index blocks) {
+  using io::detail::text;
+  const auto bad = [](std::string what) {
+    return Error{ErrorCode::corrupt_data, "model configuration: " + std::move(what) + ": convert the model again"};
+  };
+  if (f.norm > NormKind::layer_gain || f.order > BlockOrder::parallel_two || f.head_norm > HeadNorm::layer ||
+      f.positions > Positions::alibi || f.activation > nn::Activation::relu)
+    return bad("a kind of norm, order, positions or activation is out of range");
+  for (const auto& [name, value] : std::initializer_list<std::pair<std::string_view, float>>{
+           {"attention scale", f.attention_scale}, {"cap of attention scores", f.attention_cap}, {"cap of logits", f.logit_cap}})
+    if (!is_finite(value) || value < 0) return bad(text(name, " is ", value, ", not 0 or above"));
+  if (!is_finite(f.embedding_scale) || f.embedding_scale == 0) return bad(text("embedding scale is ", f.embedding_scale));
+  if (!is_finite(f.alibi_scale)) return bad(text("scale of slopes is ", f.alibi_scale));
+  constexpr Index limit = Index{1} << 31;
+  for (const auto& [name, value] : std::initializer_list<std::pair<std::string_view, Index>>{
+           {"window", f.window}, {"embedding width", f.embedding_width}, {"position offset", f.position_offset}})
+    if (value < 0 || value >= limit) return bad(text(name, " is ", value, ", not 0 to ", limit - 1));
+  if (!f.windowed.empty() && static_cast<Index>(f.windowed.size()) < blocks)
+    return bad(text("windows are given for ", f.windowed.size(), " of ", blocks, " blocks"));
+  return Ok{};
+}
 
 /// The first contradiction: which number, its value, what it must be.
 inline Status check(const DecoderConfig& c) {
@@ -69,17 +101,26 @@ inline Status check(const DecoderConfig& c) {
   if (!CheckedSize(static_cast<std::uint64_t>(c.heads) * static_cast<std::uint64_t>(c.head_dim)).get() ||
       c.query_width() >= limit)
     return bad(text(c.heads, " heads of length ", c.head_dim, " are too wide"));
-  if (c.rotary_dim > c.head_dim || c.rotary_dim % 2 != 0)
+  if (c.form.positions == Positions::rotary && (c.rotary_dim > c.head_dim || c.rotary_dim % 2 != 0))
     return bad(text("rotary length ", c.rotary_dim, " is no even number up to the head length ", c.head_dim));
-  if (!c.rope_factors.empty() && static_cast<Index>(c.rope_factors.size()) != c.rotary_dim / 2)
-    return bad(text(c.rope_factors.size(), " rope factors for ", c.rotary_dim / 2, " frequencies"));
+  for (const auto* factors : {&c.rope_factors, &c.rope_long_factors})
+    if (!factors->empty() && static_cast<Index>(factors->size()) != c.rotary_dim / 2)
+      return bad(text(factors->size(), " rope factors for ", c.rotary_dim / 2, " frequencies"));
   const auto positive = [](const float& x) { return is_finite(x) && x > 0; };
   if (!positive(c.norm_epsilon)) return bad(text("norm epsilon is ", c.norm_epsilon, ", not above 0"));
   if (!positive(c.rope_base)) return bad(text("rope base is ", c.rope_base, ", not above 0"));
   if (!positive(c.rope_scale)) return bad(text("rope scale is ", c.rope_scale, ", not above 0"));
-  for (const float f : c.rope_factors)
-    if (!positive(f)) return bad(text("a rope factor is ", f, ", not above 0"));
-  return Ok{};
+  for (const auto* factors : {&c.rope_factors, &c.rope_long_factors})
+    for (const float f : *factors)
+      if (!positive(f)) return bad(text("a rope factor is ", f, ", not above 0"));
+  if (!positive(c.rope_magnitude)) return bad(text("rope magnitude is ", c.rope_magnitude, ", not above 0"));
+  const auto neutral_or_positive = [&](float x) { return x == 0 || positive(x); };
+  if (!neutral_or_positive(c.rope_dynamic) || (c.rope_dynamic > 0 && c.rotary_dim <= 2))
+    return bad(text("the factor of dynamic rope scaling is ", c.rope_dynamic, " for ", c.rotary_dim, " rotated values"));
+  if (!neutral_or_positive(c.rope_window_base)) return bad(text("rope base of windowed blocks is ", c.rope_window_base));
+  if (c.rope_original_context < 0 || c.rope_original_context >= limit)
+    return bad(text("original context length is ", c.rope_original_context));
+  return check(c.form, c.blocks);
 }
 
 }  // namespace ANYBIT_CODE

@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -44,6 +45,37 @@ void for_each_number(Config& c, F&& f) {
   f("attention.layer_norm_rms_epsilon", c.norm_epsilon), f("rope.freq_base", c.rope_base);
   f("rope.scaling.factor", c.rope_scale);
 }
+/// What configurations have beyond these numbers: written where it is not the default, so that a llama's file has none of it.
+template <class Config, class Default, class F>
+void for_each_option(Config& c, Default& d, F&& f) {
+  f("rope.magnitude", c.rope_magnitude, d.rope_magnitude), f("rope.dynamic", c.rope_dynamic, d.rope_dynamic);
+  f("rope.scaling.original_context_length", c.rope_original_context, d.rope_original_context);
+  f("rope.freq_base_swa", c.rope_window_base, d.rope_window_base);
+  auto &x = c.form, &y = d.form;
+  f("form.norm", x.norm, y.norm), f("form.order", x.order, y.order), f("form.head_norm", x.head_norm, y.head_norm);
+  f("form.positions", x.positions, y.positions), f("form.final_norm", x.final_norm, y.final_norm);
+  f("form.gated", x.gated, y.gated), f("form.activation", x.activation, y.activation);
+  f("form.qkv_bias", x.qkv_bias, y.qkv_bias), f("form.output_bias", x.output_bias, y.output_bias);
+  f("form.mlp_bias", x.mlp_bias, y.mlp_bias), f("form.head_bias", x.head_bias, y.head_bias);
+  f("form.embedding_width", x.embedding_width, y.embedding_width);
+  f("form.embedding_scale", x.embedding_scale, y.embedding_scale);
+  f("form.position_offset", x.position_offset, y.position_offset);
+  f("form.attention_scale", x.attention_scale, y.attention_scale);
+  f("form.scale_by_layer", x.scale_by_layer, y.scale_by_layer), f("form.attention_cap", x.attention_cap, y.attention_cap);
+  f("form.logit_cap", x.logit_cap, y.logit_cap), f("form.alibi_scale", x.alibi_scale, y.alibi_scale);
+  f("form.window", x.window, y.window);
+}
+/// Of flags and kinds, the number that for_each_option()'s value is in a file.
+template <class T>
+auto number_of(T value) {
+  if constexpr (std::is_enum_v<T> || std::is_same_v<T, bool>)
+    return static_cast<int>(value);
+  else
+    return value;
+}
+/// Behind the architecture's name: "1" or "0" for each block, whether the window holds there.
+inline constexpr std::string_view windowed_key = "form.windowed";
+
 /// Behind the architecture's name: "pairs" or "halves", where the rows of q and k are not in the architecture's order in GGUF.
 inline constexpr std::string_view rope_order_key = "rope.order";
 inline constexpr std::array<std::string_view, 2> rope_orders{"pairs", "halves"};
@@ -84,6 +116,34 @@ class MetadataReader {
   const std::map<std::string, std::string>& metadata_;
   const std::string& file_;
 };
+
+inline Status read_options(const MetadataReader& read, const std::string& architecture, DecoderConfig& c) {
+  const DecoderConfig usual;
+  Status status = Ok{};
+  for_each_option(c, usual, [&](const char* name, auto& to, const auto&) {
+    const std::string key = architecture + "." + name;
+    if (!status || !read.has(key)) return;
+    auto number = number_of(to);
+    status = read.number(key, number);
+    using Value = std::remove_cvref_t<decltype(to)>;
+    if constexpr (std::is_enum_v<Value> || std::is_same_v<Value, bool>) {
+      // A kind that this build does not know must not become one that it knows.
+      if (status && (number < 0 || number > (std::is_same_v<Value, bool> ? 1 : 255)))
+        status = Error{ErrorCode::corrupt_data, io::detail::text("metadata ", key, " is ", number, ": save the model again")};
+    }
+    to = static_cast<Value>(number);
+  });
+  ANYBIT_TRY_STATUS(std::move(status));
+  const std::string key = architecture + "." + std::string(windowed_key);
+  if (!read.has(key)) return Ok{};
+  ANYBIT_TRY(const std::string flags, read.text(key));
+  for (const char flag : flags) {
+    if (flag != '0' && flag != '1')
+      return {ErrorCode::corrupt_data, "metadata " + key + " must hold 0 and 1 only: save the model again"};
+    c.form.windowed.push_back(flag == '1');
+  }
+  return Ok{};
+}
 
 inline constexpr std::array<std::string_view, 2> tokenizer_kinds{"byte_bpe", "score_bpe"}, no_yes{"0", "1"};
 inline constexpr std::string_view vocabulary_prefix = "tokenizer.";
@@ -295,6 +355,15 @@ auto with_writer(const Model& m, const Provenance& provenance, Use use) {
   if (!provenance.source.empty()) writer.set_metadata("general.source", io::detail::to_utf8(provenance.source));
   for_each_number(d.config,
                   [&](const char* key, auto number) { writer.set_metadata(architecture + "." + key, number_text(number)); });
+  const DecoderConfig usual;
+  for_each_option(d.config, usual, [&](const char* key, const auto& value, const auto& standard) {
+    if (value != standard) writer.set_metadata(architecture + "." + key, number_text(number_of(value)));
+  });
+  if (!d.config.form.windowed.empty()) {
+    std::string flags;
+    for (const std::uint8_t windowed : d.config.form.windowed) flags += windowed ? '1' : '0';
+    writer.set_metadata(architecture + "." + std::string(windowed_key), flags);
+  }
   if (d.config.rope_order != d.blueprint->architecture->gguf_order)
     writer.set_metadata(architecture + "." + std::string(rope_order_key), std::string(name(d.config.rope_order)));
   const auto add_gains = [&](std::string name, const std::vector<float>& g) {
@@ -316,6 +385,7 @@ auto with_writer(const Model& m, const Provenance& provenance, Use use) {
     if (!spec.bias.empty()) add_gains(spec.bias, d.weights[i].linear.bias());
   }
   if (!d.config.rope_factors.empty()) add_gains("rope_freqs.weight", d.config.rope_factors);
+  if (!d.config.rope_long_factors.empty()) add_gains("rope_factors_long.weight", d.config.rope_long_factors);
   const FlatVocabulary vocabulary(m.tokenizer.vocabulary());
   vocabulary.add_to(writer, m.tokenizer.vocabulary());
   return use(writer);
@@ -349,6 +419,7 @@ inline Result<Model> model_from_container(const io::AnybitFile& file, const Sche
     if (numbers) numbers = read.number(own + "." + key, to);
   });
   if (!numbers) return numbers.error();
+  ANYBIT_TRY_STATUS(detail::read_options(read, own, config));
   config.rope_order = architecture->gguf_order;
   if (const std::string key = own + "." + std::string(detail::rope_order_key); read.has(key)) {
     ANYBIT_TRY(const std::size_t order, read.choice(key, detail::rope_orders));

@@ -3,6 +3,7 @@
 
 #include <anybit/core/macros_begin.hpp>
 
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -113,9 +114,21 @@ void for_each_linear_of(D& decoder, Index block, F&& f) {
 
 /// The shape of the model's KV cache: nn::KvCache(cache_shape(c), capacity).
 inline nn::KvShape cache_shape(const DecoderConfig& c) { return {c.blocks, c.kv_heads, c.head_dim}; }
-/// It refers to the configuration's factors.
-inline nn::RopeOptions rope_options(const DecoderConfig& c) {
-  return {c.rotary_dim, c.rope_base, c.rope_scale, c.rope_factors, c.rope_order};
+/// Rotations where the last of the positions so far is `length` - 1, which dynamic scaling and LongRoPE depend on. It refers to
+/// the configuration's factors.
+inline nn::RopeOptions rope_options(const DecoderConfig& c, Index length) {
+  nn::RopeOptions out{c.rotary_dim, c.rope_base, c.rope_scale, c.rope_factors, c.rope_order, c.rope_magnitude};
+  if (!c.rope_long_factors.empty() && length > c.rope_original_context) out.factors = c.rope_long_factors;
+  if (c.rope_dynamic > 0 && length > c.context) {
+    const double f = static_cast<double>(c.rope_dynamic), r = static_cast<double>(c.rotary_dim);
+    const double grown = f * static_cast<double>(length) / static_cast<double>(c.context) - (f - 1);
+    out.base = static_cast<float>(static_cast<double>(c.rope_base) * std::pow(grown, r / (r - 2)));
+  }
+  return out;
+}
+/// Of blocks with a window, where these have a base of their own.
+inline nn::RopeOptions window_rope_options(const DecoderConfig& c) {
+  return {c.rotary_dim, c.rope_window_base, 1, {}, c.rope_order};
 }
 
 /// Configuration and shapes; the error names the tensor as GGUF does.

@@ -13,6 +13,7 @@
 #include <anybit/io/gguf.hpp>
 #include <anybit/model/config.hpp>
 #include <anybit/model/number_text.hpp>
+#include <anybit/model/rope_scaling.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -45,6 +46,13 @@ class GgufConfigReader {
 
   bool has(std::string_view name) const { return file_.has(key(name)); }
   const std::string& file() const { return file_.name(); }
+  /// Some facts about a model are only in the tensors it has.
+  bool has_tensor(std::string_view name) const { return file_.find(name) != nullptr; }
+  /// The number of rows of a tensor; 0 where there is none.
+  Index rows_of(std::string_view name) const {
+    const io::TensorInfo* const t = file_.find(name);
+    return t ? t->extents().rows : 0;
+  }
   /// "llama.block_count" for "block_count".
   std::string key(std::string_view name) const { return prefix_ + std::string(name); }
 
@@ -69,6 +77,13 @@ class GgufConfigReader {
     if (!file_.has(key)) return Ok{};
     ANYBIT_TRY(const double value, file_.get_f64(key));
     to = static_cast<float>(value);
+    return Ok{};
+  }
+  Status flag_or(std::string_view name, bool fallback, bool& to) {
+    const std::string key = use(name);
+    to = fallback;
+    if (!file_.has(key)) return Ok{};
+    ANYBIT_TRY(to, file_.get_bool(key));
     return Ok{};
   }
   Status text_or(std::string_view name, std::string_view fallback, std::string& to) {
@@ -124,6 +139,65 @@ class GgufConfigReader {
   std::string prefix_;
   std::set<std::string, std::less<>> used_;
 };
+
+namespace gguf {
+
+/// Positions are divided by rope.scaling.factor, in older files rope.scale_linear, where the type is linear or not given; 0
+/// means 1. YaRN's frequencies follow from factor and original context.
+inline Status read_rope_scaling(GgufConfigReader& read, DecoderConfig& c) {
+  ANYBIT_TRY_STATUS(read.number_or("rope.freq_base", 10000, c.rope_base));
+  std::string type;
+  float older = 1, factor = 1;
+  ANYBIT_TRY_STATUS(read.text_or("rope.scaling.type", "linear", type));
+  ANYBIT_TRY_STATUS(read.number_or("rope.scale_linear", 1, older));
+  ANYBIT_TRY_STATUS(read.number_or("rope.scaling.factor", older, factor));
+  if (type == "yarn" && factor > 1 && read.has("rope.scaling.original_context_length")) {
+    Index original = 0;
+    ANYBIT_TRY_STATUS(read.count("rope.scaling.original_context_length", original));
+    YarnOptions o{.factor = static_cast<double>(factor), .original = static_cast<double>(original)};
+    float fast = 32, slow = 1;
+    ANYBIT_TRY_STATUS(read.number_or("rope.scaling.yarn_beta_fast", 32, fast));
+    ANYBIT_TRY_STATUS(read.number_or("rope.scaling.yarn_beta_slow", 1, slow));
+    o.beta_fast = static_cast<double>(fast), o.beta_slow = static_cast<double>(slow);
+    if (!(o.beta_fast > 0 && o.beta_slow > 0))
+      return read.unsupported("rope.scaling.yarn_beta_fast", std::to_string(fast), "both betas must be above 0, convert again");
+    c.rope_factors = yarn_factors(c, o);
+    c.rope_magnitude = static_cast<float>(yarn_magnitude(o.factor));
+    return Ok{};
+  }
+  if (type != "none" && type != "linear")
+    return read.unsupported("rope.scaling.type", io::detail::shown(type),
+                            "anybit knows 'none', 'linear' and 'yarn' with its original context, use a model with one of these");
+  c.rope_scale = type == "none" || factor == 0 ? 1 : factor;
+  return Ok{};
+}
+
+/// Dimensions, norm epsilon and rotary positions. The embedding says how large the vocabulary is, and the architecture in which
+/// order rows of q and k lie.
+inline Status read_shape(GgufConfigReader& read, DecoderConfig& c) {
+  ANYBIT_TRY_STATUS(read.count("embedding_length", c.dim));
+  ANYBIT_TRY_STATUS(read.count("feed_forward_length", c.hidden));
+  ANYBIT_TRY_STATUS(read.count("block_count", c.blocks));
+  ANYBIT_TRY_STATUS(read.count("attention.head_count", c.heads));
+  ANYBIT_TRY_STATUS(read.count_or("attention.head_count_kv", c.heads, c.kv_heads));
+  if (!read.has("attention.key_length") && c.dim % c.heads != 0)
+    return {ErrorCode::corrupt_data,
+            io::detail::text(read.file(), ": ", read.key("attention.head_count"), " is ", c.heads,
+                             ", which does not divide the embedding length ", c.dim, ": convert the model again")};
+  ANYBIT_TRY_STATUS(read.count_or("attention.key_length", c.dim / c.heads, c.head_dim));
+  Index value_length = 0;
+  ANYBIT_TRY_STATUS(read.count_or("attention.value_length", c.head_dim, value_length));
+  if (value_length != c.head_dim)
+    return read.unsupported("attention.value_length", std::to_string(value_length),
+                            io::detail::text("it must equal the key length ", c.head_dim));
+  ANYBIT_TRY_STATUS(read.count_or("rope.dimension_count", c.head_dim, c.rotary_dim));
+  ANYBIT_TRY_STATUS(read.count("context_length", c.context));
+  ANYBIT_TRY_STATUS(read.number_or(
+      c.form.norm == NormKind::rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", 1e-5f, c.norm_epsilon));
+  return read_rope_scaling(read, c);
+}
+
+}  // namespace gguf
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model

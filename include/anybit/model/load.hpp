@@ -1,5 +1,5 @@
 #pragma once
-// Loads a model from a file of any supported format: the content decides, not the name.
+// Loads a model from a file or folder of any supported format: the content decides, not the name.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -13,9 +13,11 @@
 
 #include <anybit/io/detail/utf8.hpp>
 #include <anybit/io/gguf.hpp>
+#include <anybit/io/hf_folder.hpp>
 #include <anybit/io/llama2c.hpp>
 #include <anybit/model/arch/architectures.hpp>
 #include <anybit/model/container.hpp>
+#include <anybit/model/file_tensors.hpp>
 #include <anybit/model/gguf_config.hpp>
 #include <anybit/model/load_tensors.hpp>
 #include <anybit/model/model.hpp>
@@ -33,13 +35,96 @@ namespace detail {
 
 inline Result<DecoderConfig> read_config(const io::GgufFile& file, const Architecture& architecture) {
   GgufConfigReader read(file, architecture.name);
-  ANYBIT_TRY(DecoderConfig c, architecture.read_config(read));
+  ANYBIT_TRY(DecoderConfig c, architecture.read_gguf(read));
   ANYBIT_TRY_STATUS(read.all_used());
   c.rope_order = architecture.gguf_order;
   // Files disagree about vocab_size; the embedding says how many rows there are.
   const io::TensorInfo* const embedding = file.find("token_embd.weight");
   c.vocabulary = embedding ? embedding->extents().rows : 1;
   return c;
+}
+
+/// The architecture of an opened GGUF file.
+inline Result<const Architecture*> architecture_of(const io::GgufFile& file) {
+  ANYBIT_TRY(const std::string named, file.get_string("general.architecture"));
+  const Architecture* const architecture = find_architecture(named);
+  if (architecture && architecture->read_gguf) return architecture;
+  return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(named),
+                                                   ": anybit runs ", architecture_names(), ", use a model of one of these")};
+}
+
+/// The decoder of an opened GGUF file. `view` is what it is read through.
+inline Result<Decoder> decoder_from(const FileTensors<io::GgufFile>& view, const Architecture& architecture, DecoderConfig config,
+                                    Blocks blocks) {
+  if (view.duplicate())
+    return {ErrorCode::corrupt_data, io::detail::text(view.name(), ": tensor ", io::detail::shown(*view.duplicate()),
+                                                      " is there a second time under another name: convert the model again")};
+  return read_decoder(view, architecture, std::move(config), blocks);
+}
+
+/// The architecture and configuration of a Hugging Face folder.
+struct FolderConfig {
+  const Architecture* architecture = nullptr;
+  DecoderConfig config;
+  bool tied = false;        ///< the head is the embedding
+  bool text_alone = false;  ///< the folder has a model of images as well
+};
+inline Result<FolderConfig> read_config(const io::HfFolder& folder) {
+  io::JsonObject json = folder.config();
+  FolderConfig out;
+  if (json.has("text_config")) {
+    out.text_alone = true;
+    ANYBIT_TRY(json, json.object("text_config"));
+  }
+  ANYBIT_TRY(const std::string type, json.text("model_type"));
+  out.architecture = find_model_type(type);
+  if (!out.architecture)
+    return {ErrorCode::unsupported, io::detail::text(json.file(), ": ", json.path("model_type"), " is ", io::detail::shown(type),
+                                                     ": anybit runs ", model_type_names(), ", use a model of one of these")};
+  HfConfigReader read(json);
+  ANYBIT_TRY(out.config, out.architecture->read_hugging_face(read));
+  ANYBIT_TRY_STATUS(read.all_neutral());
+  out.config.rope_order = out.architecture->hugging_face_order;
+  out.tied = read.tied();
+  if (auto valid = check(out.config); !valid) return in_context(valid.error(), json.file());
+  return out;
+}
+
+/// A folder's tensors, less those of a model of images and of a head that is the embedding.
+class FolderTensors : public FileTensors<io::HfFolder> {
+ public:
+  FolderTensors(const io::HfFolder& folder, const FolderConfig& c)
+      : FileTensors(folder, *c.architecture, c.config, NamesOf::hugging_face) {
+    const io::TensorInfo *const head = source("output.weight"), *const embedding = source("token_embd.weight");
+    // A head that differs from the embedding is a head of its own, whatever the configuration says, as in transformers 5.
+    const bool same = head && embedding && head->dtype == embedding->dtype && head->shape == embedding->shape &&
+                      std::equal(head->bytes.begin(), head->bytes.end(), embedding->bytes.begin(), embedding->bytes.end());
+    for (const io::TensorInfo& t : FileTensors::tensors()) {
+      const std::string_view name = t.name;
+      const bool images =
+          c.text_alone && (name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector.") ||
+                           name.starts_with("model.vision_tower.") || name.starts_with("model.multi_modal_projector."));
+      if (images || (c.tied && same && name == "output.weight")) continue;
+      kept_.add(t);
+    }
+  }
+  const std::vector<io::TensorInfo>& tensors() const { return kept_.all(); }
+  const io::TensorInfo* find(std::string_view weight) const { return kept_.find(weight); }
+
+ private:
+  io::TensorList kept_;
+};
+
+inline Result<Decoder> decoder_from(const io::HfFolder& folder, const FolderConfig& c, const FolderTensors& view, Blocks blocks) {
+  if (view.duplicate())
+    return {ErrorCode::corrupt_data,
+            io::detail::text(folder.name(), ": tensor ", io::detail::shown(*view.duplicate()),
+                             " is there a second time under another name: remove one or fetch the model again")};
+  if (!c.tied && !view.find("output.weight"))
+    return {ErrorCode::corrupt_data,
+            io::detail::text(folder.name(), ": tie_word_embeddings is false and there is no tensor ",
+                             io::detail::shown(view.label("output.weight")), ": correct config.json or fetch the model again")};
+  return read_decoder(view, *c.architecture, c.config, blocks);
 }
 
 inline Result<Model> load_llama2c(const std::string& path, const LoadOptions& options) {
@@ -70,13 +155,10 @@ inline Result<Model> load_llama2c(const std::string& path, const LoadOptions& op
 
 /// The decoder and tokenizer of an opened GGUF file.
 inline Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks blocks = detail::Blocks::now) {
-  ANYBIT_TRY(const std::string named, file.get_string("general.architecture"));
-  const Architecture* const architecture = find_architecture(named);
-  if (!architecture)
-    return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(named),
-                                                     ": anybit runs ", architecture_names(), ", use a model of one of these")};
+  ANYBIT_TRY(const Architecture* const architecture, detail::architecture_of(file));
   ANYBIT_TRY(DecoderConfig config, detail::read_config(file, *architecture));
-  ANYBIT_TRY(Decoder decoder, detail::read_decoder(file, *architecture, std::move(config), blocks));
+  const FileTensors view(file, *architecture, config, NamesOf::gguf);
+  ANYBIT_TRY(Decoder decoder, detail::decoder_from(view, *architecture, std::move(config), blocks));
   ANYBIT_TRY(Tokenizer tokenizer, tokenizer_from_gguf(file));
   std::string name = std::filesystem::path(file.name()).stem().string();
   if (file.has("general.name")) {
@@ -85,6 +167,12 @@ inline Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks bl
   auto padded = with_padding(tokenizer, decoder.config.vocabulary);
   if (!padded) return in_context(padded.error(), file.name());
   return Model{io::detail::readable_name(name), std::move(decoder), *std::move(padded)};
+}
+
+/// The decoder of a Hugging Face folder, without a tokenizer.
+inline Result<Decoder> decoder_from_folder(const io::HfFolder& folder) {
+  ANYBIT_TRY(const detail::FolderConfig config, detail::read_config(folder));
+  return detail::decoder_from(folder, config, detail::FolderTensors(folder, config), detail::Blocks::now);
 }
 
 /// A model whose blocks are read when they are wanted: the weights of the decoder's blocks hold nothing.
@@ -97,8 +185,9 @@ struct BlockwiseModel {
 inline Result<BlockwiseModel> open_gguf_blocks(const std::string& path) {
   ANYBIT_TRY(io::GgufFile file, io::GgufFile::open(path));
   ANYBIT_TRY(Model model, model_from_gguf(file, detail::Blocks::later));
-  BlockLoader load = [file, blueprint = model.decoder.blueprint](Index i) -> Result<BlockWeights> {
-    detail::TensorReader<io::GgufFile> reader(file);
+  BlockLoader load = [file, blueprint = model.decoder.blueprint, config = model.decoder.config](Index i) -> Result<BlockWeights> {
+    const FileTensors view(file, *blueprint->architecture, config, NamesOf::gguf);
+    detail::TensorReader reader(view);
     ANYBIT_TRY(BlockWeights block, detail::read_block(reader, *blueprint, i));
     ANYBIT_TRY_STATUS(reader.all_used(blueprint->architecture->name, io::detail::text("blk.", i, ".")));
     return block;
@@ -121,6 +210,16 @@ inline Result<Model> load_model(const std::string& path, const LoadOptions& opti
     return model_from_container(container, options.schemes);
   }
   return detail::load_llama2c(path, options);
+}
+
+/// The decoder of a model in any format, where no tokenizer is wanted.
+inline Result<Decoder> load_decoder(const std::string& path, const LoadOptions& options = {}) {
+  if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
+    ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(path));
+    return decoder_from_folder(folder);
+  }
+  ANYBIT_TRY(Model model, load_model(path, options));
+  return std::move(model.decoder);
 }
 
 }  // namespace ANYBIT_CODE

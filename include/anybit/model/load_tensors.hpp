@@ -1,5 +1,5 @@
 #pragma once
-// A decoder from any file whose tensors have GGUF's names.
+// A decoder from any file whose tensors have the names of weights.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -71,23 +71,30 @@ class TensorReader {
     for (const auto& t : file_.tensors())
       if (std::string_view(t.name).starts_with(prefix) && !used_.contains(t.name))
         return {ErrorCode::unsupported,
-                io::detail::text(file_.name(), ": tensor ", io::detail::shown(t.name), " is no part of the ", architecture,
+                io::detail::text(file_.name(), ": tensor ", io::detail::shown(label(t.name)), " is no part of the ", architecture,
                                  " architecture as anybit computes it: use a model without it")};
     return Ok{};
   }
 
  private:
+  /// What the file calls the tensor.
+  std::string label(std::string_view name) const {
+    if constexpr (requires { file_.label(name); })
+      return file_.label(name);
+    else
+      return std::string(name);
+  }
   Status check_extents(std::string_view name, Extents is, Extents needed) const {
     if (is == needed) return Ok{};
     return {ErrorCode::shape_mismatch,
-            io::detail::text(file_.name(), ": tensor ", name, " is ", is.rows, " x ", is.cols, ", the configuration needs ",
-                             needed.rows, " x ", needed.cols, ": convert the model again")};
+            io::detail::text(file_.name(), ": tensor ", label(name), " is ", is.rows, " x ", is.cols,
+                             ", the configuration needs ", needed.rows, " x ", needed.cols, ": convert the model again")};
   }
   Status check_finite(std::string_view name, Index row, std::span<const float> values) const {
     for (std::size_t j = 0; j < values.size(); ++j)
       if (!is_finite(values[j]))
-        return {ErrorCode::not_finite, io::detail::text(file_.name(), ": tensor ", name, " is ", values[j], " at row ", row,
-                                                        ", column ", j, ": the file is damaged, fetch or convert it again")};
+        return {ErrorCode::not_finite, io::detail::text(file_.name(), ": tensor ", label(name), " is ", values[j], " at row ",
+                                                        row, ", column ", j, ": the file is damaged, fetch or convert it again")};
     return Ok{};
   }
 
@@ -117,13 +124,19 @@ Result<BlockWeights> read_block(TensorReader<File>& reader, const Blueprint& b, 
 
 enum class Blocks { now, later };
 
-/// The decoder in a file whose tensors have GGUF's names. `later`: its blocks are there, but hold nothing.
+/// The decoder in a file whose tensors have the names of weights. `later`: its blocks are there, but hold nothing.
 template <class File>
 Result<Decoder> read_decoder(const File& file, const Architecture& architecture, DecoderConfig config,
                              Blocks blocks = Blocks::now) {
   TensorReader<File> reader(file);
   if (reader.has("rope_freqs.weight")) {
     ANYBIT_TRY_STATUS(reader.read("rope_freqs.weight", config.rotary_dim / 2, config.rope_factors));
+  }
+  if (reader.has("rope_factors_short.weight")) {
+    ANYBIT_TRY_STATUS(reader.read("rope_factors_short.weight", config.rotary_dim / 2, config.rope_factors));
+  }
+  if (reader.has("rope_factors_long.weight")) {
+    ANYBIT_TRY_STATUS(reader.read("rope_factors_long.weight", config.rotary_dim / 2, config.rope_long_factors));
   }
   if (auto valid = check(config); !valid) return in_context(valid.error(), file.name());
   if (static_cast<std::size_t>(config.blocks) > file.tensors().size())  // before memory is taken for them

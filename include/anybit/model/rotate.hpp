@@ -85,6 +85,13 @@ inline Result<Decoder> rotate(const Decoder& source, const RotationOptions& opti
   ANYBIT_TRY_STATUS(check(source));
   if (source.rotation || source.online.any())
     return Error{ErrorCode::invalid_argument, "rotate: the model is rotated already; give the one that it was made from"};
+  const DecoderForm& form = source.config.form;
+  if (form.norm != NormKind::rms || form.order != BlockOrder::pre || form.positions == Positions::learned ||
+      form.embedding_width > 0 || !form.final_norm)
+    return Error{
+        ErrorCode::unsupported,
+        io::detail::text("rotate: the ", source.blueprint->architecture->name,
+                         " architecture has norms or tables that a rotation does not pass through; quantize it unrotated")};
   std::string packed;
   for_each_linear(source, [&](const std::string& name, const nn::Linear& linear) {
     if (!linear.dense() && packed.empty()) packed = name;

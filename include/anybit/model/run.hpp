@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <anybit/model/architecture.hpp>
+#include <anybit/nn/activation.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -55,6 +56,9 @@ inline Status check_input(const Decoder& d, std::span<const TokenId> ids, const 
     return {ErrorCode::invalid_argument,
             io::detail::text("forward: ", tokens, " tokens after ", cache.length(), " exceed the KV cache of ", cache.capacity(),
                              " positions: make it larger or clear it")};
+  if (d.config.form.positions == Positions::learned && cache.length() + tokens > d.config.context)
+    return {ErrorCode::invalid_argument, io::detail::text("forward: ", tokens, " tokens after ", cache.length(), " exceed the ",
+                                                          d.config.context, " positions that the model has learned: give fewer")};
   return check_ids(d, ids);
 }
 
@@ -70,7 +74,11 @@ inline void call_taps(std::span<const Tap> taps, Point point, MutableMatrix m, T
 class Pass {
  public:
   Pass(const Decoder& d, Index tokens, Index first_position = 0)
-      : d_(d), positions_{first_position, first_position + tokens}, rope_(rope_options(d.config), first_position, tokens) {}
+      : d_(d),
+        positions_{first_position, first_position + tokens},
+        rope_(rope_options(d.config, first_position + tokens), first_position, tokens) {
+    if (d.config.rope_window_base > 0) window_rope_.emplace(window_rope_options(d.config), first_position, tokens);
+  }
 
   Index tokens() const { return positions_.end - positions_.begin; }
 
@@ -83,7 +91,9 @@ class Pass {
   /// advances. `from` and `until` as in BlockPass.
   void block(std::span<const Weight> weights, Index number, Index layer, nn::KvCache& cache, MutableMatrix x, const Run& run,
              Point from = Point::attn_in, Point until = Point::residual) {
-    BlockPass pass{d_, weights, number, layer, rope_, cache, x, scratch_, run.executor, run.taps, positions_, from, until};
+    const bool windowed = window_rope_ && d_.config.form.window_of(number) > 0;
+    BlockPass pass{d_,       weights,    number, layer, windowed ? *window_rope_ : rope_, cache, x, scratch_, run.executor,
+                   run.taps, positions_, from,   until};
     architecture().run_block(pass);
   }
   /// Writes the head's input to `normed`; x, the residual stream behind the last block, may change.
@@ -98,17 +108,18 @@ class Pass {
   const Decoder& d_;
   TokenRange positions_;
   nn::RopeTable rope_;
+  std::optional<nn::RopeTable> window_rope_;
   Scratch scratch_;
 };
 
-/// The residual stream behind the output norm, (tokens, dim): what the head multiplies. `ids` continue the sequence in `cache`,
-/// which grows by them. The same bits for any number of threads.
+/// The residual stream behind the output norm, (tokens, embedding width): what the head multiplies. `ids` continue the sequence
+/// in `cache`, which grows by them. The same bits for any number of threads.
 inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> ids, nn::KvCache& cache, const Run& run = {}) {
   ANYBIT_TRY_STATUS(detail::check_input(d, ids, cache));
   ANYBIT_TRY_STATUS(check(d, run.taps));
   const auto tokens = static_cast<Index>(ids.size());
   Pass pass(d, tokens, cache.length());
-  Matrix x(tokens, d.config.dim), normed(tokens, d.config.dim);
+  Matrix x(tokens, d.config.dim), normed(tokens, d.config.embedding_width());
   pass.embed(ids, x.view(), run);
   for (Index i = 0; i < d.config.blocks; ++i) pass.block(d.block(i), i, i, cache, x.view(), run);
   cache.advance(tokens);
@@ -116,12 +127,18 @@ inline Result<Matrix> hidden_states(const Decoder& d, std::span<const TokenId> i
   return normed;
 }
 
+/// Logits (rows of `hidden`, vocabulary), of what the head reads.
+inline void apply_head(const Decoder& d, ConstMatrix hidden, MutableMatrix logits, ExecutorRef executor, Workspace& workspace) {
+  d.output_head().apply(hidden, logits, executor, workspace);
+  if (const float cap = d.config.form.logit_cap; cap > 0) nn::soft_cap(cap, logits, executor);
+}
+
 /// Logits (rows of `hidden`, vocabulary) of what hidden_states() gave, or of some of its rows: all logits of a long text at
 /// once would take 4 * vocabulary bytes per token.
 inline Matrix logits(const Decoder& d, ConstMatrix hidden, ExecutorRef executor = {}) {
   Workspace workspace;
   Matrix out(hidden.rows, d.config.vocabulary);
-  d.output_head().apply(hidden, out.view(), executor, workspace);
+  apply_head(d, hidden, out.view(), executor, workspace);
   return out;
 }
 

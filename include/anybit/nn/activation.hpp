@@ -4,21 +4,14 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <cmath>
-#include <cstdint>
 
 #include <anybit/core/eigen_view.hpp>
 #include <anybit/exec/executor.hpp>
+#include <anybit/nn/activation_kind.hpp>
 #include <anybit/nn/elementwise.hpp>
 
 namespace anybit::nn {
 inline namespace ANYBIT_CODE {
-
-enum class Activation : std::uint8_t {
-  silu,       ///< z / (1 + e^-z)
-  gelu,       ///< z (1 + erf(z / sqrt 2)) / 2
-  gelu_tanh,  ///< z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2
-  relu,       ///< max(z, 0)
-};
 
 namespace detail {
 
@@ -46,6 +39,11 @@ inline void activate(Activation a, Eigen::Map<Eigen::ArrayXf> z) {
 /// x_tj = a(x_tj), x (tokens, width).
 inline void activate(Activation a, MutableMatrix x, ExecutorRef executor) {
   detail::for_each_row(x, executor, [&](Index, Eigen::Map<Eigen::ArrayXf> row) { detail::activate(a, row); });
+}
+
+/// x_tj = cap tanh(x_tj / cap).
+inline void soft_cap(float cap, MutableMatrix x, ExecutorRef executor) {
+  detail::for_each_row(x, executor, [&](Index, Eigen::Map<Eigen::ArrayXf> row) { row = cap * (row / cap).tanh(); });
 }
 
 /// gate_tj = a(gate_tj) up_tj, both (tokens, width): SwiGLU for silu, GeGLU for gelu.

@@ -19,9 +19,11 @@ struct RopeOptions {
   float scale = 1;                   ///< positions are divided by this (linear scaling)
   std::span<const float> factors{};  ///< empty, or rotary_dim / 2 divisors of the frequencies
   RopeOrder order = RopeOrder::pairs;
+  float magnitude = 1;  ///< what cos and sin are multiplied by (YaRN, arXiv:2309.00071)
 };
 
-/// cos and sin of every angle of `tokens` positions from `first` on: position / scale * base^(-2i / rotary_dim) / factor_i.
+/// cos and sin, times the magnitude, of every angle of `tokens` positions from `first` on: position / scale * base^(-2i /
+/// rotary_dim) / factor_i.
 class RopeTable {
  public:
   RopeTable(const RopeOptions& c, Index first, Index tokens)
@@ -33,8 +35,8 @@ class RopeTable {
       if (!c.factors.empty()) frequency /= static_cast<double>(c.factors[static_cast<std::size_t>(i)]);
       for (Index t = 0; t < tokens; ++t) {
         const double angle = static_cast<double>(first + t) * frequency;
-        values_(t, 2 * i) = static_cast<float>(std::cos(angle));
-        values_(t, 2 * i + 1) = static_cast<float>(std::sin(angle));
+        values_(t, 2 * i) = static_cast<float>(std::cos(angle) * static_cast<double>(c.magnitude));
+        values_(t, 2 * i + 1) = static_cast<float>(std::sin(angle) * static_cast<double>(c.magnitude));
       }
     }
   }

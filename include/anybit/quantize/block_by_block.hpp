@@ -315,8 +315,8 @@ class LayerWise {
 }  // namespace detail
 
 /// The model that `plan` makes of `source` (floats), calibrated by `windows` of tokens, each run from an empty context. The same
-/// bytes for any number of threads, and with or without an interruption. Recipes with Needs::input_drift see the activations of both
-/// models. Recipes that learn nothing need no windows: quantize_model() is for them.
+/// bytes for any number of threads, and with or without an interruption. Recipes with Needs::input_drift see the activations of
+/// both models. Recipes that learn nothing need no windows: quantize_model() is for them.
 inline Result<LayerWiseModel> quantize_layer_wise(const Decoder& source, const ModelPlan& plan,
                                                   std::span<const std::span<const TokenId>> windows,
                                                   const PackedEmbedding& embedding, const LayerWiseOptions& options = {}) {

@@ -28,7 +28,7 @@ class ModelStats {
   /// for n inputs.
   ModelStats(const Decoder& d, Needs needs, Index sample_cap = Stats::default_sample_cap, Needs head = Needs::none)
       : ModelStats(d, needs, all_sites(*d.blueprint), sample_cap) {
-    if (head != Needs::none) head_.emplace(d.config.dim, all_sums | without_sequences(head), sample_cap);
+    if (head != Needs::none) head_.emplace(d.config.embedding_width(), all_sums | without_sequences(head), sample_cap);
   }
   /// The same of some sites alone, neighbours in the blueprint; to be filled by add().
   ModelStats(const Decoder& d, Needs wanted, std::span<const SiteId> sites, Index sample_cap)

@@ -49,7 +49,7 @@ class SiblingQuantizer {
     if (!done) return done.error();
     for (std::size_t i = 0; i < group.linears.size(); ++i) {
       nn::Linear& linear = *group.linears[i].linear;
-      const bool divided = &linear == divided_;
+      const auto divided = std::find_if(divided_.begin(), divided_.end(), [&](const auto& d) { return d.first == &linear; });
       const ModelRecipe& recipe = *recipes[i];
       ActivationMode activations;
       if (recipe.compute == Compute::int8_static) {
@@ -62,23 +62,23 @@ class SiblingQuantizer {
         activations = recipe.compute;
       }
       layers.push_back({group.linears[i].name, site, i, std::move(done->reports[i]), done->input_scale,
-                        divided ? divisor_ : std::vector<float>{}});
+                        divided != divided_.end() ? divided->second : std::vector<float>{}});
       linear = linear.with_weights(nn::Linear(std::move(done->packed[i]), activations));
       if (const kernel::Prepared& made = linear.packed()->prepared(); rounds_to_int8(activations.compute()) && !made)
         layers.back().report.remarks.push_back(io::detail::text("products with activations in 8 bits are slow: ", made.why_not));
     }
     if (done->input_scale.empty()) return Ok{};
     if (group.norm_gain) {
-      fold(done->input_scale, *group.norm_gain);
+      group.fold_into_norm(done->input_scale);
     } else {
-      divisor_ = upstream_divisor(group, done->input_scale);
+      std::vector<float> divisor = upstream_divisor(group, done->input_scale);
       Matrix rows(group.upstream->dense()->view());
-      fold_rows(divisor_, rows.view());
+      fold_rows(divisor, rows.view());
       std::vector<float> bias = group.upstream->bias();
-      for (std::size_t r = 0; r < bias.size(); ++r) bias[r] /= divisor_[r];
+      for (std::size_t r = 0; r < bias.size(); ++r) bias[r] /= divisor[r];
       *group.upstream = group.upstream->with_weights(nn::Linear(std::move(rows)));
       group.upstream->set_bias(std::move(bias));
-      divided_ = group.upstream;
+      divided_.emplace_back(group.upstream, std::move(divisor));
     }
     return Ok{};
   }
@@ -150,8 +150,7 @@ class SiblingQuantizer {
   const ModelPlan& plan_;
   const ModelStats& stats_;
   QuantizeOptions options_;
-  const nn::Linear* divided_ = nullptr;
-  std::vector<float> divisor_;
+  std::vector<std::pair<const nn::Linear*, std::vector<float>>> divided_;  ///< with the divisors of their rows
 };
 
 }  // namespace detail

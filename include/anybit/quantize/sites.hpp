@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <anybit/model/decoder.hpp>
+#include <anybit/recipe/recipe.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -18,7 +19,8 @@ struct NamedLinear {
 };
 
 /// A site of one decoder, with its weights. A scale s on the shared input (x_j / s_j, and column j of every sibling times s_j)
-/// costs nothing where the producer takes it: either `norm_gain` (gain_j / s_j) or the rows of `upstream` (row j / s_j).
+/// costs nothing where the producer takes it: either `norm_gain` (gain_j / s_j, and `norm_bias` likewise) or the rows of
+/// `upstream` (row j / s_j).
 struct SiblingGroup {
   SiteId id{};
   Index block = 0;
@@ -26,6 +28,13 @@ struct SiblingGroup {
   std::vector<float>* norm_gain = nullptr;  ///< null where no norm feeds the group
   nn::Linear* upstream = nullptr;           ///< null where no linear feeds the group, or a rotation stands between
   Producer producer{};
+  std::vector<float>* norm_bias = nullptr;  ///< null where the norm has none
+
+  /// Divides the outputs of the norm by `input_scale`.
+  void fold_into_norm(std::span<const float> input_scale) const {
+    fold(input_scale, *norm_gain);
+    if (norm_bias) fold(input_scale, *norm_bias);
+  }
 };
 
 /// What QuantizeOptions::clip is for a group; empty where every sibling may be clipped.
@@ -72,6 +81,7 @@ inline SiblingGroup sibling_group(Decoder& d, SiteId id) {
   const bool rotated =
       (site.point == Point::head_out && d.online.attn_output) || (site.point == Point::mlp_hidden && d.online.ffn_down);
   if (site.producer.kind == Producer::Kind::norm) g.norm_gain = &d[site.producer.weight].values;
+  if (site.producer.bias) g.norm_bias = &d[*site.producer.bias].values;
   if (site.producer.kind == Producer::Kind::linear && !rotated) g.upstream = &d[site.producer.weight].linear;
   return g;
 }

@@ -63,7 +63,13 @@ inline Result<std::string> fingerprint_of(const Decoder& d, const BlockLoader& l
   Fingerprint f;
   f.add(d.blueprint->architecture->name).add(name(d.config.rope_order));
   for_each_number(d.config, [&](const char* key, auto number) { f.add(key).add(number_text(number)); });
+  const DecoderConfig usual;
+  for_each_option(d.config, usual, [&](const char* key, const auto& value, const auto& standard) {
+    if (value != standard) f.add(key).add(number_text(number_of(value)));
+  });
+  if (!d.config.form.windowed.empty()) f.add(std::span<const std::uint8_t>(d.config.form.windowed));
   f.add(std::span<const float>(d.config.rope_factors));
+  if (!d.config.rope_long_factors.empty()) f.add(std::span<const float>(d.config.rope_long_factors));
   add_linear(f, d.token_embedding());
   for (Index i = 0; i < d.config.blocks; ++i) {
     ANYBIT_TRY(const BlockWeights block, block_of(d, load, i));

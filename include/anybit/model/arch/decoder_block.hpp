@@ -1,0 +1,407 @@
+#pragma once
+// The blueprint and the forward pass of every form of decoder (model/form.hpp). Architectures differ in their configuration and
+// in names; the arithmetic is here.
+
+#include <anybit/core/macros_begin.hpp>
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <anybit/model/architecture.hpp>
+#include <anybit/nn/activation.hpp>
+#include <anybit/nn/attention.hpp>
+#include <anybit/nn/embedding.hpp>
+#include <anybit/nn/norm.hpp>
+
+namespace anybit::model::decoder_block {
+inline namespace ANYBIT_CODE {
+
+/// Weights of a block in their order; a form has some of them.
+enum Slot : std::size_t {
+  attn_norm,
+  attn_norm_bias,
+  attn_q,
+  attn_k,
+  attn_v,
+  attn_q_norm,
+  attn_q_norm_bias,
+  attn_k_norm,
+  attn_k_norm_bias,
+  attn_output,
+  post_attention_norm,
+  ffn_norm,
+  ffn_norm_bias,
+  ffn_gate,
+  ffn_up,
+  ffn_down,
+  post_ffw_norm,
+  slots
+};
+
+inline constexpr std::array<std::string_view, slots> slot_names{"attn_norm.weight",
+                                                                "attn_norm.bias",
+                                                                "attn_q.weight",
+                                                                "attn_k.weight",
+                                                                "attn_v.weight",
+                                                                "attn_q_norm.weight",
+                                                                "attn_q_norm.bias",
+                                                                "attn_k_norm.weight",
+                                                                "attn_k_norm.bias",
+                                                                "attn_output.weight",
+                                                                "post_attention_norm.weight",
+                                                                "ffn_norm.weight",
+                                                                "ffn_norm.bias",
+                                                                "ffn_gate.weight",
+                                                                "ffn_up.weight",
+                                                                "ffn_down.weight",
+                                                                "post_ffw_norm.weight"};
+
+/// Whether a form has the weight. In BlockOrder::post the norms stand behind attention and MLP, and keep their names.
+constexpr bool has(const DecoderForm& f, Slot s) {
+  const bool bias = f.norm == NormKind::layer, sandwich = f.order == BlockOrder::sandwich;
+  switch (s) {
+    case attn_norm_bias: return bias;
+    case attn_q_norm:
+    case attn_k_norm: return f.head_norm != HeadNorm::none;
+    case attn_q_norm_bias:
+    case attn_k_norm_bias: return f.head_norm == HeadNorm::layer;
+    case post_attention_norm:
+    case post_ffw_norm: return sandwich;
+    case ffn_norm: return f.order != BlockOrder::parallel;
+    case ffn_norm_bias: return bias && f.order != BlockOrder::parallel;
+    case ffn_gate: return f.gated;
+    default: return true;
+  }
+}
+
+/// Where each weight of a block stands among those that the form has.
+class Places {
+ public:
+  explicit constexpr Places(const DecoderForm& f) {
+    std::size_t at = 0;
+    for (std::size_t s = 0; s < slots; ++s) {
+      place_[s] = at;
+      if (has(f, static_cast<Slot>(s))) ++at;
+    }
+  }
+  constexpr std::size_t operator[](Slot s) const { return place_[s]; }
+
+ private:
+  std::array<std::size_t, slots> place_{};
+};
+
+inline constexpr std::array points{Point::embedding, Point::attn_in,    Point::q,      Point::k,          Point::v,
+                                   Point::head_out,  Point::attn_out,   Point::mlp_in, Point::mlp_hidden, Point::mlp_out,
+                                   Point::residual,  Point::final_norm, Point::logits};
+
+inline Blueprint blueprint(const DecoderConfig& c) {
+  using Kind = Producer::Kind;
+  const DecoderForm& f = c.form;
+  Blueprint b;
+  const auto add = [&](WeightSpec spec) {
+    b.weights.push_back(std::move(spec));
+    return static_cast<WeightId>(b.weights.size() - 1);
+  };
+  b.embedding = add({.name = "token_embd.weight", .shape = {c.vocabulary, c.embedding_width()}, .role = Role::table});
+  if (f.positions == Positions::learned)
+    add({.name = "position_embd.weight", .shape = {c.context + f.position_offset, c.dim}, .role = Role::table});
+  if (f.embedding_width > 0) {
+    add({.name = "token_embd_proj.weight", .shape = {c.dim, f.embedding_width}});
+    add({.name = "output_proj.weight", .shape = {f.embedding_width, c.dim}});
+  }
+  for (Index i = 0; i < c.blocks; ++i) {
+    const std::string prefix = "blk." + std::to_string(i) + ".";
+    const std::size_t first = b.weights.size();
+    const Places places(f);
+    for (std::size_t s = 0; s < slots; ++s) {
+      const auto slot = static_cast<Slot>(s);
+      if (!has(f, slot)) continue;
+      WeightSpec spec{.name = prefix + std::string(slot_names[s]), .shape = {1, c.dim}, .role = Role::gain, .block = i};
+      const auto linear = [&](Index outputs, Index inputs, bool bias, bool clippable = true) {
+        spec.role = Role::linear, spec.shape = {outputs, inputs}, spec.clippable = clippable;
+        if (bias) spec.bias = spec.name.substr(0, spec.name.size() - 6) + "bias";
+      };
+      switch (slot) {
+        case attn_q: linear(c.query_width(), c.dim, f.qkv_bias, false); break;
+        case attn_k: linear(c.kv_width(), c.dim, f.qkv_bias, false); break;
+        case attn_v: linear(c.kv_width(), c.dim, f.qkv_bias); break;
+        case attn_output: linear(c.dim, c.query_width(), f.output_bias); break;
+        case ffn_gate:
+        case ffn_up: linear(c.hidden, c.dim, f.mlp_bias); break;
+        case ffn_down: linear(c.dim, c.hidden, f.mlp_bias); break;
+        case attn_q_norm_bias:
+        case attn_k_norm_bias: spec.role = Role::bias; [[fallthrough]];
+        case attn_q_norm:
+        case attn_k_norm: spec.shape = {1, c.head_dim}; break;
+        case attn_norm_bias:
+        case ffn_norm_bias: spec.role = Role::bias; break;
+        default: break;
+      }
+      add(std::move(spec));
+    }
+    const auto id = [&](Slot s) { return static_cast<WeightId>(first + places[s]); };
+    // Behind a norm that the residual stream passes as well, no scale can be folded.
+    const auto norm = [&](Slot gain, Slot bias) {
+      Producer from;
+      if (f.order == BlockOrder::post) return from;
+      from.kind = Kind::norm, from.weight = id(gain);
+      if (has(f, bias)) from.bias = id(bias);
+      return from;
+    };
+    const bool shared = f.order == BlockOrder::parallel;
+    std::vector<WeightId> mlp{id(ffn_up)};
+    if (f.gated) mlp.insert(mlp.begin(), id(ffn_gate));
+    std::vector<WeightId> attention{id(attn_q), id(attn_k), id(attn_v)};
+    if (shared) attention.insert(attention.end(), mlp.begin(), mlp.end());
+    b.sites.push_back({.block = i,
+                       .name = "attn_q",
+                       .inputs = c.dim,
+                       .readers = std::move(attention),
+                       .producer = norm(attn_norm, attn_norm_bias),
+                       .point = Point::attn_in,
+                       .effect = shared ? Point::residual : Point::attn_out});
+    b.sites.push_back({.block = i,
+                       .name = "attn_output",
+                       .inputs = c.query_width(),
+                       .readers = {id(attn_output)},
+                       .producer = {Kind::linear, id(attn_v), c.heads / c.kv_heads, c.head_dim},
+                       .point = Point::head_out,
+                       .effect = Point::attn_out,
+                       .writes_residual = f.order != BlockOrder::sandwich});
+    if (!shared)
+      b.sites.push_back({.block = i,
+                         .name = f.gated ? "ffn_gate" : "ffn_up",
+                         .inputs = c.dim,
+                         .readers = std::move(mlp),
+                         .producer = norm(ffn_norm, ffn_norm_bias),
+                         .point = Point::mlp_in,
+                         .effect = Point::mlp_out});
+    // A scale above 0 passes through a product and through ReLU, and through no other activation.
+    const bool passes = f.gated || f.activation == nn::Activation::relu;
+    b.sites.push_back({.block = i,
+                       .name = "ffn_down",
+                       .inputs = c.hidden,
+                       .readers = {id(ffn_down)},
+                       .producer = passes ? Producer{Kind::linear, id(ffn_up)} : Producer{},
+                       .point = Point::mlp_hidden,
+                       .effect = Point::mlp_out,
+                       .writes_residual = f.order != BlockOrder::sandwich});
+  }
+  if (f.final_norm) {
+    add({.name = "output_norm.weight", .shape = {1, c.dim}, .role = Role::gain});
+    if (f.norm == NormKind::layer) add({.name = "output_norm.bias", .shape = {1, c.dim}, .role = Role::bias});
+  }
+  b.head = add({.name = "output.weight",
+                .shape = {c.vocabulary, c.embedding_width()},
+                .bias = f.head_bias ? "output.bias" : "",
+                .optional = true});
+  return b;
+}
+
+/// RMSNorm or LayerNorm, as the form says.
+inline void normalize(const DecoderConfig& c, ConstMatrix x, const Weight& gain, const Weight* bias, MutableMatrix y,
+                      ExecutorRef executor) {
+  if (c.form.norm == NormKind::rms)
+    nn::rms_norm(x, gain.values, c.norm_epsilon, y, executor);
+  else
+    nn::layer_norm(x, gain.values, bias ? std::span<const float>(bias->values) : std::span<const float>(), c.norm_epsilon, y,
+                   executor);
+}
+
+/// Slopes of ALiBi: 2^(-8 i / n) for i = 1 .. n, n the largest power of two up to `heads`; further heads take those of 2 n with
+/// odd numbers.
+inline std::vector<float> alibi_slopes(Index heads, float scale) {
+  Index n = 1;
+  while (2 * n <= heads) n *= 2;
+  std::vector<float> out;
+  const auto slope = [&](Index i, Index of) {
+    return static_cast<float>(std::exp2(-8.0 * static_cast<double>(i) / static_cast<double>(of)) * static_cast<double>(scale));
+  };
+  for (Index i = 1; i <= n; ++i) out.push_back(slope(i, n));
+  for (Index i = 1; static_cast<Index>(out.size()) < heads; i += 2) out.push_back(slope(i, 2 * n));
+  return out;
+}
+
+inline void embed(const Decoder& d, std::span<const TokenId> ids, Index position, MutableMatrix x, ExecutorRef executor) {
+  const DecoderConfig& c = d.config;
+  const DecoderForm& f = c.form;
+  if (f.embedding_width > 0) {
+    Matrix narrow(x.rows, f.embedding_width);
+    nn::embed(d.token_embedding(), ids, narrow.view());
+    Workspace workspace;
+    d[d.weight("token_embd_proj.weight")].linear.apply(narrow.view(), x, executor, workspace);
+  } else {
+    nn::embed(d.token_embedding(), ids, x);
+  }
+  if (f.embedding_scale != 1)
+    for (Index t = 0; t < x.rows; ++t)
+      for (float& value : x.row(t)) value *= f.embedding_scale;
+  if (f.positions == Positions::learned) {
+    const nn::Linear& table = d[d.weight("position_embd.weight")].linear;
+    std::vector<float> row(static_cast<std::size_t>(x.cols));
+    for (Index t = 0; t < x.rows; ++t) {
+      table.read_row(position + t + f.position_offset, row);
+      for (Index j = 0; j < x.cols; ++j) x.row(t)[static_cast<std::size_t>(j)] += row[static_cast<std::size_t>(j)];
+    }
+  }
+  if (d.online.residual) d.online.residual->forward(x, executor);
+}
+
+/// Matrices of one pass in Scratch.
+enum Number : std::size_t { normed_, delta_, q_, k_, v_, mixed_, gate_, up_, mlp_in_, mlp_delta_ };
+
+/// Queries and keys, head by head.
+inline void normalize_heads(const BlockPass& p, const Places& at, MutableMatrix x, Slot gain, Slot bias) {
+  const DecoderConfig& c = p.decoder.config;
+  ANYBIT_CHECK(x.stride == x.cols, "normalize_heads: rows must lie one behind the other");
+  const MutableMatrix heads(x.data, x.rows * (x.cols / c.head_dim), c.head_dim);
+  const std::vector<float>& g = p.weights[at[gain]].values;
+  if (c.form.head_norm == HeadNorm::rms)
+    nn::rms_norm(heads, g, c.norm_epsilon, heads, p.executor);
+  else
+    nn::layer_norm(heads, g, p.weights[at[bias]].values, c.norm_epsilon, heads, p.executor);
+}
+
+/// From `normed` to what attention adds, in `delta`; false where the pass ends.
+inline bool attend(BlockPass& p, const Places& at, MutableMatrix normed, MutableMatrix delta) {
+  const DecoderConfig& c = p.decoder.config;
+  const DecoderForm& f = c.form;
+  const ExecutorRef executor = p.executor;
+  const auto scratch = [&](Number n, Index width) { return p.scratch.at(n, p.x.rows, width); };
+  const auto apply = [&](Slot which, ConstMatrix in, MutableMatrix out) {
+    p.weights[at[which]].linear.apply(in, out, executor, p.scratch.workspace);
+  };
+  const MutableMatrix q = scratch(q_, c.query_width()), k = scratch(k_, c.kv_width()), v = scratch(v_, c.kv_width()),
+                      mixed = scratch(mixed_, c.query_width());
+  apply(attn_q, normed, q), apply(attn_k, normed, k), apply(attn_v, normed, v);
+  if (!p.at(Point::q, q) || !p.at(Point::k, k) || !p.at(Point::v, v)) return false;
+  if (f.head_norm != HeadNorm::none) {
+    normalize_heads(p, at, q, attn_q_norm, attn_q_norm_bias);
+    normalize_heads(p, at, k, attn_k_norm, attn_k_norm_bias);
+  }
+  if (f.positions == Positions::rotary) {
+    p.rope.apply(q, c.head_dim, executor);
+    p.rope.apply(k, c.head_dim, executor);
+  }
+  p.cache.append(p.layer, k, v, executor);
+  nn::AttentionOptions options;
+  options.scale = f.attention_scale, options.soft_cap = f.attention_cap, options.window = f.window_of(p.block);
+  if (f.scale_by_layer) {
+    const float scale = f.attention_scale > 0 ? f.attention_scale : 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    options.scale = scale / static_cast<float>(p.block + 1);
+  }
+  std::vector<float> slopes;
+  if (f.positions == Positions::alibi) options.slopes = slopes = alibi_slopes(c.heads, f.alibi_scale);
+  nn::attention({c.heads, c.kv_heads, c.head_dim}, q, p.cache, p.layer, mixed, executor, options);
+  p.cache.settle(p.layer, p.x.rows);
+  if (p.decoder.online.attn_output) p.decoder.online.attn_output->forward(mixed, executor);
+  if (!p.at(Point::head_out, mixed)) return false;
+  apply(attn_output, mixed, delta);
+  if (f.order == BlockOrder::sandwich) normalize(c, delta, p.weights[at[post_attention_norm]], nullptr, delta, executor);
+  return p.at(Point::attn_out, delta);
+}
+
+/// From `normed` to what the feed-forward part adds, in `delta`; false where the pass ends.
+inline bool feed_forward(BlockPass& p, const Places& at, MutableMatrix normed, MutableMatrix delta) {
+  const DecoderConfig& c = p.decoder.config;
+  const DecoderForm& f = c.form;
+  const ExecutorRef executor = p.executor;
+  const auto apply = [&](Slot which, ConstMatrix in, MutableMatrix out) {
+    p.weights[at[which]].linear.apply(in, out, executor, p.scratch.workspace);
+  };
+  const MutableMatrix hidden = p.scratch.at(gate_, p.x.rows, c.hidden);
+  if (f.gated) {
+    const MutableMatrix up = p.scratch.at(up_, p.x.rows, c.hidden);
+    apply(ffn_gate, normed, hidden), apply(ffn_up, normed, up);
+    nn::gated(f.activation, hidden, up, executor);
+  } else {
+    apply(ffn_up, normed, hidden);
+    nn::activate(f.activation, hidden, executor);
+  }
+  if (p.decoder.online.ffn_down) p.decoder.online.ffn_down->forward(hidden, executor);
+  if (!p.at(Point::mlp_hidden, hidden)) return false;
+  apply(ffn_down, hidden, delta);
+  if (f.order == BlockOrder::sandwich) normalize(c, delta, p.weights[at[post_ffw_norm]], nullptr, delta, executor);
+  return p.at(Point::mlp_out, delta);
+}
+
+inline void copy(ConstMatrix from, MutableMatrix to) {
+  for (Index t = 0; t < from.rows; ++t) std::copy(from.row(t).begin(), from.row(t).end(), to.row(t).begin());
+}
+
+inline void run_block(BlockPass& p) {
+  const DecoderConfig& c = p.decoder.config;
+  const DecoderForm& f = c.form;
+  const Places at(f);
+  const bool post = f.order == BlockOrder::post;
+  const MutableMatrix normed = p.scratch.at(normed_, p.x.rows, c.dim), delta = p.scratch.at(delta_, p.x.rows, c.dim);
+  const auto norm = [&](Slot gain, Slot bias, MutableMatrix to) {
+    normalize(c, p.x, p.weights[at[gain]], has(f, bias) ? &p.weights[at[bias]] : nullptr, to, p.executor);
+  };
+  // The input of attention or MLP. In BlockOrder::post it is the stream itself, copied so that a tap changes only what they read.
+  const auto enter = [&](Slot gain, Slot bias, MutableMatrix to) {
+    if (post)
+      copy(p.x, to);
+    else
+      norm(gain, bias, to);
+  };
+
+  if (f.parallel()) {
+    const bool whole = p.from <= Point::attn_in, shared = f.order == BlockOrder::parallel;
+    const MutableMatrix mlp_in = shared ? normed : p.scratch.at(mlp_in_, p.x.rows, c.dim);
+    const MutableMatrix mlp_delta = p.scratch.at(mlp_delta_, p.x.rows, c.dim);
+    if (whole || shared) norm(attn_norm, attn_norm_bias, normed);
+    if (whole && (!p.at(Point::attn_in, normed) || !attend(p, at, normed, delta))) return;
+    if (!shared) norm(ffn_norm, ffn_norm_bias, mlp_in);
+    if (!p.at(Point::mlp_in, mlp_in) || !feed_forward(p, at, mlp_in, mlp_delta)) return;
+    if (whole) nn::add(delta, p.x, p.executor);
+    nn::add(mlp_delta, p.x, p.executor);
+    p.at(Point::residual, p.x);
+    return;
+  }
+  if (p.from <= Point::attn_in) {
+    enter(attn_norm, attn_norm_bias, normed);
+    if (!p.at(Point::attn_in, normed) || !attend(p, at, normed, delta)) return;
+    nn::add(delta, p.x, p.executor);
+    if (post) norm(attn_norm, attn_norm_bias, p.x);
+  }
+  enter(ffn_norm, ffn_norm_bias, normed);
+  if (!p.at(Point::mlp_in, normed) || !feed_forward(p, at, normed, delta)) return;
+  nn::add(delta, p.x, p.executor);
+  if (post) norm(ffn_norm, ffn_norm_bias, p.x);
+  p.at(Point::residual, p.x);
+}
+
+inline void finish(const Decoder& d, MutableMatrix x, MutableMatrix normed, ExecutorRef executor) {
+  const DecoderForm& f = d.config.form;
+  if (d.online.residual) d.online.residual->inverse(x, executor);
+  Matrix wide;  // between the norm and the projection out of the stream
+  if (f.embedding_width > 0) wide = Matrix(x.rows, x.cols);
+  const MutableMatrix to = f.embedding_width > 0 ? wide.view() : normed;
+  if (f.final_norm) {
+    const Weight* const bias = f.norm == NormKind::layer ? &d[d.weight("output_norm.bias")] : nullptr;
+    normalize(d.config, x, d[d.weight("output_norm.weight")], bias, to, executor);
+  } else {
+    copy(x, to);
+  }
+  if (f.embedding_width == 0) return;
+  Workspace workspace;
+  d[d.weight("output_proj.weight")].linear.apply(to, normed, executor, workspace);
+}
+
+/// An architecture that computes so; its file adds names and configuration.
+constexpr Architecture architecture(std::string_view name) {
+  Architecture a;
+  a.name = name, a.points = points;
+  a.blueprint = blueprint, a.embed = embed, a.run_block = run_block, a.finish = finish;
+  return a;
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model::decoder_block
+
+#include <anybit/core/macros_end.hpp>

@@ -1,0 +1,208 @@
+#pragma once
+// The tensors of a GGUF or Hugging Face file under the names of a model's weights: found by the architecture's table, parts of
+// fused tensors cut out, transposed ones turned, gains that are stored less 1 made whole.
+
+#include <anybit/core/macros_begin.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <anybit/io/tensor_info.hpp>
+#include <anybit/model/architecture.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_CODE {
+
+enum class NamesOf : std::uint8_t { gguf, hugging_face };
+
+namespace detail {
+
+/// "3" and "attn_q.weight" of "blk.3.attn_q.weight" with the prefix "blk."; nothing where the name is of no block.
+inline std::optional<std::pair<std::string, std::string_view>> split_block(std::string_view name, std::string_view prefix) {
+  if (!name.starts_with(prefix)) return std::nullopt;
+  name.remove_prefix(prefix.size());
+  std::size_t digits = 0;
+  while (digits < name.size() && name[digits] >= '0' && name[digits] <= '9') ++digits;
+  if (digits == 0 || digits == name.size() || name[digits] != '.') return std::nullopt;
+  return std::pair(std::string(name.substr(0, digits)), name.substr(digits + 1));
+}
+
+/// Buffers that old checkpoints carry along: masks and frequencies, which follow from the configuration.
+inline bool is_buffer(std::string_view name, std::size_t extents) {
+  return name.ends_with("rotary_emb.inv_freq") || name.ends_with(".masked_bias") || name.ends_with("position_ids") ||
+         (name.ends_with(".attn.bias") && extents == 4) || (name.ends_with(".attention.bias") && extents == 4);
+}
+
+/// Rows of the tensor in the file that make up a part: row r of the part is row `row(r)` of the tensor.
+struct PartRows {
+  Index first = 0, count = 0;  ///< rows that lie together, where `stride` is 0
+  Index whole = 0;             ///< rows of the whole tensor
+  Index run = 0, stride = 0;   ///< else `run` rows lie together, and the next ones `stride` rows later
+  Index row(Index r) const { return stride == 0 ? first + r : first + r / run * stride + r % run; }
+};
+
+inline PartRows rows_of(Part part, const DecoderConfig& c, FusedOrder order) {
+  const Index q = c.query_width(), k = c.kv_width(), e = c.head_dim, group = c.heads / c.kv_heads;
+  if (part == Part::gate) return {0, c.hidden, 2 * c.hidden};
+  if (part == Part::up) return {c.hidden, c.hidden, 2 * c.hidden};
+  if (order == FusedOrder::blocks) {
+    if (part == Part::q) return {0, q, q + 2 * k};
+    return part == Part::k ? PartRows{q, k, q + 2 * k} : PartRows{q + k, k, q + 2 * k};
+  }
+  const Index stride = (group + 2) * e;
+  if (part == Part::q) return {0, q, q + 2 * k, group * e, stride};
+  return {(part == Part::k ? group : group + 1) * e, k, q + 2 * k, e, stride};
+}
+
+}  // namespace detail
+
+/// A view on an opened file, which outlives it, as TensorReader wants one. Tensors that are no weight of the architecture keep
+/// their names, so that the reader can refuse them.
+template <class File>
+class FileTensors {
+ public:
+  /// `config` says how many rows the parts of fused tensors have.
+  FileTensors(const File& file, const Architecture& architecture, const DecoderConfig& config, NamesOf names)
+      : file_(file), architecture_(architecture), config_(config), names_(names) {
+    for (const io::TensorInfo& t : file.tensors()) {
+      if (names == NamesOf::hugging_face && detail::is_buffer(t.name, t.shape.size())) continue;
+      if (!add_weights(t)) add(t, t.name, {});
+    }
+  }
+
+  const std::string& name() const { return file_.name(); }
+  const std::vector<io::TensorInfo>& tensors() const { return tensors_.all(); }
+  /// With the extents of the weight; its values come from read_f32() alone.
+  const io::TensorInfo* find(std::string_view weight) const { return tensors_.find(weight); }
+  /// The tensor of the file behind a weight; null if there is none.
+  const io::TensorInfo* source(std::string_view weight) const {
+    const auto found = sources_.find(weight);
+    return found == sources_.end() ? nullptr : found->second.tensor;
+  }
+  /// The name of a weight's tensor in the file, for messages.
+  std::string label(std::string_view weight) const {
+    if (const io::TensorInfo* const t = source(weight)) return t->name;
+    if (names_ == NamesOf::gguf) return std::string(weight);
+    const std::string named = hugging_face_name(architecture_, config_, weight);
+    return named.empty() ? std::string(weight) : named;
+  }
+  /// Two tensors of the file that are the same weight; nothing where there are none.
+  const std::optional<std::string>& duplicate() const { return duplicate_; }
+
+  Result<Matrix> read_f32(std::string_view weight) const {
+    const auto found = sources_.find(weight);
+    if (found == sources_.end()) return file_.read_f32(label(weight));
+    const Source& s = found->second;
+    auto out = read(s);
+    if (!out) return in_context(out.error(), name());
+    if (s.stored.less_one)
+      for (Index i = 0; i < out->extents().size(); ++i) out->data()[i] += 1.0f;
+    return out;
+  }
+
+ private:
+  struct Source {
+    const io::TensorInfo* tensor = nullptr;
+    StoredTensor stored{};
+  };
+
+  void add(const io::TensorInfo& t, std::string weight, const StoredTensor& stored) {
+    io::TensorInfo view = t;
+    view.name = weight;
+    if (stored.transposed && view.shape.size() == 2) std::swap(view.shape[0], view.shape[1]);
+    // A tensor of another size than the parts need keeps its own, which the reader refuses.
+    if (stored.part != Part::whole && !view.shape.empty())
+      if (const auto rows = part_rows(stored.part); view.shape[0] == rows.whole) view.shape[0] = rows.count;
+    if (!tensors_.add(std::move(view))) {
+      if (!duplicate_) duplicate_ = t.name;
+      return;
+    }
+    sources_.emplace(std::move(weight), Source{&t, stored});
+  }
+
+  detail::PartRows part_rows(Part part) const {
+    return detail::rows_of(part, config_, names_ == NamesOf::gguf ? FusedOrder::blocks : architecture_.fused_order);
+  }
+
+  /// Whether the tensor is one or more weights, which are added.
+  bool add_weights(const io::TensorInfo& t) {
+    if (names_ == NamesOf::gguf) return add_named(t, t.name, "blk.");
+    const std::string_view name = t.name, block = architecture_.hugging_face_block;
+    if (add_named(t, name, block) || add_named(t, std::string(architecture_.hugging_face_root) + t.name, block)) return true;
+    // Models of text and images have the text model below one of these.
+    if (name.starts_with("language_model.")) return add_named(t, name.substr(15), block);
+    if (name.starts_with("model.language_model.")) return add_named(t, "model." + std::string(name.substr(21)), block);
+    return false;
+  }
+  bool add_named(const io::TensorInfo& t, std::string_view name, std::string_view block_prefix) {
+    const auto block = detail::split_block(name, block_prefix);
+    const std::string_view rest = block ? block->second : name;
+    bool any = false;
+    for (const TensorNames& n : architecture_.names(config_)) {
+      const StoredTensor& stored = names_ == NamesOf::gguf ? n.gguf : n.hugging_face;
+      if (stored.name.empty() || stored.name != rest) continue;
+      add(t, block ? "blk." + block->first + "." + std::string(n.name) : std::string(n.name), stored);
+      any = true;
+    }
+    return any;
+  }
+
+  Result<Matrix> read(const Source& s) const {
+    const io::TensorInfo& t = *s.tensor;
+    const bool vector = t.shape.size() == 1;
+    if (s.stored.part == Part::whole && !s.stored.transposed) return io::to_f32(t);
+    if (s.stored.transposed) {
+      ANYBIT_TRY(const Matrix m, io::to_f32(t));
+      const detail::PartRows rows =
+          s.stored.part == Part::whole ? detail::PartRows{0, m.cols(), m.cols()} : part_rows(s.stored.part);
+      Matrix out(rows.count, m.rows());
+      for (Index r = 0; r < rows.count; ++r)
+        for (Index c = 0; c < m.rows(); ++c) out(r, c) = m(c, rows.row(r));
+      return out;
+    }
+    // Rows of bytes: only the part is turned into floats.
+    const detail::PartRows rows = part_rows(s.stored.part);
+    const std::size_t row_bytes = t.bytes.size() / static_cast<std::size_t>(rows.whole);
+    io::TensorInfo part = t;
+    part.shape[0] = rows.count;
+    std::vector<std::byte> gathered;
+    if (rows.stride == 0) {
+      part.bytes =
+          t.bytes.subspan(static_cast<std::size_t>(rows.first) * row_bytes, static_cast<std::size_t>(rows.count) * row_bytes);
+    } else {
+      gathered.resize(static_cast<std::size_t>(rows.count) * row_bytes);
+      for (Index r = 0; r < rows.count; ++r)
+        std::memcpy(gathered.data() + static_cast<std::size_t>(r) * row_bytes,
+                    t.bytes.data() + static_cast<std::size_t>(rows.row(r)) * row_bytes, row_bytes);
+      part.bytes = gathered;
+    }
+    if (vector) {
+      // A bias in a type with blocks would be cut inside a block.
+      const io::DType* const dtype = io::find_dtype(t.dtype);
+      if (!dtype || dtype->block_values != 1)
+        return {ErrorCode::unsupported, io::detail::text("tensor ", io::detail::shown(t.name), " is a vector of type ", t.dtype,
+                                                         ", of which no part can be read: convert it to F32")};
+    }
+    return io::to_f32(part);
+  }
+
+  const File& file_;
+  const Architecture& architecture_;
+  DecoderConfig config_;
+  NamesOf names_;
+  io::TensorList tensors_;
+  std::map<std::string, Source, std::less<>> sources_;
+  std::optional<std::string> duplicate_;
+};
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

@@ -1,0 +1,68 @@
+#pragma once
+// The form of a decoder's blocks as data: which norms stand where, what attention adds to the products of queries and keys, how
+// positions enter. model/arch/decoder_block.hpp computes every form; an architecture's file says which is its own.
+
+#include <cstdint>
+#include <vector>
+
+#include <anybit/core/types.hpp>
+#include <anybit/nn/activation_kind.hpp>
+
+namespace anybit::model {
+inline namespace ANYBIT_ABI {
+
+enum class NormKind : std::uint8_t {
+  rms,         ///< RMSNorm, a gain
+  layer,       ///< LayerNorm, a gain and a bias
+  layer_gain,  ///< LayerNorm, a gain only (PaLM)
+};
+
+/// With A the attention, M the MLP, and n norms of their own.
+enum class BlockOrder : std::uint8_t {
+  pre,           ///< x += A(n1 x); x += M(n2 x)
+  post,          ///< x = n1(x + A x); x = n2(x + M x)
+  sandwich,      ///< x += n2(A(n1 x)); x += n4(M(n3 x))
+  parallel,      ///< x += A(n x) + M(n x)
+  parallel_two,  ///< x += A(n1 x) + M(n2 x), both of the same x
+};
+
+enum class HeadNorm : std::uint8_t {
+  none,
+  rms,    ///< queries and keys, head by head, before positions turn them
+  layer,  ///< likewise, with a bias
+};
+
+enum class Positions : std::uint8_t {
+  rotary,
+  learned,  ///< a table that is added to the embeddings
+  alibi,    ///< a slope per head, subtracted from scores times the distance (arXiv:2108.12409)
+};
+
+/// Every default is llama's.
+struct DecoderForm {
+  NormKind norm = NormKind::rms;
+  BlockOrder order = BlockOrder::pre;
+  HeadNorm head_norm = HeadNorm::none;
+  Positions positions = Positions::rotary;
+  bool final_norm = true;
+  bool gated = true;  ///< down(a(gate x) * up x), else down(a(up x))
+  nn::Activation activation = nn::Activation::silu;
+  bool qkv_bias = false, output_bias = false, mlp_bias = false, head_bias = false;
+  Index embedding_width = 0;             ///< > 0: embedding and head are so wide, with a projection into and out of the stream
+  float embedding_scale = 1;             ///< of embeddings, before positions are added
+  Index position_offset = 0;             ///< row of a learned table that is position 0
+  float attention_scale = 0;             ///< of the products of queries and keys; 0: 1 / sqrt(head_dim)
+  bool scale_by_layer = false;           ///< that scale is divided by the number of the block, counted from 1
+  float attention_cap = 0;               ///< c > 0: c tanh(s / c) in place of every score s
+  float logit_cap = 0;                   ///< likewise of every logit
+  float alibi_scale = 1;                 ///< of the slopes of Positions::alibi
+  Index window = 0;                      ///< w > 0: a query sees positions less than w away from its own
+  std::vector<std::uint8_t> windowed{};  ///< per block, whether the window holds there; empty: in all
+
+  Index window_of(Index block) const { return windowed.empty() || windowed[static_cast<std::size_t>(block)] != 0 ? window : 0; }
+  bool parallel() const { return order == BlockOrder::parallel || order == BlockOrder::parallel_two; }
+  friend bool operator==(const DecoderForm&, const DecoderForm&) = default;
+};
+
+}  // namespace ANYBIT_ABI
+}  // namespace anybit::model
