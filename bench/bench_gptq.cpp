@@ -57,7 +57,7 @@ void quantize(benchmark::State& state) {
     std::optional<gptq::Prepared> prepared;
     factor.time([&] { prepared = gptq::prepare<double>(p.w.view(), p.h(), 0.01, 0, gptq::ColumnOrder::natural, 128, report); });
     QuantizedMatrix<Method::scheme> q(p.w.extents());
-    const calibrate::AnyQuantized any(q);
+    const AnyQuantized any(q);
     const Index rows = dense::task_rows(n);
     sweep.time([&] {
       for (Index r = 0; r < n; r += rows)

@@ -38,7 +38,7 @@ void check_sound(const Method& method, const Matrix& w, const Stats& stats) {
   for (const Affine a : m.affines) REQUIRE((std::isfinite(a.scale) && std::isfinite(a.zero)));
   for (const auto c : m.codes) REQUIRE(c < (1u << S::bits));
   auto as_stored = m;
-  grid::round_trip_joint(calibrate::AnyQuantized(as_stored));
+  grid::round_trip_joint(AnyQuantized(as_stored));
   for (Affine& a : as_stored.affines) a = stored<S>(a);
   CHECK(as_stored.affines == m.affines);
   const Matrix back = dequantize(m);

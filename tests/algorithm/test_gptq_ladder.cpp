@@ -123,7 +123,7 @@ void check_trial(const Trial& t, const Method& method, Tally& tally) {
   for (const Affine a : q->matrix.affines) sound = sound && std::isfinite(a.scale) && a.scale >= 0 && std::isfinite(a.zero);
   for (const auto c : q->matrix.codes) sound = sound && c < code_count_v<typename S::format>;
   auto as_stored = q->matrix;
-  grid::round_trip_joint(calibrate::AnyQuantized(as_stored));
+  grid::round_trip_joint(AnyQuantized(as_stored));
   for (Affine& a : as_stored.affines) a = stored<S>(a);
   CHECK((sound && as_stored.affines == q->matrix.affines));
 

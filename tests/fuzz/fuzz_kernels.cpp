@@ -176,7 +176,7 @@ void integer_paths(const Case& c, const PackedTensor<S>& w, ConstMatrix x, Compu
   using F = typename S::format;
   const auto expected = exact_products(w, x, compute);
   const auto bits = [](float a, float b, std::size_t) { return same_bits(a, b); };
-  const kernel::RowSource source = kernel::row_source(w);
+  const kernel::PackedRows source = kernel::PackedRows(w);
   const kernel::TiledWeights tiled = kernel::tile_weights(w, compute);
   Workspace workspace;
   const auto rounded = kernel::round_activations(x, source.group, compute, workspace, Serial{});

@@ -16,7 +16,7 @@ struct Weights {
   std::string scheme;
   Extents extents;
   Compute compute;
-  kernel::RowSource source;
+  kernel::PackedRows source;
   kernel::TiledWeights tiled;
   std::shared_ptr<const void> tensor;
   std::vector<double> (*matmul_int8)(const void* tensor, ConstMatrix x, Compute);  ///< of the reference

@@ -12,7 +12,7 @@ Weights weights(Extents e, unsigned seed, Compute compute) {
   return {std::string(S::name.view()),
           e,
           compute,
-          kernel::row_source(*tensor),
+          kernel::PackedRows(*tensor),
           kernel::tile_weights(*tensor, compute),
           tensor,
           [](const void* t, ConstMatrix x, Compute c) {

@@ -21,7 +21,7 @@ TEST_CASE("a model's linears may be 2:4 sparse, and a recipe that does not prune
   REQUIRE(stats.accumulate(x.view()).ok());
 
   const auto recipe = model::model_recipe("sparse", SparseGptq<Sparse>{.pruner = {.sparsity = Sparsity::n_of_m(2, 4)}});
-  CHECK(recipe.scheme == "int4/g128/f16/2of4");
+  CHECK(recipe.scheme->name == "int4/g128/f16/2of4");
   CHECK(recipe.description == "sparsegptq(2:4, damp=0.01)");
   CHECK(recipe.bits_per_weight({64, 128}) == 2.875);
   for (const model::Upstream upstream : {model::Upstream::norm, model::Upstream::nothing}) {

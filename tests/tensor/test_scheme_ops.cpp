@@ -1,95 +1,72 @@
 #include <anybit/tensor/scheme_ops.hpp>
 
-#include <random>
-#include <vector>
-
 #include <anybit/format/formats.hpp>
 #include <anybit/scheme/double_quant.hpp>
 
 #include "support/catch.hpp"
 
 using namespace anybit;
-using calibrate::AffineLanes;
 
 namespace {
 
-/// A 10-bit format: codes of two bytes.
-struct Wide : SInt<10> {};
-
-template <Format F>
-void check_lanes(std::uint32_t seed, bool odd_scales) {
-  INFO(std::string_view(F::name) << (odd_scales ? ", some scales 0, subnormal or huge" : ""));
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  const auto& functions = calibrate::format_functions_v<F>;
-  float w[AffineLanes::most], out[AffineLanes::most];
-  code_t<F> codes[AffineLanes::most];
-  AffineLanes lanes;
-  const float odd[] = {0.0f, 0x1p-140f, 0x1p-130f, 0x1p-119f, 0x1p100f, 1.0f, 0.3f, -0.0f};
-  for (Index i = 0; i < AffineLanes::most; ++i) {
-    const float scale = odd_scales ? odd[random() % 8] : 0.01f + std::fabs(normal(random));
-    lanes.set(i, {scale, has_zero_point_v<F> ? static_cast<float>(random() % (1u << F::bits)) : 0.0f});
-    // Halves of a scale are the ties.
-    w[i] = i % 3 == 0   ? scale * (static_cast<float>(random() % 64) * 0.5f - 16)
-           : i % 7 == 0 ? 1e30f * normal(random)
-                        : normal(random);
-  }
-  functions.encode_lanes(w, lanes, codes);
-  functions.decode_lanes(codes, lanes, out);
-  for (Index i = 0; i < AffineLanes::most; ++i) {
-    INFO("lane " << i << ": " << w[i] << " by " << lanes[i].scale << " around " << lanes[i].zero);
-    REQUIRE(codes[i] == quantize_value<F>(w[i], lanes[i]));
-    REQUIRE(out[i] == dequantize_value<F>(codes[i], lanes[i]));
-  }
-  // The functions of one group agree with those of lanes.
-  for (const Index n : {Index{1}, Index{17}, AffineLanes::most}) {
-    const Affine a = lanes[n - 1];
-    code_t<F> group[AffineLanes::most];
-    float decoded[AffineLanes::most], rounded[AffineLanes::most];
-    functions.encode(w, n, a, group);
-    functions.decode(group, n, {2, a.zero}, decoded);
-    functions.round(w, n, a, {2, a.zero}, rounded);
-    for (Index i = 0; i < n; ++i) {
-      REQUIRE(group[i] == quantize_value<F>(w[i], a));
-      REQUIRE(decoded[i] == dequantize_value<F>(group[i], {2, a.zero}));
-      REQUIRE(rounded[i] == decoded[i]);
-    }
+template <ScalarScheme S>
+void check_ops() {
+  const SchemeOps& ops = scheme_ops_v<S>;
+  using G = typename S::granularity;
+  INFO(ops.name);
+  CHECK(ops.name == std::string_view(S::name));
+  for (const Extents e : {Extents{3, 7}, Extents{1, 1}, Extents{5, 130}, Extents{2, 0}, Extents{0, 9}}) {
+    CHECK(ops.group_cols(e.cols) >= 1);
+    if (e.cols > 0) CHECK(ops.group_cols(e.cols) == G::group_cols(e.cols));
+    CHECK(ops.groups_per_row(e.cols) == G::groups_per_row(e.cols));
+    CHECK(ops.bits_per_weight(e) == S::bits_per_weight(e));
+    if (e.size() > 0) CHECK(ops.index(e, e.rows - 1, 0) == G::index(e, e.rows - 1, 0));
+    const PackedBytes bytes = ops.allocate(e, e.rows == 3, "by hand");
+    CHECK(bytes.scheme_name() == ops.name);
+    CHECK(bytes.extents() == e);
+    CHECK(bytes.has_column_order() == (e.rows == 3));
+    CHECK(bytes.provenance() == "by hand");
+    CHECK(ops.check(bytes));
+    CHECK_FALSE(scheme_ops_v<Scheme<Superfloat<7>, PerRow, ScaleF32>>.check(bytes));
   }
 }
 
-template <Format... Fs>
-void check_all() {
-  std::uint32_t seed = 0;
-  (check_lanes<Fs>(++seed, false), ...);
-  (check_lanes<Fs>(++seed, true), ...);
-}
+/// Pairs of rows share their bytes: no weight has a code.
+struct Pairs {
+  static constexpr std::string_view name = "pairs";
+  static constexpr Index granule_rows = 2, granule_cols = 1;
+  static std::array<SectionSize, 1> sections(Extents e) { return {{{section_tags::codes, (e.rows + 1) / 2 * e.cols}}}; }
+  static void decode(Sections s, Extents e, Index row, Index col, float* out) {
+    out[0] = out[1] = static_cast<float>(std::to_integer<int>(s[0][static_cast<std::size_t>(row / 2 * e.cols + col)]));
+  }
+};
 
 }  // namespace
 
-TEST_CASE("scheme functions: lanes with affines of their own get the codes and weights of the scalar definitions") {
-  check_all<UInt<2>, UInt<4>, UInt<8>, SInt<3>, SInt<8>, Superfloat<3>, Superfloat<8>, Nf4, Minifloat<2, 1>, Minifloat<4, 3>,
-            Ternary, Wide>();
+TEST_CASE("scheme ops: the facts of a scheme are the facts of its type") {
+  check_ops<Scheme<SInt<4>, PerGroup<3>>>();
+  check_ops<Scheme<UInt<3>, PerRow, ScaleF32>>();
+  check_ops<Scheme<Nf4, PerGroup<64>, DoubleQuant<256>>>();
+  check_ops<Scheme<Superfloat<5>, PerTensor, NoScale>>();
+  using Joint = Scheme<Nf4, PerGroup<64>, DoubleQuant<256>>;
+  CHECK(scheme_ops_v<Joint>.joint_scales);
+  CHECK_FALSE(scheme_ops_v<Joint>.per_row);
+  CHECK(scheme_ops_v<Scheme<SInt<4>, PerTensor, NoScale>>.per_tensor);
+  CHECK(scheme_ops_v<Scheme<SInt<4>, PerTensor, NoScale>>.no_scales);
+  CHECK(scheme_ops_v<Scheme<SInt<4>, PerRow>>.per_row);
+  CHECK(scheme_ops_v<Scheme<SInt<4>, PerRow>>.largest_scale == 65504);
 }
 
-TEST_CASE("scheme functions: a matrix seen without its type is the same matrix") {
-  using S = Scheme<Wide, PerGroup<5>, ScaleF32>;
-  QuantizedMatrix<S> q({3, 7});
-  for (std::size_t i = 0; i < q.codes.size(); ++i) q.codes[i] = static_cast<std::uint16_t>(40 * i);
-  for (std::size_t i = 0; i < q.affines.size(); ++i) q.affines[i] = {static_cast<float>(i), 0};
-  const calibrate::AnyQuantized any(q);
-  CHECK(any.scheme.name == std::string_view(S::name));
-  CHECK(any.groups_per_row == 2);
-  CHECK(any.end_of_group(1) == 7);
-  CHECK(any.affine(2, 1) == q.affine(2, 1));
-  std::uint16_t code = 0;
-  std::memcpy(&code, any.code(2, 3), 2);
-  CHECK(code == q.row(2)[3]);
-  any.affine(1, 0).scale = 9;
-  CHECK(q.affine(1, 0).scale == 9);
-}
-
-TEST_CASE("scheme functions: scales as their store gives them back") {
-  CHECK(stored<Scheme<SInt<4>, PerRow, ScaleF16>>({0.1f, 0}).scale == f16_to_f32(f32_to_f16(0.1f)));
-  CHECK(stored<Scheme<SInt<4>, PerRow, NoScale>>({0.1f, 0}).scale == 1);
-  CHECK(stored<Scheme<Nf4, PerGroup<64>, DoubleQuant<256>>>({0.1f, 0}).scale == 0.1f);
+TEST_CASE("scheme ops: a scheme without codes has one group per row and no scales") {
+  const SchemeOps& ops = scheme_ops_v<Pairs>;
+  CHECK(ops.name == "pairs");
+  CHECK(ops.group_cols(9) == 9);
+  CHECK(ops.group_cols(0) == 1);
+  CHECK(ops.groups_per_row(9) == 1);
+  CHECK(ops.index({4, 9}, 3, 0) == 3);
+  CHECK(ops.no_scales);
+  CHECK(ops.bits_per_weight({4, 9}) == 4);
+  CHECK(ops.bits_per_weight({3, 9}) == 8.0 * 18 / 27);
+  CHECK(ops.bits_per_weight({0, 9}) == 0);
+  CHECK(ops.check(ops.allocate({3, 9}, false, "")));
 }

@@ -113,7 +113,7 @@ TEST_CASE("every preset is such a text: its description and scheme make the same
   for (const model::ModelRecipe& r : book.all()) {
     names.insert(r.name);
     INFO(r.name);
-    CHECK(description_of(r.description + " " + r.scheme) == r.description);
+    CHECK(description_of(r.description + " " + std::string(r.scheme->name)) == r.description);
   }
   CHECK(names.size() == book.all().size());
   CHECK(book.all().front().name == "published-superfloat8");

@@ -35,7 +35,7 @@ void list(const RecipeBook& book) {
   std::printf("%-*s  bits/weight  recipe and scheme (bits of a 4096 x 4096 layer)\n", static_cast<int>(width), "name");
   for (const ModelRecipe& r : book.all())
     std::printf("%-*s  %11.3f  %s, %s%s\n", static_cast<int>(width), r.name.c_str(), r.bits_per_weight({4096, 4096}),
-                r.description.c_str(), r.scheme.c_str(), activations(r.compute));
+                r.description.c_str(), std::string(r.scheme->name).c_str(), activations(r.compute));
 }
 
 /// Where one of `count` models puts its file of this kind, given `path` on the command line; empty: nowhere.

@@ -51,7 +51,7 @@ struct Gptq {
     return g;
   }
 
-  bool stores_column_order() const { return act_order && options().dynamic_groups(calibrate::scheme_functions_v<scheme>); }
+  bool stores_column_order() const { return act_order && options().dynamic_groups(rounding_ops_v<scheme>); }
   GridFit grid_fit() const { return {range, search, shrink}; }
   /// See AlgorithmDefaults. Empty if the Hessian has no factor. `stats` hold what `needs` says.
   std::vector<float> column_costs(const Stats& stats) const {
@@ -64,7 +64,7 @@ struct Gptq {
   Result<Quantized<scheme>> quantize(ConstMatrix w, const Stats& stats, const QuantizeOptions& asked = {}) const {
     Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), {}};
     const gptq::Options mine = options();
-    const calibrate::AnyQuantized codes(result.matrix);
+    const AnyQuantized codes(result.matrix);
     const gptq::Target target{codes, result.matrix.column_order, result.matrix.provenance, result.report};
     ANYBIT_TRY_STATUS(gptq::Method<>(mine, w, asked, target).quantize(stats));
     result.report.bits_per_weight = recipe::bits_per_weight(result.matrix);

@@ -33,9 +33,9 @@ struct Options {
   float drift;
 
   /// Scales that are stored jointly must all be known before the first code is chosen; so must those of a whole row or tensor.
-  static bool always_static(const calibrate::SchemeFunctions& s) { return s.joint_scales || s.per_tensor || s.per_row; }
+  static bool always_static(const RoundingOps& s) { return s.joint_scales || s.per_tensor || s.per_row; }
   /// Grids are found when the sweep reaches them.
-  bool dynamic_groups(const calibrate::SchemeFunctions& s) const { return !(always_static(s) || static_groups); }
+  bool dynamic_groups(const RoundingOps& s) const { return !(always_static(s) || static_groups); }
   ColumnOrder order() const {
     return act_order ? ColumnOrder::act : group_aware ? ColumnOrder::group_aware : ColumnOrder::natural;
   }
@@ -81,7 +81,7 @@ std::vector<float> column_costs(const Options& options, const Stats& stats, Inde
 
 /// The places that quantize() fills.
 struct Target {
-  const calibrate::AnyQuantized& codes;
+  const AnyQuantized& codes;
   std::vector<std::uint32_t>& column_order;
   std::string& provenance;
   Report& report;
@@ -364,7 +364,7 @@ class Method {
   const Options& o_;
   ConstMatrix w_;
   const QuantizeOptions& asked_;
-  const calibrate::AnyQuantized& q_;
+  const AnyQuantized& q_;
   const Target& target_;
   Report& report_;
   AlignedBuffer hessian_, drift_;

@@ -32,7 +32,7 @@ struct Nearest {
   /// Statistics are read only if `weighted`, and for the report's output error if they hold a Hessian.
   Result<Quantized<scheme>> quantize(ConstMatrix w, const Stats& stats = {}, const QuantizeOptions& options = {}) const {
     ANYBIT_TRY_STATUS(grid::check_weights(w));
-    ANYBIT_TRY_STATUS(grid::check_limits(calibrate::scheme_functions_v<scheme>, w, options.clip_limits));
+    ANYBIT_TRY_STATUS(grid::check_limits(rounding_ops_v<scheme>, w, options.clip_limits));
     ANYBIT_TRY_STATUS(check_range<typename scheme::format>(range));
     ANYBIT_TRY_STATUS(check_search(shrink));
     ANYBIT_TRY_STATUS(check_search(half_quadratic));
@@ -48,9 +48,8 @@ struct Nearest {
     Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), {}};
     Report& report = result.report;
     report.requested = report.done = describe() + " " + std::string(std::string_view(scheme::name));
-    grid::fit_groups(w, grid_fit(), options.clip_limits, importance, calibrate::AnyQuantized(result.matrix), report,
-                     options.executor);
-    grid::encode_nearest(w, options.clip_limits, calibrate::AnyQuantized(result.matrix), options.executor);
+    grid::fit_groups(w, grid_fit(), options.clip_limits, importance, AnyQuantized(result.matrix), report, options.executor);
+    grid::encode_nearest(w, options.clip_limits, AnyQuantized(result.matrix), options.executor);
     result.matrix.provenance = describe();
     ANYBIT_TRY_STATUS(check_strict(report, options));
     recipe::measure(w, result.matrix, stats, report, options.executor);

@@ -10,7 +10,7 @@
 #include <string>
 
 #include <anybit/core/result.hpp>
-#include <anybit/tensor/scheme_ops.hpp>
+#include <anybit/tensor/rounding_ops.hpp>
 
 namespace anybit {
 inline namespace ANYBIT_ABI {
@@ -68,8 +68,7 @@ inline Affine span_range(int bits, Range range, MinMax m, float kept) {
 /// The full range of one group, before the scale store, and its candidates: the same range times a factor.
 class FullRange {
  public:
-  FullRange(const calibrate::FormatFunctions& format, Range range, std::span<const float> values)
-      : format_(format), range_(range) {
+  FullRange(const FormatOps& format, Range range, std::span<const float> values) : format_(format), range_(range) {
     if (format.zero_point)
       extremes_ = min_max(values), affine_ = span_range(format.bits, range, extremes_, 1.0f);
     else
@@ -85,7 +84,7 @@ class FullRange {
   bool free_zero() const { return range_ != Range::symmetric; }
 
  private:
-  const calibrate::FormatFunctions& format_;
+  const FormatOps& format_;
   Range range_;
   MinMax extremes_;
   Affine affine_;
@@ -98,14 +97,14 @@ namespace anybit {
 inline namespace ANYBIT_CODE {
 
 /// Formats without a zero point have one way to span a range.
-inline Status check_range(const calibrate::FormatFunctions& format, Range range) {
+inline Status check_range(const FormatOps& format, Range range) {
   if (format.zero_point || range == Range::format) return Ok{};
   return Error{ErrorCode::invalid_argument, "range: only formats with a zero point can choose their range; " +
                                                 std::string(format.name) + " has none, leave Range::format"};
 }
 template <Format F>
 Status check_range(Range range) {
-  return check_range(calibrate::format_functions_v<F>, range);
+  return check_range(format_ops_v<F>, range);
 }
 
 }  // namespace ANYBIT_CODE

@@ -64,18 +64,17 @@ struct GridFit {
     return options.empty() ? text : text + "(" + options + ")";
   }
   /// The full range, before the store.
-  Affine plain(const calibrate::FormatFunctions& format, std::span<const float> values) const {
+  Affine plain(const FormatOps& format, std::span<const float> values) const {
     return grid::FullRange(format, range, values).affine();
   }
   template <Format F>
   Affine plain(std::span<const float> values) const {
-    return plain(calibrate::format_functions_v<F>, values);
+    return plain(format_ops_v<F>, values);
   }
 
-  /// The affine as stored (see SchemeFunctions::stored). `importance`, empty or one weight >= 0 a value, multiplies the errors in
+  /// The affine as stored (see RoundingOps::stored). `importance`, empty or one weight >= 0 a value, multiplies the errors in
   /// a search.
-  Affine fit(const calibrate::SchemeFunctions& scheme, std::span<const float> values,
-             std::span<const float> importance = {}) const {
+  Affine fit(const RoundingOps& scheme, std::span<const float> values, std::span<const float> importance = {}) const {
     const grid::FullRange full(scheme.format, range, values);
     if (search == Search::none || scheme.no_scales) return scheme.stored(full.affine());
     grid::Trial trial(scheme, values, importance);
@@ -85,7 +84,7 @@ struct GridFit {
   }
   template <AnyScheme S>
   Affine fit(std::span<const float> values, std::span<const float> importance = {}) const {
-    return fit(calibrate::scheme_functions_v<S>, values, importance);
+    return fit(rounding_ops_v<S>, values, importance);
   }
 };
 

@@ -24,7 +24,7 @@ inline Status check_weights(ConstMatrix w) {
   return calibrate::check_finite(w);
 }
 
-inline Status check_limits(const calibrate::SchemeFunctions& scheme, ConstMatrix w, ConstMatrix limits) {
+inline Status check_limits(const RoundingOps& scheme, ConstMatrix w, ConstMatrix limits) {
   if (limits.rows == 0) return Ok{};
   if (scheme.per_tensor)
     return Error{ErrorCode::unsupported,
@@ -52,7 +52,7 @@ inline std::span<const float> cut_off(std::span<const float> values, ConstMatrix
 struct GridLoss {
   Index vanished = 0, saturated = 0;
   /// For a joint store `got` is the affine before all are rounded, so that what they lose together is not seen here.
-  void count(const calibrate::SchemeFunctions& scheme, std::span<const float> values, Affine wanted, Affine got) {
+  void count(const RoundingOps& scheme, std::span<const float> values, Affine wanted, Affine got) {
     saturated += !scheme.no_scales && wanted.scale > scheme.largest_scale;
     vanished += becomes_zero(scheme.format, values, got);
   }
@@ -72,7 +72,7 @@ struct GridLoss {
 
  private:
   /// Whether weights that are not all 0 become 0 together: then the outermost do.
-  static bool becomes_zero(const calibrate::FormatFunctions& format, std::span<const float> values, Affine a) {
+  static bool becomes_zero(const FormatOps& format, std::span<const float> values, Affine a) {
     const LowHigh range = low_high(values);
     if (range.low == 0 && range.high == 0) return false;
     const float outermost[] = {range.low, range.high};
@@ -83,7 +83,7 @@ struct GridLoss {
 };
 
 /// Scales of a joint store are rounded all together.
-inline void round_trip_joint(const calibrate::AnyQuantized& q) {
+inline void round_trip_joint(const AnyQuantized& q) {
   if (!q.scheme.joint_scales) return;
   std::vector<float> scales(q.affines.size());
   for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = q.affines[i].scale;
@@ -94,7 +94,7 @@ inline void round_trip_joint(const calibrate::AnyQuantized& q) {
 /// Fills q.affines, as stored, from w; q.extents are w's. Limits as in QuantizeOptions; importance is empty or one weight a
 /// column.
 inline void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, std::span<const float> importance,
-                       const calibrate::AnyQuantized& q, Report& report, ExecutorRef executor = {}) {
+                       const AnyQuantized& q, Report& report, ExecutorRef executor = {}) {
   std::vector<GridLoss> losses(static_cast<std::size_t>(w.rows));
   const auto fit_one = [&](std::span<const float> values, std::span<const float> weights, GridLoss& loss) {
     const Affine wanted = fit.plain(q.format(), values);
@@ -130,7 +130,7 @@ inline void fit_groups(ConstMatrix w, const GridFit& fit, ConstMatrix limits, st
 }
 
 /// Fills the codes with those nearest to w (cut off at the limits, if any) on the grids q.affines.
-inline void encode_nearest(ConstMatrix w, ConstMatrix limits, const calibrate::AnyQuantized& q, ExecutorRef executor = {}) {
+inline void encode_nearest(ConstMatrix w, ConstMatrix limits, const AnyQuantized& q, ExecutorRef executor = {}) {
   executor.parallel_for(w.rows, 1, [&](Index begin, Index end) {
     std::vector<float> cut;
     for (Index r = begin; r < end; ++r)
@@ -147,7 +147,7 @@ inline void encode_nearest(ConstMatrix w, ConstMatrix limits, const calibrate::A
 template <AnyScheme S>
 QuantizedMatrix<S> round_to_grid(ConstMatrix w, const GridFit& fit, ConstMatrix limits = {}, ExecutorRef executor = {}) {
   QuantizedMatrix<S> q(w.extents());
-  const calibrate::AnyQuantized any(q);
+  const AnyQuantized any(q);
   Report ignored;
   fit_groups(w, fit, limits, {}, any, ignored, executor);
   encode_nearest(w, limits, any, executor);
@@ -155,7 +155,7 @@ QuantizedMatrix<S> round_to_grid(ConstMatrix w, const GridFit& fit, ConstMatrix 
 }
 
 /// The weights that q stands for; stored column j belongs to `column_order[j]`, or to itself if that is empty.
-inline void dequantize(const calibrate::AnyQuantized& q, std::span<const std::uint32_t> column_order, MutableMatrix out) {
+inline void dequantize(const AnyQuantized& q, std::span<const std::uint32_t> column_order, MutableMatrix out) {
   std::vector<float> stored(column_order.size());
   for (Index r = 0; r < q.extents.rows; ++r) {
     float* const to = stored.empty() ? out.row(r).data() : stored.data();

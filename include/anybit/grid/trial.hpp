@@ -9,7 +9,7 @@
 
 #include <anybit/grid/line_fit.hpp>
 #include <anybit/grid/power_sum.hpp>
-#include <anybit/tensor/scheme_ops.hpp>
+#include <anybit/tensor/rounding_ops.hpp>
 
 namespace anybit::grid {
 inline namespace ANYBIT_CODE {
@@ -17,7 +17,7 @@ inline namespace ANYBIT_CODE {
 class Trial {
  public:
   /// `importance` is empty or has one weight >= 0 a value, which multiplies its error.
-  Trial(const calibrate::SchemeFunctions& of, std::span<const float> weights, std::span<const float> importance)
+  Trial(const RoundingOps& of, std::span<const float> weights, std::span<const float> importance)
       : scheme(of),
         values(weights),
         importance_(importance.empty() ? nullptr : importance.data()),
@@ -26,7 +26,7 @@ class Trial {
         value_sums_(target_sums(weights.data(), importance_, static_cast<Index>(weights.size()))) {}
 
   Index size() const { return static_cast<Index>(values.size()); }
-  const calibrate::FormatFunctions& format() const { return scheme.format; }
+  const FormatOps& format() const { return scheme.format; }
 
   /// Sum of importance * |w - q|^norm on a grid; see power_sum for `enough`.
   double error(Affine a, float norm, double enough) {
@@ -45,7 +45,7 @@ class Trial {
     return fit_line(targets, target_sums(targets, importance_, size()), a, free_zero).affine;
   }
 
-  const calibrate::SchemeFunctions& scheme;
+  const RoundingOps& scheme;
   std::span<const float> values;
 
  private:
@@ -104,9 +104,7 @@ struct Starts {
 };
 
 /// A store of few scales has nothing to refine between them.
-inline bool has_coarse_scales(const calibrate::SchemeFunctions& scheme) {
-  return std::fabs(scheme.stored({1.1f, 0}).scale - 1.1f) > 0.011f;
-}
+inline bool has_coarse_scales(const RoundingOps& scheme) { return std::fabs(scheme.stored({1.1f, 0}).scale - 1.1f) > 0.011f; }
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::grid

@@ -26,25 +26,16 @@ struct Prepared {
   explicit operator bool() const { return tiled; }
 };
 
-/// A scheme at run time: what AnyPacked, the registry of schemes and whoever holds one of many schemes ask of it.
-struct SchemeOps {
-  std::string_view name;
-  /// All zeros, for a method to fill in.
-  PackedBytes (*allocate)(Extents, bool with_column_order, std::string_view provenance);
-  /// The reason why bytes are no tensor of this scheme, or Ok.
-  Status (*check)(const PackedBytes&);
+/// A scheme behind the handle AnyPacked. Tensors are PackedTensors of the scheme.
+struct PackedOps : SchemeOps {
   /// Bytes that check() finds nothing wrong with as a tensor, which the other functions take; and where the bytes are then.
   std::shared_ptr<const void> (*own)(PackedBytes&&, const PackedBytes** bytes);
   void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
   /// `tiled` is null or what tile() made of the tensor.
   void (*matmul)(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, ActivationMode, ExecutorRef, Workspace&);
-  /// The kernel layout of the tensor, TiledWeights; null where the format does not multiply in integers, nor with levels that are
-  /// so far off.
-  std::shared_ptr<const void> (*tile)(const void* tensor, Compute, float level_error, ExecutorRef);
-  /// Bytes of what tile() made.
-  Index (*tiled_bytes)(const void* tiled);
-  /// Why tile() made nothing.
-  std::string_view (*why_not_tiled)(float level_error);
+  /// The kernel layout of the tensor, TiledWeights, for the compute and with the level_error of `prepared`, which says then what
+  /// was made; null, and why, where none was.
+  std::shared_ptr<const void> (*tile)(const void* tensor, ExecutorRef, Prepared& prepared);
 };
 
 }  // namespace ANYBIT_ABI
@@ -66,20 +57,20 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
   return {out, x.rows, x.cols};
 }
 
-// Not inlined, so that schemes share the two.
-[[gnu::noinline]] inline void dequantize_row(const RowSource& w, const PackedBytes& bytes, Index row, std::span<float> out) {
+// Not inlined, so that schemes share the three.
+[[gnu::noinline]] inline void dequantize_row(const PackedRows& w, const PackedBytes& bytes, Index row, std::span<float> out) {
   const auto [rows, cols] = w.extents;
   ANYBIT_CHECK(0 <= row && row < rows && static_cast<Index>(out.size()) == cols,
                "AnyPacked::dequantize_row: no such row, or a wrong length");
   float block[static_cast<std::size_t>(block_cols + decode_slack)];
   for (Index first = 0; first < cols; first += block_cols) {
     const Index n = std::min(block_cols, cols - first);
-    w.weights(w.tensor, row, 1, first, n, block, 0);
+    w.ops->weights(w.tensor, row, 1, first, n, block, 0);
     for (Index i = 0; i < n; ++i)
       out[static_cast<std::size_t>(bytes.has_column_order() ? bytes.original_column(first + i) : first + i)] = block[i];
   }
 }
-[[gnu::noinline]] inline void matmul(const RowSource& w, const PackedBytes& bytes, const TiledWeights* tiled, ConstMatrix x,
+[[gnu::noinline]] inline void matmul(const PackedRows& w, const PackedBytes& bytes, const TiledWeights* tiled, ConstMatrix x,
                                      MutableMatrix y, ActivationMode mode, ExecutorRef executor, Workspace& workspace) {
   check_shapes(w.extents, x, y);
   if (bytes.has_column_order()) x = permuted(bytes, x, workspace);
@@ -88,57 +79,50 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
   else
     kernel::matmul(w, x, y, mode, workspace, executor);
 }
+[[gnu::noinline]] inline std::shared_ptr<const void> tile(const TileOps& ops, const PackedRows& w, ExecutorRef executor,
+                                                          Prepared& prepared) {
+  auto tiled = tile_weights(ops, w, prepared.compute, prepared.level_error, executor);
+  if (!tiled) {
+    prepared.why_not = ops.bits == 0              ? ops.why_not
+                       : prepared.level_error > 0 ? "no step has a multiple within level_error of every level"
+                                                  : "the format's levels are no multiples of a step: allow them a level_error";
+    return nullptr;
+  }
+  prepared.tiled = true;
+  prepared.bytes = static_cast<Index>(tiled->memory.size());
+  return std::make_shared<const TiledWeights>(*std::move(tiled));
+}
 
-inline Index tiled_bytes(const void* tiled) { return static_cast<Index>(static_cast<const TiledWeights*>(tiled)->memory.size()); }
+namespace detail {
 
 template <PackedScheme S>
-struct SchemeOpsOf {
-  static PackedBytes allocate(Extents e, bool with_column_order, std::string_view provenance) {
-    return std::move(PackedTensor<S>::allocate(e, with_column_order, provenance).bytes());
-  }
+struct PackedFunctions {
+  static const PackedTensor<S>& tensor_of(const void* p) { return *static_cast<const PackedTensor<S>*>(p); }
+
   static std::shared_ptr<const void> own(PackedBytes&& bytes, const PackedBytes** where) {
     auto tensor = std::make_shared<const PackedTensor<S>>(typename PackedTensor<S>::Checked{}, std::move(bytes));
     *where = &tensor->bytes();
     return tensor;
   }
   static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
-    const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
-    kernel::dequantize_row(row_source(t), t.bytes(), row, out);
+    kernel::dequantize_row(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), row, out);
   }
   static void matmul(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, ActivationMode mode,
                      ExecutorRef executor, Workspace& workspace) {
-    const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
-    kernel::matmul(row_source(t), t.bytes(), static_cast<const TiledWeights*>(tiled), x, y, mode, executor, workspace);
+    kernel::matmul(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), static_cast<const TiledWeights*>(tiled), x, y, mode,
+                   executor, workspace);
   }
-  static std::shared_ptr<const void> tile(const void* tensor, Compute compute, [[maybe_unused]] float level_error,
-                                          ExecutorRef executor) {
-    [[maybe_unused]] const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
-    if constexpr (!ScalarScheme<S>) {
-      return nullptr;
-    } else if constexpr (has_integer_dot_v<typename S::format>) {
-      return std::make_shared<const TiledWeights>(tile_weights(t, compute, executor));
-    } else if constexpr (S::bits <= 8 && !S::has_zero_point) {
-      if (level_error > 0)
-        if (auto tiled = tile_weights(t, compute, level_error, executor))
-          return std::make_shared<const TiledWeights>(*std::move(tiled));
-    }
-    return nullptr;
+  static std::shared_ptr<const void> tile(const void* tensor, ExecutorRef executor, Prepared& prepared) {
+    return kernel::tile(tile_ops_v<S>, PackedRows(tensor_of(tensor)), executor, prepared);
   }
-  static std::string_view why_not_tiled([[maybe_unused]] float level_error) {
-    if constexpr (!ScalarScheme<S>)
-      return "the scheme gives weights no codes of their own";
-    else if constexpr (S::bits > 8)
-      return "codes of more than 8 bits multiply in float";
-    else if constexpr (S::has_zero_point)
-      return "the format's levels are no multiples of a step, and with zero points they cannot be moved";
-    else
-      return level_error > 0 ? "no step has a multiple within level_error of every level"
-                             : "the format's levels are no multiples of a step: allow them a level_error";
-  }
-  static constexpr SchemeOps table{
-      S::name,       &allocate, &PackedTensor<S>::template check<>, &own, &dequantize_row, &matmul, &tile, &kernel::tiled_bytes,
-      &why_not_tiled};
 };
+
+}  // namespace detail
+
+template <PackedScheme S>
+inline constexpr PackedOps packed_ops_v{scheme_ops_v<S>, &detail::PackedFunctions<S>::own,
+                                        &detail::PackedFunctions<S>::dequantize_row, &detail::PackedFunctions<S>::matmul,
+                                        &detail::PackedFunctions<S>::tile};
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
@@ -151,17 +135,16 @@ class AnyPacked {
  public:
   AnyPacked() = default;
   template <PackedScheme S>
-  ANYBIT_INLINE AnyPacked(PackedTensor<S> tensor) {  // NOLINT(google-explicit-constructor)
-    ops_ = &kernel::SchemeOpsOf<S>::table;
-    tensor_ = ops_->own(std::move(tensor.bytes()), &bytes_);
-  }
+  ANYBIT_INLINE AnyPacked(PackedTensor<S> tensor)  // NOLINT(google-explicit-constructor)
+      : AnyPacked(kernel::packed_ops_v<S>, std::move(tensor.bytes())) {}
   /// Bytes of a file, or why they are no tensor of this scheme.
-  static Result<AnyPacked> open(const kernel::SchemeOps& scheme, PackedBytes bytes) {
+  static Result<AnyPacked> open(const kernel::PackedOps& scheme, PackedBytes bytes) {
     ANYBIT_TRY_STATUS(scheme.check(bytes));
-    AnyPacked packed;
-    packed.ops_ = &scheme;
-    packed.tensor_ = scheme.own(std::move(bytes), &packed.bytes_);
-    return packed;
+    return AnyPacked(scheme, std::move(bytes));
+  }
+  /// All zeros, to be filled in, or to learn the size.
+  static AnyPacked blank(const kernel::PackedOps& scheme, Extents e, bool with_column_order, std::string_view provenance) {
+    return AnyPacked(scheme, scheme.allocate(e, with_column_order, provenance));
   }
 
   bool empty() const { return ops_ == nullptr; }
@@ -189,12 +172,8 @@ class AnyPacked {
     if (!rounds_to_int8(compute))
       return {false, compute, level_error, 0, "products with activations in float read the packed weights"};
     if (tiled_ && prepared_.compute == compute) return prepared_;
-    tiled_ = ops_->tile(tensor_.get(), compute, level_error, executor);
-    prepared_ = {tiled_ != nullptr, compute, level_error, 0, {}};
-    if (tiled_)
-      prepared_.bytes = ops_->tiled_bytes(tiled_.get());
-    else
-      prepared_.why_not = ops_->why_not_tiled(level_error);
+    prepared_ = {false, compute, level_error, 0, {}};
+    tiled_ = ops_->tile(tensor_.get(), executor, prepared_);
     return prepared_;
   }
   /// The answer of the prepare() that is in force; nothing was made before one.
@@ -206,10 +185,13 @@ class AnyPacked {
   }
 
  private:
+  AnyPacked(const kernel::PackedOps& scheme, PackedBytes&& bytes) : ops_(&scheme) {
+    tensor_ = scheme.own(std::move(bytes), &bytes_);
+  }
   std::shared_ptr<const void> tensor_, tiled_;
   kernel::Prepared prepared_;
   const PackedBytes* bytes_ = nullptr;
-  const kernel::SchemeOps* ops_ = nullptr;
+  const kernel::PackedOps* ops_ = nullptr;
 };
 
 /// Finds the scheme of bytes by the name they carry.
@@ -218,10 +200,10 @@ class SchemeRegistry {
   /// Adding a scheme twice does nothing.
   template <PackedScheme S>
   ANYBIT_INLINE void add() {
-    if (find(S::name) == nullptr) schemes_.push_back(&kernel::SchemeOpsOf<S>::table);
+    if (find(S::name) == nullptr) schemes_.push_back(&kernel::packed_ops_v<S>);
   }
   Result<AnyPacked> open(PackedBytes bytes) const {
-    const kernel::SchemeOps* scheme = find(bytes.scheme_name());
+    const kernel::PackedOps* scheme = find(bytes.scheme_name());
     if (scheme == nullptr)
       return Error{ErrorCode::unsupported, "packed tensor: scheme '" + std::string(bytes.scheme_name()) + "' is none of the " +
                                                std::to_string(schemes_.size()) +
@@ -230,17 +212,17 @@ class SchemeRegistry {
   }
   std::vector<std::string> names() const {
     std::vector<std::string> out;
-    for (const kernel::SchemeOps* scheme : schemes_) out.emplace_back(scheme->name);
+    for (const kernel::PackedOps* scheme : schemes_) out.emplace_back(scheme->name);
     return out;
   }
 
  private:
-  const kernel::SchemeOps* find(std::string_view name) const {
-    for (const kernel::SchemeOps* scheme : schemes_)
+  const kernel::PackedOps* find(std::string_view name) const {
+    for (const kernel::PackedOps* scheme : schemes_)
       if (scheme->name == name) return scheme;
     return nullptr;
   }
-  std::vector<const kernel::SchemeOps*> schemes_;
+  std::vector<const kernel::PackedOps*> schemes_;
 };
 
 }  // namespace ANYBIT_ABI

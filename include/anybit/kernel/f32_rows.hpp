@@ -56,14 +56,14 @@ inline void f32_tile(const float* panel, const float* x, Index x_stride, Index n
 }
 
 /// One token, without a panel.
-inline void f32_dots(const RowSource& w, const float* x, float* y, Index begin, Index end) {
+inline void f32_dots(const PackedRows& w, const float* x, float* y, Index begin, Index end) {
   const Index cols = w.extents.cols;
   for (Index row = begin; row < end;) {
     const Index rows = std::min(end - row, dot_rows);
     float sum[static_cast<std::size_t>(dot_rows)];
     for (Index first = 0; first < cols; first += block_cols) {
       w.prefetch(row + rows, rows, first, std::min(block_cols, cols - first));
-      w.dots(w.tensor, row, first, std::min(block_cols, cols - first), x + first, sum);
+      w.ops->dots(w.tensor, row, first, std::min(block_cols, cols - first), x + first, sum);
       for (Index r = 0; r < rows; ++r) y[row + r] = first > 0 ? y[row + r] + sum[r] : sum[r];
     }
     row += rows;
@@ -74,24 +74,24 @@ inline void f32_dots(const RowSource& w, const float* x, float* y, Index begin, 
 
 /// Rows begin .. end - 1 of the weights: y(token, row). Allocates nothing. A value does not depend on which rows and
 /// tokens are computed along with it. NaN and infinity in x spread as in the float product.
-inline void f32_rows(const RowSource& w, ConstMatrix x, MutableMatrix y, Index begin, Index end) {
+inline void f32_rows(const PackedRows& w, ConstMatrix x, MutableMatrix y, Index begin, Index end) {
   using namespace detail;
-  const Index cols = w.extents.cols, tokens = x.rows;
+  const Index cols = w.extents.cols, tokens = x.rows, granule_rows = w.ops->granule_rows;
   if (cols == 0) {
     for (Index t = 0; t < tokens; ++t) std::fill(y.data + t * y.stride + begin, y.data + t * y.stride + end, 0.0f);
     return;
   }
-  if (tokens == 1 && w.dots) return f32_dots(w, x.data, y.data, begin, end);
+  if (tokens == 1 && w.has_dots()) return f32_dots(w, x.data, y.data, begin, end);
   alignas(64) float panel[static_cast<std::size_t>(f32_panel_rows * f32_panel_stride)];
   const Index panel_rows =
-      tokens < 2 * f32_tile_tokens ? round_up(std::min(w.granule_rows, f32_panel_rows), f32_tile_rows) : f32_panel_rows;
+      tokens < 2 * f32_tile_tokens ? round_up(std::min(granule_rows, f32_panel_rows), f32_tile_rows) : f32_panel_rows;
   for (Index r0 = begin, rows = 0; r0 < end; r0 += rows) {
     // Up to the next multiple, so that granules are decoded once.
-    rows = std::min(panel_rows - (w.granule_rows > 1 ? r0 % panel_rows : 0), end - r0);
+    rows = std::min(panel_rows - (granule_rows > 1 ? r0 % panel_rows : 0), end - r0);
     for (Index k0 = 0; k0 < cols; k0 += block_cols) {
       const Index n = std::min(block_cols, cols - k0), padded = round_up(n, simd::width);
       w.prefetch(r0 + rows, rows, k0, n);
-      w.weights(w.tensor, r0, rows, k0, n, panel, f32_panel_stride);
+      w.ops->weights(w.tensor, r0, rows, k0, n, panel, f32_panel_stride);
       for (Index r = 0; r < round_up(rows, f32_tile_rows); ++r) {
         float* out = panel + r * f32_panel_stride;
         std::fill(out + (r < rows ? n : 0), out + padded, 0.0f);

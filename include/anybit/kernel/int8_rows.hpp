@@ -26,9 +26,11 @@ struct BytePanel {
   alignas(64) std::array<std::int32_t, most_segments * 16> offsets;
 };
 
-/// Segments from `segment` on, as many as fit; leaves it after them. Rows past `rows` count as zeros.
+/// Segments from `segment` on, as many as fit; leaves it after them. Rows past `rows` count as zeros. `read` is RowOps::bytes, or
+/// reads bytes of another kind; scales and offsets are filled in where the scheme has an integer form.
 template <class Arch>
-inline void fill_panel(const RowSource& w, Index row, Index rows, Segment& segment, BytePanel& panel) {
+inline void fill_panel(const PackedRows& w, decltype(RowOps::bytes) read, Index row, Index rows, Segment& segment,
+                       BytePanel& panel) {
   alignas(64) std::uint8_t rowwise[static_cast<std::size_t>(16 * BytePanel::row_stride)];
   std::array<Index, BytePanel::most_segments> lengths, groups;
   const Index first = segment.first, first_group = segment.group;
@@ -55,18 +57,18 @@ inline void fill_panel(const RowSource& w, Index row, Index rows, Segment& segme
     }
     float scales[static_cast<std::size_t>(block_cols / 4 + decode_slack)];
     std::int32_t offsets[static_cast<std::size_t>(block_cols / 4 + decode_slack)];
-    w.affines(w.tensor, row + r, first_group, last_group - first_group + 1, scales, offsets);
-    for (Index s = 0; s < panel.segments; ++s) {
+    if (w.ops->affines) w.ops->affines(w.tensor, row + r, first_group, last_group - first_group + 1, scales, offsets);
+    for (Index s = 0; w.ops->affines && s < panel.segments; ++s) {
       panel.scales[static_cast<std::size_t>(s * 16 + r)] = scales[groups[static_cast<std::size_t>(s)]];
       panel.offsets[static_cast<std::size_t>(s * 16 + r)] = offsets[groups[static_cast<std::size_t>(s)]];
     }
     if (!gaps) {
-      w.bytes(w.tensor, row + r, first, end - first, out);
+      read(w.tensor, row + r, first, end - first, out);
       std::memset(out + (end - first), 0, static_cast<std::size_t>(round_up(end - first, 64) - (end - first)));
       continue;
     }
     std::uint8_t tight[static_cast<std::size_t>(BytePanel::row_stride)];
-    w.bytes(w.tensor, row + r, first, end - first, tight);
+    read(w.tensor, row + r, first, end - first, tight);
     std::memset(out, 0, static_cast<std::size_t>(round_up(padded, 64)));
     Index from = 0, to = 0;
     for (std::size_t s = 0; s < static_cast<std::size_t>(panel.segments); ++s) {
@@ -149,7 +151,7 @@ struct SegmentRun {
 /// Few tokens: whole rows against whole tokens, columns along the lanes, a run of segments at a time. The same sums of
 /// segments and the same order of adding them as int8_tile, so the same bits. Groups must be multiples of 32 columns.
 template <class Arch, int MaxByte>
-inline void int8_row_products(const RowSource& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
+inline void int8_row_products(const PackedRows& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
   constexpr Index block = 4, slots = SegmentRun::most_segments + decode_slack;
   const Index full = std::min(x.segment_cols, w.extents.cols);
   alignas(64) std::uint8_t bytes[static_cast<std::size_t>(SegmentRun::most_columns + decode_slack)];
@@ -165,11 +167,11 @@ inline void int8_row_products(const RowSource& w, const RoundedActivations& x, M
       for (Index r = 0; r < rows; ++r) {
         for (Index at = 0; at < n; at += block_cols) {
           w.prefetch(r0 + r + block, 1, run.first + at, block_cols);
-          w.bytes(w.tensor, r0 + r, run.first + at, at == whole ? n - whole : block_cols, bytes + at);
+          w.ops->bytes(w.tensor, r0 + r, run.first + at, at == whole ? n - whole : block_cols, bytes + at);
         }
         std::memset(bytes + n, 0, static_cast<std::size_t>(decode_slack));
         float* scale = scales[r];
-        w.affines(w.tensor, r0 + r, run.first_group, run.group(run.count - 1) + 1, scale, offsets);
+        w.ops->affines(w.tensor, r0 + r, run.first_group, run.group(run.count - 1) + 1, scale, offsets);
         if (run.split)
           for (Index s = run.count; s-- > 0;) scale[s] = scale[run.group(s)], offsets[s] = offsets[run.group(s)];
         for (Index t = 0; t < x.tokens; ++t) {
@@ -215,7 +217,7 @@ inline void int8_row_products(const RowSource& w, const RoundedActivations& x, M
 }
 
 template <class Arch, int MaxByte>
-inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
+inline void int8_rows(const PackedRows& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
   if constexpr (Arch::row_tokens > 0)
     if (x.tokens <= Arch::row_tokens && (w.group % 32 == 0 || w.group >= w.extents.cols))
       return int8_row_products<Arch, MaxByte>(w, x, y, begin, end);
@@ -227,7 +229,7 @@ inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMa
     Segment segment(cols, w.group, x.segment_cols);
     for (Index x_at = 0, index = 0; !segment.done();) {
       const bool begun = index > 0;
-      fill_panel<Arch>(w, r0, rows, segment, panel);
+      fill_panel<Arch>(w, w.ops->bytes, r0, rows, segment, panel);
       const bool last = segment.done();
       Index t = 0;
       const auto tile = [&]<int Tokens>(std::integral_constant<int, Tokens>) {
@@ -259,12 +261,12 @@ inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMa
 
 }  // namespace detail
 
-/// Rows begin .. end - 1 of weights that have an integer form (w.bytes not null) and at least one column: y(token, row).
+/// Rows begin .. end - 1 of weights that have an integer form (RowOps::bytes not null) and at least one column: y(token, row).
 /// Allocates nothing. The sum of a segment is an exact integer on every instruction set; a value does not depend on the rows and
 /// tokens beside it.
 template <class Arch = native_arch>
-inline void int8_rows(const RowSource& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
-  if (w.max_byte <= 128)
+inline void int8_rows(const PackedRows& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
+  if (w.ops->max_byte <= 128)
     detail::int8_rows<Arch, 128>(w, x, y, begin, end);
   else
     detail::int8_rows<Arch, 255>(w, x, y, begin, end);

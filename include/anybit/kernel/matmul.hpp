@@ -20,17 +20,17 @@ ANYBIT_INLINE void check_shapes(Extents w, ConstMatrix x, MutableMatrix y) {
 }
 
 template <Executor E>
-void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, E&& executor) {
+void matmul(const PackedRows& w, ConstMatrix x, MutableMatrix y, E&& executor) {
   check_shapes(w.extents, x, y);
   if (x.rows == 0) return;
   parallel_tiles(executor, w.extents.rows, row_grain, [&](Index begin, Index end) { f32_rows(w, x, y, begin, end); });
 }
 template <Executor E>
-void matmul(const RowSource& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace, E&& executor) {
+void matmul(const PackedRows& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace, E&& executor) {
   check_shapes(w.extents, x, y);
   if (x.rows == 0) return;
   if (mode.compute() == Compute::f32 || x.cols == 0) return matmul(w, x, y, executor);
-  if (!w.bytes || mode.compute() == Compute::bf16)
+  if (!w.ops->bytes || mode.compute() == Compute::bf16)
     return matmul(w, rounded_values(x, w.group, mode, workspace, executor), y, executor);
   const RoundedActivations rounded = round_activations(x, w.group, mode, workspace, executor);
   parallel_tiles(executor, w.extents.rows, row_grain, [&](Index begin, Index end) { int8_rows(w, rounded, y, begin, end); });
@@ -47,19 +47,19 @@ template <PackedScheme S>
 void matmul_rows(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, Index begin, Index end) {
   kernel::check_shapes(w.extents(), x, y);
   ANYBIT_CHECK(0 <= begin && begin <= end && end <= w.rows(), "matmul_rows: the row range is not inside the weights");
-  if (x.rows > 0) kernel::f32_rows(kernel::row_source(w), x, y, begin, end);
+  if (x.rows > 0) kernel::f32_rows(kernel::PackedRows(w), x, y, begin, end);
 }
 
 template <PackedScheme S, Executor E = Serial>
 void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, E&& executor = E{}) {
-  kernel::matmul(kernel::row_source(w), x, y, executor);
+  kernel::matmul(kernel::PackedRows(w), x, y, executor);
 }
 
 /// Rounded activations live in the workspace; for Compute::f32 it is not touched.
 template <PackedScheme S, Executor E = Serial>
 void matmul(const PackedTensor<S>& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace,
             E&& executor = E{}) {
-  kernel::matmul(kernel::row_source(w), x, y, mode, workspace, executor);
+  kernel::matmul(kernel::PackedRows(w), x, y, mode, workspace, executor);
 }
 
 }  // namespace ANYBIT_CODE

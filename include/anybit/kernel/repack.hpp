@@ -36,49 +36,80 @@ inline Affine decode_affine(const void* tensor, Index row, Index group) {
   return tensor_of<S>(tensor).affine(row, group);
 }
 
-/// How weights become tiles, without their scheme: one more costs no more than the functions that it is read with.
-struct TilePlan {
-  RowSource source;  ///< its bytes() are what tiles hold, times 2^up
-  Affine (*affine)(const void* tensor, Index row, Index group);
-  int bits, max_byte, up;
-  bool half_scales, zero_points;
-  LevelGrid grid;
-  const ByteTable& table;
-  void (*rows)(const TiledWeights&, const TiledActivations&, MutableMatrix y, Index begin, Index end);
+}  // namespace detail
+
+/// A scheme that has a kernel layout, or why it has none.
+struct TileOps : RowOps {
+  int bits = 0;                ///< of a stored code; 0: no layout, `why_not` says why
+  int max_stored = 0, up = 0;  ///< TileCodes::max_byte, TileCodes::up
+  bool half_scales = false, zero_points = false;
+  LevelGrid grid{};                  ///< of the format's levels; step 0: they are moved to one, if the caller allows that
+  const ByteTable* table = nullptr;  ///< of levels on `grid`
+  std::span<const float> levels{};   ///< of the codes, where `grid` has step 0
+  std::string_view why_not{};        ///< as part of a sentence
+  /// The bytes that tiles hold, times 2^up.
+  void (*stored)(const void* tensor, Index row, Index first, Index n, std::uint8_t* out) = nullptr;
+  Affine (*affine)(const void* tensor, Index row, Index group) = nullptr;
+  void (*rows)(const TiledWeights&, const TiledActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
 };
-/// For tiles of `Stored` with levels on this grid.
-template <class Stored, AnyScheme S>
-TilePlan tile_plan(const PackedTensor<S>& t, const LevelGrid& grid, const ByteTable& table) {
-  TilePlan plan{row_source(t),
-                &decode_affine<S>,
-                Stored::bits,
-                Stored::max_byte,
-                Stored::up,
-                Binary16Scales<typename S::scale_store>,
-                S::has_zero_point,
-                grid,
-                table,
-                &tiled_rows<Stored>};
-  plan.source.affines = &decode_affines<S>;
-  if (Stored::looked_up) plan.source.bytes = &decode_codes<S>;
-  return plan;
+
+namespace detail {
+
+template <ScalarScheme S, class Stored>
+constexpr void store_tiles_as(TileOps& ops) {
+  ops.bits = Stored::bits, ops.max_stored = Stored::max_byte, ops.up = Stored::up;
+  ops.half_scales = Binary16Scales<typename S::scale_store>;
+  ops.zero_points = S::has_zero_point;
+  if constexpr (Stored::looked_up)
+    ops.stored = &decode_codes<S>;
+  else
+    ops.stored = ops.bytes;
+  ops.affine = &decode_affine<S>;
+  ops.rows = &tiled_rows<Stored>;
 }
 
+}  // namespace detail
+
+template <PackedScheme S>
+inline constexpr TileOps tile_ops_v = [] {
+  TileOps ops{row_ops_v<S>};
+  if constexpr (!ScalarScheme<S>) {
+    ops.why_not = "the scheme gives weights no codes of their own";
+  } else if constexpr (has_integer_dot_v<typename S::format>) {
+    using F = typename S::format;
+    static_assert(!S::has_zero_point || level_grid_v<F>.lowest == 0, "anybit: a format with a zero point has levels 0, 1, ..");
+    detail::store_tiles_as<S, tile_codes_t<F>>(ops);
+    ops.grid = level_grid_v<F>;
+    ops.table = &level_bytes_v<F>;
+  } else if constexpr (S::bits > 8) {
+    ops.why_not = "codes of more than 8 bits multiply in float";
+  } else if constexpr (S::has_zero_point) {
+    ops.why_not = "the format's levels are no multiples of a step, and with zero points they cannot be moved";
+  } else {
+    using F = typename S::format;
+    detail::store_tiles_as<S, TileCodes<F::bits, 255, true>>(ops);
+    ops.levels = std::span(decode_table_v<F>).first(static_cast<std::size_t>(code_count_v<F>));
+  }
+  return ops;
+}();
+
+namespace detail {
+
 template <Executor E>
-TiledWeights tile(const TilePlan& plan, Compute compute, E&& executor) {
-  const RowSource& source = plan.source;
+TiledWeights tile(const TileOps& ops, const PackedRows& source, const LevelGrid& grid, const ByteTable& table, Compute compute,
+                  E&& executor) {
   TiledWeights w;
   w.extents = source.extents;
   w.group = source.group;
   w.segment_cols = segment_columns(w.group, compute);
-  w.bits = plan.bits;
-  w.max_byte = plan.max_byte;
-  w.table = plan.table;
-  w.half_scales = plan.half_scales;
-  w.zero_points = plan.zero_points;
-  w.factor = plan.grid.step;
-  w.lowest = plan.grid.lowest;
-  w.rows = plan.rows;
+  w.bits = ops.bits;
+  w.max_byte = ops.max_stored;
+  w.table = table;
+  w.half_scales = ops.half_scales;
+  w.zero_points = ops.zero_points;
+  w.factor = grid.step;
+  w.lowest = grid.lowest;
+  w.rows = ops.rows;
   const Index cols = w.extents.cols, in_unit = unit_steps(w.bits);
   for (Segment s(cols, w.group, w.segment_cols); !s.done(); s.next()) {
     w.steps.push_back(static_cast<std::int32_t>(round_up(ceil_div(s.length, 4), in_unit)));
@@ -94,16 +125,16 @@ TiledWeights tile(const TilePlan& plan, Compute compute, E&& executor) {
       std::size_t segment = 0;
       for (Segment s(cols, w.group, w.segment_cols); !s.done();) {
         Segment here = s;
-        fill_panel<native_arch>(source, first, rows, s, panel);
-        if (plan.up > 0)
-          for (auto& u : panel.bytes) u = static_cast<std::uint8_t>(u >> plan.up);
+        fill_panel<native_arch>(source, ops.stored, first, rows, s, panel);
+        if (ops.up > 0)
+          for (auto& u : panel.bytes) u = static_cast<std::uint8_t>(u >> ops.up);
         const std::uint8_t* codes = panel.bytes.data();
         for (Index i = 0; i < panel.segments; ++i, here.next(), ++segment) {
           for (Index k = 0; k < panel.dwords[static_cast<std::size_t>(i)]; ++k, codes += line_bytes)
             write_codes(w.bits, static_cast<int>(k % in_unit), codes, unit + k / in_unit * unit_lines(w.bits) * line_bytes);
           unit += w.steps[segment] * w.step_bytes();
           for (Index r = 0; r < rows; ++r) {
-            const Affine a = plan.affine(source.tensor, first + r, here.group);
+            const Affine a = ops.affine(source.tensor, first + r, here.group);
             if (w.half_scales) {
               const std::uint16_t half = f32_to_f16(a.scale);  // exact: it was stored so
               std::memcpy(scales + 2 * r, &half, 2);
@@ -122,29 +153,32 @@ TiledWeights tile(const TilePlan& plan, Compute compute, E&& executor) {
 
 }  // namespace detail
 
-/// Rearranges the weights of a scheme whose format multiplies in integers, for activations that enter as `compute` says.
-/// Allocates.
-template <AnyScheme S, Executor E = Serial>
-  requires(has_integer_dot_v<typename S::format>)
-TiledWeights tile_weights(const PackedTensor<S>& t, Compute compute, E&& executor = E{}) {
-  using F = typename S::format;
-  static_assert(!S::has_zero_point || level_grid_v<F>.lowest == 0, "anybit: a format with a zero point has levels 0, 1, ..");
-  return detail::tile(detail::tile_plan<tile_codes_t<F>>(t, level_grid_v<F>, level_bytes_v<F>), compute, executor);
-}
-
-/// The same for a format whose levels lie on no grid: each is moved to the nearest multiple of a step, by at most `level_error`
-/// times the largest |level|. Nothing if no step does that with levels that span 8 bits.
-template <AnyScheme S, Executor E = Serial>
-  requires(S::bits <= 8 && !S::has_zero_point)
-std::optional<TiledWeights> tile_weights(const PackedTensor<S>& t, Compute compute, float level_error, E&& executor = E{}) {
-  using F = typename S::format;
-  const std::span levels = std::span(decode_table_v<F>).first(static_cast<std::size_t>(code_count_v<F>));
-  const LevelGrid grid = find_grid(levels, level_error);
+/// Rearranges weights for activations that enter as `compute` says. Levels on no grid are moved, each to the nearest multiple of
+/// a step, by at most `level_error` times the largest |level|. Nothing if the scheme has no layout (TileOps::bits), or no step
+/// does that with levels that span 8 bits. Allocates.
+template <Executor E>
+std::optional<TiledWeights> tile_weights(const TileOps& ops, const PackedRows& w, Compute compute, float level_error,
+                                         E&& executor) {
+  if (ops.bits == 0) return std::nullopt;
+  if (ops.grid.step != 0) return detail::tile(ops, w, ops.grid, *ops.table, compute, executor);
+  const LevelGrid grid = level_error > 0 ? find_grid(ops.levels, level_error) : LevelGrid{0, 0, 0};
   if (grid.step == 0) return std::nullopt;
   ByteTable table;
-  for (std::size_t c = 0; c < levels.size(); ++c)
-    table.bytes[c] = static_cast<std::uint8_t>(grid.nearest(levels[c]) - grid.lowest);
-  return detail::tile(detail::tile_plan<TileCodes<F::bits, 255, true>>(t, grid, table), compute, executor);
+  for (std::size_t c = 0; c < ops.levels.size(); ++c)
+    table.bytes[c] = static_cast<std::uint8_t>(grid.nearest(ops.levels[c]) - grid.lowest);
+  return detail::tile(ops, w, grid, table, compute, executor);
+}
+/// The same with a known scheme.
+template <ScalarScheme S, Executor E = Serial>
+  requires(has_integer_dot_v<typename S::format>)
+TiledWeights tile_weights(const PackedTensor<S>& t, Compute compute, E&& executor = E{}) {
+  const TileOps& ops = tile_ops_v<S>;
+  return detail::tile(ops, PackedRows(t), ops.grid, *ops.table, compute, executor);
+}
+template <ScalarScheme S, Executor E = Serial>
+  requires(S::bits <= 8 && !S::has_zero_point)
+std::optional<TiledWeights> tile_weights(const PackedTensor<S>& t, Compute compute, float level_error, E&& executor = E{}) {
+  return tile_weights(tile_ops_v<S>, PackedRows(t), compute, level_error, executor);
 }
 
 /// y = x W^T with activations rounded to 8 bits, to the bit what `mode` makes of the packed weights. Weights tiled for the

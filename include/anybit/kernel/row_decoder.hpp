@@ -1,5 +1,5 @@
 #pragma once
-// A packed tensor for the kernels: functions that decode a part of one row. The loops that multiply do not depend on a
+// A scheme at run time for the kernels: functions that decode a part of one row. The loops that multiply do not depend on a
 // scheme, so one more scheme costs only its decoders.
 
 #include <anybit/core/macros_begin.hpp>
@@ -8,6 +8,7 @@
 
 #include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/tensor/dequantize.hpp>
+#include <anybit/tensor/scheme_ops.hpp>
 
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
@@ -17,34 +18,21 @@ using decoding::block_cols;
 using decoding::decode_slack;
 inline constexpr Index dot_rows = 4;
 
-struct RowSource {
-  const void* tensor = nullptr;
-  Extents extents;
-  Index group = 1;         ///< columns that share a scale; the last group of a row may be shorter
+/// A scheme that decodes. The first argument of every function is a PackedTensor of the scheme.
+struct RowOps : SchemeOps {
   Index granule_rows = 1;  ///< rows that are decoded together, 1 to 16
   /// Dequantized weights of columns first .. first + n - 1, 1 <= n <= block_cols, of rows row .. row + rows - 1, all of which
   /// exist; rows are `stride` apart in `out`.
   void (*weights)(const void*, Index row, Index rows, Index first, Index n, float* out, Index stride) = nullptr;
-  /// Of `dot_rows` rows, the sums of the same stretch of weights times x; for rows past the end, something. Null where groups do
-  /// not allow it.
+  /// Of `dot_rows` rows, the sums of the same stretch of weights times x; for rows past the end, something. Groups must end at
+  /// multiples of the vector width, or with the row. Null for schemes without codes.
   void (*dots)(const void*, Index row, Index first, Index n, const float* x, float* out) = nullptr;
   /// Integer form, null for formats without: weight = scale * (u - offset) with bytes u and whole offsets.
   void (*bytes)(const void*, Index row, Index first, Index n, std::uint8_t* out) = nullptr;
   /// These may write up to decode_slack elements past the end.
   void (*affines)(const void*, Index row, Index first_group, Index n, float* scales, std::int32_t* offsets) = nullptr;
-  int max_byte = 0;  ///< the largest u
-  const std::byte* codes = nullptr;
-  Index row_bytes = 0, bytes_per_1024 = 0;
-
-  /// Asks for the packed codes of a stretch of some rows ahead of time. Rows past the end are left out.
-  ANYBIT_INLINE void prefetch(Index row, Index rows, Index first, Index n) const {
-#if defined(__GNUC__)
-    if (codes == nullptr) return;
-    const Index from = first * bytes_per_1024 / 1024, to = (first + n) * bytes_per_1024 / 1024;
-    for (Index r = row; r < std::min(row + rows, extents.rows); ++r)
-      for (Index at = from; at < to; at += 64) __builtin_prefetch(codes + r * row_bytes + at);
-#endif
-  }
+  int max_byte = 0;                          ///< the largest u
+  Index (*row_bytes)(Index cols) = nullptr;  ///< of packed codes; null for schemes without
 };
 
 namespace detail {
@@ -183,36 +171,61 @@ inline void decode_affines(const void* tensor, Index row, Index first_group, Ind
 
 }  // namespace detail
 
-/// Views t, which must stay where it is. A scheme that is not scalar multiplies through decoded panels.
 template <PackedScheme S>
-  requires(!ScalarScheme<S>)
-RowSource row_source(const PackedTensor<S>& t) {
-  RowSource s;
-  s.tensor = &t;
-  s.extents = t.extents();
-  s.group = std::max<Index>(t.cols(), 1);
-  s.granule_rows = S::granule_rows;
-  s.weights = &detail::decode_granules<S>;
-  return s;
-}
-template <AnyScheme S>
-RowSource row_source(const PackedTensor<S>& t) {
-  RowSource s;
-  s.tensor = &t;
-  s.extents = t.extents();
-  s.group = std::max<Index>(S::granularity::group_cols(t.cols()), 1);
-  s.codes = t.bytes().codes().data();
-  s.row_bytes = S::row_bytes(t.cols());
-  s.bytes_per_1024 = S::row_bytes(1024);
-  s.weights = &detail::decode_weights<S>;
-  if (s.group >= t.cols() || s.group % simd::width == 0) s.dots = &detail::decode_dots<S>;
-  if constexpr (has_integer_dot_v<typename S::format>) {
-    s.bytes = &detail::decode_bytes<S>;
-    s.affines = &detail::decode_affines<S>;
-    s.max_byte = level_grid_v<typename S::format>.span();
+inline constexpr RowOps row_ops_v = [] {
+  RowOps ops{scheme_ops_v<S>};
+  if constexpr (!ScalarScheme<S>) {  // multiplies through decoded panels
+    ops.granule_rows = S::granule_rows;
+    ops.weights = &detail::decode_granules<S>;
+  } else {
+    ops.weights = &detail::decode_weights<S>;
+    ops.dots = &detail::decode_dots<S>;
+    if constexpr (has_integer_dot_v<typename S::format>) {
+      ops.bytes = &detail::decode_bytes<S>;
+      ops.affines = &detail::decode_affines<S>;
+      ops.max_byte = level_grid_v<typename S::format>.span();
+    }
+    ops.row_bytes = &S::row_bytes;
   }
-  return s;
-}
+  return ops;
+}();
+
+/// A packed tensor as the loops see it: where it is, and what its scheme can do. The tensor must stay where it is.
+class PackedRows {
+ public:
+  template <PackedScheme S>
+  explicit PackedRows(const PackedTensor<S>& t) : PackedRows(row_ops_v<S>, &t, t.bytes()) {}
+  PackedRows(const RowOps& of, const void* its_tensor, const PackedBytes& bytes)
+      : ops(&of), tensor(its_tensor), extents(bytes.extents()), group(of.group_cols(extents.cols)) {
+    if (of.row_bytes == nullptr) return;
+    codes_ = bytes.codes().data();
+    row_bytes_ = of.row_bytes(extents.cols);
+    bytes_per_1024_ = of.row_bytes(1024);
+  }
+
+  const RowOps* ops;
+  const void* tensor;
+  Extents extents;
+  Index group;  ///< columns that share a scale; the last group of a row may be shorter
+
+  /// Whether ops->dots may be called.
+  bool has_dots() const { return ops->dots != nullptr && (group >= extents.cols || group % simd::width == 0); }
+
+  /// Asks for the packed codes of a stretch of some rows ahead of time. Rows past the end are left out.
+  ANYBIT_INLINE void prefetch([[maybe_unused]] Index row, [[maybe_unused]] Index rows, [[maybe_unused]] Index first,
+                              [[maybe_unused]] Index n) const {
+#if defined(__GNUC__)
+    if (codes_ == nullptr) return;
+    const Index from = first * bytes_per_1024_ / 1024, to = (first + n) * bytes_per_1024_ / 1024;
+    for (Index r = row; r < std::min(row + rows, extents.rows); ++r)
+      for (Index at = from; at < to; at += 64) __builtin_prefetch(codes_ + r * row_bytes_ + at);
+#endif
+  }
+
+ private:
+  const std::byte* codes_ = nullptr;
+  Index row_bytes_ = 0, bytes_per_1024_ = 0;
+};
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel

@@ -35,7 +35,7 @@ struct PrunedNearest {
   Result<Quantized<scheme>> quantize(ConstMatrix w, const Stats& stats, const QuantizeOptions& options = {}) const {
     ANYBIT_TRY_STATUS(check_range<typename scheme::format>(range));
     ANYBIT_TRY_STATUS(check_search(shrink));
-    ANYBIT_TRY_STATUS(grid::check_limits(calibrate::scheme_functions_v<scheme>, w, options.clip_limits));
+    ANYBIT_TRY_STATUS(grid::check_limits(rounding_ops_v<scheme>, w, options.clip_limits));
     ANYBIT_TRY(Pruned pruned, pruner.prune(w, stats, options));
     Quantized<scheme> result{QuantizedMatrix<scheme>(w.extents()), std::move(pruned.report)};
     Report& report = result.report;
@@ -43,8 +43,8 @@ struct PrunedNearest {
     report.done = (report.done == report.requested ? describe() : report.done + " then nearest") + " " + name;
     report.requested = describe() + " " + name;
     const ConstMatrix left = pruned.weights.view();
-    grid::fit_groups(left, grid_fit(), options.clip_limits, {}, calibrate::AnyQuantized(result.matrix), report, options.executor);
-    grid::encode_nearest(left, options.clip_limits, calibrate::AnyQuantized(result.matrix), options.executor);
+    grid::fit_groups(left, grid_fit(), options.clip_limits, {}, AnyQuantized(result.matrix), report, options.executor);
+    grid::encode_nearest(left, options.clip_limits, AnyQuantized(result.matrix), options.executor);
     result.matrix.provenance = describe();
     ANYBIT_TRY_STATUS(check_strict(report, options));
     recipe::measure(w, result.matrix, stats, report, options.executor);

@@ -44,7 +44,7 @@ struct SparseGptq {
     ANYBIT_TRY_STATUS(check_range<F>(range));
     ANYBIT_TRY_STATUS(check_search(shrink));
     ANYBIT_TRY_STATUS(pruner.check(w, stats, "sparsegptq"));
-    ANYBIT_TRY_STATUS(grid::check_limits(calibrate::scheme_functions_v<scheme>, w, options.clip_limits));
+    ANYBIT_TRY_STATUS(grid::check_limits(rounding_ops_v<scheme>, w, options.clip_limits));
     const std::vector<double> true_hessian = prune::hessian_of(stats);
     const MatrixView<const double> h{true_hessian.data(), w.cols, w.cols};
 
@@ -87,7 +87,7 @@ struct SparseGptq {
   void run(ConstMatrix w, const gptq::Prepared& prepared, const QuantizeOptions& options, QuantizedMatrix<scheme>& q,
            Report& report) const {
     const auto fit = [&](ConstMatrix from) {
-      grid::fit_groups(from, grid_fit(), options.clip_limits, {}, calibrate::AnyQuantized(q), report, options.executor);
+      grid::fit_groups(from, grid_fit(), options.clip_limits, {}, AnyQuantized(q), report, options.executor);
     };
     if (pruned_grids)
       fit(prune::sweep_only<>(prepared, pruner.sparsity, pruner.block, options.executor).weights.view());

@@ -32,9 +32,11 @@ struct QuantizedSiblings {
 };
 
 struct ModelRecipe {
-  std::string name;         ///< "gptq-int4-g128": what the user types
-  std::string description;  ///< the recipe's own, with its options
-  std::string scheme;       ///< of the packed weights
+  std::string name;                           ///< "gptq-int4-g128": what the user types
+  std::string description;                    ///< the recipe's own, with its options
+  const kernel::PackedOps* scheme = nullptr;  ///< of the packed weights
+  std::string provenance;                     ///< that packed weights carry
+  bool column_order = false;                  ///< packed weights carry one
   Needs needs = Needs::none;
   /// How activations enter the products. int8_static: with one scale for what siblings share, static_activation_scale() of the
   /// statistics that they are quantized with.
@@ -45,9 +47,12 @@ struct ModelRecipe {
   std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
   /// This recipe choosing by such an error, for siblings that a norm feeds; null where it does not want one (Awq::block_output).
   std::function<ModelRecipe(BlockLoss)> with_block_loss{};
-  std::function<double(Extents)> bits_per_weight;
-  std::function<AnyPacked(Extents)> blank;             ///< of the size that quantize() gives, all zeros
-  std::function<Result<AnyPacked>(PackedBytes)> open;  ///< what quantize() gave, from its bytes
+
+  double bits_per_weight(Extents e) const { return scheme->bits_per_weight(e); }
+  /// Of the size that quantize() gives, all zeros.
+  AnyPacked blank(Extents e) const { return AnyPacked::blank(*scheme, e, column_order, provenance); }
+  /// What quantize() gave, from its bytes.
+  Result<AnyPacked> open(PackedBytes bytes) const { return AnyPacked::open(*scheme, std::move(bytes)); }
 };
 
 }  // namespace ANYBIT_ABI
@@ -103,7 +108,9 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
   ModelRecipe m;
   m.name = std::move(name);
   m.description = recipe.describe();
-  m.scheme = std::string(S::name.view());
+  m.scheme = &kernel::packed_ops_v<S>;
+  m.provenance = m.description;
+  m.column_order = AlgorithmTraits<A>::stores_column_order(recipe.algorithm);
   m.needs = needs_of(recipe);
   m.compute = compute;
   if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
@@ -122,14 +129,6 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
       };
     }
   }
-  m.bits_per_weight = [](Extents e) { return S::bits_per_weight(e); };
-  m.blank = [provenance = m.description, ordered = AlgorithmTraits<A>::stores_column_order(recipe.algorithm)](Extents e) {
-    return AnyPacked(PackedTensor<S>::allocate(e, ordered, provenance));
-  };
-  m.open = [](PackedBytes bytes) -> Result<AnyPacked> {
-    ANYBIT_TRY(PackedTensor<S> tensor, PackedTensor<S>::from(std::move(bytes)));
-    return AnyPacked(std::move(tensor));
-  };
   m.quantize = [recipe, inner = detail::for_linear_upstream(recipe)](Upstream upstream, std::span<const ConstMatrix> weights,
                                                                      const Stats& stats, const QuantizeOptions& options) {
     if constexpr (sizeof...(Ts) > 0) {

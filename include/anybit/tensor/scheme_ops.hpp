@@ -1,217 +1,99 @@
 #pragma once
-// The functions of a format and a scheme that searches for grids and error feedback call, as pointers. The methods are
-// compiled once and not once per scheme, so one more scheme costs a program little compile time and little code.
+// A scheme at run time: its name, its groups, its bytes. Whoever needs more of a scheme derives a table from this one, so that a
+// program compiles only what it calls: RoundingOps (tensor/rounding_ops.hpp) chooses codes, kernel::RowOps decodes rows,
+// kernel::TileOps makes the kernel layout, kernel::PackedOps is behind the handle AnyPacked.
 
 #include <anybit/core/macros_begin.hpp>
 
-#include <cstdint>
-#include <limits>
-#include <span>
+#include <algorithm>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
-#include <anybit/tensor/dequantize.hpp>
-#include <anybit/tensor/quantize.hpp>
-#include <anybit/tensor/quantized_matrix.hpp>
+#include <anybit/scheme/scheme.hpp>
+#include <anybit/tensor/packed_tensor.hpp>
 
-namespace anybit::calibrate {
-inline namespace ANYBIT_CODE {
+namespace anybit {
+inline namespace ANYBIT_ABI {
 
-/// Columns of weights that are rounded together, each weight with an affine of its own.
-struct AffineLanes {
-  static constexpr Index most = 64;
-  alignas(64) float scales[most], zeros[most];
-  AffineLanes() {
-    for (Index i = 0; i < most; ++i) set(i, {1, 0});
-  }
-  void set(Index i, Affine a) {
-    scales[i] = a.scale;
-    zeros[i] = a.zero;
-  }
-  Affine operator[](Index i) const { return {scales[i], zeros[i]}; }
-};
-
-/// Of a format. Codes are code_t<F>: of one byte, or of two where `wide`.
-struct FormatFunctions {
+/// The functions and facts that every scheme has. Where weights have no codes of their own a row is one group, and scales are
+/// none.
+struct SchemeOps {
   std::string_view name;
-  int bits;
-  bool zero_point;
-  bool wide;
-  Affine (*fit)(std::span<const float> weights);
-  float (*level_distance)();  ///< the mean distance between neighbouring levels
-  /// quantize_value() of n weights of one group, dequantize_value() of n codes, and both in a row, each on an affine of its own.
-  void (*encode)(const float* w, Index n, Affine a, void* codes);
-  void (*decode)(const void* codes, Index n, Affine a, float* w);
-  void (*round)(const float* w, Index n, Affine encode_on, Affine decode_on, float* out);
-  /// The same for AffineLanes::most weights. `out` may be off in the sign of a zero.
-  void (*encode_lanes)(const float* w, const AffineLanes& a, void* codes);
-  void (*decode_lanes)(const void* codes, const AffineLanes& a, float* out);
-};
 
-/// Of a scheme.
-struct SchemeFunctions {
-  const FormatFunctions& format;
-  std::string_view name;
+  // Groups.
+  bool per_tensor, per_row;
+  Index (*group_cols)(Index cols);  ///< at least 1; the last group of a row may be shorter
+  Index (*groups_per_row)(Index cols);
+  Index (*index)(Extents e, Index row, Index group);  ///< of a group's scale and zero point
+
+  // Scales.
   bool joint_scales;    ///< stored jointly
   bool no_scales;       ///< not stored
   float largest_scale;  ///< scales above are stored as this one is
-  bool per_tensor, per_row;
-  Index (*group_cols)(Index cols);
-  Index (*groups_per_row)(Index cols);
-  Index (*index)(Extents e, Index row, Index group);
-  void (*round_trip)(std::span<float> scales);
 
-  /// The affine as the scheme's store will give it back. Joint stores need all scales at once: here they are left alone.
-  Affine stored(Affine a) const {
-    if (!joint_scales) round_trip({&a.scale, 1});
-    return a;
-  }
+  // Bytes.
+  double (*bits_per_weight)(Extents e);
+  /// All zeros, for a method to fill in.
+  PackedBytes (*allocate)(Extents e, bool with_column_order, std::string_view provenance);
+  /// The reason why bytes are no tensor of this scheme, or Ok.
+  Status (*check)(const PackedBytes&);
 };
 
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
+
+namespace anybit {
+inline namespace ANYBIT_CODE {
 namespace detail {
 
-template <Format F>
-float level_distance() {
-  static const float distance = [] {
-    float low = 0, high = 0;
-    for (unsigned c = 0; c < static_cast<unsigned>(code_count_v<F>); ++c) {
-      const float level = F::decode(static_cast<Code>(c));
-      if (!(std::fabs(level) <= std::numeric_limits<float>::max())) continue;
-      low = std::min(low, level);
-      high = std::max(high, level);
-    }
-    return (high - low) / static_cast<float>(code_count_v<F> - 1);
-  }();
-  return distance;
-}
-
-template <Format F>
-void encode(const float* w, Index n, Affine a, void* codes) {
-  quantize_values<F>({w, static_cast<std::size_t>(n)}, a, {static_cast<code_t<F>*>(codes), static_cast<std::size_t>(n)});
-}
-template <Format F>
-void decode(const void* codes, Index n, Affine a, float* w) {
-  decoding::dequantize_codes<F>(static_cast<const code_t<F>*>(codes), a, n, w);
-}
-template <Format F>
-void round(const float* w, Index n, Affine encode_on, Affine decode_on, float* out) {
-  code_t<F> codes[decoding::block_cols];
-  for (Index i = 0; i < n; i += decoding::block_cols) {
-    const Index count = std::min(decoding::block_cols, n - i);
-    encode<F>(w + i, count, encode_on, codes);
-    decode<F>(codes, count, decode_on, out + i);
+/// Members of scheme_ops_v that differ between the two kinds of schemes.
+template <class S>
+struct GroupsOf {
+  static constexpr bool per_tensor = false, per_row = true, joint_scales = false, no_scales = true;
+  static constexpr float largest_scale = 0;
+  static Index group_cols(Index cols) { return std::max<Index>(cols, 1); }
+  static Index groups_per_row(Index) { return 1; }
+  static Index index(Extents, Index row, Index) { return row; }
+  static double bits_per_weight(Extents e) {
+    Index bytes = 0;
+    for (const SectionSize& s : S::sections(e)) bytes += s.bytes;
+    return e.size() == 0 ? 0 : 8 * static_cast<double>(bytes) / static_cast<double>(e.size());
   }
-}
+};
+template <ScalarScheme S>
+struct GroupsOf<S> {
+  using Granularity = typename S::granularity;
+  using Store = typename S::scale_store;
+  static constexpr bool per_tensor = std::is_same_v<Granularity, PerTensor>, per_row = std::is_same_v<Granularity, PerRow>;
+  static constexpr bool joint_scales = Store::joint, no_scales = std::is_same_v<Store, NoScale>;
+  static constexpr float largest_scale = Store::largest;
+  static Index group_cols(Index cols) { return std::max<Index>(Granularity::group_cols(cols), 1); }
+  static Index groups_per_row(Index cols) { return Granularity::groups_per_row(cols); }
+  static Index index(Extents e, Index row, Index group) { return Granularity::index(e, row, group); }
+  static double bits_per_weight(Extents e) { return S::bits_per_weight(e); }
+};
 
-template <Format F>
-void encode_lanes(const float* w, const AffineLanes& a, void* to) {
-  auto* const codes = static_cast<code_t<F>*>(to);
-  if constexpr (UniformFormat<F> && F::bits <= 8) {
-    using Rounding = encoders::UsualRounding<F>;
-    static const bool usual = Rounding::is_encoder();
-    bool ordinary = true;  // a scale of 0 makes every weight 0, and some small ones have no reciprocal
-    for (const float s : a.scales) ordinary = ordinary && s >= 0x1p-120f;
-    if (usual && ordinary) {
-      for (Index i = 0; i < AffineLanes::most; i += simd::width) {
-        const simd::f32 scale = simd::load(a.scales + i);
-        const simd::f32 x = multiplies_by_reciprocal_v<F> ? simd::load(w + i) * simd::divide(simd::broadcast(1.0f), scale)
-                                                          : simd::divide(simd::load(w + i), scale);
-        simd::store_u8(codes + i, Rounding::codes(x, simd::load(a.zeros + i)));
-      }
-      return;
-    }
-  }
-  for (Index i = 0; i < AffineLanes::most; ++i) codes[i] = static_cast<code_t<F>>(quantize_value<F>(w[i], a[i]));
-}
-
-template <Format F>
-void decode_lanes(const void* from, const AffineLanes& a, float* out) {
-  const auto* const codes = static_cast<const code_t<F>*>(from);
-  if constexpr (F::bits <= 8) {
-    code_t<F> prepared[AffineLanes::most];
-    std::copy_n(codes, AffineLanes::most, prepared);
-    const bool special = decoding::Levels<F>::prepare(prepared, AffineLanes::most);
-    decoding::with_levels<F>(special, [&](const auto& levels) {
-      const simd::f32 factor = simd::broadcast(std::remove_cvref_t<decltype(levels)>::factor);
-      for (Index i = 0; i < AffineLanes::most; i += simd::width) {
-        simd::f32 level = levels(prepared + i) * factor;
-        if constexpr (has_zero_point_v<F>) level = level - simd::load(a.zeros + i);
-        simd::store(out + i, simd::load(a.scales + i) * level);
-      }
-    });
-  } else {
-    for (Index i = 0; i < AffineLanes::most; ++i) out[i] = dequantize_value<F>(codes[i], a[i]);
-  }
+template <PackedScheme S>
+PackedBytes allocate_packed(Extents e, bool with_column_order, std::string_view provenance) {
+  return std::move(PackedTensor<S>::allocate(e, with_column_order, provenance).bytes());
 }
 
 }  // namespace detail
 
-template <Format F>
-inline constexpr FormatFunctions format_functions_v{F::name,
-                                                    F::bits,
-                                                    has_zero_point_v<F>,
-                                                    sizeof(code_t<F>) > 1,
-                                                    [](std::span<const float> w) { return Affine(F::fit(w)); },
-                                                    detail::level_distance<F>,
-                                                    detail::encode<F>,
-                                                    detail::decode<F>,
-                                                    detail::round<F>,
-                                                    detail::encode_lanes<F>,
-                                                    detail::decode_lanes<F>};
-
-template <AnyScheme S>
-inline constexpr SchemeFunctions scheme_functions_v{
-    format_functions_v<typename S::format>,
-    S::name,
-    S::scale_store::joint,
-    std::is_same_v<typename S::scale_store, NoScale>,
-    S::scale_store::largest,
-    std::is_same_v<typename S::granularity, PerTensor>,
-    std::is_same_v<typename S::granularity, PerRow>,
-    [](Index cols) { return S::granularity::group_cols(cols); },
-    [](Index cols) { return S::granularity::groups_per_row(cols); },
-    [](Extents e, Index row, Index group) { return S::granularity::index(e, row, group); },
-    [](std::span<float> scales) { S::scale_store::round_trip(scales); }};
-
-/// A QuantizedMatrix, seen without its scheme's type.
-class AnyQuantized {
- public:
-  template <AnyScheme S>
-  explicit AnyQuantized(QuantizedMatrix<S>& q)
-      : scheme(scheme_functions_v<S>),
-        extents(q.extents),
-        group_cols(S::granularity::group_cols(q.extents.cols)),
-        groups_per_row(S::granularity::groups_per_row(q.extents.cols)),
-        affines(q.affines),
-        codes_(reinterpret_cast<std::byte*>(q.codes.data())) {}
-
-  const SchemeFunctions& scheme;
-  Extents extents;
-  Index group_cols, groups_per_row;
-  std::span<Affine> affines;
-
-  const FormatFunctions& format() const { return scheme.format; }
-  Affine& affine(Index row, Index group) const { return affines[static_cast<std::size_t>(scheme.index(extents, row, group))]; }
-  Index code_bytes() const { return format().wide ? 2 : 1; }
-  /// Where the code of a weight stands; the rest of its row follows.
-  std::byte* code(Index row, Index col) const { return codes_ + (row * extents.cols + col) * code_bytes(); }
-  Index end_of_group(Index group) const { return std::min((group + 1) * group_cols, extents.cols); }
-
- private:
-  std::byte* codes_;
-};
-
-}  // namespace ANYBIT_CODE
-}  // namespace anybit::calibrate
-
-namespace anybit {
-inline namespace ANYBIT_CODE {
-
-/// SchemeFunctions::stored() of a known scheme.
-template <AnyScheme S>
-Affine stored(Affine a) {
-  return calibrate::scheme_functions_v<S>.stored(a);
-}
+template <PackedScheme S>
+inline constexpr SchemeOps scheme_ops_v{.name = S::name,
+                                        .per_tensor = detail::GroupsOf<S>::per_tensor,
+                                        .per_row = detail::GroupsOf<S>::per_row,
+                                        .group_cols = &detail::GroupsOf<S>::group_cols,
+                                        .groups_per_row = &detail::GroupsOf<S>::groups_per_row,
+                                        .index = &detail::GroupsOf<S>::index,
+                                        .joint_scales = detail::GroupsOf<S>::joint_scales,
+                                        .no_scales = detail::GroupsOf<S>::no_scales,
+                                        .largest_scale = detail::GroupsOf<S>::largest_scale,
+                                        .bits_per_weight = &detail::GroupsOf<S>::bits_per_weight,
+                                        .allocate = &detail::allocate_packed<S>,
+                                        .check = &PackedTensor<S>::template check<>};
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit

@@ -14,7 +14,7 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/recipe/algorithm.hpp>
 #include <anybit/tensor/pack.hpp>
-#include <anybit/tensor/scheme_ops.hpp>
+#include <anybit/tensor/rounding_ops.hpp>
 #include <anybit/testing/violation.hpp>
 
 namespace anybit::testing {

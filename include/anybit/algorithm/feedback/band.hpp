@@ -10,13 +10,13 @@
 
 #include <anybit/algorithm/feedback/factor.hpp>
 #include <anybit/dense/product.hpp>
-#include <anybit/tensor/scheme_ops.hpp>
+#include <anybit/tensor/rounding_ops.hpp>
 
 namespace anybit::gptq {
 inline namespace ANYBIT_CODE {
 
 /// Rows whose grids and codes are handled side by side.
-inline constexpr Index row_tile = calibrate::AffineLanes::most;
+inline constexpr Index row_tile = AffineLanes::most;
 
 /// What the sweep keeps of a band of rows. Everything is stored transposed: a row of these is one column of the weights, cut
 /// into tiles that are `row_tile` long and 0 past the last row, so that the loops over a tile have a constant length, which

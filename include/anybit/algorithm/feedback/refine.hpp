@@ -32,7 +32,7 @@ struct RefineTarget {
 template <class Real = float>
 class Refiner {
  public:
-  Refiner(const RefineTarget& target, bool move_zeros, Index begin, Index end, const calibrate::AnyQuantized& q)
+  Refiner(const RefineTarget& target, bool move_zeros, Index begin, Index end, const AnyQuantized& q)
       : h_(target.hessian),
         n_(h_.rows),
         begin_(begin),
@@ -47,7 +47,7 @@ class Refiner {
     std::iota(positions_.begin(), positions_.end(), Index{0});
     codes_.read(begin_, rows_, positions_, q_);
     for (Index g = 0; g < groups(); ++g) {
-      const calibrate::AffineLanes units = levels_of(g);
+      const AffineLanes units = levels_of(g);
       for (Index k = first(g); k < last(g); ++k) {
         q_.format().decode_lanes(codes_.column(k), units, &at(level_, k, 0));
         std::fill_n(&at(level_, k, 0) + rows_, row_tile - rows_, 0.0f);
@@ -94,14 +94,14 @@ class Refiner {
   Index first(Index g) const { return g * q_.group_cols; }
   Index last(Index g) const { return q_.end_of_group(g); }
   /// Of group g of all rows; rows past the end have a grid of their own.
-  calibrate::AffineLanes affines_of(Index g) const {
-    calibrate::AffineLanes lanes;
+  AffineLanes affines_of(Index g) const {
+    AffineLanes lanes;
     for (Index r = 0; r < rows_; ++r) lanes.set(r, q_.affine(begin_ + r, g));
     return lanes;
   }
   /// The same grids in units of a level.
-  calibrate::AffineLanes levels_of(Index g) const {
-    calibrate::AffineLanes lanes = affines_of(g);
+  AffineLanes levels_of(Index g) const {
+    AffineLanes lanes = affines_of(g);
     for (float& s : lanes.scales) s = 1;
     return lanes;
   }
@@ -202,7 +202,7 @@ class Refiner {
     for (Index k = i1; k < i2; ++k) std::copy_n(&at(pull_, k, 0), row_tile, pull[static_cast<std::size_t>(k - i1)].data());
     bool moved = false;
     Index group = -1;
-    calibrate::AffineLanes affines, units;
+    AffineLanes affines, units;
     alignas(64) std::byte codes[2 * row_tile];
     alignas(64) float wanted[row_tile], then[row_tile];
     for (Index k = i1; k < i2; ++k) {
@@ -247,7 +247,7 @@ class Refiner {
   ConstMatrix h_;
   Index n_, begin_, rows_;
   bool move_zeros_;
-  const calibrate::AnyQuantized& q_;
+  const AnyQuantized& q_;
   std::vector<Index> positions_;
   TileCodes codes_;
   std::vector<float> level_, pull_, change_;
@@ -256,7 +256,7 @@ class Refiner {
 /// At most `rounds` rounds over scales and codes. Scales stay as they are where they are not the row's own to choose: stored
 /// jointly, shared by all rows, or absent.
 template <class Real = float>
-void refine(const RefineTarget& target, int rounds, bool move_zeros, const calibrate::AnyQuantized& q, ExecutorRef executor) {
+void refine(const RefineTarget& target, int rounds, bool move_zeros, const AnyQuantized& q, ExecutorRef executor) {
   const bool own_scales = !q.scheme.joint_scales && !q.scheme.no_scales && !q.scheme.per_tensor;
   parallel_tiles(executor, q.extents.rows, row_tile, [&](Index begin, Index end) {
     for (Index r = begin; r < end; r += row_tile) {

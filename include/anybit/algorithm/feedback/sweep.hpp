@@ -55,14 +55,14 @@ class TileCodes {
   TileCodes(Index cols, bool wide) : code_bytes_(wide ? 2 : 1), codes_(static_cast<std::size_t>(row_tile * cols * code_bytes_)) {}
   std::byte* column(Index k) { return codes_.data() + k * row_tile * code_bytes_; }
   /// Row r goes to row begin + r of q, the code of column k to column position[k].
-  void write(Index begin, Index rows, std::span<const Index> position, const calibrate::AnyQuantized& q) const {
+  void write(Index begin, Index rows, std::span<const Index> position, const AnyQuantized& q) const {
     if (code_bytes_ == 2)
       write_as<std::uint16_t>(begin, rows, position, q);
     else
       write_as<std::uint8_t>(begin, rows, position, q);
   }
   /// The reverse.
-  void read(Index begin, Index rows, std::span<const Index> position, const calibrate::AnyQuantized& q) {
+  void read(Index begin, Index rows, std::span<const Index> position, const AnyQuantized& q) {
     for (Index r = 0; r < rows; ++r)
       for (std::size_t k = 0; k < position.size(); ++k)
         std::memcpy(column(static_cast<Index>(k)) + r * code_bytes_, q.code(begin + r, position[k]),
@@ -79,7 +79,7 @@ class TileCodes {
 
  private:
   template <class Stored>
-  void write_as(Index begin, Index rows, std::span<const Index> position, const calibrate::AnyQuantized& q) const {
+  void write_as(Index begin, Index rows, std::span<const Index> position, const AnyQuantized& q) const {
     for (Index r = 0; r < rows; ++r) {
       auto* const to = reinterpret_cast<Stored*>(q.code(begin + r, 0));
       const auto* const from = reinterpret_cast<const Stored*>(codes_.data()) + r;
@@ -108,13 +108,13 @@ struct SweepTotals {
 /// are read from q.affines; dynamic ones are written there, and then every group is one run of processed columns.
 template <class Real = float>
 SweepTotals sweep(MatrixView<const Real> w, Index begin, Index end, const Factor& factor, std::span<const Index> position,
-                  const SweepOptions& options, const calibrate::AnyQuantized& q) {
+                  const SweepOptions& options, const AnyQuantized& q) {
   const Index n = w.cols;
   const auto group_of = [&](Index k) { return position[static_cast<std::size_t>(k)] / q.group_cols; };
   Band<Real> band(w.row_range(begin, end), factor);
   const auto tiles = static_cast<std::size_t>(band.tiles());
   std::vector<TileCodes> codes(tiles, TileCodes(n, q.format().wide));
-  std::vector<calibrate::AffineLanes> affines(tiles);
+  std::vector<AffineLanes> affines(tiles);
   SweepTotals totals;
   std::vector<float> values;
   std::vector<Index> run_end(static_cast<std::size_t>(n), n);  // of the run of columns of one group around each column
