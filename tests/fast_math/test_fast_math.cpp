@@ -11,9 +11,9 @@
 #include <anybit/core/finite.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/kernel/any_packed.hpp>
+#include <anybit/kernel/attention_codes.hpp>
 #include <anybit/model/config.hpp>
 #include <anybit/model/load.hpp>
-#include <anybit/nn/kv_codes.hpp>
 #include <anybit/tensor/pack.hpp>
 #include <anybit/tensor/quantize.hpp>
 #include <anybit/transform/smooth_quant.hpp>
@@ -135,9 +135,9 @@ TEST_CASE("a token or a group of keys with a value that is not finite spoils its
     const Index rows = 8, cols = 64;
     Matrix x = ramp(rows, cols), back(rows, cols);
     x(3, 40) = bad;
-    const nn::KvBlockShape shape{rows, cols, cols};
+    const kernel::KvBlockShape shape{rows, cols, cols};
     std::vector<std::byte> bytes(4096), scratch(4096);
-    const nn::KvCodec codec = nn::kv_codec(4);
+    const kernel::KvCodec codec = kernel::kv_codec(4);
     codec.encode(shape, x.data(), bytes.data(), reinterpret_cast<std::uint8_t*>(scratch.data()));
     codec.decode(shape, bytes.data(), back.data(), reinterpret_cast<std::uint8_t*>(scratch.data()));
     CHECK(is_nan_by_bits(back(3, 40)));

@@ -15,14 +15,11 @@
 #include <anybit/core/result.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/io/detail/text.hpp>
-#include <anybit/nn/kv_codes.hpp>
+#include <anybit/kernel/attention_codes.hpp>
 #include <anybit/transform/hadamard.hpp>
 
 namespace anybit::nn {
 inline namespace ANYBIT_ABI {
-
-/// Positions that are stored, and quantized, together.
-inline constexpr Index kv_block = 32;
 
 struct KvCacheConfig {
   int bits = 32;          ///< of a key or value: 32 (floats), 16 (binary16), 8, 4, 3 or 2
@@ -42,6 +39,8 @@ struct KvShape {
 
 namespace anybit::nn {
 inline namespace ANYBIT_CODE {
+
+using kernel::kv_block;
 
 inline Status check(const KvCacheConfig& kv, const KvShape& shape) {
   const auto bad = [](auto... what) { return Error{ErrorCode::invalid_argument, io::detail::text("KV cache: ", what...)}; };
@@ -70,8 +69,8 @@ class KvCache {
         layers_(c.layers),
         heads_(c.kv_heads),
         head_dim_(c.head_dim),
-        key_shape_{c.head_dim, kv_block, kv_block},
-        value_shape_{kv_block, c.head_dim, round_up(c.head_dim, 16)} {
+        key_shape_(kernel::kv_keys_shape(c.head_dim)),
+        value_shape_(kernel::kv_values_shape(c.head_dim)) {
     ANYBIT_CHECK(capacity >= 0 && check(kv, c), "KvCache: see check(KvCacheConfig, KvShape)");
     if (kv.hadamard) rotation_ = Hadamard::make(c.head_dim).value();
     const Index blocks = ceil_div(capacity, kv_block);
@@ -79,7 +78,7 @@ class KvCache {
     float_stride_ = key_shape_.rows * key_shape_.stride + value_shape_.rows * value_shape_.stride;
     floats_ = Matrix(layers_ * slots_, heads_ * float_stride_);
     if (!kv.quantized()) return;
-    codec_ = kv_codec(kv.bits);
+    codec_ = kernel::kv_codec(kv.bits);
     code_stride_ = key_shape_.bytes(kv.bits) + value_shape_.bytes(kv.bits);
     code_blocks_ = std::max(blocks - kv.residual / kv_block - 1, Index{0});
     codes_ = AlignedBuffer(static_cast<std::size_t>(layers_ * code_blocks_ * heads_ * code_stride_ + 64));
@@ -230,8 +229,8 @@ class KvCache {
   KvCacheConfig kv_;
   std::optional<Hadamard> rotation_;
   Index capacity_ = 0, length_ = 0, layers_ = 0, heads_ = 0, head_dim_ = 0;
-  KvBlockShape key_shape_, value_shape_;
-  KvCodec codec_{};
+  kernel::KvBlockShape key_shape_, value_shape_;
+  kernel::KvCodec codec_{};
   Index float_stride_ = 0, code_stride_ = 0;  ///< of a block and head, in floats and in bytes
   Index slots_ = 0, code_blocks_ = 0;         ///< a layer: blocks of floats, in rotation, and of codes
   Matrix floats_, staged_;                    ///< staged_: the floats of a piece that has more blocks than there are slots for

@@ -17,9 +17,11 @@
 #include <anybit/tensor/quantize.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
-namespace anybit::nn {
+namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
 
+/// Positions that are stored, and quantized, together.
+inline constexpr Index kv_block = 32;
 /// Values that share a scale and an offset, both binary16.
 inline constexpr Index kv_group = 32;
 
@@ -111,6 +113,11 @@ inline void decode_kv_halves(const KvBlockShape& shape, const std::byte* in, flo
 
 }  // namespace detail
 
+/// Keys of a block and head are (head_dim, 32), so that a vector of positions meets one channel of a query: groups run along
+/// positions. Values are (32, head_dim): groups run along channels.
+inline KvBlockShape kv_keys_shape(Index head_dim) { return {head_dim, kv_block, kv_block}; }
+inline KvBlockShape kv_values_shape(Index head_dim) { return {kv_block, head_dim, round_up(head_dim, 16)}; }
+
 /// The two directions for one width. `scratch` has shape.scratch_bytes(). Decoding may write into the padding of rows.
 struct KvCodec {
   void (*encode)(const KvBlockShape&, const float* x, std::byte* out, std::uint8_t* scratch);
@@ -130,7 +137,7 @@ inline KvCodec kv_codec(int bits) {
 }
 
 }  // namespace ANYBIT_CODE
-}  // namespace anybit::nn
+}  // namespace anybit::kernel
 ANYBIT_VECTOR_CODE_END
 
 #include <anybit/core/macros_end.hpp>

@@ -1,0 +1,76 @@
+#pragma once
+// Squares of floats, turned over: rows of a row-major matrix become vectors of one column each.
+
+#include <anybit/core/isa.hpp>
+#include <anybit/simd/xsimd_compat.hpp>
+
+ANYBIT_VECTOR_CODE_BEGIN
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
+
+/// out[c * stride + r] = lane c of row(r), for r < width and c < cols <= width. `row` is called once for each r.
+template <class Row>
+ANYBIT_INLINE void transpose(Row&& row, float* out, Index stride, Index cols) {
+  constexpr auto n = static_cast<std::size_t>(width);
+#if ANYBIT_HAS_AVX512
+  __m512 a[n], b[n];
+#pragma GCC unroll 16
+  for (std::size_t r = 0; r < n; ++r) a[r] = row(static_cast<Index>(r));
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < n; r += 2) {
+    b[r] = _mm512_unpacklo_ps(a[r], a[r + 1]);
+    b[r + 1] = _mm512_unpackhi_ps(a[r], a[r + 1]);
+  }
+  // Of four rows each: a[r + j] has columns j, 4 + j, 8 + j, 12 + j in its quarters.
+  const auto pairs = [](__m512 x, __m512 y, bool high) {
+    const __m512d u = _mm512_castps_pd(x), v = _mm512_castps_pd(y);
+    return _mm512_castpd_ps(high ? _mm512_unpackhi_pd(u, v) : _mm512_unpacklo_pd(u, v));
+  };
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < n; r += 4) {
+    a[r] = pairs(b[r], b[r + 2], false), a[r + 1] = pairs(b[r], b[r + 2], true);
+    a[r + 2] = pairs(b[r + 1], b[r + 3], false), a[r + 3] = pairs(b[r + 1], b[r + 3], true);
+  }
+#pragma GCC unroll 4
+  for (std::size_t j = 0; j < 4; ++j) {
+    const __m512 top = _mm512_shuffle_f32x4(a[j], a[4 + j], 0x44), top_right = _mm512_shuffle_f32x4(a[j], a[4 + j], 0xEE);
+    const __m512 low = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0x44),
+                 low_right = _mm512_shuffle_f32x4(a[8 + j], a[12 + j], 0xEE);
+    b[j] = _mm512_shuffle_f32x4(top, low, 0x88), b[4 + j] = _mm512_shuffle_f32x4(top, low, 0xDD);
+    b[8 + j] = _mm512_shuffle_f32x4(top_right, low_right, 0x88), b[12 + j] = _mm512_shuffle_f32x4(top_right, low_right, 0xDD);
+  }
+#pragma GCC unroll 16
+  for (std::size_t c = 0; c < n; ++c)
+    if (static_cast<Index>(c) < cols) _mm512_storeu_ps(out + static_cast<Index>(c) * stride, b[c]);
+#elif ANYBIT_HAS_AVX2
+  __m256 a[n], b[n];
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < n; ++r) a[r] = row(static_cast<Index>(r));
+#pragma GCC unroll 4
+  for (std::size_t r = 0; r < n; r += 2) b[r] = _mm256_unpacklo_ps(a[r], a[r + 1]), b[r + 1] = _mm256_unpackhi_ps(a[r], a[r + 1]);
+  // Of four rows each: a[r + j] has columns j and 4 + j in its halves.
+#pragma GCC unroll 2
+  for (std::size_t r = 0; r < n; r += 4) {
+    a[r] = _mm256_shuffle_ps(b[r], b[r + 2], 0x44), a[r + 1] = _mm256_shuffle_ps(b[r], b[r + 2], 0xEE);
+    a[r + 2] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0x44), a[r + 3] = _mm256_shuffle_ps(b[r + 1], b[r + 3], 0xEE);
+  }
+#pragma GCC unroll 4
+  for (std::size_t j = 0; j < 4; ++j) {
+    b[j] = _mm256_permute2f128_ps(a[j], a[4 + j], 0x20);
+    b[4 + j] = _mm256_permute2f128_ps(a[j], a[4 + j], 0x31);
+  }
+#pragma GCC unroll 8
+  for (std::size_t c = 0; c < n; ++c)
+    if (static_cast<Index>(c) < cols) _mm256_storeu_ps(out + static_cast<Index>(c) * stride, b[c]);
+#else
+  float lanes[n];
+  for (Index r = 0; r < width; ++r) {
+    store(lanes, row(r));
+    for (Index c = 0; c < cols; ++c) out[c * stride + r] = lanes[c];
+  }
+#endif
+}
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
+ANYBIT_VECTOR_CODE_END
