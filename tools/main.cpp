@@ -15,6 +15,7 @@
 #include "reproduce/reproduce.hpp"
 #include "shared/command.hpp"
 #include "shared/printable.hpp"
+#include "tokenize/tokenize.hpp"
 
 namespace {
 
@@ -31,6 +32,7 @@ constexpr Command commands[] = {
     {"perplexity", "measures how well a model predicts a text", &tool::run_perplexity},
     {"generate", "continues a text", &tool::run_generate},
     {"logits", "writes logits and hidden states, to compare with other programs", &tool::run_logits},
+    {"tokenize", "prints the token ids of texts, or the texts of ids", &tool::run_tokenize},
     {"inspect", "prints metadata and tensors of a model file", &tool::run_inspect},
     {"reproduce", "runs tables of published papers on a model of yours", &reproduce::run},
 };

@@ -113,6 +113,30 @@ TEST_CASE("generate: the same seed, the same text; greedy by itself; tokens one 
   CHECK(plain.err.empty());
 }
 
+TEST_CASE("tokenize prints ids as JSON, and their texts") {
+  const Program p;
+  p.write("texts.json", R"(["Line 7", "", "<unk>\u00e9"])");
+  const Ended ids = p.run("tokenize " + p.model() + " --json " + p.path("texts.json"));
+  INFO(ids.err);
+  REQUIRE(ids.exit_code == 0);
+  const json lists = json::parse(ids.out);
+  CHECK(lists.size() == 3);
+  CHECK(lists[1].empty());
+  p.write("ids.json", ids.out);
+  CHECK(json::parse(p.run("tokenize " + p.model() + " --decode --json " + p.path("ids.json")).out) ==
+        json::parse(p.read("texts.json")));
+  for (const auto& [written, in_message] : {std::pair{"{", "is no JSON"}, {"{}", "is no JSON list"}, {"[\"a\", 3]", "item 1"}}) {
+    p.write("texts.json", written);
+    const Ended o = p.run("tokenize " + p.model() + " --json " + p.path("texts.json"));
+    CHECK(o.exit_code == 3);
+    CHECK(contains(o.err, in_message));
+  }
+  for (const char* const bad : {"[3]", "[[\"a\"]]", "[[-1]]", "[[1000000]]", "[[1.5]]"}) {
+    p.write("ids.json", bad);
+    CHECK(contains(p.run("tokenize " + p.model() + " --decode --json " + p.path("ids.json")).err, "item 0 is not a list"));
+  }
+}
+
 TEST_CASE("inspect shows any file that the library reads") {
   const Program p;
   const Ended gguf = p.run("inspect " + p.model());
@@ -170,7 +194,7 @@ TEST_CASE("wrong use and bad input of the commands") {
     CHECK(o.out.empty());
   }
   CHECK(p.files() == before);
-  for (const std::string command : {"quantize", "compare", "perplexity", "generate", "inspect", "reproduce"}) {
+  for (const std::string command : {"quantize", "compare", "perplexity", "generate", "tokenize", "inspect", "reproduce"}) {
     const Ended help = p.run(command + " --help");
     INFO(command);
     CHECK(help.exit_code == 0);
