@@ -41,11 +41,11 @@ void read_packed(const io::AnybitFile& f) {
     }
 }
 
-/// Whatever the vocabulary, a text that it can encode comes back.
+/// Whatever the vocabulary, a text that it can encode comes back, unless the vocabulary normalizes it.
 void encode(const model::Tokenizer& t, std::string_view text) {
   for (const auto specials : {model::Specials::as_text, model::Specials::parsed})
     if (const auto ids = t.encode(text, specials))
-      if (*t.decode(*ids) != text) std::abort();
+      if (const auto back = t.decode(*ids); !back || (t.lossless() && *back != text)) std::abort();
 }
 
 /// Every lookup of every key; errors are one line.

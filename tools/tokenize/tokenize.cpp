@@ -62,18 +62,24 @@ Result<json> decode_all(const model::Tokenizer& t, const json& lists, const std:
 }
 
 int tokenize(int argc, const char* const* argv) {
-  std::string vocabulary, in;
+  std::string vocabulary, in, pre;
   bool decode = false, specials = false;
   CLI::App app("Prints the token ids of texts as JSON: a list of ids for each text, without bos or eos.", "anybit tokenize");
-  app.add_option("VOCABULARY", vocabulary, "A GGUF model, or llama2.c's tokenizer.bin")->required();
+  app.add_option("VOCABULARY", vocabulary,
+                 "A GGUF model, tokenizer.json, tekken.json, SentencePiece's tokenizer.model, tiktoken's ranks, llama2.c's "
+                 "tokenizer.bin, or a folder with one of these")
+      ->required();
   app.add_option("--json", in, "The texts: a JSON list of strings")->type_name("FILE")->required();
+  app.add_option("--pre", pre,
+                 "How a text is cut into words, where a file of ranks is none of those that are known by their size")
+      ->type_name("NAME");
   auto* const back = app.add_flag("--decode", decode, "The inverse: FILE has a list of lists of ids, and texts are printed");
   app.add_flag("--specials", specials, "Names of control tokens in a text become these tokens; default: they are text")
       ->excludes(back);
   if (const auto end = parse(app, argc, argv, "anybit tokenize model.gguf --json texts.json")) return *end;
 
   const auto run = [&]() -> Result<json> {
-    ANYBIT_TRY(const model::Tokenizer t, model::open_tokenizer(vocabulary));
+    ANYBIT_TRY(const model::Tokenizer t, model::open_tokenizer(vocabulary, pre));
     ANYBIT_TRY(const std::string text, read_text(in));
     ANYBIT_TRY(const json input, parse_json(text, in));
     if (!input.is_array()) return Error{ErrorCode::corrupt_data, in + ": is no JSON list"};

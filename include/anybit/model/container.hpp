@@ -25,6 +25,7 @@
 #include <anybit/model/load_tensors.hpp>
 #include <anybit/model/model.hpp>
 #include <anybit/model/number_text.hpp>
+#include <anybit/model/tokenizer/rules_text.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -145,7 +146,8 @@ inline Status read_options(const MetadataReader& read, const std::string& archit
   return Ok{};
 }
 
-inline constexpr std::array<std::string_view, 2> tokenizer_kinds{"byte_bpe", "score_bpe"}, no_yes{"0", "1"};
+inline constexpr std::array<std::string_view, 5> tokenizer_kinds{"byte_bpe", "score_bpe", "merge_bpe", "unigram", "word_piece"};
+inline constexpr std::array<std::string_view, 2> no_yes{"0", "1"};
 inline constexpr std::string_view vocabulary_prefix = "tokenizer.";
 /// Models with rotations in their forward pass have an architecture of their own ("llama-rotated"), so that no reader runs them
 /// without.
@@ -249,6 +251,7 @@ struct FlatVocabulary {
     add("tokenizer.merges", "I32", merges), add("tokenizer.scores", "F32", v.scores);
     writer.set_metadata("tokenizer.kind", std::string(tokenizer_kinds[static_cast<std::size_t>(v.kind)]));
     writer.set_metadata("tokenizer.pre", v.pre);
+    if (std::string rules = rules_text(v); !rules.empty()) writer.set_metadata("tokenizer.rules", std::move(rules));
     writer.set_metadata("tokenizer.add_bos", v.add_bos ? "1" : "0");
     writer.set_metadata("tokenizer.add_space_prefix", v.add_space_prefix ? "1" : "0");
     for_each_special_id(v, [&](const char* key, const std::optional<TokenId>& id) {
@@ -265,6 +268,10 @@ inline Result<Tokenizer> read_vocabulary(const io::AnybitFile& file) {
   ANYBIT_TRY(const std::size_t add_bos, read.choice("tokenizer.add_bos", no_yes));
   ANYBIT_TRY(const std::size_t add_space, read.choice("tokenizer.add_space_prefix", no_yes));
   v.kind = static_cast<TokenizerKind>(kind);
+  if (read.has("tokenizer.rules")) {
+    ANYBIT_TRY(const std::string rules, read.text("tokenizer.rules"));
+    if (auto known = read_rules(rules, v); !known) return in_context(known.error(), file.name() + ": metadata tokenizer.rules");
+  }
   v.add_bos = add_bos == 1, v.add_space_prefix = add_space == 1;
   Status ids = Ok{};
   for_each_special_id(v, [&](const char* key, std::optional<TokenId>& id) {

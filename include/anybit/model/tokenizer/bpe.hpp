@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <anybit/model/tokenizer/flat_map.hpp>
 #include <anybit/model/tokenizer/vocabulary.hpp>
 
 namespace anybit::model {
@@ -80,6 +81,64 @@ class PieceMerger {
 
   std::vector<std::size_t> next_, previous_;
   std::vector<Candidate> queue_;
+};
+
+/// Merges by a table of pairs, as byte-level BPE has it.
+class PairMerger {
+ public:
+  struct Rank {
+    std::uint32_t rank = none;
+    TokenId id = -1;  ///< of the joint token
+  };
+  static constexpr std::uint32_t none = 0xFFFFFFFF;
+  using Table = FlatMap<Rank>;
+
+  static std::uint64_t key(TokenId left, TokenId right) {
+    return std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
+  }
+
+  /// Merges neighbours in `ids` until no pair of the table is left.
+  void merge(std::vector<TokenId>& ids, const Table& table) {
+    if (ids.size() > longest_scan) return merge_long(ids, table);
+    // In a word the best pair is found soonest by looking at all.
+    const auto rank = [&](std::size_t i) {
+      const Rank* const found = table.find(key(ids[i], ids[i + 1]));
+      return found ? *found : Rank{};
+    };
+    std::size_t pairs = ids.empty() ? 0 : ids.size() - 1;
+    for (std::size_t i = 0; i < pairs; ++i) ranks_[i] = rank(i);
+    while (pairs != 0) {
+      std::size_t best = 0;
+      for (std::size_t i = 1; i < pairs; ++i)
+        if (ranks_[i].rank < ranks_[best].rank) best = i;
+      if (ranks_[best].rank == none) break;
+      ids[best] = ranks_[best].id;
+      --pairs;
+      for (std::size_t i = best + 1; i <= pairs; ++i) ids[i] = ids[i + 1];
+      for (std::size_t i = best; i < pairs; ++i) ranks_[i] = ranks_[i + 1];
+      if (best < pairs) ranks_[best] = rank(best);
+      if (best != 0) ranks_[best - 1] = rank(best - 1);
+    }
+    if (!ids.empty()) ids.resize(pairs + 1);
+  }
+
+ private:
+  static constexpr std::size_t longest_scan = 48;
+
+  void merge_long(std::vector<TokenId>& ids, const Table& table) {
+    pieces_.clear();
+    for (std::size_t i = 0; i < ids.size(); ++i) pieces_.push_back({i, i + 1, ids[i]});
+    long_.merge(pieces_, [&](const Piece& left, const Piece& right) {
+      const Rank* const found = table.find(key(left.id, right.id));
+      return found ? Merge{true, static_cast<double>(found->rank), found->id} : Merge{};
+    });
+    ids.clear();
+    for (const Piece& p : pieces_) ids.push_back(p.id);
+  }
+
+  Rank ranks_[longest_scan];
+  std::vector<Piece> pieces_;
+  PieceMerger long_;
 };
 
 }  // namespace ANYBIT_CODE

@@ -6,10 +6,14 @@
 //   x? x* x+ x{m} x{m,n}, greedy or with a + behind (possessive)  x is a character or a set; a group takes only ?
 //   (?:a|b) (?i:a|b) (?=a) (?!a) $ |
 // Matching tries alternatives in their order and the longest repetition first, as the engines do for which these were written.
+// Why not PCRE2: every engine that includes these headers would have to build and link it, for a language of which it would use
+// this part, and its Unicode tables are of another version than the vocabulary's.
 
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -30,6 +34,9 @@ class PatternChar {
       : bits_(static_cast<std::uint32_t>(c.code_point) << 8 |
               static_cast<std::uint32_t>(c.valid ? category(c.code_point) : Category::Cn) << 3 |
               static_cast<std::uint32_t>(c.bytes)) {}
+  /// Of an ASCII character.
+  explicit constexpr PatternChar(unsigned char c)
+      : bits_(static_cast<std::uint32_t>(c) << 8 | static_cast<std::uint32_t>(category(c)) << 3 | 1u) {}
   char32_t code_point() const { return bits_ >> 8; }
   Category category_of() const { return static_cast<Category>(bits_ >> 3 & 31u); }
   std::size_t bytes() const { return bits_ & 7u; }
@@ -37,6 +44,29 @@ class PatternChar {
  private:
   std::uint32_t bits_;
 };
+
+namespace detail {
+
+inline constexpr auto ascii_chars = []<std::size_t... C>(std::index_sequence<C...>) {
+  return std::array<PatternChar, sizeof...(C)>{PatternChar(static_cast<unsigned char>(C))...};
+}(std::make_index_sequence<128>());
+
+}  // namespace detail
+
+/// The characters of `text` behind those in `out`.
+inline void append_pattern_chars(std::string_view text, std::vector<PatternChar>& out) {
+  out.reserve(out.size() + text.size());
+  for (std::size_t at = 0; at < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    out.push_back(byte < 128 ? detail::ascii_chars[byte] : PatternChar(decode_utf8(text.substr(at))));
+    at += out.back().bytes();
+  }
+}
+inline std::vector<PatternChar> pattern_chars(std::string_view text) {
+  std::vector<PatternChar> out;
+  append_pattern_chars(text, out);
+  return out;
+}
 
 class Pattern {
  public:
@@ -49,13 +79,18 @@ class Pattern {
     auto done = parser.alternatives(out.root_, false, 0);
     if (done && parser.at != text.size()) done = parser.fail("a ')' without its '('");
     if (!done) return in_context(done.error(), "pattern " + io::detail::shown(text));
+    out.index_first_characters();
     return out;
   }
 
   /// The end of the match that starts at `at`, which may be empty; `none` if there is none. The text ends at `end`.
   std::size_t match(const PatternChar* text, std::size_t at, std::size_t end) const {
-    for (const Sequence& s : root_)
-      if (const std::size_t found = run({text, end}, s, 0, at, nullptr); found != none) return found;
+    std::uint64_t possible = at < end ? starts_.of(text[at]) : ~std::uint64_t{0};
+    if (root_.size() < 64) possible &= (std::uint64_t{1} << root_.size()) - 1;
+    for (; possible != 0; possible &= possible - 1) {
+      const auto i = static_cast<std::size_t>(std::countr_zero(possible));
+      if (const std::size_t found = run({text, end}, root_[i], 0, at, nullptr); found != none) return found;
+    }
     return none;
   }
 
@@ -80,9 +115,23 @@ class Pattern {
     CategorySet in = 0;
     std::vector<Range> ranges;
     bool negated = false;
+    std::array<std::uint64_t, 2> ascii{};  ///< bit c of 128: whether it has the character c
 
     bool contains(PatternChar c) const {
       bool found = model::contains(in, c.category_of());
+      if (ranges.empty()) return found != negated;
+      if (c.code_point() < 128) return (ascii[c.code_point() >> 6] >> (c.code_point() & 63u) & 1u) != 0;
+      return search(c, found);
+    }
+    /// `ascii` becomes what the other members say.
+    void index_ascii() {
+      for (const PatternChar c : detail::ascii_chars)
+        if (search(c, model::contains(in, c.category_of())))
+          ascii[c.code_point() >> 6] |= std::uint64_t{1} << (c.code_point() & 63u);
+    }
+
+   private:
+    bool search(PatternChar c, bool found) const {
       for (const Range& r : ranges) found = found || (c.code_point() >= r.first && c.code_point() <= r.last);
       return found != negated;
     }
@@ -96,6 +145,42 @@ class Pattern {
   };
   using Sequence = std::vector<Step>;
   using Alternatives = std::vector<Sequence>;
+
+  /// Which alternatives can match at a character; bit i stands for number i. A category may have too many.
+  struct Starts {
+    std::array<std::uint64_t, 128> ascii{};
+    std::array<std::uint64_t, 32> others{};  ///< by category
+
+    std::uint64_t of(PatternChar c) const {
+      return c.code_point() < 128 ? ascii[c.code_point()] : others[static_cast<std::size_t>(c.category_of())];
+    }
+  };
+
+  void index_first_characters() {
+    for (Set& s : sets_) s.index_ascii();
+    for (std::size_t i = 0; i < root_.size() && i < 64; ++i) add_start(root_[i], std::uint64_t{1} << i);
+  }
+  /// Whether the sequence can match nothing, in which case every character has the bit.
+  bool add_start(const Sequence& s, std::uint64_t bit) {
+    for (const Step& now : s) {
+      bool optional = now.min == 0;
+      if (now.kind == Kind::set) {
+        const Set& set = sets_[now.index];
+        for (const PatternChar c : detail::ascii_chars)
+          if (set.contains(c)) starts_.ascii[c.code_point()] |= bit;
+        for (std::size_t c = 0; c < starts_.others.size(); ++c)
+          if (!set.ranges.empty() || model::contains(set.in, static_cast<Category>(c)) != set.negated) starts_.others[c] |= bit;
+      } else if (now.kind == Kind::group) {
+        for (const Sequence& a : groups_[now.index]) optional = add_start(a, bit) || optional;
+      } else {
+        optional = true;  // consumes nothing
+      }
+      if (!optional) return false;
+    }
+    for (std::uint64_t& c : starts_.ascii) c |= bit;
+    for (std::uint64_t& c : starts_.others) c |= bit;
+    return true;
+  }
 
   struct Text {
     const PatternChar* chars;
@@ -132,6 +217,7 @@ class Pattern {
     const Set& set = sets_[now.index];
     std::uint32_t count = 0;
     while (count < now.max && at + count < t.end && set.contains(t.chars[at + count])) ++count;
+    if (step + 1 == s.size() && !rest) return count < now.min ? none : at + count;
     for (; count >= now.min; --count) {
       if (const std::size_t found = run(t, s, step + 1, at + count, rest); found != none) return found;
       if (now.possessive || count == 0) break;
@@ -158,6 +244,7 @@ class Pattern {
     Status alternatives(Alternatives& to, bool any_case, int depth) {
       if (depth > 8) return fail("groups are nested too deep");
       do {
+        if (depth == 0 && to.size() == 64) return fail("more than 64 alternatives");
         Sequence s;
         while (at < text.size() && text[at] != '|' && text[at] != ')') ANYBIT_TRY_STATUS(step(s, any_case, depth));
         to.push_back(std::move(s));
@@ -322,6 +409,7 @@ class Pattern {
   Alternatives root_;
   std::vector<Set> sets_;
   std::vector<Alternatives> groups_;
+  Starts starts_;
 };
 
 }  // namespace ANYBIT_CODE

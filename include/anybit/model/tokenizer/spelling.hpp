@@ -59,9 +59,20 @@ inline int byte_token(std::string_view t) {
   return value;
 }
 
+/// Every `from`, which is not empty, becomes `to`, from the left.
 inline void replace_all(std::string& s, std::string_view from, std::string_view to) {
-  for (std::size_t at = s.find(from); at != std::string::npos; at = s.find(from, at + to.size())) s.replace(at, from.size(), to);
+  std::size_t at = s.find(from);
+  if (at == std::string::npos) return;
+  std::string out;
+  std::size_t done = 0;
+  for (; at != std::string::npos; at = s.find(from, done)) {
+    out.append(s, done, at - done).append(to);
+    done = at + from.size();
+  }
+  s = out.append(s, done);
 }
+
+inline constexpr std::string_view escaped_space = "\xE2\x96\x81";  // U+2581
 
 }  // namespace detail
 }  // namespace ANYBIT_CODE
