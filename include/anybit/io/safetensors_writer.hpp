@@ -29,7 +29,7 @@ struct SafetensorsPlan {
 
 /// Where each tensor goes. Tensors are ordered by the largest power of two (up to 64) that divides their size in bytes, so
 /// each starts at a multiple of it, and so of its element size: the format allows no padding between tensors.
-/// `tensors` must outlive the plan.
+/// `tensors` must outlive the plan. A tensor without bytes is planned by its type and shape, for who writes it later.
 template <class = void>
 Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
                                          const std::map<std::string, std::string>& metadata) {
@@ -44,15 +44,17 @@ Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
     if (!dtype || !dtype->in_safetensors) return bad("safetensors has no type " + detail::shown(t.dtype) + ": convert it");
     const auto bytes = tensor_bytes(*dtype, t.shape);
     if (!bytes) return bad(bytes.error().message);
-    if (*bytes != t.bytes.size())
+    if (*bytes != t.bytes.size() && t.bytes.data() != nullptr)
       return bad(detail::text("type ", t.dtype, " and shape need ", *bytes, " bytes, not ", t.bytes.size()));
     if (t.name == "__metadata__" || !detail::is_utf8(t.name)) return bad("a name must be UTF-8 and not __metadata__: rename it");
     if (!names.insert(t.name).second) return bad("the name comes twice: rename one");
     plan.order.push_back(&t);
   }
   anybit::stable_sort(plan.order.begin(), plan.order.end(), [](const TensorInfo* a, const TensorInfo* b) {
-    const auto alignment = [](std::size_t bytes) { return std::countr_zero(bytes | page); };
-    return alignment(a->bytes.size()) > alignment(b->bytes.size());
+    const auto alignment = [](const TensorInfo& t) {
+      return std::countr_zero(*tensor_bytes(*find_dtype(t.dtype), t.shape) | page);
+    };
+    return alignment(*a) > alignment(*b);
   });
 
   std::string json = "{";
@@ -71,8 +73,9 @@ Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
     separate();
     json += detail::json_quoted(t->name) + ":{\"dtype\":\"" + t->dtype + "\",\"shape\":[";
     for (std::size_t i = 0; i < t->shape.size(); ++i) json += (i ? "," : "") + std::to_string(t->shape[i]);
-    json += detail::text("],\"data_offsets\":[", begin, ",", begin + t->bytes.size(), "]}");
-    begin += t->bytes.size();
+    const std::size_t end = begin + *tensor_bytes(*find_dtype(t->dtype), t->shape);
+    json += detail::text("],\"data_offsets\":[", begin, ",", end, "]}");
+    begin = end;
   }
   json += "}";
   json.resize((json.size() + 8 + page - 1) / page * page - 8, ' ');
@@ -94,6 +97,25 @@ Status write_safetensors(const std::string& path, std::span<const TensorInfo> te
   ANYBIT_TRY(AtomicFile file, AtomicFile::create(path));
   ANYBIT_TRY_STATUS(file.write(plan->head));
   for (const TensorInfo* t : plan->order) ANYBIT_TRY_STATUS(file.write(t->bytes));
+  return file.commit();
+}
+
+/// Writes a whole file or nothing, with one tensor in memory at a time: `make(const TensorInfo&)` gives the bytes of each, in the
+/// plan's order, as a Result of something with bytes().
+template <class Make>
+Status write_safetensors_streamed(const std::string& path, std::span<const TensorInfo> tensors, Make&& make,
+                                  const std::map<std::string, std::string>& metadata = {}) {
+  const auto plan = plan_safetensors(tensors, metadata);
+  if (!plan) return in_context(plan.error(), path);
+  ANYBIT_TRY(AtomicFile file, AtomicFile::create(path));
+  ANYBIT_TRY_STATUS(file.write(plan->head));
+  for (const TensorInfo* t : plan->order) {
+    ANYBIT_TRY(const auto made, make(*t));
+    const std::span<const std::byte> bytes = made.bytes();
+    ANYBIT_CHECK(bytes.size() == *tensor_bytes(*find_dtype(t->dtype), t->shape),
+                 "write_safetensors_streamed: other bytes than planned");
+    ANYBIT_TRY_STATUS(file.write(bytes));
+  }
   return file.commit();
 }
 
