@@ -31,7 +31,7 @@ struct Module {
       add(std::move(t));
     }
   }
-  Module(const Module&) = delete;
+  Module(Module&&) = default;  // elements of deques stay where they are
   void add(OwnedTensor t) {
     owned.push_back(std::move(t));
     infos.push_back(owned.back().info());

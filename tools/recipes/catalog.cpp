@@ -42,6 +42,7 @@ const Catalog& catalog() {
     add_byte_scaled_integers(c);
     add_superfloats(c);
     add_other_formats(c);
+    add_checkpoint_schemes(c);
     return c;
   }();
   return all;

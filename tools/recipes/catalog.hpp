@@ -38,6 +38,11 @@ class Catalog {
 
   template <anybit::AnyScheme S, unsigned methods>
   void add();  // compile.hpp
+  /// Its files are opened and run, but no recipe makes it.
+  template <anybit::PackedScheme S>
+  void add_readable() {
+    registry_.add<S>();
+  }
 
  private:
   std::vector<CompiledScheme> schemes_;
@@ -52,5 +57,6 @@ void add_asymmetric_integers(Catalog& to);
 void add_byte_scaled_integers(Catalog& to);
 void add_superfloats(Catalog& to);
 void add_other_formats(Catalog& to);
+void add_checkpoint_schemes(Catalog& to);
 
 }  // namespace tool

@@ -75,10 +75,15 @@ Status check_roles(const std::vector<FileRole>& inputs, const std::vector<FileRo
 
 std::vector<FileRole> model_inputs(const std::string& model, const std::string& tokenizer) {
   std::vector<FileRole> out{{"the model", model}, {"the tokenizer", tokenizer}};
+  std::error_code failed;
+  if (fs::is_directory(model, failed)) {
+    for (fs::directory_iterator entry(model, failed), end; !failed && entry != end; entry.increment(failed))
+      out.push_back({"a file of the model", entry->path().string()});
+    return out;
+  }
   const std::string own = fs::path(model).filename().string();
   fs::path folder = fs::path(model).parent_path();
   if (folder.empty()) folder = ".";
-  std::error_code failed;
   for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end; entry.increment(failed)) {
     const std::string name = entry->path().filename().string();
     if (tokenizer.empty() && is_tokenizer(name)) out.push_back({"the tokenizer beside the model", entry->path().string()});

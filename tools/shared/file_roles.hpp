@@ -18,7 +18,7 @@ struct FileRole {
 /// paths and "-" (standard output) are no files.
 anybit::Status check_roles(const std::vector<FileRole>& inputs, const std::vector<FileRole>& outputs);
 
-/// All files that reading this model may open: itself, the other parts of a split one, and `tokenizer`, or if that is empty those
+/// All files that reading this model may open: itself, every file of a folder, the other parts of a split one, and `tokenizer`, or if that is empty those
 /// beside the model that a llama2.c checkpoint takes.
 std::vector<FileRole> model_inputs(const std::string& model, const std::string& tokenizer);
 

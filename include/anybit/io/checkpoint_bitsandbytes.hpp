@@ -62,7 +62,8 @@ inline Result<BitsAndBytesModule> read_bitsandbytes_state(const ModuleTensors& m
   BitsAndBytes4& b = out.matrix;
   b.shape = {static_cast<Index>(shape[0]), static_cast<Index>(shape[1])};
   b.block = block;
-  ANYBIT_TRY_STATUS(detail::check_block(b.block));
+  if (const auto fits = detail::check_block(b.block); !fits)
+    return m.bad(fits.error().code, fits.error().message, ": check the checkpoint");
   if (!m.find("weight.nested_absmax")) return out;
   if (settings.has("nested_blocksize")) {
     ANYBIT_TRY(const std::int64_t nested_block, settings.integer("nested_blocksize"));

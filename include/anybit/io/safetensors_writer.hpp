@@ -29,10 +29,10 @@ struct SafetensorsPlan {
 
 /// Where each tensor goes. Tensors are ordered by the largest power of two (up to 64) that divides their size in bytes, so
 /// each starts at a multiple of it, and so of its element size: the format allows no padding between tensors.
-/// `tensors` must outlive the plan. A tensor without bytes is planned by its type and shape, for who writes it later.
+/// `tensors` must outlive the plan. Where the bytes come later, type and shape alone are planned.
 template <class = void>
 Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
-                                         const std::map<std::string, std::string>& metadata) {
+                                         const std::map<std::string, std::string>& metadata, bool bytes_come_later = false) {
   constexpr std::size_t page = 64;
   SafetensorsPlan plan;
   std::set<std::string_view> names;
@@ -44,7 +44,7 @@ Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
     if (!dtype || !dtype->in_safetensors) return bad("safetensors has no type " + detail::shown(t.dtype) + ": convert it");
     const auto bytes = tensor_bytes(*dtype, t.shape);
     if (!bytes) return bad(bytes.error().message);
-    if (*bytes != t.bytes.size() && t.bytes.data() != nullptr)
+    if (!bytes_come_later && *bytes != t.bytes.size())
       return bad(detail::text("type ", t.dtype, " and shape need ", *bytes, " bytes, not ", t.bytes.size()));
     if (t.name == "__metadata__" || !detail::is_utf8(t.name)) return bad("a name must be UTF-8 and not __metadata__: rename it");
     if (!names.insert(t.name).second) return bad("the name comes twice: rename one");
@@ -105,7 +105,7 @@ Status write_safetensors(const std::string& path, std::span<const TensorInfo> te
 template <class Make>
 Status write_safetensors_streamed(const std::string& path, std::span<const TensorInfo> tensors, Make&& make,
                                   const std::map<std::string, std::string>& metadata = {}) {
-  const auto plan = plan_safetensors(tensors, metadata);
+  const auto plan = plan_safetensors(tensors, metadata, true);
   if (!plan) return in_context(plan.error(), path);
   ANYBIT_TRY(AtomicFile file, AtomicFile::create(path));
   ANYBIT_TRY_STATUS(file.write(plan->head));
