@@ -42,7 +42,12 @@ class RopeTable {
   }
 
   /// Rotates every head of every token in place; x is (tokens, heads * head_dim).
-  void apply(MutableMatrix x, Index head_dim, ExecutorRef executor) const {
+  void apply(MutableMatrix x, Index head_dim, ExecutorRef executor) const { turn_heads(x, head_dim, 1, executor); }
+  /// The transposed matrices: turns the other way. Gradients of rotated values become those of the values.
+  void apply_transposed(MutableMatrix x, Index head_dim, ExecutorRef executor) const { turn_heads(x, head_dim, -1, executor); }
+
+ private:
+  void turn_heads(MutableMatrix x, Index head_dim, float direction, ExecutorRef executor) const {
     ANYBIT_CHECK(x.rows == values_.rows() && x.cols % head_dim == 0, "RopeTable::apply: shapes differ");
     executor.parallel_for(x.rows, 16, [&](Index begin, Index end) {
       for (Index t = begin; t < end; ++t) {
@@ -50,7 +55,7 @@ class RopeTable {
         for (Index head = 0; head < x.cols; head += head_dim) {
           float* v = x.data + t * x.stride + head;
           const auto turn = [&](Index i, float& first, float& second) {
-            const float cosine = table[2 * i], sine = table[2 * i + 1], a = first, b = second;
+            const float cosine = table[2 * i], sine = direction * table[2 * i + 1], a = first, b = second;
             first = a * cosine - b * sine;
             second = a * sine + b * cosine;
           };
@@ -63,7 +68,6 @@ class RopeTable {
     });
   }
 
- private:
   RopeOrder order_;
   Index pairs_;
   Matrix values_;  ///< (tokens, rotary_dim): cos, sin, cos, sin, ...
