@@ -50,7 +50,8 @@ TEST_CASE("backward: linear with a bias and an adapter") {
   struct Shape {
     Index tokens, inputs, outputs, rank;
   };
-  for (const auto& [tokens, inputs, outputs, rank] : {Shape{1, 1, 1, 1}, {3, 7, 5, 2}, {9, 33, 18, 4}}) {
+  for (const Shape& shape : {Shape{1, 1, 1, 1}, {3, 7, 5, 2}, {9, 33, 18, 4}}) {
+    const Index tokens = shape.tokens, inputs = shape.inputs, outputs = shape.outputs, rank = shape.rank;
     CAPTURE(tokens, inputs, outputs);
     const Matrix x = some(1, tokens, inputs), dy = some(2, tokens, outputs);
     nn::Linear linear(some(3, outputs, inputs));
@@ -175,9 +176,11 @@ TEST_CASE("backward: activations and gated products, zeros and large values incl
   Matrix z = some(1, 5, 19, 2);
   z(0, 0) = 30, z(0, 1) = -30, z(1, 3) = 100, z(1, 4) = -100;
   const Matrix up = some(2, 5, 19), dy = some(3, 5, 19);
-  for (const auto& [a, f] : {Case{nn::Activation::silu, ref::silu}, Case{nn::Activation::gelu, ref::gelu},
-                             Case{nn::Activation::gelu_tanh, ref::gelu_tanh}, Case{nn::Activation::relu, ref::relu}}) {
-    CAPTURE(static_cast<int>(a));
+  for (const Case& one : {Case{nn::Activation::silu, ref::silu}, Case{nn::Activation::gelu, ref::gelu},
+                          Case{nn::Activation::gelu_tanh, ref::gelu_tanh}, Case{nn::Activation::relu, ref::relu}}) {
+    CAPTURE(static_cast<int>(one.a));
+    const nn::Activation a = one.a;
+    const auto f = one.f;
     ref::Matrix at = ref::matrix_of(z), other = ref::matrix_of(up);
     const Matrix dz = alone_and_threaded([&](ExecutorRef executor) {
       Matrix out(5, 19);
@@ -227,7 +230,8 @@ TEST_CASE("backward: attention with grouped queries, one token and several tiles
   struct Shape {
     Index tokens, heads, kv_heads, head_dim;
   };
-  for (const auto& [tokens, heads, kv_heads, d] : {Shape{1, 2, 1, 3}, {7, 6, 2, 5}, {70, 2, 2, 3}}) {
+  for (const Shape& shape : {Shape{1, 2, 1, 3}, {7, 6, 2, 5}, {70, 2, 2, 3}}) {
+    const Index tokens = shape.tokens, heads = shape.heads, kv_heads = shape.kv_heads, d = shape.head_dim;
     CAPTURE(tokens, heads, kv_heads, d);
     const Matrix q = some(1, tokens, heads * d), k = some(2, tokens, kv_heads * d), v = some(3, tokens, kv_heads * d),
                  dout = some(4, tokens, heads * d);
