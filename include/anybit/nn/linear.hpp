@@ -52,7 +52,7 @@ struct LowRank {
 class Linear {
  public:
   Linear() = default;
-  explicit Linear(Matrix w) : dense_(std::make_shared<const Matrix>(std::move(w))) {}
+  explicit Linear(Matrix w) : dense_(std::make_shared<Matrix>(std::move(w))) {}
   /// `activations` says how they enter the product; w is prepared for it.
   explicit Linear(AnyPacked w, ActivationMode activations = {}) : packed_(std::move(w)), activations_(activations) {
     packed_.prepare(activations.compute());
@@ -89,6 +89,22 @@ class Linear {
                  "Linear::set_adapter: shapes differ");
     adapter_ = std::move(adapter);
   }
+
+  /// Weights in floats, the bias, the adapter's factors, for training to change in place. What another Linear shares is copied
+  /// first; copies made later share it again and change along. Empty or null where there are none.
+  MutableMatrix own_dense() {
+    if (dense_ && dense_.use_count() > 1) dense_ = std::make_shared<Matrix>(dense_->view());
+    return dense_ ? dense_->view() : MutableMatrix();
+  }
+  std::span<float> own_bias() { return bias_; }
+  LowRank* own_adapter() {
+    if (!adapter_) return nullptr;
+    auto own = std::make_shared<LowRank>(*adapter_);
+    LowRank* const changeable = own.get();
+    adapter_ = std::move(own);
+    return changeable;
+  }
+
   /// Other weights under the same bias and adapter.
   Linear with_weights(Linear other) const {
     ANYBIT_CHECK(other.extents() == extents(), "Linear::with_weights: shapes differ");
@@ -127,7 +143,7 @@ class Linear {
     add(delta.view(), y, executor);
   }
 
-  std::shared_ptr<const Matrix> dense_;
+  std::shared_ptr<Matrix> dense_;
   AnyPacked packed_;
   ActivationMode activations_;
   std::vector<float> bias_;
