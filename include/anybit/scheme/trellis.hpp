@@ -2,6 +2,8 @@
 // A trellis code as a scheme: tiles of 16 x 16 weights, each a loop of a bitshift trellis, times scales of rows or groups. See
 // docs/methods/trellis.md. Readable twin: reference/trellis.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -68,3 +70,5 @@ struct Trellis {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>

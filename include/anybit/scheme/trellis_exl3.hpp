@@ -1,6 +1,8 @@
 #pragma once
 // EXL3, the format of exllamav3: a trellis code of 16-bit states between two Hadamard transforms of 128 points.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 #include <bit>
 #include <cstring>
@@ -132,3 +134,5 @@ constexpr void for_each_exl3(F&& f) {
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>
