@@ -1,0 +1,94 @@
+#pragma once
+// LDLQ (Chee et al. 2023, "QuIP", arXiv:2307.13304; in blocks: Tseng et al. 2024, "QTIP", arXiv:2406.11235): trellis codes with
+// error feedback from tile to tile. See docs/methods/trellis.md. Readable twins: reference/ldlq.hpp, reference/trellis.hpp.
+
+#include <anybit/core/macros_begin.hpp>
+
+#include <string>
+
+#include <anybit/algorithm/ldlq_method.hpp>
+#include <anybit/tensor/packed_tensor.hpp>
+
+namespace anybit {
+inline namespace ANYBIT_ABI {
+
+template <class S>
+constexpr bool is_trellis_v = false;
+template <int L, int K, class Book, class G, class Store>
+constexpr bool is_trellis_v<Trellis<L, K, Book, G, Store>> = true;
+template <class S>
+concept TrellisScheme = is_trellis_v<S>;
+
+/// The result of an algorithm whose codes are not one a weight: bytes at once.
+template <PackedScheme S>
+struct QuantizedTensor {
+  PackedTensor<S> tensor;
+  Report report;
+};
+
+}  // namespace ANYBIT_ABI
+}  // namespace anybit
+
+namespace anybit {
+inline namespace ANYBIT_CODE {
+
+/// The columns go in blocks of 16 in their order, which is GPTQ's; the published code goes the other way, with the same error.
+template <TrellisScheme S>
+struct Ldlq {
+  using scheme = S;
+  static constexpr Needs needs = Needs::hessian;
+
+  float damp = 0.025f;  ///< share of the Hessian's mean diagonal that is added to it; above 0, up to 1
+  /// Root mean square of the weights that the code meets, in units of that of its values. 0: the best of six on a sample of
+  /// tiles.
+  float gain = 0;
+  bool exact = false;    ///< the best loop of every tile and not the one of two passes: five times the time, up to 1 % less error
+  bool weighted = true;  ///< inside a tile errors of columns count as the Hessian's blocks say, and not all alike
+  bool refine_scales = true;  ///< after the codes, scales that minimize the error of the outputs
+
+  std::string describe() const { return options().describe(); }
+
+  /// Without a usable Hessian tiles are coded one by one, which the report calls a fallback.
+  Result<QuantizedTensor<S>> quantize(ConstMatrix w, const Stats& stats, const QuantizeOptions& asked = {}) const {
+    ANYBIT_TRY_STATUS(options().check());
+    ANYBIT_TRY_STATUS(grid::check_weights(w));
+    ANYBIT_TRY_STATUS(recipe::check_stats(stats, needs, w.cols, "ldlq"));
+    if (asked.clip_limits.rows > 0)
+      return Error{ErrorCode::unsupported,
+                   "ldlq: clip limits are for formats with a largest level; put awq in front without clipping"};
+    return finish(w, stats, asked, describe(), [&](auto& method, Report& report) { method.code(stats, report); });
+  }
+  /// Every tile by itself, from the weights alone: the error of the weights is the least, that of the outputs is not.
+  Result<QuantizedTensor<S>> quantize_nearest(ConstMatrix w, const QuantizeOptions& asked = {}) const {
+    ANYBIT_TRY_STATUS(options().check());
+    ANYBIT_TRY_STATUS(grid::check_weights(w));
+    return finish(w, Stats{}, asked, "trellis", [&](auto& method, Report& report) { method.code_nearest(report); });
+  }
+
+ private:
+  ldlq::Options options() const { return {damp, gain, exact, weighted, refine_scales}; }
+
+  template <class Code>
+  Result<QuantizedTensor<S>> finish(ConstMatrix w, const Stats& stats, const QuantizeOptions& asked, const std::string& name,
+                                    Code&& code) const {
+    QuantizedTensor<S> result{PackedTensor<S>::allocate(w.extents(), false, name), {}};
+    Report& report = result.report;
+    report.requested = report.done = name + " " + std::string(std::string_view(S::name));
+    PackedBytes& bytes = result.tensor.bytes();
+    ldlq::Method<> method(ldlq::tile_functions_v<S>, options(), w, bytes.mutable_section(bytes.section(section_tags::trellis)),
+                          asked.executor);
+    code(method, report);
+    ANYBIT_TRY_STATUS(check_strict(report, asked));
+    S::scale_store::store(method.scales(), bytes.mutable_section(bytes.section(section_tags::scales)).data());
+    recipe::measure_rows<>(
+        w, [&](Index begin, Index end, MutableMatrix out) { method.weights(begin, end, out); }, asked.verify ? stats : Stats{},
+        report, asked.executor);
+    report.bits_per_weight = result.tensor.bits_per_weight();
+    return result;
+  }
+};
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>
