@@ -89,7 +89,7 @@ inline std::string fingerprint_of(const ModelPlan& plan, const PackedEmbedding& 
                                   Index sample_cap) {
   Fingerprint f;
   for (const ModelRecipe* r : plan.linears)
-    f.add(r->description).add(r->scheme).add(anybit::name(r->compute)).add(describe(r->needs));
+    f.add(r->description).add(r->scheme->name).add(anybit::name(r->compute)).add(describe(r->needs));
   f.add(own_bytes(embedding.embedding.bytes()));
   f.add(number_text(sample_cap));
   return plan.name + (true_sequential ? ", true-sequential, " : ", ") + f.text();
