@@ -1,5 +1,6 @@
 #include <anybit/tensor/rounding_ops.hpp>
 
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -14,6 +15,33 @@ namespace {
 
 /// A 10-bit format: codes of two bytes.
 struct Wide : SInt<10> {};
+/// Levels on no grid, 6 bits: 0 and powers, of both signs.
+struct Levels {
+  static constexpr int bits = 6;
+  static constexpr std::string_view name = "levels";
+  static constexpr float decode(Code c) {
+    float v = 0.01f;
+    for (Code i = c & 31; i > 0; --i) v *= 1.17f;
+    return (c & 31) == 0 ? 0 : (c & 32) != 0 ? -v : v;
+  }
+  static constexpr Code encode(float x) {
+    Code best = 0;
+    for (Code c = 1; c < 64; ++c) {
+      const float d = decode(c) - x, e = decode(best) - x;
+      if ((d < 0 ? -d : d) < (e < 0 ? -e : e)) best = c;
+    }
+    return best;
+  }
+  static Affine fit(std::span<const float>) { return {1, 0}; }
+};
+/// Codes that stand for two stretches each have no vector encoder.
+struct Apart {
+  static constexpr int bits = 2;
+  static constexpr std::string_view name = "apart";
+  static constexpr float decode(Code c) { return static_cast<float>(c); }
+  static constexpr Code encode(float x) { return x > 3 || (x > 1 && x < 2) ? 1 : x > 0 ? 2 : 0; }
+  static Affine fit(std::span<const float>) { return {1, 0}; }
+};
 
 template <Format F>
 void check_lanes(std::uint32_t seed, bool odd_scales) {
@@ -29,7 +57,9 @@ void check_lanes(std::uint32_t seed, bool odd_scales) {
     const float scale = odd_scales ? odd[random() % 8] : 0.01f + std::fabs(normal(random));
     lanes.set(i, {scale, has_zero_point_v<F> ? static_cast<float>(random() % (1u << F::bits)) : 0.0f});
     // Halves of a scale are the ties.
-    w[i] = i % 3 == 0   ? scale * (static_cast<float>(random() % 64) * 0.5f - 16)
+    w[i] = i == 5       ? std::numeric_limits<float>::infinity()
+           : i == 40    ? -std::numeric_limits<float>::infinity()
+           : i % 3 == 0 ? scale * (static_cast<float>(random() % 64) * 0.5f - 16)
            : i % 7 == 0 ? 1e30f * normal(random)
                         : normal(random);
   }
@@ -66,8 +96,8 @@ void check_all() {
 }  // namespace
 
 TEST_CASE("rounding ops: lanes with affines of their own get the codes and weights of the scalar definitions") {
-  check_all<UInt<2>, UInt<4>, UInt<8>, SInt<3>, SInt<8>, Superfloat<3>, Superfloat<8>, Nf4, Minifloat<2, 1>, Minifloat<4, 3>,
-            Ternary, Wide>();
+  check_all<UInt<2>, UInt<4>, UInt<8>, SInt<3>, SInt<8>, Superfloat<3>, Superfloat<8>, Nf4, Fp4, Minifloat<2, 1>, Minifloat<4, 3>,
+            Minifloat<5, 2>, Levels, Apart, Ternary, Wide>();
 }
 
 TEST_CASE("rounding ops: a matrix seen without its type is the same matrix") {

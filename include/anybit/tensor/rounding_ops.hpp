@@ -96,23 +96,52 @@ void round(const float* w, Index n, Affine encode_on, Affine decode_on, float* o
   }
 }
 
+/// Codes by the vector encoder that the format has, if it has one; `scales` are neither 0 nor so small that they have no
+/// reciprocal.
+template <Format F>
+bool encode_lanes_in_vectors(const float* w, const AffineLanes& a, std::uint8_t* codes) {
+  const auto each = [&](auto codes_of) __attribute__((always_inline)) {
+    for (Index i = 0; i < AffineLanes::most; i += simd::width) {
+      const simd::f32 scale = simd::load(a.scales + i);
+      const simd::f32 x = multiplies_by_reciprocal_v<F> ? simd::load(w + i) * simd::divide(simd::broadcast(1.0f), scale)
+                                                        : simd::divide(simd::load(w + i), scale);
+      simd::store_u8(codes + i, codes_of(x, i));
+    }
+  };
+  if constexpr (UniformFormat<F>) {
+    using Rounding = encoders::UsualRounding<F>;
+    static const bool usual = Rounding::is_encoder();
+    if (usual) each([&](simd::f32 x, Index i) { return Rounding::codes(x, simd::load(a.zeros + i)); });
+    return usual;
+  } else if constexpr (!has_zero_point_v<F>) {
+    if constexpr (decoding::float_shift_v<F>.fits)
+      if (encoders::FloatRounding<F>::is_encoder()) {
+        each([](simd::f32 x, Index) { return encoders::FloatRounding<F>::codes(simd::nan_to_zero(x)); });
+        return true;
+      }
+    const encoders::LevelSteps& steps = encoders::level_steps<F>();
+    if (!steps.usable) return false;
+    const simd::StepSearch<F::bits> search(steps.tree.data());
+    const simd::f32 most = simd::broadcast(std::numeric_limits<float>::max());
+    each([&](simd::f32 quotient, Index) {
+      const simd::f32 x[1] = {simd::min(simd::max(simd::nan_to_zero(quotient), simd::zero() - most), most)};
+      simd::i32 passed[1];
+      search(x, passed);
+      return passed[0];
+    });
+    simd::look_up_bytes<F::bits>(steps.code.data(), AffineLanes::most, codes);
+    return true;
+  }
+  return false;
+}
+
 template <Format F>
 void encode_lanes(const float* w, const AffineLanes& a, void* to) {
   auto* const codes = static_cast<code_t<F>*>(to);
-  if constexpr (UniformFormat<F> && F::bits <= 8) {
-    using Rounding = encoders::UsualRounding<F>;
-    static const bool usual = Rounding::is_encoder();
-    bool ordinary = true;  // a scale of 0 makes every weight 0, and some small ones have no reciprocal
+  if constexpr (F::bits <= 8) {
+    bool ordinary = true;
     for (const float s : a.scales) ordinary = ordinary && s >= 0x1p-120f;
-    if (usual && ordinary) {
-      for (Index i = 0; i < AffineLanes::most; i += simd::width) {
-        const simd::f32 scale = simd::load(a.scales + i);
-        const simd::f32 x = multiplies_by_reciprocal_v<F> ? simd::load(w + i) * simd::divide(simd::broadcast(1.0f), scale)
-                                                          : simd::divide(simd::load(w + i), scale);
-        simd::store_u8(codes + i, Rounding::codes(x, simd::load(a.zeros + i)));
-      }
-      return;
-    }
+    if (ordinary && encode_lanes_in_vectors<F>(w, a, codes)) return;
   }
   for (Index i = 0; i < AffineLanes::most; ++i) codes[i] = static_cast<code_t<F>>(quantize_value<F>(w[i], a[i]));
 }
