@@ -233,7 +233,7 @@ Status Workbench::pack_embedding() {
   const ModelRecipe* const head = head_recipe_;
   progress_.begin("quantizing the embedding", 700, work_);
   ANYBIT_TRY(source_.embedding, head ? model::pack_embedding(d, *head) : model::pack_embedding(d));
-  if (head) head_ = head->name + " (" + head->scheme + ")";
+  if (head) head_ = head->name + " (" + std::string(head->scheme->name) + ")";
   RelativeError e;
   std::vector<float> row(static_cast<std::size_t>(d.config.dim));
   for (Index r = 0; r < d.config.vocabulary; ++r) {
