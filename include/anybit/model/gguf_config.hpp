@@ -140,7 +140,7 @@ class GgufConfigReader {
   std::set<std::string, std::less<>> used_;
 };
 
-namespace gguf {
+namespace gguf_config {
 
 /// Positions are divided by rope.scaling.factor, in older files rope.scale_linear, where the type is linear or not given; 0
 /// means 1. YaRN's frequencies follow from factor and original context.
@@ -197,7 +197,7 @@ inline Status read_shape(GgufConfigReader& read, DecoderConfig& c) {
   return read_rope_scaling(read, c);
 }
 
-}  // namespace gguf
+}  // namespace gguf_config
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model

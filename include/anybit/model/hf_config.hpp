@@ -170,7 +170,7 @@ class HfConfigReader {
   bool tied_ = false;
 };
 
-namespace hf {
+namespace hf_config {
 
 /// The names of what every decoder has.
 struct ShapeKeys {
@@ -245,7 +245,6 @@ inline Status read_scaling(HfConfigReader& read, const io::JsonObject& from, Dec
       ANYBIT_TRY(original, positive(where, "original_max_position_embeddings", 0));
     }
   if (original >= 2147483648.0) return from.wrong("original_max_position_embeddings", "below 2^31");
-  c.rope_original_context = static_cast<Index>(original);
   const double context = static_cast<double>(c.context);
   if (type == "linear") {
     c.rope_scale = static_cast<float>(factor);
@@ -283,6 +282,7 @@ inline Status read_scaling(HfConfigReader& read, const io::JsonObject& from, Dec
   }
   if (type == "longrope" || type == "su") {
     if (original == 0) return from.wrong("original_max_position_embeddings", "a number above 0");
+    c.rope_original_context = static_cast<Index>(original);
     for (const auto& [key, to] : {std::pair{"short_factor", &c.rope_factors}, std::pair{"long_factor", &c.rope_long_factors}}) {
       ANYBIT_TRY(const std::vector<double> values, from.numbers(key));
       to->clear();
@@ -329,7 +329,7 @@ inline Status read_rope(HfConfigReader& read, DecoderConfig& c, float base = 100
   return read_scaling(read, parameters, c);
 }
 
-}  // namespace hf
+}  // namespace hf_config
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model

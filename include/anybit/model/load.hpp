@@ -53,13 +53,14 @@ inline Result<const Architecture*> architecture_of(const io::GgufFile& file) {
                                                    ": anybit runs ", architecture_names(), ", use a model of one of these")};
 }
 
-/// The decoder of an opened GGUF file. `view` is what it is read through.
-inline Result<Decoder> decoder_from(const FileTensors<io::GgufFile>& view, const Architecture& architecture, DecoderConfig config,
-                                    Blocks blocks) {
+inline Result<Decoder> decoder_from(const io::GgufFile& file, Blocks blocks) {
+  ANYBIT_TRY(const Architecture* const architecture, architecture_of(file));
+  ANYBIT_TRY(DecoderConfig config, read_config(file, *architecture));
+  const FileTensors view(file, *architecture, config, NamesOf::gguf);
   if (view.duplicate())
     return {ErrorCode::corrupt_data, io::detail::text(view.name(), ": tensor ", io::detail::shown(*view.duplicate()),
                                                       " is there a second time under another name: convert the model again")};
-  return read_decoder(view, architecture, std::move(config), blocks);
+  return read_decoder(view, *architecture, std::move(config), blocks);
 }
 
 /// The architecture and configuration of a Hugging Face folder.
@@ -155,10 +156,7 @@ inline Result<Model> load_llama2c(const std::string& path, const LoadOptions& op
 
 /// The decoder and tokenizer of an opened GGUF file.
 inline Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks blocks = detail::Blocks::now) {
-  ANYBIT_TRY(const Architecture* const architecture, detail::architecture_of(file));
-  ANYBIT_TRY(DecoderConfig config, detail::read_config(file, *architecture));
-  const FileTensors view(file, *architecture, config, NamesOf::gguf);
-  ANYBIT_TRY(Decoder decoder, detail::decoder_from(view, *architecture, std::move(config), blocks));
+  ANYBIT_TRY(Decoder decoder, detail::decoder_from(file, blocks));
   ANYBIT_TRY(Tokenizer tokenizer, tokenizer_from_gguf(file));
   std::string name = std::filesystem::path(file.name()).stem().string();
   if (file.has("general.name")) {
@@ -168,6 +166,9 @@ inline Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks bl
   if (!padded) return in_context(padded.error(), file.name());
   return Model{io::detail::readable_name(name), std::move(decoder), *std::move(padded)};
 }
+
+/// The decoder of an opened GGUF file, without a tokenizer.
+inline Result<Decoder> decoder_from_gguf(const io::GgufFile& file) { return detail::decoder_from(file, detail::Blocks::now); }
 
 /// The decoder of a Hugging Face folder, without a tokenizer.
 inline Result<Decoder> decoder_from_folder(const io::HfFolder& folder) {

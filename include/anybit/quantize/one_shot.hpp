@@ -96,7 +96,9 @@ namespace detail {
 inline void set_embedding(Decoder& d, const PackedEmbedding& embedding, Compute head_compute) {
   ANYBIT_CHECK(embedding.head || !d.has_head(), "the model has a head of its own, the packed embedding none");
   d.token_embedding() = nn::Linear(embedding.embedding, embedding.head ? Compute::f32 : head_compute);
-  if (embedding.head) d.head() = nn::Linear(*embedding.head, head_compute);
+  if (!embedding.head) return;
+  nn::Linear head(*embedding.head, head_compute);
+  d.head() = d.has_head() ? d.head().with_weights(std::move(head)) : std::move(head);
 }
 }  // namespace detail
 

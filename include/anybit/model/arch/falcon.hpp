@@ -64,11 +64,11 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
   DecoderForm& f = c.form;
   f.norm = NormKind::layer, f.gated = false;
-  ANYBIT_TRY_STATUS(hf::read_shape(read, c,
-                                   {.hidden = "ffn_hidden_size",
-                                    .blocks = read.either({"num_hidden_layers", "n_layer"}),
-                                    .heads = read.either({"num_attention_heads", "n_head"}),
-                                    .kv_heads = ""}));
+  ANYBIT_TRY_STATUS(hf_config::read_shape(read, c,
+                                          {.hidden = "ffn_hidden_size",
+                                           .blocks = read.either({"num_hidden_layers", "n_layer"}),
+                                           .heads = read.either({"num_attention_heads", "n_head"}),
+                                           .kv_heads = ""}));
   ANYBIT_TRY_STATUS(read.number_or("layer_norm_epsilon", 1e-5f, c.norm_epsilon));
   ANYBIT_TRY_STATUS(read.activation("activation", "gelu", f.activation));
   bool multi_query = true, grouped = false, parallel = true, bias = false, alibi = false;
@@ -92,7 +92,7 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
     f.alibi_scale = 1 / std::sqrt(static_cast<float>(c.head_dim));  // slopes are added before scores are scaled
     return c;
   }
-  ANYBIT_TRY_STATUS(hf::read_rope(read, c));
+  ANYBIT_TRY_STATUS(hf_config::read_rope(read, c));
   return c;
 }
 
@@ -102,7 +102,7 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   DecoderForm& f = c.form;
   f.norm = NormKind::layer, f.gated = false, f.activation = nn::Activation::gelu;
   f.order = read.has_tensor("blk.0.attn_norm_2.weight") ? BlockOrder::parallel_two : BlockOrder::parallel;
-  ANYBIT_TRY_STATUS(gguf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(gguf_config::read_shape(read, c));
   // feed_forward_length is written as 4 times the width whatever the model has.
   if (const Index rows = read.rows_of("blk.0.ffn_up.weight"); rows > 0) c.hidden = rows;
   return c;

@@ -39,13 +39,13 @@ inline float embedding_scale(const HfConfigReader& read, Index dim) {
 
 /// All Gemmas: `hidden_act` says gelu in old files, and means the tanh form all the same.
 inline Status read_common(HfConfigReader& read, DecoderConfig& c) {
-  ANYBIT_TRY_STATUS(hf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(hf_config::read_shape(read, c));
   ANYBIT_TRY_STATUS(read.number_or("rms_norm_eps", 1e-6f, c.norm_epsilon));
   ANYBIT_TRY_STATUS(read.activation(read.either({"hidden_activation", "hidden_act"}), "gelu_pytorch_tanh", c.form.activation));
   if (c.form.activation == nn::Activation::gelu) c.form.activation = nn::Activation::gelu_tanh;
   ANYBIT_TRY_STATUS(read.read_tie(true));
   c.form.embedding_scale = embedding_scale(read, c.dim);
-  return hf::read_rope(read, c);
+  return hf_config::read_rope(read, c);
 }
 
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
@@ -56,7 +56,7 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
 
 inline Status read_gguf_common(GgufConfigReader& read, DecoderConfig& c) {
   c.form.activation = nn::Activation::gelu_tanh;
-  ANYBIT_TRY_STATUS(gguf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(gguf_config::read_shape(read, c));
   c.form.embedding_scale = std::sqrt(static_cast<float>(c.dim));
   return Ok{};
 }

@@ -48,7 +48,7 @@ inline Status read_common(HfConfigReader& read, DecoderConfig& c) {
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
   ANYBIT_TRY_STATUS(read_common(read, c));
-  ANYBIT_TRY_STATUS(hf::read_window(read, "sliding_window", c, [](Index i) { return i % 2 == 0; }));
+  ANYBIT_TRY_STATUS(hf_config::read_window(read, "sliding_window", c, [](Index i) { return i % 2 == 0; }));
   return c;
 }
 

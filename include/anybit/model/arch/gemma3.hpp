@@ -26,14 +26,14 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
     ANYBIT_TRY(const io::JsonObject all, read.json().object("rope_parameters"));
     ANYBIT_TRY(const io::JsonObject full, all.object("full_attention"));
     ANYBIT_TRY(const io::JsonObject sliding, all.object("sliding_attention"));
-    ANYBIT_TRY(const double base, hf::positive(full, "rope_theta", 1e6));
-    ANYBIT_TRY(const double window_base, hf::positive(sliding, "rope_theta", 10000));
+    ANYBIT_TRY(const double base, hf_config::positive(full, "rope_theta", 1e6));
+    ANYBIT_TRY(const double window_base, hf_config::positive(sliding, "rope_theta", 10000));
     c.rope_base = static_cast<float>(base), c.rope_window_base = static_cast<float>(window_base);
-    ANYBIT_TRY_STATUS(hf::read_scaling(read, full, c));
+    ANYBIT_TRY_STATUS(hf_config::read_scaling(read, full, c));
   }
   Index pattern = 6;
   ANYBIT_TRY_STATUS(read.count_or(read.either({"sliding_window_pattern", "_sliding_window_pattern"}), 6, pattern));
-  ANYBIT_TRY_STATUS(hf::read_window(read, "sliding_window", c, [&](Index i) { return (i + 1) % pattern != 0; }));
+  ANYBIT_TRY_STATUS(hf_config::read_window(read, "sliding_window", c, [&](Index i) { return (i + 1) % pattern != 0; }));
   return c;
 }
 

@@ -49,7 +49,7 @@ inline DecoderForm form() {
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
   c.form = form();
-  ANYBIT_TRY_STATUS(hf::read_shape(read, c, {"n_embd", "n_inner", "n_layer", "n_head", "", "n_positions"}));
+  ANYBIT_TRY_STATUS(hf_config::read_shape(read, c, {"n_embd", "n_inner", "n_layer", "n_head", "", "n_positions"}));
   ANYBIT_TRY_STATUS(read.number_or("layer_norm_epsilon", 1e-5f, c.norm_epsilon));
   ANYBIT_TRY_STATUS(read.activation("activation_function", "gelu_new", c.form.activation));
   ANYBIT_TRY_STATUS(read.flag_or("scale_attn_by_inverse_layer_idx", false, c.form.scale_by_layer));
@@ -63,7 +63,7 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
 inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   DecoderConfig c;
   c.form = form();
-  ANYBIT_TRY_STATUS(gguf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(gguf_config::read_shape(read, c));
   return c;
 }
 

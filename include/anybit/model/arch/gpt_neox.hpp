@@ -48,7 +48,7 @@ inline DecoderForm form() {
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
   c.form = form();
-  ANYBIT_TRY_STATUS(hf::read_shape(read, c, {.kv_heads = ""}));
+  ANYBIT_TRY_STATUS(hf_config::read_shape(read, c, {.kv_heads = ""}));
   ANYBIT_TRY_STATUS(read.number_or("layer_norm_eps", 1e-5f, c.norm_epsilon));
   ANYBIT_TRY_STATUS(read.activation("hidden_act", "gelu", c.form.activation));
   bool parallel = true;
@@ -57,15 +57,15 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   ANYBIT_TRY_STATUS(read.flag_or("attention_bias", true, c.form.qkv_bias));
   c.form.output_bias = c.form.qkv_bias;
   ANYBIT_TRY_STATUS(read.read_tie(false));
-  ANYBIT_TRY_STATUS(hf::read_rope(read, c, 10000, read.either({"rotary_emb_base", "rope_theta"}),
-                                  read.either({"rotary_pct", "partial_rotary_factor"}), 0.25f));
+  ANYBIT_TRY_STATUS(hf_config::read_rope(read, c, 10000, read.either({"rotary_emb_base", "rope_theta"}),
+                                         read.either({"rotary_pct", "partial_rotary_factor"}), 0.25f));
   return c;
 }
 
 inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   DecoderConfig c;
   c.form = form();
-  ANYBIT_TRY_STATUS(gguf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(gguf_config::read_shape(read, c));
   bool parallel = true;
   ANYBIT_TRY_STATUS(read.flag_or("use_parallel_residual", true, parallel));
   if (!parallel) c.form.order = BlockOrder::pre;

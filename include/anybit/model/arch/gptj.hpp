@@ -37,7 +37,7 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderForm& f = c.form;
   f.norm = NormKind::layer, f.order = BlockOrder::parallel, f.gated = false;
   f.mlp_bias = f.head_bias = true;
-  ANYBIT_TRY_STATUS(hf::read_shape(read, c, {"n_embd", "n_inner", "n_layer", "n_head", "", "n_positions"}));
+  ANYBIT_TRY_STATUS(hf_config::read_shape(read, c, {"n_embd", "n_inner", "n_layer", "n_head", "", "n_positions"}));
   ANYBIT_TRY_STATUS(read.number_or("layer_norm_epsilon", 1e-5f, c.norm_epsilon));
   ANYBIT_TRY_STATUS(read.activation("activation_function", "gelu_new", f.activation));
   ANYBIT_TRY_STATUS(read.count_or("rotary_dim", c.head_dim, c.rotary_dim));

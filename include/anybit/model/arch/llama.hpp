@@ -41,17 +41,17 @@ inline constexpr std::array names{TensorNames{"token_embd.weight", {"model.embed
 inline Result<DecoderConfig> read_gguf(GgufConfigReader& read, DecoderForm form = {}) {
   DecoderConfig c;
   c.form = std::move(form);
-  ANYBIT_TRY_STATUS(gguf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(gguf_config::read_shape(read, c));
   return c;
 }
 
 /// Dimensions, epsilon, activation, rotary positions and the tie of the head: what all of the family have.
 inline Status read_common(HfConfigReader& read, DecoderConfig& c, float epsilon = 1e-6f) {
-  ANYBIT_TRY_STATUS(hf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(hf_config::read_shape(read, c));
   ANYBIT_TRY_STATUS(read.number_or("rms_norm_eps", epsilon, c.norm_epsilon));
   ANYBIT_TRY_STATUS(read.activation("hidden_act", "silu", c.form.activation));
   ANYBIT_TRY_STATUS(read.read_tie(false));
-  return hf::read_rope(read, c);
+  return hf_config::read_rope(read, c);
 }
 
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
@@ -60,7 +60,8 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   ANYBIT_TRY_STATUS(read.flag_or("attention_bias", false, c.form.qkv_bias));
   c.form.output_bias = c.form.qkv_bias;
   ANYBIT_TRY_STATUS(read.flag_or("mlp_bias", false, c.form.mlp_bias));
-  if (read.model_type() == "mistral") ANYBIT_TRY_STATUS(hf::read_window(read, "sliding_window", c, [](Index) { return true; }));
+  if (read.model_type() == "mistral")
+    ANYBIT_TRY_STATUS(hf_config::read_window(read, "sliding_window", c, [](Index) { return true; }));
   return c;
 }
 

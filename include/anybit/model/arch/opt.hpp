@@ -45,7 +45,7 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
   DecoderForm& f = c.form;
   f.norm = NormKind::layer, f.positions = Positions::learned, f.position_offset = 2, f.gated = false;
-  ANYBIT_TRY_STATUS(hf::read_shape(read, c, {.hidden = "ffn_dim", .kv_heads = ""}));
+  ANYBIT_TRY_STATUS(hf_config::read_shape(read, c, {.hidden = "ffn_dim", .kv_heads = ""}));
   ANYBIT_TRY_STATUS(read.activation("activation_function", "relu", f.activation));
   bool before = true, removed = false, affine = true;
   ANYBIT_TRY_STATUS(read.flag_or("do_layer_norm_before", true, before));

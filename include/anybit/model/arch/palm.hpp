@@ -19,11 +19,11 @@ inline constexpr std::array<std::string_view, 1> model_types{"palm"};
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
   c.form.norm = NormKind::layer_gain, c.form.order = BlockOrder::parallel;
-  ANYBIT_TRY_STATUS(hf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(hf_config::read_shape(read, c));
   ANYBIT_TRY_STATUS(read.number_or("layer_norm_eps", 1e-5f, c.norm_epsilon));
   ANYBIT_TRY_STATUS(read.activation("hidden_act", "silu", c.form.activation));
   ANYBIT_TRY_STATUS(read.read_tie(true));
-  ANYBIT_TRY_STATUS(hf::read_rope(read, c));
+  ANYBIT_TRY_STATUS(hf_config::read_rope(read, c));
   return c;
 }
 

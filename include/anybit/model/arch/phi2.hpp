@@ -57,21 +57,21 @@ inline DecoderForm form() {
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
   c.form = form();
-  ANYBIT_TRY_STATUS(hf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(hf_config::read_shape(read, c));
   ANYBIT_TRY_STATUS(read.number_or("layer_norm_eps", 1e-5f, c.norm_epsilon));
   ANYBIT_TRY_STATUS(read.activation("hidden_act", "gelu_new", c.form.activation));
   bool head_norm = false;
   ANYBIT_TRY_STATUS(read.flag_or("qk_layernorm", false, head_norm));
   if (head_norm) c.form.head_norm = HeadNorm::layer;
   ANYBIT_TRY_STATUS(read.read_tie(false));
-  ANYBIT_TRY_STATUS(hf::read_rope(read, c, 10000, "rope_theta", "partial_rotary_factor", 0.5f));
+  ANYBIT_TRY_STATUS(hf_config::read_rope(read, c, 10000, "rope_theta", "partial_rotary_factor", 0.5f));
   return c;
 }
 
 inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   DecoderConfig c;
   c.form = form();
-  ANYBIT_TRY_STATUS(gguf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(gguf_config::read_shape(read, c));
   return c;
 }
 

@@ -32,14 +32,14 @@ inline constexpr std::array names{
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
   ANYBIT_TRY_STATUS(llama::read_common(read, c, 1e-5f));
-  ANYBIT_TRY_STATUS(hf::read_window(read, "sliding_window", c, [](Index) { return true; }));
+  ANYBIT_TRY_STATUS(hf_config::read_window(read, "sliding_window", c, [](Index) { return true; }));
   return c;
 }
 
 /// Factors of LongRoPE are tensors, rope_factors_short.weight and rope_factors_long.weight.
 inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   DecoderConfig c;
-  ANYBIT_TRY_STATUS(gguf::read_shape(read, c));
+  ANYBIT_TRY_STATUS(gguf_config::read_shape(read, c));
   ANYBIT_TRY_STATUS(read.count_or("rope.scaling.original_context_length", 0, c.rope_original_context));
   ANYBIT_TRY_STATUS(read.number_or("rope.scaling.attn_factor", 1, c.rope_magnitude));
   float window = 0;

@@ -21,7 +21,7 @@ inline Status read_window(HfConfigReader& read, DecoderConfig& c) {
   Index first = 28;
   ANYBIT_TRY_STATUS(read.flag_or("use_sliding_window", false, used));
   ANYBIT_TRY_STATUS(read.size_or("max_window_layers", 28, first));
-  return used ? hf::read_window(read, "sliding_window", c, [&](Index i) { return i >= first; }) : Status(Ok{});
+  return used ? hf_config::read_window(read, "sliding_window", c, [&](Index i) { return i >= first; }) : Status(Ok{});
 }
 
 /// Biases are part of the architecture, whatever the configuration says.
