@@ -36,11 +36,11 @@ struct DecoderConfig {
   float rope_scale = 1;             ///< positions are divided by this (linear scaling)
   std::vector<float> rope_factors;  ///< empty, or rotary_dim / 2 divisors of the frequencies
   nn::RopeOrder rope_order = nn::RopeOrder::pairs;
-  float rope_magnitude = 1;              ///< of cos and sin (YaRN, LongRoPE)
-  float rope_dynamic = 0;                ///< factor f > 0: the base grows with the length beyond `context` (dynamic NTK)
-  std::vector<float> rope_long_factors;  ///< empty, or what `rope_factors` become beyond `rope_original_context` (LongRoPE)
-  Index rope_original_context = 0;       ///< positions before the context was extended; 0: not known
-  float rope_window_base = 0;            ///< > 0: base in blocks with a window, without scale and factors (Gemma 3)
+  float rope_magnitude = 1;                ///< of cos and sin (YaRN, LongRoPE)
+  float rope_dynamic = 0;                  ///< factor f > 0: the base grows with the length beyond `context` (dynamic NTK)
+  std::vector<float> rope_long_factors{};  ///< empty, or what `rope_factors` become beyond `rope_original_context` (LongRoPE)
+  Index rope_original_context = 0;         ///< positions before the context was extended; 0: not known
+  float rope_window_base = 0;              ///< > 0: base in blocks with a window, without scale and factors (Gemma 3)
   DecoderForm form{};
 
   Index query_width() const { return heads * head_dim; }
