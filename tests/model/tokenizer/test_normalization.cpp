@@ -37,7 +37,8 @@ TEST_CASE("NFC and NFD: decompositions, order of marks, compositions and their e
     CHECK(to_nfc(to_nfd(text)) == nfc);
   }
   CHECK(to_lowercase("A\u00C9\u0130\u03A3\U00010400z\xFF") == "a\u00E9i\u0307\u03C3\U00010428z\xFF");
-  CHECK(without_marks(to_nfd("\u00E9\u1E9B\u0323")) == "e\u017F");
+  CHECK(without(category_set("Mn"), to_nfd("\u00E9\u1E9B\u0323\u094B")) == "e\u017F\u094B");
+  CHECK(without(category_set("M"), "e\u0301\u094B") == "e");
 }
 
 TEST_CASE("steps of a normalizer") {

@@ -52,16 +52,20 @@ class HuggingFaceRules {
     }
     if (type == "Prepend") {
       ANYBIT_TRY(std::string text, step.text("prepend"));
-      if (text != escaped_space) return add(Kind::prepend, {}, std::move(text));
-      escapes_ = space_prefix_ = true;
-      prefix_ = SpacePrefix::every_part;
-      return Ok{};
+      if (text == escaped_space) {  // the step adds the space, the flags let decode() take it off
+        escapes_ = space_prefix_ = unless_space_ = true;
+        prefix_ = SpacePrefix::every_part;
+      }
+      return add(Kind::prepend, {}, std::move(text));
     }
     if (type == "Replace") {
       ANYBIT_TRY(const TextOrPattern what, pattern_of(step));
       ANYBIT_TRY(std::string content, step.text("content"));
       if (content.find(escaped_space) != std::string::npos) escapes_ = true;
-      if (what.text && *what.text == " " && content == escaped_space) return Ok{};  // both are a space here
+      if (what.text && *what.text == " " && content == escaped_space) {  // both are a space here
+        escaped_by_normalizer_ = true;
+        return Ok{};
+      }
       return what.text ? add(Kind::replace, *what.text, std::move(content))
                        : add(Kind::replace_pattern, what.pattern, std::move(content));
     }
@@ -108,7 +112,15 @@ class HuggingFaceRules {
       ANYBIT_TRY(const TextOrPattern what, pattern_of(step));
       ANYBIT_TRY(const Behavior behavior, behavior_of(step));
       ANYBIT_TRY(const bool inverted, flag(step, "invert", false));
-      return add(what.pattern, behavior, inverted);
+      if (escaped_by_normalizer_) {
+        // No space is left in what this cuts. The library's texts have them, in place of U+2581.
+        if (what.text && what.text->find(' ') != std::string::npos) return Ok{};
+        for (const std::string_view set : {" ", "\\s", "\\S", "\\p{Z", "\\P{", "\\p{S"})
+          if (!what.text && what.pattern.find(set) != std::string::npos)
+            return step.wrong("pattern", "free of \\s, \\p{Z}, \\p{S} and spaces where the normalizer has replaced all spaces");
+      }
+      ANYBIT_TRY(const std::string pattern, without_nested_quantifiers(step, what.pattern));
+      return add(pattern, behavior, inverted);
     }
     if (type == "Punctuation") {
       ANYBIT_TRY(const Behavior behavior, behavior_of(step));
@@ -214,6 +226,27 @@ class HuggingFaceRules {
     return out;
   }
 
+  /// In oniguruma, for which these are written, x{1,3}+ is not possessive but (x{1,3})+, which is x+.
+  static Result<std::string> without_nested_quantifiers(const io::JsonObject& step, std::string_view pattern) {
+    std::string out;
+    for (std::size_t at = 0; at < pattern.size(); ++at) {
+      out += pattern[at];
+      if (pattern[at] == '\\' && at + 1 < pattern.size()) {
+        const bool property = pattern[at + 1] == 'p' || pattern[at + 1] == 'P';
+        const std::size_t end = property ? pattern.find('}', at) : at + 1;
+        if (end != std::string_view::npos) out += pattern.substr(at + 1, end - at), at = end;
+        continue;
+      }
+      if (pattern[at] != '{') continue;
+      const std::size_t end = pattern.find('}', at);
+      if (end == std::string_view::npos || end + 1 >= pattern.size() || pattern[end + 1] != '+') continue;
+      if (!pattern.substr(at).starts_with("{1,")) return step.wrong("pattern", "free of a quantifier {m,n}+ but {1,n}+");
+      out.back() = '+';
+      at = end + 1;
+    }
+    return out;
+  }
+
   static Result<TextOrPattern> pattern_of(const io::JsonObject& step) {
     ANYBIT_TRY(const io::JsonObject pattern, step.object("pattern"));
     if (pattern.has("Regex")) {
@@ -279,7 +312,7 @@ class HuggingFaceRules {
 
   std::vector<NormalizerStep> normalizer_;
   std::vector<CutStep> cuts_;
-  bool byte_level_ = false, escapes_ = false, space_prefix_ = false, unless_space_ = false;
+  bool byte_level_ = false, escapes_ = false, escaped_by_normalizer_ = false, space_prefix_ = false, unless_space_ = false;
   SpacePrefix prefix_ = SpacePrefix::every_part;
 };
 

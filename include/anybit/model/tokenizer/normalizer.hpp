@@ -121,7 +121,8 @@ class Normalizer {
       case Kind::nfc: return to_nfc(text);
       case Kind::nfd: return to_nfd(text);
       case Kind::lowercase: return to_lowercase(text);
-      case Kind::strip_marks: return without_marks(text);
+      case Kind::strip_marks: return without(category_set("M"), text);
+      case Kind::strip_nonspacing_marks: return without(category_set("Mn"), text);
       case Kind::replace: detail::replace_all(text, s.step.from, s.step.to); return text;
       case Kind::replace_pattern: return replaced(s.pattern, text, s.step.to);
       case Kind::prepend: return text.empty() ? text : s.step.to + text;

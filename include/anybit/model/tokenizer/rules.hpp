@@ -51,7 +51,7 @@ inline void add_bert_normalizer(std::vector<NormalizerStep>& to, bool clean, boo
   using Kind = NormalizerStep::Kind;
   if (clean) to.push_back({Kind::clean});
   if (ideographs) to.push_back({Kind::space_ideographs});
-  if (strip_accents) to.push_back({Kind::nfd}), to.push_back({Kind::strip_marks});
+  if (strip_accents) to.push_back({Kind::nfd}), to.push_back({Kind::strip_nonspacing_marks});
   if (lowercase) to.push_back({Kind::lowercase});
 }
 inline void add_bert_cuts(Vocabulary& v) {

@@ -25,10 +25,11 @@ inline namespace ANYBIT_CODE {
 
 namespace detail {
 
-inline constexpr std::array<std::string_view, 13> normalizer_names{"nfc",
+inline constexpr std::array<std::string_view, 14> normalizer_names{"nfc",
                                                                    "nfd",
                                                                    "lowercase",
                                                                    "strip_marks",
+                                                                   "strip_nonspacing_marks",
                                                                    "replace",
                                                                    "replace_pattern",
                                                                    "prepend",

@@ -125,6 +125,7 @@ class Tokenizer {
     /// Found in the text as it is and in the normalized one; with and without control tokens.
     AddedTokens added, all, normalized_added, normalized_all;
     bool normalizes_names = false;
+    bool prepends = false;  ///< the normalizer puts something in front of each part
 
     static Error bad(std::string what) {
       return {ErrorCode::corrupt_data, "tokenizer: " + std::move(what) + ": convert the model again"};
@@ -169,6 +170,7 @@ class Tokenizer {
         for (CutStep& c : rule->cuts()) cuts.push_back(std::move(c));
         v.whole_words = v.whole_words || rule->whole_words;
       }
+      for (const NormalizerStep& s : normalizer_steps) prepends = prepends || s.kind == NormalizerStep::Kind::prepend;
       ANYBIT_TRY(normalizer, Normalizer::make(normalizer_steps));
       ANYBIT_TRY(splitter, WordSplitter::make(cuts));
       return Ok{};
@@ -224,7 +226,7 @@ class Tokenizer {
       at = found.end;
       if (found.id < 0) break;
       out.push_back(found.id);
-      s.fresh = t_->prefix_follows(found.id);
+      s.fresh = t_->prefix_follows(found.id) && !t_->prepends;
     }
     return Ok{};
   }

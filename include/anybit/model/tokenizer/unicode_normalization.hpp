@@ -229,10 +229,10 @@ inline std::string to_lowercase(std::string_view text) {
   });
 }
 
-/// Without characters of the category Mn; of accents only those go that stand apart, see to_nfd().
-inline std::string without_marks(std::string_view text) {
-  return detail::map_characters(text, [](std::string& to, char32_t c) {
-    if (category(c) != Category::Mn) append_utf8(to, c);
+/// Without characters of these categories. Of accents only those go that stand apart, see to_nfd().
+inline std::string without(CategorySet categories, std::string_view text) {
+  return detail::map_characters(text, [&](std::string& to, char32_t c) {
+    if (!contains(categories, category(c))) append_utf8(to, c);
   });
 }
 

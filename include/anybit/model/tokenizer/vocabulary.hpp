@@ -34,16 +34,17 @@ struct NormalizerStep {
     nfc,
     nfd,
     lowercase,
-    strip_marks,       ///< characters of the category Mn go
-    replace,           ///< every `from` becomes `to`
-    replace_pattern,   ///< every match of the regular expression `from` becomes `to`
-    prepend,           ///< `to` in front, unless the text is empty
-    charsmap,          ///< SentencePiece's binary `from` (charsmap.hpp)
-    collapse_spaces,   ///< runs of spaces become one, and those at both ends go
-    strip_left,        ///< white space in front goes
-    strip_right,       ///< white space at the end goes
-    clean,             ///< BERT: control characters go, white space becomes a space
-    space_ideographs,  ///< BERT: a space on both sides of each CJK ideograph
+    strip_marks,             ///< characters of the categories M go
+    strip_nonspacing_marks,  ///< only those of the category Mn
+    replace,                 ///< every `from` becomes `to`
+    replace_pattern,         ///< every match of the regular expression `from` becomes `to`
+    prepend,                 ///< `to` in front, unless the text is empty
+    charsmap,                ///< SentencePiece's binary `from` (charsmap.hpp)
+    collapse_spaces,         ///< runs of spaces become one, and those at both ends go
+    strip_left,              ///< white space in front goes
+    strip_right,             ///< white space at the end goes
+    clean,                   ///< BERT: control characters go, white space becomes a space
+    space_ideographs,        ///< BERT: a space on both sides of each CJK ideograph
   };
   Kind kind = Kind::nfc;
   std::string from{}, to{};

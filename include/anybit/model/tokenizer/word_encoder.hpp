@@ -93,6 +93,7 @@ class WordEncoder {
         if (v_->kind == TokenizerKind::word_piece) word_piece_.add(t, id);
         by_text_.emplace(t, id);
       }
+      if (v_->kinds[i] == TokenKind::user_defined) added_by_text_.emplace(t, id);
       if (t.size() == 1 && v_->kinds[i] == (bytes ? TokenKind::normal : TokenKind::byte)) {
         byte_ids_[static_cast<unsigned char>(t[0])] = id;
         has_bytes_ = true;
@@ -111,22 +112,29 @@ class WordEncoder {
       if (left < 0 || right < 0 || left >= n || right >= n)
         return bad(io::detail::text("merge ", i, " names the tokens ", left, " and ", right, " of a vocabulary of ", n));
       const std::string whole = text_of(left) + text_of(right);
-      const auto found = by_text_.find(whole);
-      if (found == by_text_.end())
-        return bad(io::detail::text("merge ", i, " makes ", io::detail::shown(whole), ", which is no token"));
-      if (!v_->tied_merges || found->second != before) rank = static_cast<std::uint32_t>(i);
-      before = found->second;
+      const TokenId made = find_result(whole);
+      if (made < 0) return bad(io::detail::text("merge ", i, " makes ", io::detail::shown(whole), ", which is no token"));
+      if (!v_->tied_merges || made != before) rank = static_cast<std::uint32_t>(i);
+      before = made;
       merges_.insert(PairMerger::key(left, right), {rank, before});
     }
     return Ok{};
   }
 
+  /// The token that a merge makes, or -1. It may be an added one: then texts have it by its name, and merges go on from it.
+  TokenId find_result(const std::string& text) const {
+    if (const auto found = by_text_.find(text); found != by_text_.end()) return found->second;
+    const auto found = added_by_text_.find(text);
+    return found == added_by_text_.end() ? -1 : found->second;
+  }
+
   void look_for_inner_spaces() {
     cuts_before_spaces_ = v_->kind != TokenizerKind::byte_bpe && v_->kind != TokenizerKind::word_piece && by_text_.contains(" ");
     keeps_space_.set(static_cast<unsigned char>(' '));
-    for (const auto& [text, id] : by_text_)
-      for (std::size_t at = text.find(' ', 1); at != std::string_view::npos; at = text.find(' ', at + 1))
-        keeps_space_.set(static_cast<unsigned char>(text[at - 1]));
+    for (const auto* const tokens : {&by_text_, &added_by_text_})
+      for (const auto& [text, id] : *tokens)
+        for (std::size_t at = text.find(' ', 1); at != std::string_view::npos; at = text.find(' ', at + 1))
+          keeps_space_.set(static_cast<unsigned char>(text[at - 1]));
   }
 
   const std::string& text_of(TokenId id) const { return v_->tokens[static_cast<std::size_t>(id)]; }
@@ -236,8 +244,9 @@ class WordEncoder {
   std::array<TokenId, 256> byte_ids_{};  ///< -1: no token is this byte alone
   bool has_bytes_ = false;
   bool cuts_before_spaces_ = false;
-  std::bitset<256> keeps_space_;                           ///< bytes in front of a space inside a token
-  std::unordered_map<std::string_view, TokenId> by_text_;  ///< tokens that a text may have
+  std::bitset<256> keeps_space_;                                 ///< bytes in front of a space inside a token
+  std::unordered_map<std::string_view, TokenId> by_text_;        ///< tokens that a text may have
+  std::unordered_map<std::string_view, TokenId> added_by_text_;  ///< user-defined tokens
   PairMerger::Table merges_;
   Unigram unigram_;
   WordPiece word_piece_;
