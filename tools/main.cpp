@@ -7,6 +7,7 @@
 #include <anybit/version.hpp>
 
 #include "compare/compare.hpp"
+#include "convert/convert.hpp"
 #include "dequantize/dequantize.hpp"
 #include "generate/generate.hpp"
 #include "inspect/inspect.hpp"
@@ -34,6 +35,7 @@ constexpr Command commands[] = {
     {"generate", "continues a text", &tool::run_generate},
     {"logits", "writes logits and hidden states, to compare with other programs", &tool::run_logits},
     {"tokenize", "prints the token ids of texts, or the texts of ids", &tool::run_tokenize},
+    {"convert", "writes a quantized checkpoint in another format of the field", &tool::run_convert},
     {"dequantize", "writes every weight matrix of a model as float32", &tool::run_dequantize},
     {"inspect", "prints metadata and tensors of a model file", &tool::run_inspect},
     {"reproduce", "runs tables of published papers on a model of yours", &reproduce::run},

@@ -136,23 +136,10 @@ Result<std::optional<io::CheckpointLinear>> LinearSource::read_codes(const Sourc
   return Codes();
 }
 
-std::vector<io::TensorInfo> LinearSource::other_tensors() const {
+std::vector<io::TensorInfo> LinearSource::plain_tensors() const {
   std::vector<io::TensorInfo> out;
-  const auto add = [&](const std::vector<io::TensorInfo>& tensors, auto skip) {
-    for (const io::TensorInfo& t : tensors)
-      if (!Opened::is_weight(t) && !skip(t)) out.push_back(t);
-  };
-  const auto none = [](const io::TensorInfo&) { return false; };
   if (const auto* checkpoint = std::get_if<io::Checkpoint>(&opened_->file))
-    for (const io::TensorInfo* t : checkpoint->plain_tensors()) {
-      if (!Opened::is_weight(*t)) out.push_back(*t);
-    }
-  else if (const auto* gguf = std::get_if<io::GgufFile>(&opened_->file))
-    add(gguf->tensors(), none);
-  else if (const auto* own = std::get_if<io::AnybitFile>(&opened_->file))
-    add(own->tensors(), [&](const io::TensorInfo& t) { return own->is_packed(t.name); });
-  else
-    add(std::get<io::SafetensorsFile>(opened_->file).tensors(), none);
+    for (const io::TensorInfo* t : checkpoint->plain_tensors()) out.push_back(*t);
   return out;
 }
 

@@ -37,9 +37,9 @@ class LinearSource {
   /// Codes and scales as they are stored; empty where the file holds floats, or codes on a grid that CheckpointLinear is too
   /// simple for (super-blocks of GGUF, two-level scales).
   anybit::Result<std::optional<anybit::io::CheckpointLinear>> read_codes(const SourceMatrix&) const;
-  /// Every other tensor: norms, biases, tables. Views, valid while this lives.
-  std::vector<anybit::io::TensorInfo> other_tensors() const;
-  /// The folder of a checkpoint; empty for a file.
+  /// Of a folder: every tensor that belongs to no quantized module, and biases of those that do. Views, valid while this lives.
+  std::vector<anybit::io::TensorInfo> plain_tensors() const;
+  /// Empty for a file.
   const std::string& folder() const;
   /// What a person should know about the input, one sentence each.
   const std::vector<std::string>& remarks() const;

@@ -1,0 +1,199 @@
+// `anybit dequantize` and `anybit convert` on small checkpoints, and what they say of what they did.
+
+#ifdef ANYBIT_PROGRAM
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <anybit/io/checkpoint.hpp>
+#include <anybit/io/safetensors_writer.hpp>
+
+#include "convert/checkpoint_folder.hpp"
+#include "convert/target.hpp"
+#include "io/checkpoint_support.hpp"
+#include "program.hpp"
+#include "support/catch.hpp"
+#include "support/same_bits.hpp"
+
+namespace fs = std::filesystem;
+using namespace checkpoint_support;
+using test_support::same_bits;
+using test_tool::contains, test_tool::Ended, test_tool::Program;
+
+namespace {
+
+/// A folder of two GPTQ linears, one of them in groups of its own, an embedding, a head and a tokenizer's file.
+void write_checkpoint(const std::string& folder) {
+  fs::create_directories(folder);
+  std::ofstream(folder + "/config.json")
+      << R"({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64, )"
+         R"("checkpoint_format": "gptq_v2", "dynamic": {".*down_proj": {"group_size": 32}}}})";
+  std::ofstream(folder + "/tokenizer.json") << "{}";
+  std::vector<OwnedTensor> tensors;
+  for (const auto& [name, group] : {std::pair("layers.0.up_proj", 64), {"layers.0.down_proj", 32}}) {
+    const auto written = write_gptq(name, random_linear(64, 128, 4, group, false, static_cast<unsigned>(group)),
+                                    {4, group, WordLayout::dense, GptqZeros::as_is});
+    tensors.insert(tensors.end(), written.begin(), written.end());
+  }
+  tensors.push_back(owned_f16("embed_tokens.weight", {4, 64}, std::vector<float>(256, 0.25f)));
+  tensors.push_back(owned_f16("lm_head.weight", {4, 64}, std::vector<float>(256, 0.5f)));
+  tensors.push_back(owned_f16("layers.0.up_proj.bias", {64}, std::vector<float>(64, 1)));
+  std::vector<TensorInfo> infos;
+  for (const OwnedTensor& t : tensors) infos.push_back(t.info());
+  REQUIRE(write_safetensors(folder + "/model.safetensors", infos).ok());
+}
+
+}  // namespace
+
+TEST_CASE("dequantize writes every matrix in float32, of folders and files") {
+  const Program p;
+  write_checkpoint(p.path("in"));
+  const Ended e = p.run("dequantize " + p.path("in") + " --out " + p.path("w.safetensors"));
+  INFO(e.err);
+  REQUIRE(e.exit_code == 0);
+  CHECK(contains(e.out, "4 matrices in float32"));
+  CHECK(contains(e.out, "GPTQ checkpoint"));
+  CHECK(contains(e.out, "2 of them quantized"));
+  const auto out = SafetensorsFile::open(p.path("w.safetensors")).value();
+  CHECK(out.tensors().size() == 4);
+  CHECK(same_bits(out.read_f32("layers.0.up_proj.weight").value(), dequantize(random_linear(64, 128, 4, 64, false, 64))));
+  CHECK(same_bits(out.read_f32("layers.0.down_proj.weight").value(), dequantize(random_linear(64, 128, 4, 32, false, 32))));
+  CHECK(out.read_f32("lm_head.weight").value()(3, 63) == 0.5f);
+
+  const Ended gguf = p.run("dequantize " + p.model() + " --out " + p.path("g.safetensors"));
+  REQUIRE(gguf.exit_code == 0);
+  const auto weights = SafetensorsFile::open(p.path("g.safetensors")).value();
+  CHECK(weights.find("blk.0.attn_q.weight") != nullptr);
+  CHECK(weights.find("blk.0.attn_norm.weight") == nullptr);
+
+  const std::size_t files = p.files();
+  CHECK(p.run("dequantize " + p.path("in") + " --out " + p.path("in/model.safetensors")).exit_code == 2);
+  CHECK(p.run("dequantize " + p.path("absent") + " --out " + p.path("x")).exit_code == 3);
+  p.write("in/config.json", R"({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}})");
+  const Ended bad = p.run("dequantize " + p.path("in") + " --out " + p.path("x"));
+  CHECK(bad.exit_code == 3);
+  CHECK(contains(bad.err, "group_size 128"));
+  CHECK(p.files() == files);
+}
+
+TEST_CASE("convert keeps codes where the target has the grid, and says so") {
+  const Program p;
+  write_checkpoint(p.path("in"));
+  const auto source = Checkpoint::open(p.path("in")).value();
+  for (const std::string to : {"gptq", "gptq_v2", "gptq_p", "awq", "compressed-tensors"}) {
+    const Ended e = p.run("convert " + p.path("in") + " " + p.path(to) + " --to " + to);
+    INFO(to << ": " << e.out << e.err);
+    REQUIRE(e.exit_code == 0);
+    CHECK(contains(e.out, "exact: all 2 quantized layers"));
+    const auto back = Checkpoint::open(p.path(to));
+    INFO((back ? "" : back.error().message));
+    REQUIRE(back.ok());
+    CHECK(back->remarks().empty());
+    CHECK(back->modules() == source.modules());
+    for (const std::string& m : source.modules()) CHECK(same_bits(back->read_f32(m).value(), source.read_f32(m).value()));
+    CHECK(back->folder().read_f32("layers.0.up_proj.bias").value()(0, 63) == 1);
+    CHECK(back->folder().config().text("model_type").value() == "llama");
+    CHECK(p.read(to + "/tokenizer.json") == "{}");
+  }
+  // From each of them back to the first: the same bytes again.
+  for (const std::string from : {"gptq", "gptq_p", "compressed-tensors"}) {
+    REQUIRE(p.run("convert " + p.path(from) + " " + p.path(from + "-back") + " --to gptq_v2").exit_code == 0);
+    CHECK(p.read(from + "-back/model.safetensors") == p.read("gptq_v2/model.safetensors"));
+  }
+}
+
+TEST_CASE("convert rounds to the nearest point of the target's grid where it must, and says by how much") {
+  const Program p;
+  write_checkpoint(p.path("in"));
+  const Ended e = p.run("convert " + p.path("in") + " " + p.path("out") + " --to bnb");
+  REQUIRE(e.exit_code == 0);
+  CHECK(contains(e.out, "0 layers exact, 2 rounded"));
+  CHECK(contains(e.out, "2 because bitsandbytes: only NF4"));
+  const auto a = Checkpoint::open(p.path("in")).value(), b = Checkpoint::open(p.path("out")).value();
+  double largest = 0;
+  for (const std::string& m : a.modules()) {
+    const Matrix x = a.read_f32(m).value(), y = b.read_f32(m).value();
+    for (Index i = 0; i < x.extents().size(); ++i)
+      largest = std::max(largest, std::fabs(static_cast<double>(x.data()[i]) - static_cast<double>(y.data()[i])));
+  }
+  char text[64];
+  std::snprintf(text, sizeof text, "largest error of a weight %.4g", largest);
+  CHECK(contains(e.out, text));
+  const Ended wider = p.run("convert " + p.path("in") + " " + p.path("eight") + " --to gptq --bits 8 --group 32");
+  REQUIRE(wider.exit_code == 0);
+  CHECK(contains(wider.out, "because another grid is asked for"));
+  CHECK(Checkpoint::open(p.path("eight"))->read("layers.0.up_proj")->bits == 8);
+}
+
+TEST_CASE("convert overwrites nothing and leaves nothing half written") {
+  const Program p;
+  write_checkpoint(p.path("in"));
+  p.write("file", "x");
+  fs::create_directory(p.path("full"));
+  p.write("full/x", "x");
+  const std::size_t files = p.files() + 2;  // out and err
+  CHECK(p.run("convert " + p.path("in") + " " + p.path("in") + " --to awq").exit_code == 2);
+  for (const char* there : {"file", "full"}) {
+    const Ended e = p.run("convert " + p.path("in") + " " + p.path(there) + " --to awq");
+    CHECK(e.exit_code == 4);
+    CHECK(contains(e.err, "is there already"));
+  }
+  CHECK(p.run("convert " + p.path("in") + " " + p.path("x") + " --to exl2").exit_code == 2);
+  CHECK(p.run("convert " + p.model() + " " + p.path("x") + " --to awq").exit_code == 3);
+  p.write("in/config.json", R"({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64}})");
+  const Ended bad = p.run("convert " + p.path("in") + " " + p.path("x") + " --to awq");
+  CHECK(bad.exit_code == 3);
+  CHECK(contains(bad.err, "down_proj"));
+  CHECK(p.files() == files);
+  // An empty folder is taken.
+  write_checkpoint(p.path("again"));
+  fs::create_directory(p.path("empty"));
+  CHECK(p.run("convert " + p.path("again") + " " + p.path("empty") + " --to awq").exit_code == 0);
+}
+
+TEST_CASE("a folder in several shards has an index, and opens") {
+  const test_support::TemporaryFolder folder;
+  {
+    auto out = tool::CheckpointFolder::create(folder / "model", 3000);
+    REQUIRE(out.ok());
+    for (int i = 0; i < 10; ++i)
+      REQUIRE(out->add(owned_tensor("t" + std::to_string(i), "F32", {100 + i, 2},
+                                    std::vector<float>(static_cast<std::size_t>(200 + 2 * i), 1)))
+                  .ok());
+    REQUIRE(out->write_text("config.json", "{}").ok());
+    REQUIRE(out->commit().ok());
+  }
+  CHECK(folder.files() == 1);
+  const auto opened = HfFolder::open(folder / "model");
+  INFO((opened ? "" : opened.error().message));
+  REQUIRE(opened.ok());
+  CHECK(opened->tensors().size() == 10);
+  CHECK(opened->find("t9")->shape == std::vector<Index>{109, 2});
+  {
+    REQUIRE(tool::CheckpointFolder::create(folder / "dropped").ok());
+  }
+  CHECK(folder.files() == 1);
+}
+
+TEST_CASE("nearest points: no grid that convert makes is off by more than half a step") {
+  for (const tool::Format to : {tool::Format::gptq, tool::Format::awq, tool::Format::compressed_tensors}) {
+    CheckpointLinear l = random_linear(16, 128, 8, 128, true);
+    l.divisor = 127;  // no target has it
+    const auto c = tool::convert_layer(l, to, {to == tool::Format::awq ? 4 : 8, 32});
+    REQUIRE(c.ok());
+    CHECK(!c->reason.empty());
+    const Matrix w = dequantize(l), back = dequantize(c->linear);
+    int wrong = 0;
+    for (Index r = 0; r < 16; ++r)
+      for (Index k = 0; k < 128; ++k)
+        wrong += std::fabs(w(r, k) - back(r, k)) > 0.51f * c->linear.scale(c->linear.scale_index(r, k));
+    CHECK(wrong == 0);
+    CHECK(c->mean_error > 0);
+    CHECK(c->mean_error <= c->largest_error);
+  }
+}
+
+#endif

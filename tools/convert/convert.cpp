@@ -1,0 +1,184 @@
+#include "convert.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <anybit/io/mapped_file.hpp>
+
+#include "checkpoint_folder.hpp"
+#include "linear_source.hpp"
+#include "quantization_config.hpp"
+#include "shared/file_roles.hpp"
+#include "shared/outputs.hpp"
+#include "shared/parse.hpp"
+#include "shared/printable.hpp"
+#include "target.hpp"
+
+namespace tool {
+
+using namespace anybit;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Options {
+  std::string in, out, to;
+  Grid grid;
+};
+
+struct Outcome {
+  std::size_t exact = 0, rounded = 0;
+  double largest_error = 0, mean_error_sum = 0;
+  std::string worst;                           ///< module of the largest error
+  std::map<std::string, std::size_t> reasons;  ///< why layers were rounded
+};
+
+/// AWQ's config has one group for all modules: the largest that every layer's groups can be split into, and rounded layers have
+/// too.
+Result<Index> common_group(const LinearSource& source) {
+  Index common = 0;
+  for (const SourceMatrix& m : source.matrices()) {
+    ANYBIT_TRY(const auto linear, source.read_codes(m));
+    if (!linear) continue;
+    constexpr Index usual = 128;
+    common = std::gcd(common, can_hold(Format::awq, *linear) ? linear->group : std::gcd(linear->extents.cols, usual));
+  }
+  return common;
+}
+
+Result<nlohmann::ordered_json> read_config(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  ANYBIT_TRY(const io::MappedFile file, io::MappedFile::open(path));
+  const auto* text = reinterpret_cast<const char*>(file.bytes().data());
+  auto json = nlohmann::ordered_json::parse(text, text + file.bytes().size(), nullptr, false);
+  if (!json.is_object())
+    return Error{ErrorCode::corrupt_data, path + ": holds no JSON object: correct the file or fetch it again"};
+  return json;
+}
+
+/// Files that are neither weights nor the quantization's own: tokenizers, templates, generation settings.
+bool is_carried_along(const fs::path& file) {
+  const std::string name = file.filename().string();
+  for (const char* own : {"config.json", "quantize_config.json", "quant_config.json", "quantization_config.json"})
+    if (name == own) return false;
+  for (const char* weights :
+       {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pth", ".pt", ".gguf", ".h5", ".msgpack"})
+    if (name.ends_with(weights)) return false;
+  return true;
+}
+
+Status add_copy(CheckpointFolder& to, const io::TensorInfo& t) {
+  return to.add({t.name, t.dtype, t.shape, {t.bytes.begin(), t.bytes.end()}});
+}
+
+Result<Outcome> convert(const LinearSource& source, Format to, const Options& o, CheckpointFolder& folder) {
+  Outcome out;
+  Grid grid = o.grid;
+  if (to == Format::awq && grid.group == 0) {
+    ANYBIT_TRY(grid.group, common_group(source));
+  }
+  std::vector<WrittenModule> modules;
+  std::vector<std::string> floats;
+  for (const SourceMatrix& m : source.matrices()) {
+    ANYBIT_TRY(const auto linear, source.read_codes(m));
+    if (!linear) {
+      if (m.module.find("embed") == std::string::npos) floats.push_back(m.module);
+      continue;
+    }
+    auto converted = convert_layer(*linear, to, grid);
+    if (!converted) return in_context(converted.error(), "module " + m.module);
+    const io::CheckpointLinear& l = converted->linear;
+    if (converted->reason.empty()) {
+      ++out.exact;
+    } else {
+      ++out.rounded;
+      ++out.reasons[converted->reason];
+      out.mean_error_sum += converted->mean_error;
+      if (out.worst.empty() || converted->largest_error > out.largest_error)
+        out.largest_error = converted->largest_error, out.worst = m.module;
+    }
+    modules.push_back({m.module, l.levels, l.bits, l.group, l.extents.cols, l.symmetric(), !l.group_of_column.empty()});
+    for (io::OwnedTensor& t : tensors_of(m.module, l, to)) ANYBIT_TRY_STATUS(folder.add(std::move(t)));
+  }
+  if (modules.empty())
+    return Error{
+        ErrorCode::invalid_argument,
+        source.folder() +
+            ": no linear is quantized, so there is nothing to convert: quantize the model (anybit quantize), or give a quantized one"};
+  for (const io::TensorInfo& t : source.plain_tensors()) ANYBIT_TRY_STATUS(add_copy(folder, t));
+  ANYBIT_TRY(auto config, read_config(source.folder()));
+  const auto quantization = quantization_config(to, modules, floats);
+  config["quantization_config"] = quantization;
+  ANYBIT_TRY_STATUS(folder.write_text("config.json", text_of(config)));
+  if (to != Format::compressed_tensors && to != Format::bitsandbytes)
+    ANYBIT_TRY_STATUS(folder.write_text("quantize_config.json", text_of(quantization)));
+  std::error_code failed;
+  for (fs::directory_iterator entry(source.folder(), failed), end; !failed && entry != end; entry.increment(failed))
+    if (entry->is_regular_file(failed) && is_carried_along(entry->path())) ANYBIT_TRY_STATUS(folder.copy(entry->path()));
+  if (failed)
+    return Error{ErrorCode::io, source.folder() + ": cannot list the folder (" + failed.message() + "): check its permissions"};
+  return out;
+}
+
+void print(const Outcome& o, const Options& options, const LinearSource& source) {
+  std::printf("%s: %s from %s (%s)\n", printable(options.out).c_str(), options.to.c_str(), printable(options.in).c_str(),
+              source.format().c_str());
+  if (o.rounded == 0) {
+    std::printf("exact: all %zu quantized layers keep their codes, scales and zero points\n", o.exact);
+    return;
+  }
+  std::printf("%zu layers exact, %zu rounded to the nearest grid point: largest error of a weight %.4g (%s), mean %.4g\n",
+              o.exact, o.rounded, o.largest_error, printable(o.worst).c_str(), o.mean_error_sum / static_cast<double>(o.rounded));
+  for (const auto& [reason, layers] : o.reasons) std::printf("  %zu because %s\n", layers, printable(reason).c_str());
+}
+
+int convert(int argc, const char* const* argv) {
+  Options o;
+  CLI::App app(
+      "Writes a quantized checkpoint in another format: code for code where the target has the grid, else rounded to the nearest point "
+      "of one that it has, with the errors.",
+      "anybit convert");
+  app.add_option("IN", o.in, "A Hugging Face folder with quantized linears")->required();
+  app.add_option("OUT", o.out, "The folder to write, which must not exist")->required();
+  app.add_option("--to", o.to, "gptq, gptq_v2, gptq_p, awq, compressed-tensors or bnb")->required()->type_name("FORMAT");
+  app.add_option("--bits", o.grid.bits, "Round to this width (2 to 8)")->check(CLI::Range(2, 8));
+  app.add_option("--group", o.grid.group, "Round to groups of so many inputs")->check(CLI::Range(1, 1 << 24));
+  if (const auto end = parse(app, argc, argv, "anybit convert Llama-3-8B-AWQ Llama-3-8B-GPTQ --to gptq")) return *end;
+  const auto to = format_named(o.to);
+  if (!to)
+    return wrong_use("convert",
+                     "--to is '" + printable(o.to) + "'; it must be gptq, gptq_v2, gptq_p, awq, compressed-tensors or bnb");
+  std::vector<FileRole> inputs = model_inputs(o.in, {});
+  if (const auto apart = check_roles(inputs, {{"OUT", o.out}}); !apart) return fail("convert", usage, apart.error());
+  const auto source = LinearSource::open(o.in);
+  if (!source) return fail("convert", bad_input, source.error());
+  if (source->folder().empty())
+    return fail("convert", bad_input,
+                o.in + ": is a " + source->format() +
+                    " file without the config.json and names that a checkpoint needs: give a Hugging Face folder");
+  for (const std::string& remark : source->remarks()) std::fprintf(stderr, "anybit convert: %s\n", printable(remark).c_str());
+  auto folder = CheckpointFolder::create(o.out);
+  if (!folder) return fail("convert", cannot_write, folder.error());
+  const auto outcome = convert(*source, *to, o, *folder);
+  if (!outcome) return fail("convert", outcome.error().code == ErrorCode::io ? cannot_write : bad_input, outcome.error());
+  const Uninterrupted whole;
+  if (const auto done = folder->commit(); !done) return fail("convert", cannot_write, done.error());
+  print(*outcome, o, *source);
+  return success;
+}
+
+}  // namespace
+
+int run_convert(int argc, const char* const* argv) {
+  return run_command([&] { return convert(argc, argv); });
+}
+
+}  // namespace tool
