@@ -34,10 +34,10 @@ void check_folder(const std::string& folder, bool exact) {
     const std::string module(key);
     INFO(module);
     const JsonObject expected = linears.object(key).value();
-    const auto w = checkpoint->read_f32(module);
+    const auto w = checkpoint->read_f32(module + ".weight");
     INFO((w ? "" : w.error().message));
     REQUIRE(w.ok());
-    CHECK(checkpoint->extents(module).value() == w->extents());
+    CHECK(checkpoint->find(module + ".weight")->extents() == w->extents());
     if (exact) CHECK(crc32(*w) == static_cast<std::uint32_t>(expected.number("crc32").value()));
     const TensorInfo* whole = stored.find(module + ".weight");
     if (!whole) whole = stored.find(module + ".weight.first_rows");

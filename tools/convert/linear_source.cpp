@@ -58,12 +58,8 @@ Result<LinearSource> LinearSource::open(const std::string& path) {
     o->format = method_name(checkpoint.method());
     o->folder = path;
     o->remarks = checkpoint.remarks();
-    for (const std::string& module : checkpoint.modules()) {
-      ANYBIT_TRY(const Extents e, checkpoint.extents(module));
-      o->matrices.push_back({module, {e.rows, e.cols}, true});
-    }
-    for (const io::TensorInfo* t : checkpoint.plain_tensors())
-      if (Opened::is_weight(*t)) o->matrices.push_back({std::string(Opened::module_of(t->name)), t->shape, false});
+    o->add_weights(checkpoint.tensors());
+    for (SourceMatrix& m : o->matrices) m.quantized = checkpoint.is_quantized(m.module);
     o->file = std::move(checkpoint);
     return LinearSource(std::move(o));
   }
@@ -110,7 +106,7 @@ const std::vector<std::string>& LinearSource::remarks() const { return opened_->
 
 Result<Matrix> LinearSource::read_f32(const SourceMatrix& m) const {
   const std::string tensor = m.module + ".weight";
-  if (const auto* checkpoint = std::get_if<io::Checkpoint>(&opened_->file)) return checkpoint->read_f32(m.module);
+  if (const auto* checkpoint = std::get_if<io::Checkpoint>(&opened_->file)) return checkpoint->read_f32(tensor);
   if (const auto* gguf = std::get_if<io::GgufFile>(&opened_->file)) return gguf->read_f32(tensor);
   if (const auto* own = std::get_if<io::AnybitFile>(&opened_->file)) {
     if (!m.quantized) return own->read_f32(tensor);
@@ -139,7 +135,8 @@ Result<std::optional<io::CheckpointLinear>> LinearSource::read_codes(const Sourc
 std::vector<io::TensorInfo> LinearSource::plain_tensors() const {
   std::vector<io::TensorInfo> out;
   if (const auto* checkpoint = std::get_if<io::Checkpoint>(&opened_->file))
-    for (const io::TensorInfo* t : checkpoint->plain_tensors()) out.push_back(*t);
+    for (const io::TensorInfo& t : checkpoint->tensors())
+      if (checkpoint->quantized_module(t.name).empty()) out.push_back(t);
   return out;
 }
 

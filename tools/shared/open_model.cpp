@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "convert/packed_codes.hpp"
 #include "printable.hpp"
 #include "recipes/catalog.hpp"
 
@@ -10,14 +11,27 @@ namespace tool {
 
 using namespace anybit;
 
+namespace {
+
+model::LoadOptions load_options(const std::string& tokenizer) {
+  return {.tokenizer = tokenizer,
+          .schemes = catalog().registry(),
+          .pack = [](const io::CheckpointLinear& l) -> Result<AnyPacked> {
+            ANYBIT_TRY(PackedBytes bytes, packed_exactly(l));
+            return catalog().registry().open(std::move(bytes));
+          }};
+}
+
+}  // namespace
+
 Result<model::Model> open_model(const std::string& path, const std::string& tokenizer) {
-  ANYBIT_TRY(model::Model m, model::load_model(path, {.tokenizer = tokenizer, .schemes = catalog().registry()}));
+  ANYBIT_TRY(model::Model m, model::load_model(path, load_options(tokenizer)));
   m.name = utf8(m.name);
   return m;
 }
 
 Result<model::Decoder> open_decoder(const std::string& path) {
-  return model::load_decoder(path, {.schemes = catalog().registry()});
+  return model::load_decoder(path, load_options({}));
 }
 
 Index thread_count(Index asked) {

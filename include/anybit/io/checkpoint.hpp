@@ -56,9 +56,12 @@ inline std::map<std::string, ModuleTensors, std::less<>> quantized_modules(const
 
 }  // namespace detail
 
-/// Copies share the folder's mappings.
+/// As a file of tensors it has every quantized module's weights as NAME.weight, of the type `quantized_type` and without bytes:
+/// only read_f32() gives their values, and read() their codes. Copies share the folder's mappings.
 class Checkpoint {
  public:
+  static constexpr std::string_view quantized_type = "quantized";
+
   static Result<Checkpoint> open(const std::string& folder) {
     ANYBIT_TRY(HfFolder opened, HfFolder::open(folder));
     return of(std::move(opened));
@@ -76,6 +79,7 @@ class Checkpoint {
                            ", but no tensor is quantized: correct the config or fetch the quantized weights")};
     if (out.config_.method == CheckpointMethod::none) ANYBIT_TRY_STATUS(out.guess(method));
     ANYBIT_TRY_STATUS(out.settle_zeros());
+    ANYBIT_TRY_STATUS(out.list_tensors());
     return out;
   }
 
@@ -92,16 +96,22 @@ class Checkpoint {
     for (const auto& [name, tensors] : modules_) out.push_back(name);
     return out;
   }
-  /// Tensors that belong to no quantized module, and biases of those that do.
-  std::vector<const TensorInfo*> plain_tensors() const {
-    std::vector<const TensorInfo*> out;
-    for (const TensorInfo& t : folder_->tensors()) {
-      bool plain = true;
-      for (std::size_t dot = t.name.find('.'); dot != std::string::npos && plain; dot = t.name.find('.', dot + 1))
-        plain = !is_quantized(std::string_view(t.name).substr(0, dot)) || std::string_view(t.name).substr(dot) == ".bias";
-      if (plain) out.push_back(&t);
-    }
-    return out;
+  const std::string& name() const { return folder_->name(); }
+  /// Tensors of no quantized module and biases of those that are, in the order of the files; then the weights of quantized
+  /// modules.
+  const std::vector<TensorInfo>& tensors() const { return tensors_.all(); }
+  /// Null if there is none of that name.
+  const TensorInfo* find(std::string_view tensor) const { return tensors_.find(tensor); }
+  /// The module whose quantized weights the tensor is; empty if it is an ordinary one.
+  std::string_view quantized_module(std::string_view tensor) const {
+    const TensorInfo* const t = find(tensor);
+    return t && t->dtype == quantized_type ? tensor.substr(0, tensor.size() - weight_suffix.size()) : std::string_view();
+  }
+  Result<Matrix> read_f32(std::string_view tensor) const {
+    const std::string_view module = quantized_module(tensor);
+    if (module.empty()) return folder_->read_f32(tensor);
+    ANYBIT_TRY(const CheckpointLinear linear, read(module));
+    return dequantize(linear);
   }
 
   /// The codes of a quantized module.
@@ -114,28 +124,10 @@ class Checkpoint {
     if (!linear) return in_context(linear.error(), folder_->name());
     return linear;
   }
-  /// The shape of a module's weights, without reading them.
-  Result<Extents> extents(const std::string& module) const {
-    const auto found = modules_.find(module);
-    if (found == modules_.end()) {
-      const TensorInfo* const t = folder_->find(module + ".weight");
-      if (!t)
-        return {ErrorCode::invalid_argument,
-                detail::text(folder_->name(), ": there is no module ", detail::shown(module), ": check the name")};
-      return t->extents();
-    }
-    auto shape = extents(found->second);
-    if (!shape) return in_context(shape.error(), folder_->name());
-    return shape;
-  }
-  /// The weights of a module, quantized or not, in float32.
-  Result<Matrix> read_f32(const std::string& module) const {
-    if (!is_quantized(module)) return folder_->read_f32(module + ".weight");
-    ANYBIT_TRY(const CheckpointLinear linear, read(module));
-    return dequantize(linear);
-  }
 
  private:
+  static constexpr std::string_view weight_suffix = ".weight";
+
   explicit Checkpoint(HfFolder folder) : folder_(std::make_shared<const HfFolder>(std::move(folder))) {}
 
   Result<CheckpointLinear> read(const ModuleTensors& m) const {
@@ -167,6 +159,25 @@ class Checkpoint {
       case CheckpointMethod::bitsandbytes: return bitsandbytes_extents(m);
       default: return hqq_extents(m);
     }
+  }
+
+  Status list_tensors() {
+    for (const TensorInfo& t : folder_->tensors()) {
+      bool plain = true;
+      for (std::size_t dot = t.name.find('.'); dot != std::string::npos && plain; dot = t.name.find('.', dot + 1))
+        plain = !is_quantized(std::string_view(t.name).substr(0, dot)) || std::string_view(t.name).substr(dot) == ".bias";
+      if (plain) tensors_.add(t);
+    }
+    for (const auto& [name, module] : modules_) {
+      const auto shape = extents(module);
+      if (!shape) return in_context(shape.error(), folder_->name());
+      TensorInfo t{name + std::string(weight_suffix), std::string(quantized_type), {shape->rows, shape->cols}, {}};
+      if (!tensors_.add(std::move(t)))
+        return Error{ErrorCode::corrupt_data,
+                     detail::text(folder_->name(), ": module ", detail::shown(name),
+                                  " is quantized and has float weights: remove one or fetch the model again")};
+    }
+    return Ok{};
   }
 
   Status read_config() {
@@ -273,6 +284,7 @@ class Checkpoint {
   std::shared_ptr<const HfFolder> folder_;  ///< shared, because modules_ points to its tensors
   CheckpointConfig config_;
   std::map<std::string, ModuleTensors, std::less<>> modules_;
+  TensorList tensors_;
   std::vector<std::string> remarks_;
 };
 

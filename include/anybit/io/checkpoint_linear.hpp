@@ -123,18 +123,22 @@ inline Matrix dequantize(const CheckpointLinear& l) {
   return w;
 }
 
-/// Rows begin .. end - 1, as a layer: a fused tensor taken apart. Only of Grouping::columns.
-inline CheckpointLinear slice_rows(const CheckpointLinear& l, Index begin, Index end) {
-  ANYBIT_CHECK(l.grouping == Grouping::columns && 0 <= begin && begin <= end && end <= l.extents.rows,
-               "slice_rows: no such rows, or groups run across rows");
-  const auto part = []<class T>(const std::vector<T>& all, Index each, Index first, Index last) {
-    return all.empty() ? all : std::vector<T>(all.begin() + first * each, all.begin() + last * each);
-  };
+/// Some rows as a layer of their own: a fused tensor taken apart. Only of Grouping::columns.
+inline CheckpointLinear take_rows(const CheckpointLinear& l, std::span<const Index> rows) {
+  ANYBIT_CHECK(l.grouping == Grouping::columns, "take_rows: groups run across rows");
   CheckpointLinear s = l;
-  s.extents.rows = end - begin;
-  s.codes = part(l.codes, l.extents.cols, begin, end);
-  s.scales = part(l.scales, l.groups_per_row(), begin, end);
-  s.zeros = part(l.zeros, l.groups_per_row(), begin, end);
+  s.extents.rows = static_cast<Index>(rows.size());
+  const auto take = [&]<class T>(const std::vector<T>& all, Index each, std::vector<T>& to) {
+    to.clear();
+    if (all.empty()) return;
+    for (const Index r : rows) {
+      ANYBIT_CHECK(0 <= r && r < l.extents.rows, "take_rows: no such row");
+      to.insert(to.end(), all.begin() + r * each, all.begin() + (r + 1) * each);
+    }
+  };
+  take(l.codes, l.extents.cols, s.codes);
+  take(l.scales, l.groups_per_row(), s.scales);
+  take(l.zeros, l.groups_per_row(), s.zeros);
   return s;
 }
 

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/io/checkpoint_linear.hpp>
 #include <anybit/io/tensor_info.hpp>
 #include <anybit/model/architecture.hpp>
 
@@ -86,6 +87,10 @@ class FileTensors {
     const auto found = sources_.find(weight);
     return found == sources_.end() ? nullptr : found->second.tensor;
   }
+  bool is_quantized(std::string_view weight) const {
+    const io::TensorInfo* const t = source(weight);
+    return t && !quantized_module(*t).empty();
+  }
   /// The name of a weight's tensor in the file, for messages.
   std::string label(std::string_view weight) const {
     if (const io::TensorInfo* const t = source(weight)) return t->name;
@@ -95,6 +100,26 @@ class FileTensors {
   }
   /// Two tensors of the file that are the same weight; nothing where there are none.
   const std::optional<std::string>& duplicate() const { return duplicate_; }
+
+  /// The codes of a weight that the file has quantized, or those of the rows that are its part of a fused tensor; nothing where
+  /// the weight is float, or its groups run across rows.
+  Result<std::optional<io::CheckpointLinear>> read_codes(std::string_view weight) const
+    requires requires(const File& f) { f.quantized_module(weight); }
+  {
+    using Codes = std::optional<io::CheckpointLinear>;
+    const auto found = sources_.find(weight);
+    if (found == sources_.end()) return Codes();
+    const std::string_view module = quantized_module(*found->second.tensor);
+    if (module.empty()) return Codes();
+    ANYBIT_TRY(io::CheckpointLinear linear, file_.read(module));
+    if (linear.grouping != io::Grouping::columns) return Codes();
+    if (found->second.stored.part == Part::whole) return Codes(std::move(linear));
+    const detail::PartRows rows = part_rows(found->second.stored.part);
+    if (linear.extents.rows != rows.whole) return Codes(std::move(linear));  // which the reader refuses
+    std::vector<Index> taken(static_cast<std::size_t>(rows.count));
+    for (Index r = 0; r < rows.count; ++r) taken[static_cast<std::size_t>(r)] = rows.row(r);
+    return Codes(io::take_rows(linear, taken));
+  }
 
   Result<Matrix> read_f32(std::string_view weight) const {
     const auto found = sources_.find(weight);
@@ -116,7 +141,8 @@ class FileTensors {
   void add(const io::TensorInfo& t, std::string weight, const StoredTensor& stored) {
     io::TensorInfo view = t;
     view.name = weight;
-    if (stored.transposed && view.shape.size() == 2) std::swap(view.shape[0], view.shape[1]);
+    // Quantized modules have outputs by inputs, whatever the architecture does with floats.
+    if (stored.transposed && view.shape.size() == 2 && quantized_module(t).empty()) std::swap(view.shape[0], view.shape[1]);
     // A tensor of another size than the parts need keeps its own, which the reader refuses.
     if (stored.part != Part::whole && !view.shape.empty())
       if (const auto rows = part_rows(stored.part); view.shape[0] == rows.whole) view.shape[0] = rows.count;
@@ -154,8 +180,27 @@ class FileTensors {
     return any;
   }
 
+  /// Files of quantized modules say so by quantized_module(tensor), and give their codes by read(module).
+  std::string_view quantized_module([[maybe_unused]] const io::TensorInfo& t) const {
+    if constexpr (requires { file_.quantized_module(t.name); })
+      return file_.quantized_module(t.name);
+    else
+      return {};
+  }
+
   Result<Matrix> read(const Source& s) const {
     const io::TensorInfo& t = *s.tensor;
+    if constexpr (requires { file_.quantized_module(t.name); })
+      if (!quantized_module(t).empty()) {
+        ANYBIT_TRY(Matrix whole, file_.read_f32(t.name));
+        if (s.stored.part == Part::whole) return whole;
+        const detail::PartRows rows = part_rows(s.stored.part);
+        if (whole.rows() != rows.whole) return whole;  // which the reader refuses
+        Matrix out(rows.count, whole.cols());
+        for (Index r = 0; r < rows.count; ++r)
+          std::memcpy(out.view().row(r).data(), whole.view().row(rows.row(r)).data(), whole.view().row(r).size_bytes());
+        return out;
+      }
     const bool vector = t.shape.size() == 1;
     if (s.stored.part == Part::whole && !s.stored.transposed) return io::to_f32(t);
     if (s.stored.transposed) {

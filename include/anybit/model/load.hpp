@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/io/checkpoint.hpp>
 #include <anybit/io/detail/utf8.hpp>
 #include <anybit/io/gguf.hpp>
 #include <anybit/io/hf_folder.hpp>
@@ -29,6 +30,9 @@ inline namespace ANYBIT_CODE {
 struct LoadOptions {
   std::string tokenizer{};   ///< path, for llama2.c checkpoints; empty: tok<vocabulary>.bin or tokenizer.bin beside the model
   SchemeRegistry schemes{};  ///< what anybit's own container may hold; preset_registry() knows every preset
+  /// Of the quantized linears of folders: packs one, without changing a weight, or says why it cannot. Without it, and where it
+  /// cannot, they come out as floats.
+  std::function<Result<AnyPacked>(const io::CheckpointLinear&)> pack{};
 };
 
 namespace detail {
@@ -92,13 +96,16 @@ inline Result<FolderConfig> read_config(const io::HfFolder& folder) {
 }
 
 /// A folder's tensors, less those of a model of images and of a head that is the embedding.
-class FolderTensors : public FileTensors<io::HfFolder> {
+class FolderTensors : public FileTensors<io::Checkpoint> {
  public:
-  FolderTensors(const io::HfFolder& folder, const FolderConfig& c)
-      : FileTensors(folder, *c.architecture, c.config, NamesOf::hugging_face) {
+  using Pack = std::function<Result<AnyPacked>(const io::CheckpointLinear&)>;
+
+  FolderTensors(const io::Checkpoint& folder, const FolderConfig& c, Pack pack)
+      : FileTensors(folder, *c.architecture, c.config, NamesOf::hugging_face), pack_(std::move(pack)) {
     const io::TensorInfo *const head = source("output.weight"), *const embedding = source("token_embd.weight");
     // A head that differs from the embedding is a head of its own, whatever the configuration says, as in transformers 5.
     const bool same = head && embedding && head->dtype == embedding->dtype && head->shape == embedding->shape &&
+                      !head->bytes.empty() &&
                       std::equal(head->bytes.begin(), head->bytes.end(), embedding->bytes.begin(), embedding->bytes.end());
     for (const io::TensorInfo& t : FileTensors::tensors()) {
       const std::string_view name = t.name;
@@ -112,11 +119,23 @@ class FolderTensors : public FileTensors<io::HfFolder> {
   const std::vector<io::TensorInfo>& tensors() const { return kept_.all(); }
   const io::TensorInfo* find(std::string_view weight) const { return kept_.find(weight); }
 
+  bool is_packed(std::string_view weight) const { return pack_ && is_quantized(weight); }
+  /// A linear that runs on the codes of the file, or on floats where pack() cannot keep them.
+  Result<nn::Linear> packed(const std::string& weight) const {
+    ANYBIT_TRY(const auto codes, read_codes(weight));
+    if (codes)
+      if (auto done = pack_(*codes)) return nn::Linear(*std::move(done));
+    ANYBIT_TRY(Matrix floats, read_f32(weight));
+    return nn::Linear(std::move(floats));
+  }
+
  private:
   io::TensorList kept_;
+  Pack pack_;
 };
 
-inline Result<Decoder> decoder_from(const io::HfFolder& folder, const FolderConfig& c, const FolderTensors& view, Blocks blocks) {
+inline Result<Decoder> decoder_from(const io::Checkpoint& folder, const FolderConfig& c, const FolderTensors& view,
+                                    Blocks blocks) {
   if (view.duplicate())
     return {ErrorCode::corrupt_data,
             io::detail::text(folder.name(), ": tensor ", io::detail::shown(*view.duplicate()),
@@ -170,10 +189,11 @@ inline Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks bl
 /// The decoder of an opened GGUF file, without a tokenizer.
 inline Result<Decoder> decoder_from_gguf(const io::GgufFile& file) { return detail::decoder_from(file, detail::Blocks::now); }
 
-/// The decoder of a Hugging Face folder, without a tokenizer.
-inline Result<Decoder> decoder_from_folder(const io::HfFolder& folder) {
+/// The decoder of a Hugging Face folder, quantized or not, without a tokenizer.
+inline Result<Decoder> decoder_from_folder(const io::HfFolder& folder, const LoadOptions& options = {}) {
   ANYBIT_TRY(const detail::FolderConfig config, detail::read_config(folder));
-  return detail::decoder_from(folder, config, detail::FolderTensors(folder, config), detail::Blocks::now);
+  ANYBIT_TRY(const io::Checkpoint checkpoint, io::Checkpoint::of(folder));
+  return detail::decoder_from(checkpoint, config, detail::FolderTensors(checkpoint, config, options.pack), detail::Blocks::now);
 }
 
 /// A model whose blocks are read when they are wanted: the weights of the decoder's blocks hold nothing.
@@ -217,7 +237,7 @@ inline Result<Model> load_model(const std::string& path, const LoadOptions& opti
 inline Result<Decoder> load_decoder(const std::string& path, const LoadOptions& options = {}) {
   if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
     ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(path));
-    return decoder_from_folder(folder);
+    return decoder_from_folder(folder, options);
   }
   ANYBIT_TRY(Model model, load_model(path, options));
   return std::move(model.decoder);
