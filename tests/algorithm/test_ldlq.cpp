@@ -211,13 +211,13 @@ TEST_CASE("ldlq: zeros and dead inputs and bad options") {
 }
 
 TEST_CASE("trellis: rate and distortion on normal weights") {
-  CHECK(gap<Trellis<16, 1, ByteSum>>(2048, 1) <= 0.5);
-  CHECK(gap<Trellis<16, 2, ByteSum>>(2048, 2) <= 0.5);
-  CHECK(gap<Trellis<16, 3, ByteSum>>(2048, 3) <= 0.5);
-  CHECK(gap<Trellis<16, 4, ByteSum>>(2048, 4) <= 0.5);
-  CHECK(gap<Trellis<12, 1, ByteSum>>(8192, 5) <= 0.7);
-  CHECK(gap<Trellis<12, 2, ByteSum>>(8192, 6) <= 0.7);
-  CHECK(gap<Trellis<12, 3, ByteSum>>(8192, 7) <= 1.1);
-  CHECK(gap<Trellis<12, 4, ByteSum>>(8192, 8) <= 1.1);
-  CHECK(gap<Trellis<12, 3, BytePairs>>(8192, 9) <= 0.7);  // 1.5 bits
+  CHECK(gap<Trellis<16, 1, ByteSum>>(4096, 1) <= 0.5);
+  CHECK(gap<Trellis<16, 2, ByteSum>>(4096, 2) <= 0.5);
+  CHECK(gap<Trellis<16, 3, ByteSum>>(4096, 3) <= 0.53);
+  CHECK(gap<Trellis<16, 4, ByteSum>>(4096, 4) <= 0.7);  // the sum's short tails: see docs/methods/trellis.md
+  CHECK(gap<Trellis<12, 1, ByteSum>>(16384, 5) <= 0.7);
+  CHECK(gap<Trellis<12, 2, ByteSum>>(16384, 6) <= 0.7);
+  CHECK(gap<Trellis<12, 3, ByteSum>>(16384, 7) <= 1.1);
+  CHECK(gap<Trellis<12, 4, ByteSum>>(16384, 8) <= 1.15);
+  CHECK(gap<Trellis<12, 3, BytePairs>>(16384, 9) <= 0.7);  // 1.5 bits
 }

@@ -12,13 +12,6 @@
 namespace anybit {
 inline namespace ANYBIT_ABI {
 
-template <class S>
-constexpr bool is_trellis_v = false;
-template <int L, int K, class Book, class G, class Store>
-constexpr bool is_trellis_v<Trellis<L, K, Book, G, Store>> = true;
-template <class S>
-concept TrellisScheme = is_trellis_v<S>;
-
 /// The result of an algorithm whose codes are not one a weight: bytes at once.
 template <PackedScheme S>
 struct QuantizedTensor {

@@ -68,6 +68,13 @@ struct Trellis {
   }
 };
 
+template <class S>
+constexpr bool is_trellis_v = false;
+template <int L, int K, class Book, class G, class Store>
+constexpr bool is_trellis_v<Trellis<L, K, Book, G, Store>> = true;
+template <class S>
+concept TrellisScheme = is_trellis_v<S>;
+
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
 

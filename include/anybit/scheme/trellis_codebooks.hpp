@@ -54,10 +54,10 @@ struct OneMad {
 
 /// The sum of four numbers of 6 bits, less its mean: -126 to 126, standard deviation 36.9. The numbers are the upper bits of the
 /// bytes of a product, which the dot-product instructions of 8-bit integers can add, or multiply with activations, as they are:
-/// then everything comes four times as large.
+/// then everything comes four times as large. The multiplier was chosen among 500 for its error on normal weights.
 struct ByteSum {
   static constexpr auto name = FixedString("bytesum");
-  static constexpr std::uint32_t multiplier = 0x83DCD12Du, mask = 0xfcfcfcfcu;
+  static constexpr std::uint32_t multiplier = 0x23A79D4Du, mask = 0xfcfcfcfcu;
   static constexpr int offset = 126, unit = 4;
   static constexpr int value(std::uint32_t state) { return detail::byte_sum(state * multiplier & mask) / unit - offset; }
 };

@@ -1,10 +1,13 @@
 #pragma once
 // A step of Viterbi's search through a bitshift trellis (scheme/trellis_code.hpp), vectorized over the states.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 #include <cstdint>
 #include <cstring>
 
+#include <anybit/core/isa.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -118,3 +121,5 @@ void trellis_step(const float* table, Index edges, const float* from, const std:
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::simd
 ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>

@@ -1,0 +1,122 @@
+#pragma once
+// Sixteen states of a bitshift trellis at once, from the bits of a tile in registers.
+
+#include <anybit/core/macros_begin.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <anybit/core/isa.hpp>
+#include <anybit/simd/xsimd_compat.hpp>
+
+ANYBIT_VECTOR_CODE_BEGIN
+namespace anybit::simd {
+inline namespace ANYBIT_CODE {
+
+/// words[index], lane by lane. Indices are 0 to 7; 16 words can be read.
+template <class = void>
+ANYBIT_INLINE u32 pick(const std::uint32_t* words, u32 index) {
+#if ANYBIT_HAS_AVX512
+  return u32(_mm512_permutexvar_epi32(index, _mm512_loadu_si512(words)));
+#elif ANYBIT_HAS_AVX2
+  return u32(_mm256_permutevar8x32_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)), index));
+#else
+  std::uint32_t at[static_cast<std::size_t>(width)];
+  store(at, index);
+  for (Index i = 0; i < width; ++i) at[i] = words[at[i]];
+  return load(at);
+#endif
+}
+/// The lower halves of (high : low) >> count, lane by lane, counts 0 to 31.
+template <class = void>
+ANYBIT_INLINE u32 shift_right(u32 high, u32 low, u32 count) {
+#if ANYBIT_HAS_AVX512_VBMI2
+  return u32(_mm512_shrdv_epi32(low, high, count));
+#else
+  return shift_right(low, count) | shift_left(shift_left(high, 1), broadcast(std::uint32_t{31}) - count);
+#endif
+}
+/// The lower halves of products.
+template <class = void>
+ANYBIT_INLINE u32 multiply(u32 a, u32 b) {
+  return a * b;
+}
+
+/// A tile whose states come in groups of 16: bits as BitshiftTrellis<L, K> has them, `steps` steps.
+template <int L, int K, Index steps>
+class TileStates {
+  static constexpr std::size_t count = static_cast<std::size_t>(steps * K / 32), groups = static_cast<std::size_t>(steps / 16);
+
+ public:
+  /// Groups of 16 states in a tile, each from the last word that the one before it touched on.
+  explicit ANYBIT_INLINE TileStates(const std::byte* tile) {
+#if ANYBIT_HAS_AVX512
+    if constexpr (in_registers) {
+      low_ = count >= 16 ? _mm512_loadu_si512(tile) : _mm512_maskz_loadu_epi32(first_words(count), tile);
+      if constexpr (count > 16) high_ = _mm512_maskz_loadu_epi32(first_words(count - 16), tile + 64);
+      return;
+    }
+#endif
+    std::memcpy(words_.data() + 1, tile, count * 4);
+    words_[0] = words_[count];  // the loop's end comes before its start
+  }
+  /// States 16 group + first .. of lanes first .. first + width - 1.
+  ANYBIT_INLINE u32 states(Index group, Index first) const {
+    const auto g = static_cast<std::size_t>(group);
+    const u32 behind = load(places.behind[g].data() + first);
+    u32 state;
+#if ANYBIT_HAS_AVX512
+    if constexpr (in_registers) {
+      state = shift_right(word(places.before[g].data()), word(places.word[g].data()), behind);
+    } else
+#endif
+    {
+      const u32 at = load(places.offset[g].data() + first);
+      const std::uint32_t* const from = words_.data() + group * 16 * K / 32;  // one word before the first bit's
+      state = shift_right(pick(from, at), pick(from + 1, at), behind);
+    }
+    return state & broadcast((std::uint32_t{1} << L) - 1);
+  }
+
+ private:
+  /// Of the last bit of each state of a group: its word, the word before it in the loop, the word counted from that of the
+  /// group's first bit, and how many bits of the word are behind it.
+  struct Places {
+    std::array<std::array<std::uint32_t, 16>, groups> word{}, before{}, offset{}, behind{};
+  };
+  static constexpr Places places = [] {
+    Places p;
+    for (std::size_t g = 0; g < groups; ++g)
+      for (std::size_t i = 0; i < 16; ++i) {
+        const std::size_t last = (16 * g + i + 1) * K - 1;
+        p.word[g][i] = static_cast<std::uint32_t>(last / 32);
+        p.before[g][i] = static_cast<std::uint32_t>((last / 32 + count - 1) % count);
+        p.offset[g][i] = static_cast<std::uint32_t>(last / 32 - 16 * g * K / 32);
+        p.behind[g][i] = static_cast<std::uint32_t>(31 - last % 32);
+      }
+    return p;
+  }();
+
+#if ANYBIT_HAS_AVX512
+  static constexpr bool in_registers = count <= 32;
+  static constexpr __mmask16 first_words(std::size_t n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1); }
+  ANYBIT_INLINE u32 word(const std::uint32_t* index) const {
+    if constexpr (count > 16)
+      return u32(_mm512_permutex2var_epi32(low_, _mm512_loadu_si512(index), high_));
+    else
+      return u32(_mm512_permutexvar_epi32(_mm512_loadu_si512(index), low_));
+  }
+  __m512i low_, high_;
+#else
+  static constexpr bool in_registers = false;
+#endif
+  alignas(64) std::array<std::uint32_t, in_registers ? 1 : count + 17> words_;
+};
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::simd
+ANYBIT_VECTOR_CODE_END
+
+#include <anybit/core/macros_end.hpp>
