@@ -54,8 +54,8 @@ class TileStates {
   explicit ANYBIT_INLINE TileStates(const std::byte* tile) {
 #if ANYBIT_HAS_AVX512
     if constexpr (in_registers) {
-      low_ = count >= 16 ? _mm512_loadu_si512(tile) : _mm512_maskz_loadu_epi32(first_words(count), tile);
-      if constexpr (count > 16) high_ = _mm512_maskz_loadu_epi32(first_words(count - 16), tile + 64);
+      low_ = load_words<(count < 16 ? count : 16)>(tile);
+      if constexpr (count > 16) high_ = load_words<count - 16>(tile + 64);
       return;
     }
 #endif
@@ -101,7 +101,20 @@ class TileStates {
 
 #if ANYBIT_HAS_AVX512
   static constexpr bool in_registers = count <= 32;
-  static constexpr __mmask16 first_words(std::size_t n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1); }
+  /// 4, 8, 12 or 16 words. Loads under a mask that cross a cache line take several times as long (Zen 5).
+  template <std::size_t n>
+  static ANYBIT_INLINE __m512i load_words(const std::byte* p) {
+    const auto four = [](const std::byte* at) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(at)); };
+    const auto eight = [](const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); };
+    if constexpr (n == 16)
+      return _mm512_loadu_si512(p);
+    else if constexpr (n == 12)
+      return _mm512_inserti64x4(_mm512_castsi256_si512(eight(p)), _mm256_castsi128_si256(four(p + 32)), 1);
+    else if constexpr (n == 8)
+      return _mm512_castsi256_si512(eight(p));
+    else
+      return _mm512_castsi128_si512(four(p));
+  }
   ANYBIT_INLINE u32 word(const std::uint32_t* index) const {
     if constexpr (count > 16)
       return u32(_mm512_permutex2var_epi32(low_, _mm512_loadu_si512(index), high_));
