@@ -18,6 +18,7 @@
 #include "shared/command.hpp"
 #include "shared/printable.hpp"
 #include "tokenize/tokenize.hpp"
+#include "steer/steer.hpp"
 
 namespace {
 
@@ -37,6 +38,7 @@ constexpr Command commands[] = {
     {"tokenize", "prints the token ids of texts, or the texts of ids", &tool::run_tokenize},
     {"convert", "writes a quantized checkpoint in another format of the field", &tool::run_convert},
     {"dequantize", "writes every weight matrix of a model as float32", &tool::run_dequantize},
+    {"steer", "reads concepts from activations and steers the model by them", &tool::run_steer},
     {"inspect", "prints metadata and tensors of a model file", &tool::run_inspect},
     {"reproduce", "runs tables of published papers on a model of yours", &reproduce::run},
 };

@@ -15,6 +15,7 @@
 #include "shared/printable.hpp"
 #include "shared/progress.hpp"
 #include "shared/text.hpp"
+#include "steer/shared.hpp"
 
 namespace tool {
 
@@ -26,6 +27,7 @@ struct GenerateOptions {
   std::string model, tokenizer, prompt, prompt_file, json;
   Index tokens = 64, threads = 0;
   SamplerOptions sampler;
+  SteerOptions steer;
   nn::KvCacheConfig kv{};
   bool int8_activations = false, ignore_end = false;
 };
@@ -62,6 +64,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
   app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 16, 8, 4, 3 or 2; default: floats")
       ->type_name("N");
   app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
+  add_steer_options(app, o.steer);
   app.add_option("--json", o.json, "Write the text and its tokens here; - is standard output, in place of the text")
       ->type_name("FILE");
   if (const auto end =
@@ -74,22 +77,20 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
     return wrong_use("generate",
                      "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
   if (const auto possible = check(o.sampler); !possible) return wrong_use("generate", possible.error().message);
+  if (const std::string error = error_in(o.steer); !error.empty()) return wrong_use("generate", error);
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
-  inputs.push_back({"--prompt-file", o.prompt_file});
+  inputs.push_back({"--prompt-file", o.prompt_file}), inputs.push_back({"--steer", o.steer.file});
   if (const auto apart = check_roles(inputs, {{"--json", o.json}}); !apart) return fail("generate", usage, apart.error());
   if (!o.json.empty())
     if (const auto writable = check_writable(o.json); !writable) return fail("generate", cannot_write, writable.error());
   return std::nullopt;
 }
 
-model::Run last_only(ExecutorRef executor) { return {.executor = executor, .last_only = true}; }
-
 /// The whole prompt through the model, some tokens at a time; the last one's logits.
-Result<Matrix> read_prompt(const model::Model& m, std::span<const model::TokenId> ids, nn::KvCache& cache, ExecutorRef executor,
+Result<Matrix> read_prompt(const model::Model& m, std::span<const model::TokenId> ids, nn::KvCache& cache, const model::Run& how,
                            Progress& progress) {
   constexpr std::size_t some = 256;
   progress.begin("reading the prompt", 1, 1);
-  const model::Run how = last_only(executor);
   Matrix logits;
   for (std::size_t t = 0; t < ids.size(); t += some) {
     const auto part = ids.subspan(t, std::min(some, ids.size() - t));
@@ -117,13 +118,14 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
                  static_cast<long long>(wanted), static_cast<long long>(o.tokens));
 
   ThreadPool pool(thread_count(o.threads));
-  const ExecutorRef executor(pool);
+  ANYBIT_TRY(const std::vector<model::Tap> taps, steering_taps(m.decoder, o.steer, static_cast<Index>(ids.size())));
+  const model::Run how{.executor = pool, .taps = taps, .last_only = true};
   Progress progress;
   nn::KvCache cache(cache_shape(m.decoder.config), static_cast<Index>(ids.size()) + wanted, o.kv);
   Generated g;
   g.prompt_tokens = static_cast<Index>(ids.size());
   const Stopwatch prompt_watch;
-  ANYBIT_TRY(Matrix logits, read_prompt(m, ids, cache, executor, progress));
+  ANYBIT_TRY(Matrix logits, read_prompt(m, ids, cache, how, progress));
   g.prompt_s = prompt_watch.seconds();
 
   const bool streams = o.json != "-", terminal = is_terminal(stdout);
@@ -136,7 +138,6 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
   };
   if (streams) std::fputs(printable(prompt).c_str(), stdout), std::fflush(stdout);
   Sampler sampler(o.sampler);
-  const model::Run how = last_only(executor);
   const Stopwatch watch;
   for (;;) {
     for (const float l : logits.view().row(0))

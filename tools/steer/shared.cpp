@@ -1,0 +1,132 @@
+#include "shared.hpp"
+
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+
+#include "shared/parse.hpp"
+
+namespace tool {
+
+using namespace anybit;
+
+void add_stimuli_options(CLI::App& app, StimuliOptions& o) {
+  o.pattern = steer::truth_template;
+  app.add_option("MODEL", o.model, "GGUF, llama2.c, or what anybit has written")->required();
+  app.add_option("DATA", o.data, "CSV with the columns statement and label (0 or 1)")->required();
+  app.add_option("--template", o.pattern, "Text around each statement, which stands at {}; \\n is a new line")->type_name("TEXT");
+  app.add_option("--position", o.position, "Token that is read; negative counts from the end")
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--train", o.train, "Share of the statements that fits, the rest tests")
+      ->type_name("SHARE")
+      ->capture_default_str();
+  app.add_option("--most", o.most, "Only the first N statements of each label; 0: all")->type_name("N")->capture_default_str();
+  app.add_option("--seed", o.seed, "Of the split and of the order inside pairs")->type_name("N")->capture_default_str();
+  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
+  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
+      ->type_name("N");
+  app.add_option("--json", o.json, "Write the figures here; - is standard output, in place of the text")->type_name("FILE");
+}
+
+std::string error_in(StimuliOptions& o) {
+  for (std::size_t at; (at = o.pattern.find("\\n")) != std::string::npos;) o.pattern.replace(at, 2, "\n");
+  if (!(o.train > 0 && o.train < 1)) return "--train is " + std::to_string(o.train) + "; it must be above 0 and below 1";
+  if (o.most < 0) return "--most is " + std::to_string(o.most) + "; it must be 1 or more, or 0 for all";
+  if (o.threads < 0 || o.threads > 1024)
+    return "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine";
+  if (const auto filled = steer::fill_template(o.pattern, ""); !filled) return filled.error().message;
+  return {};
+}
+
+std::string with_interval(double share, std::size_t count) {
+  const auto n = static_cast<double>(count);
+  constexpr double z = 1.96;
+  const double middle = (share + z * z / (2 * n)) / (1 + z * z / n);
+  const double half = z / (1 + z * z / n) * std::sqrt(share * (1 - share) / n + z * z / (4 * n * n));
+  char out[64];
+  std::snprintf(out, sizeof out, "%.3f [%.2f, %.2f]", share, middle - half, middle + half);
+  return out;
+}
+
+void add_steer_options(CLI::App& app, SteerOptions& o, bool with_coefficient) {
+  app.add_option("--steer", o.file, "Directions or an intervention of `anybit steer`")->type_name("FILE");
+  if (with_coefficient)
+    app.add_option("--steer-coefficient", o.coefficient,
+                   "Length of what a direction adds; alpha of an intervention (default 15). Negative steers away")
+        ->type_name("C");
+  app.add_option("--steer-operator", o.op, "What a direction does: adds, adds by its side, or is taken out")
+      ->check(CLI::IsMember({"linear", "piecewise", "projection"}))
+      ->capture_default_str();
+  app.add_option("--steer-blocks", o.blocks, "Blocks whose directions act, as 10-20; default: the middle half")->type_name("A-B");
+  app.add_flag("--steer-keep-norm", o.keep_norm, "Activations keep their length");
+}
+
+std::string error_in(const SteerOptions& o) {
+  if (o.file.empty() && (o.coefficient || o.keep_norm || !o.blocks.empty())) return "options of --steer need --steer FILE";
+  if (o.coefficient && !is_finite(*o.coefficient)) return "--steer-coefficient must be finite";
+  return {};
+}
+
+Result<steer::SteeringFile> open_steering(const std::string& path, const model::Decoder& d) {
+  ANYBIT_TRY(steer::SteeringFile file, steer::load_steering(path));
+  if (const auto belongs = steer::check_belongs(file, d); !belongs) return in_context(belongs.error(), path);
+  return file;
+}
+
+namespace {
+
+struct BlockRange {
+  Index first, last;
+};
+
+Result<BlockRange> block_range(const std::string& text, Index blocks) {
+  if (text.empty()) return BlockRange{blocks / 4, std::max(blocks / 4, 3 * blocks / 4 - 1)};
+  BlockRange r{};
+  const char* const end = text.data() + text.size();
+  auto [at, fault] = std::from_chars(text.data(), end, r.first);
+  r.last = r.first;
+  if (fault == std::errc{} && at != end && *at == '-')
+    std::tie(at, fault) = [&] {
+      const auto [stop, f] = std::from_chars(at + 1, end, r.last);
+      return std::pair(stop, f);
+    }();
+  if (fault != std::errc{} || at != end || r.first < 0 || r.last < r.first || r.last >= blocks)
+    return Error{ErrorCode::invalid_argument,
+                 "--steer-blocks is " + io::detail::shown(text) + "; it must be A-B within 0-" + std::to_string(blocks - 1)};
+  return r;
+}
+
+}  // namespace
+
+Result<std::vector<model::Tap>> steering_taps(const model::Decoder& d, const steer::SteeringFile& file, const SteerOptions& o,
+                                              double coefficient, Index prompt_tokens) {
+  if (!file.intervention.heads.empty())
+    return steer::intervention_taps(d, file.intervention, coefficient, std::max<Index>(prompt_tokens - 1, 0));
+  if (file.directions.empty())
+    return Error{ErrorCode::invalid_argument, "the file holds probes alone: steer by directions or an intervention"};
+  ANYBIT_TRY(const BlockRange range, block_range(o.blocks, d.config.blocks));
+  std::vector<steer::BlockDirection> chosen;
+  for (const steer::BlockDirection& b : file.directions)
+    if (b.block >= range.first && b.block <= range.last) chosen.push_back(b);
+  const steer::ControlOptions how{.op = o.op == "linear"      ? steer::Operator::linear
+                                        : o.op == "piecewise" ? steer::Operator::piecewise
+                                                              : steer::Operator::projection,
+                                  .coefficient = coefficient,
+                                  .keep_norm = o.keep_norm,
+                                  .point = file.point};
+  return steer::control_taps(d, chosen, how);
+}
+
+Result<std::vector<model::Tap>> steering_taps(const model::Decoder& d, const SteerOptions& o, Index prompt_tokens) {
+  if (o.file.empty()) return std::vector<model::Tap>{};
+  ANYBIT_TRY(const steer::SteeringFile file, open_steering(o.file, d));
+  const bool needs_length = file.intervention.heads.empty() && o.op != "projection";
+  if (needs_length && !o.coefficient)
+    return Error{ErrorCode::invalid_argument, o.file +
+                                                  ": holds directions, which have no usual length: give --steer-coefficient "
+                                                  "(anybit steer apply shows the effect of several)"};
+  return steering_taps(d, file, o, o.coefficient.value_or(15), prompt_tokens);
+}
+
+}  // namespace tool

@@ -1,0 +1,54 @@
+#pragma once
+// Options and figures that the parts of `anybit steer`, and `anybit generate --steer`, share.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <anybit/model/model.hpp>
+#include <anybit/steer/steering_file.hpp>
+
+namespace CLI {
+class App;
+}
+
+namespace tool {
+
+/// What stimuli are made of and how the model runs.
+struct StimuliOptions {
+  std::string model, data, tokenizer, pattern, json;
+  double train = 0.5;
+  anybit::Index position = -1, most = 0, threads = 0;
+  std::uint64_t seed = 42;
+};
+/// The part's name is for errors. `share`: of pairs or statements that fit.
+void add_stimuli_options(CLI::App& app, StimuliOptions& o);
+/// The error in these options, or empty.
+std::string error_in(StimuliOptions& o);
+
+/// "0.512 [0.42, 0.60]": a share of `count` and its 95 % interval (Wilson).
+std::string with_interval(double share, std::size_t count);
+
+/// How a file steers.
+struct SteerOptions {
+  std::string file, op = "linear", blocks;
+  std::optional<double> coefficient{};  ///< absent: 15 for an intervention; a direction that is not taken out has no default
+  bool keep_norm = false;
+};
+void add_steer_options(CLI::App& app, SteerOptions& o, bool with_coefficient = true);
+
+/// The error in these options, or empty.
+std::string error_in(const SteerOptions& o);
+
+/// The file, checked against the model.
+anybit::Result<anybit::steer::SteeringFile> open_steering(const std::string& path, const anybit::model::Decoder& d);
+
+/// Taps of one file. Directions act at all positions, an intervention from `prompt_tokens - 1` on.
+anybit::Result<std::vector<anybit::model::Tap>> steering_taps(const anybit::model::Decoder& d,
+                                                              const anybit::steer::SteeringFile& file, const SteerOptions& o,
+                                                              double coefficient, anybit::Index prompt_tokens);
+/// Of the file and coefficient that the options name; none where they name no file.
+anybit::Result<std::vector<anybit::model::Tap>> steering_taps(const anybit::model::Decoder& d, const SteerOptions& o,
+                                                              anybit::Index prompt_tokens);
+
+}  // namespace tool
