@@ -57,7 +57,7 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
   return {out, x.rows, x.cols};
 }
 
-// Not inlined, so that schemes share the three.
+// Not inlined, so that schemes share the three, and templates, so that only programs with schemes at run time compile them.
 [[gnu::noinline]] inline void dequantize_row(const PackedRows& w, const PackedBytes& bytes, Index row, std::span<float> out) {
   const auto [rows, cols] = w.extents;
   ANYBIT_CHECK(0 <= row && row < rows && static_cast<Index>(out.size()) == cols,
@@ -70,8 +70,9 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
       out[static_cast<std::size_t>(bytes.has_column_order() ? bytes.original_column(first + i) : first + i)] = block[i];
   }
 }
-[[gnu::noinline]] inline void matmul(const PackedRows& w, const PackedBytes& bytes, const TiledWeights* tiled, ConstMatrix x,
-                                     MutableMatrix y, ActivationMode mode, ExecutorRef executor, Workspace& workspace) {
+template <Executor E>
+[[gnu::noinline]] void matmul(const PackedRows& w, const PackedBytes& bytes, const TiledWeights* tiled, ConstMatrix x,
+                              MutableMatrix y, ActivationMode mode, E executor, Workspace& workspace) {
   check_shapes(w.extents, x, y);
   if (bytes.has_column_order()) x = permuted(bytes, x, workspace);
   if (tiled && rounds_to_int8(mode.compute()) && tiled->segment_cols == segment_columns(tiled->group, mode.compute()))
@@ -79,8 +80,8 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
   else
     kernel::matmul(w, x, y, mode, workspace, executor);
 }
-[[gnu::noinline]] inline std::shared_ptr<const void> tile(const TileOps& ops, const PackedRows& w, ExecutorRef executor,
-                                                          Prepared& prepared) {
+template <Executor E>
+[[gnu::noinline]] std::shared_ptr<const void> tile(const TileOps& ops, const PackedRows& w, E executor, Prepared& prepared) {
   auto tiled = tile_weights(ops, w, prepared.compute, prepared.level_error, executor);
   if (!tiled) {
     prepared.why_not = ops.bits == 0              ? ops.why_not
@@ -100,9 +101,10 @@ struct PackedFunctions {
   static const PackedTensor<S>& tensor_of(const void* p) { return *static_cast<const PackedTensor<S>*>(p); }
 
   static std::shared_ptr<const void> own(PackedBytes&& bytes, const PackedBytes** where) {
-    auto tensor = std::make_shared<const PackedTensor<S>>(typename PackedTensor<S>::Checked{}, std::move(bytes));
+    auto* const tensor = new PackedTensor<S>(typename PackedTensor<S>::Checked{}, std::move(bytes));
     *where = &tensor->bytes();
-    return tensor;
+    // With a pointer to a function all schemes share one kind of control block.
+    return {static_cast<const void*>(tensor), static_cast<void (*)(const void*)>([](const void* t) { delete &tensor_of(t); })};
   }
   static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
     kernel::dequantize_row(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), row, out);

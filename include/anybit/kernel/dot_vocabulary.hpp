@@ -171,6 +171,20 @@ using native_arch = Neon;
 using native_arch = Generic;
 #endif
 
+namespace detail {
+
+/// The largest MaxByte for which Arch multiplies as it does for this one, so that kernels are compiled once for all of them.
+template <class Arch>
+constexpr int same_products(int max_byte) {
+  int largest = max_byte;
+  while (largest < 255 && Arch::bias(largest + 1) == Arch::bias(max_byte) &&
+         Arch::short_sums(largest + 1) == Arch::short_sums(max_byte))
+    ++largest;
+  return largest;
+}
+
+}  // namespace detail
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
 

@@ -266,10 +266,10 @@ inline void int8_rows(const PackedRows& w, const RoundedActivations& x, MutableM
 /// tokens beside it.
 template <class Arch = native_arch>
 inline void int8_rows(const PackedRows& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
-  if (w.ops->max_byte <= 128)
-    detail::int8_rows<Arch, 128>(w, x, y, begin, end);
-  else
-    detail::int8_rows<Arch, 255>(w, x, y, begin, end);
+  constexpr int small = detail::same_products<Arch>(128);
+  if constexpr (small < 255)
+    if (w.ops->max_byte <= small) return detail::int8_rows<Arch, small>(w, x, y, begin, end);
+  detail::int8_rows<Arch, 255>(w, x, y, begin, end);
 }
 
 }  // namespace ANYBIT_CODE

@@ -71,16 +71,6 @@ void tiled_rows_direct(const TiledWeights& w, const TiledActivations& x, Mutable
   direct_rows(tile_products_of<Arch, Codes, Arch::ahead, 0>, Arch::token_group, w, x, y, begin, end);
 }
 
-/// The largest MaxByte for which Arch multiplies as it does for this one: kernels of decoded bytes are shared by so many formats.
-template <class Arch>
-constexpr int same_products(int max_byte) {
-  int largest = max_byte;
-  while (largest < 255 && Arch::bias(largest + 1) == Arch::bias(max_byte) &&
-         Arch::short_sums(largest + 1) == Arch::short_sums(max_byte))
-    ++largest;
-  return largest;
-}
-
 /// By way of a panel of segments, decoded once.
 template <class Arch>
 [[gnu::noinline]] void blocked_rows(const TileProducts& products,

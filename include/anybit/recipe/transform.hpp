@@ -24,14 +24,12 @@ enum class Stage : int {
 };
 
 namespace detail {
-/// An algorithm that a concept can call transforms with.
+/// An algorithm that a concept can call transforms with; it quantizes nothing.
 struct SampleAlgorithm {
   using scheme = Scheme<SInt<8>, PerRow, ScaleF32, BitStream>;
   static constexpr Needs needs = Needs::none;
   std::string describe() const { return "sample"; }
-  Result<Quantized<scheme>> quantize(ConstMatrix, const Stats&, const QuantizeOptions&) const {
-    return Error{ErrorCode::unsupported, "a sample quantizes nothing"};
-  }
+  Result<Quantized<scheme>> quantize(ConstMatrix, const Stats&, const QuantizeOptions&) const;
 };
 }  // namespace detail
 

@@ -122,8 +122,13 @@ class PackedBytes {
   template <class = UnderTheseFlags>
   Status check_sections(std::span<const SectionSize> needed) const;
   /// That all `count` scales are finite and not negative, as the store's load() reads them.
+  using LoadScales = void (*)(const std::byte*, Index count, Index first, std::span<float>);
   template <class = UnderTheseFlags>
-  Status check_scales(Index count, void (*load)(const std::byte*, Index count, Index first, std::span<float>)) const;
+  Status check_scales(Index count, LoadScales load) const;
+  /// All three, of a scheme with codes: its sections and its number of scales, for a shape.
+  template <class = UnderTheseFlags>
+  Status check_scalar(std::string_view scheme, std::array<SectionSize, 3> (*needed)(Extents), Index (*scale_count)(Extents),
+                      LoadScales load) const;
 
   bool empty() const { return bytes().empty(); }
   /// Bytes that hold weights: sections without padding, header and names.
@@ -217,9 +222,11 @@ PackedBytes PackedBytes::allocate(std::string_view scheme_name, std::string_view
 }
 
 namespace detail {
-inline Error bad_packed_bytes(std::string what) { return {ErrorCode::corrupt_data, "packed tensor: " + std::move(what)}; }
+[[gnu::cold]] inline Error bad_packed_bytes(std::string what) {
+  return {ErrorCode::corrupt_data, "packed tensor: " + std::move(what)};
+}
 /// How messages call a section.
-inline std::string section_name(const SectionTag& tag) {
+[[gnu::cold]] inline std::string section_name(const SectionTag& tag) {
   if (tag == section_tags::codes) return "codes";
   if (tag == section_tags::scales) return "scales";
   if (tag == section_tags::zeros) return "zero points";
@@ -231,7 +238,7 @@ inline std::string section_name(const SectionTag& tag) {
 }  // namespace detail
 
 template <class>
-Status PackedBytes::parse(std::span<const std::byte> bytes) {
+[[gnu::cold]] Status PackedBytes::parse(std::span<const std::byte> bytes) {
   const auto bad = &detail::bad_packed_bytes;
   PackedHeader& h = header_;
   if (bytes.size() < sizeof h)
@@ -273,7 +280,7 @@ Status PackedBytes::parse(std::span<const std::byte> bytes) {
 }
 
 template <class>
-Status PackedBytes::parse_table(std::span<const std::byte> bytes) {
+[[gnu::cold]] Status PackedBytes::parse_table(std::span<const std::byte> bytes) {
   const auto bad = &detail::bad_packed_bytes;
   const PackedHeader& h = header_;
   if (h.header_bytes > bytes.size())
@@ -318,7 +325,7 @@ Result<PackedBytes> PackedBytes::copy(std::span<const std::byte> bytes) {
 }
 
 template <class>
-Status PackedBytes::check_scheme(std::string_view scheme) const {
+[[gnu::cold]] Status PackedBytes::check_scheme(std::string_view scheme) const {
   if (scheme_name() != scheme)
     return Error{ErrorCode::invalid_argument, "packed tensor: holds scheme '" + std::string(scheme_name()) + "', not '" +
                                                   std::string(scheme) + "'; open it with that scheme"};
@@ -330,7 +337,7 @@ Status PackedBytes::check_scheme(std::string_view scheme) const {
 }
 
 template <class>
-Status PackedBytes::check_sections(std::span<const SectionSize> needed) const {
+[[gnu::cold]] Status PackedBytes::check_sections(std::span<const SectionSize> needed) const {
   for (const SectionSize& n : needed)
     if (const auto has = static_cast<Index>(section(n.tag).size()); has != n.bytes)
       return Error{ErrorCode::corrupt_data, "packed tensor: " + detail::section_name(n.tag) + " take " + std::to_string(has) +
@@ -357,7 +364,7 @@ Status PackedBytes::check_sections(std::span<const SectionSize> needed) const {
 }
 
 template <class>
-Status PackedBytes::check_scales(Index count, void (*load)(const std::byte*, Index count, Index first, std::span<float>)) const {
+Status PackedBytes::check_scales(Index count, LoadScales load) const {
   std::array<float, 256> some;
   for (Index first = 0; first < count; first += 256) {
     const auto part = std::span(some).first(static_cast<std::size_t>(std::min<Index>(256, count - first)));
@@ -368,6 +375,15 @@ Status PackedBytes::check_scales(Index count, void (*load)(const std::byte*, Ind
                                                   std::to_string(part[i]) + "; scales are finite and not negative"};
   }
   return Ok{};
+}
+
+template <class>
+Status PackedBytes::check_scalar(std::string_view scheme, std::array<SectionSize, 3> (*needed)(Extents),
+                                 Index (*scale_count)(Extents), LoadScales load) const {
+  ANYBIT_TRY_STATUS(check_scheme(scheme));
+  ANYBIT_TRY_STATUS(check_sections(needed(extents())));
+  if (scales().empty()) return Ok{};
+  return check_scales(scale_count(extents()), load);
 }
 
 }  // namespace ANYBIT_ABI

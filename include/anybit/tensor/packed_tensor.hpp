@@ -38,19 +38,19 @@ class PackedTensor {
   /// The reason why from() cannot give these bytes the type, or Ok.
   template <class = UnderTheseFlags>
   static Status check(const PackedBytes& b) {
-    ANYBIT_TRY_STATUS(b.check_scheme(S::name));
-    ANYBIT_TRY_STATUS(b.check_sections(S::sections(b.extents())));
     if constexpr (ScalarScheme<S>) {
-      if (b.scales().empty()) return Ok{};
-      // Not load() itself: its body would be one for all flags.
-      const auto load = [](const std::byte* scales, Index count, Index first, std::span<float> out) {
-        S::scale_store::load(scales, count, first, out);
-      };
-      return b.check_scales(S::granularity::count(b.extents()), load);
-    } else if constexpr (requires { S::check(Sections{}, Extents{}); }) {
-      return S::check(SectionsOf(b), b.extents());
+      // Not the scheme's functions themselves: their bodies would be one for all flags.
+      return b.check_scalar(
+          S::name, [](Extents e) { return S::sections(e); }, [](Extents e) { return S::granularity::count(e); },
+          [](const std::byte* scales, Index count, Index first, std::span<float> out) {
+            S::scale_store::load(scales, count, first, out);
+          });
+    } else {
+      ANYBIT_TRY_STATUS(b.check_scheme(S::name));
+      ANYBIT_TRY_STATUS(b.check_sections(S::sections(b.extents())));
+      if constexpr (requires { S::check(Sections{}, Extents{}); }) return S::check(SectionsOf(b), b.extents());
+      return Ok{};
     }
-    return Ok{};
   }
   /// The type for bytes that check() finds nothing wrong with.
   struct Checked {};
