@@ -60,6 +60,17 @@ void look_up(const io::JsonObject& object, int depth) {
   }
 }
 
+/// What every architecture makes of a config.json; one that passes has the numbers that its tensors are read by.
+void read_configurations(const io::JsonObject& json) {
+  for (const model::Architecture* a : model::architectures) {
+    model::HfConfigReader read(json);
+    const auto config = a->read_hugging_face(read);
+    if (!config || !model::check(*config)) continue;
+    if (config->head_dim < 1 || config->heads % config->kv_heads != 0) std::abort();
+    static_cast<void>(read.all_neutral());
+  }
+}
+
 /// Names are UTF-8 and have no control characters whatever they were.
 void check_name(std::string_view text) {
   const std::string name = io::detail::readable_name(text);
@@ -152,7 +163,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (const auto f = io::SafetensorsFile::parse(bytes, "fuzz")) read_tensors(*f);
       break;
     case 5:
-      if (const auto value = io::parse_json(body)) look_up(io::JsonObject(*value, "fuzz"), 40);
+      if (const auto value = io::parse_json(body))
+        look_up(io::JsonObject(*value, "fuzz"), 40), read_configurations(io::JsonObject(*value, "fuzz"));
       break;
     case 6:
       // Only names of files in the same folder come out.

@@ -186,6 +186,31 @@ TEST_CASE("architectures: folders that do not fit their configuration are refuse
   refused("phi3", "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1",
           "tensor model.layers.0.self_attn.qkv_proj.weight is 96 x 48, the configuration needs 48 x 48");
   refused("falcon_40b", "\"num_kv_heads\": 3", "\"num_kv_heads\": 4", "head count 6 is no multiple");
+  refused("gemma3", "\"num_hidden_layers\": 4", "\"num_hidden_layers\": 2000000000", "windows are given for 65536 of 2000000000");
+  refused("llama3", "\"head_dim\": 12", "\"head_dim\": 2000000000", "head_dim is 2e+09, which gives heads that are too wide");
   refused("gpt2", "\"n_inner\": 88", "\"n_inner\": 80", "tensor h.0.mlp.c_fc.weight is 88 x 48, the configuration needs 80 x 48");
   refused("gpt2", "\"n_positions\": 48", "\"n_positions\": 47", "tensor wpe.weight is 48 x 48");
+}
+
+TEST_CASE("architectures: a folder with its tokenizer loads whole and block by block") {
+  ANYBIT_TEST_DATA_OR_SKIP(folder, "vectors/checkpoints/gptq_v1_b4_g32_sym");
+  const auto whole = load_model(folder);
+  INFO((whole ? std::string() : whole.error().message));
+  REQUIRE(whole);
+  CHECK(whole->name == "gptq_v1_b4_g32_sym");
+  CHECK(whole->tokenizer.size() == whole->decoder.config.vocabulary);
+  const auto later = open_blocks(folder);
+  REQUIRE(later);
+  CHECK(later->model.decoder.linear(1, "attn_q").extents().size() == 0);
+  for (Index i = 0; i < whole->decoder.config.blocks; ++i) {
+    const auto block = later->load_block(i);
+    REQUIRE(block);
+    REQUIRE(block->size() == whole->decoder.block(i).size());
+    for (std::size_t w = 0; w < block->size(); ++w) {
+      const Weight &a = (*block)[w], &b = whole->decoder.block(i)[w];
+      CHECK(a.values == b.values);
+      REQUIRE(a.linear.extents() == b.linear.extents());
+      if (a.linear.dense()) CHECK(test_support::largest_difference(a.linear.dense()->view(), b.linear.dense()->view()) == 0);
+    }
+  }
 }

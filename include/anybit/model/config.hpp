@@ -56,6 +56,9 @@ struct DecoderConfig {
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
+/// Heads wider than this are damage: it bounds what is allocated per head before a file's tensors are looked at.
+inline constexpr Index head_dim_limit = 65536;
+
 /// The first contradiction of a form.
 inline Status check(const DecoderForm& f, Index blocks) {
   using io::detail::text;
@@ -96,6 +99,7 @@ inline Status check(const DecoderConfig& c) {
                                                                                              {"rotary length", c.rotary_dim},
                                                                                              {"context length", c.context}})
     if (value < 1 || value >= limit) return bad(text(name, " is ", value, ", not 1 to ", limit - 1));
+  if (c.head_dim > head_dim_limit) return bad(text("head length is ", c.head_dim, ", more than ", head_dim_limit));
   if (c.heads % c.kv_heads != 0)
     return bad(text("head count ", c.heads, " is no multiple of the key-value head count ", c.kv_heads));
   if (!CheckedSize(static_cast<std::uint64_t>(c.heads) * static_cast<std::uint64_t>(c.head_dim)).get() ||

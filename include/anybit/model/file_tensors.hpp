@@ -188,6 +188,11 @@ class FileTensors {
       return {};
   }
 
+  static Error wrong_rows(const io::TensorInfo& t, Index is, Index needed) {
+    return {ErrorCode::shape_mismatch, io::detail::text("tensor ", io::detail::shown(t.name), " has ", is,
+                                                        " outputs, its parts need ", needed, ": convert the model again")};
+  }
+
   Result<Matrix> read(const Source& s) const {
     const io::TensorInfo& t = *s.tensor;
     if constexpr (requires { file_.quantized_module(t.name); })
@@ -207,6 +212,7 @@ class FileTensors {
       ANYBIT_TRY(const Matrix m, io::to_f32(t));
       const detail::PartRows rows =
           s.stored.part == Part::whole ? detail::PartRows{0, m.cols(), m.cols()} : part_rows(s.stored.part);
+      if (m.cols() != rows.whole) return wrong_rows(t, m.cols(), rows.whole);
       Matrix out(rows.count, m.rows());
       for (Index r = 0; r < rows.count; ++r)
         for (Index c = 0; c < m.rows(); ++c) out(r, c) = m(c, rows.row(r));
@@ -214,6 +220,7 @@ class FileTensors {
     }
     // Rows of bytes: only the part is turned into floats.
     const detail::PartRows rows = part_rows(s.stored.part);
+    if (t.shape.empty() || t.shape[0] != rows.whole) return wrong_rows(t, t.shape.empty() ? 1 : t.shape[0], rows.whole);
     const std::size_t row_bytes = t.bytes.size() / static_cast<std::size_t>(rows.whole);
     io::TensorInfo part = t;
     part.shape[0] = rows.count;

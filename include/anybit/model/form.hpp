@@ -60,6 +60,13 @@ struct DecoderForm {
   std::vector<std::uint8_t> windowed{};  ///< per block, whether the window holds there; empty: in all
 
   Index window_of(Index block) const { return windowed.empty() || windowed[static_cast<std::size_t>(block)] != 0 ? window : 0; }
+  /// The window holds in the blocks of which `has_window(i)` is true. So many blocks as no model has are left out, so that a
+  /// damaged number takes no memory; check() refuses it then.
+  template <class HasWindow>
+  void set_windowed(Index blocks, HasWindow has_window) {
+    windowed.clear();
+    for (Index i = 0; i < blocks && i < 65536; ++i) windowed.push_back(has_window(i) ? 1 : 0);
+  }
   bool parallel() const { return order == BlockOrder::parallel || order == BlockOrder::parallel_two; }
   friend bool operator==(const DecoderForm&, const DecoderForm&) = default;
 };

@@ -151,7 +151,7 @@ inline Status read_rope_scaling(GgufConfigReader& read, DecoderConfig& c) {
   ANYBIT_TRY_STATUS(read.text_or("rope.scaling.type", "linear", type));
   ANYBIT_TRY_STATUS(read.number_or("rope.scale_linear", 1, older));
   ANYBIT_TRY_STATUS(read.number_or("rope.scaling.factor", older, factor));
-  if (type == "yarn" && factor > 1 && read.has("rope.scaling.original_context_length")) {
+  if (type == "yarn" && factor > 1 && c.rotary_dim <= head_dim_limit && read.has("rope.scaling.original_context_length")) {
     Index original = 0;
     ANYBIT_TRY_STATUS(read.count("rope.scaling.original_context_length", original));
     YarnOptions o{.factor = static_cast<double>(factor), .original = static_cast<double>(original)};

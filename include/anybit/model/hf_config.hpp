@@ -190,6 +190,8 @@ inline Status read_shape(HfConfigReader& read, DecoderConfig& c, const ShapeKeys
   if (!read.has("head_dim") && c.dim % c.heads != 0)
     return read.contradiction(keys.heads, io::detail::text("which does not divide the width ", c.dim));
   ANYBIT_TRY_STATUS(read.count_or("head_dim", c.dim / c.heads, c.head_dim));
+  if (c.head_dim > head_dim_limit)
+    return read.contradiction(read.has("head_dim") ? "head_dim" : keys.dim, "which gives heads that are too wide");
   ANYBIT_TRY_STATUS(read.count_or(keys.context, 2048, c.context));
   c.rotary_dim = c.head_dim;
   return Ok{};
@@ -201,23 +203,22 @@ Status read_window(HfConfigReader& read, std::string_view key, DecoderConfig& c,
   DecoderForm& f = c.form;
   ANYBIT_TRY_STATUS(read.size_or(key, 0, f.window));
   if (f.window == 0) return Ok{};
-  std::vector<std::uint8_t> flags;
   if (read.has("layer_types")) {
     ANYBIT_TRY(const std::vector<std::string> types, read.json().texts("layer_types"));
     if (static_cast<Index>(types.size()) != c.blocks)
       return read.contradiction("layer_types", io::detail::text("but the model has ", c.blocks, " layers"));
-    for (const std::string& type : types) {
+    for (const std::string& type : types)
       if (type != "sliding_attention" && type != "full_attention")
         return {ErrorCode::unsupported,
                 io::detail::text(read.json().file(), ": layer_types holds ", io::detail::shown(type),
                                  ": anybit knows full_attention and sliding_attention, use a model with these")};
-      flags.push_back(type == "sliding_attention");
-    }
+    f.set_windowed(c.blocks, [&](Index i) { return types[static_cast<std::size_t>(i)] == "sliding_attention"; });
   } else {
-    for (Index i = 0; i < c.blocks; ++i) flags.push_back(windowed(i));
+    f.set_windowed(c.blocks, windowed);
   }
-  if (std::count(flags.begin(), flags.end(), std::uint8_t{0}) == c.blocks) f.window = 0;
-  if (std::count(flags.begin(), flags.end(), std::uint8_t{0}) > 0 && f.window > 0) f.windowed = std::move(flags);
+  const auto without = std::count(f.windowed.begin(), f.windowed.end(), std::uint8_t{0});
+  if (without == static_cast<std::ptrdiff_t>(f.windowed.size())) f.window = 0;
+  if (without == 0 || f.window == 0) f.windowed.clear();
   return Ok{};
 }
 

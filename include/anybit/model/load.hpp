@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,6 +24,7 @@
 #include <anybit/model/load_tensors.hpp>
 #include <anybit/model/model.hpp>
 #include <anybit/model/tokenizer/files.hpp>
+#include <anybit/model/tokenizer/from_folder.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -196,29 +198,71 @@ inline Result<Decoder> decoder_from_folder(const io::HfFolder& folder, const Loa
   return detail::decoder_from(checkpoint, config, detail::FolderTensors(checkpoint, config, options.pack), detail::Blocks::now);
 }
 
+/// The decoder and tokenizer of a Hugging Face folder; its name is the folder's.
+inline Result<Model> model_from_folder(const io::HfFolder& folder, const LoadOptions& options = {},
+                                       detail::Blocks blocks = detail::Blocks::now) {
+  ANYBIT_TRY(const detail::FolderConfig config, detail::read_config(folder));
+  ANYBIT_TRY(const io::Checkpoint checkpoint, io::Checkpoint::of(folder));
+  ANYBIT_TRY(Decoder decoder,
+             detail::decoder_from(checkpoint, config, detail::FolderTensors(checkpoint, config, options.pack), blocks));
+  ANYBIT_TRY(const Tokenizer tokenizer, tokenizer_from_folder(folder.name()));
+  auto padded = with_padding(tokenizer, decoder.config.vocabulary);
+  if (!padded) return in_context(padded.error(), folder.name());
+  const std::string name = std::filesystem::path(folder.name()).filename().string();
+  return Model{io::detail::readable_name(name), std::move(decoder), *std::move(padded)};
+}
+
 /// A model whose blocks are read when they are wanted: the weights of the decoder's blocks hold nothing.
 struct BlockwiseModel {
   Model model;
   BlockLoader load_block;  ///< keeps the file open
 };
 
-/// For quantize_layer_wise() of models that would not fit into memory as floats.
-inline Result<BlockwiseModel> open_gguf_blocks(const std::string& path) {
-  ANYBIT_TRY(io::GgufFile file, io::GgufFile::open(path));
-  ANYBIT_TRY(Model model, model_from_gguf(file, detail::Blocks::later));
-  BlockLoader load = [file, blueprint = model.decoder.blueprint, config = model.decoder.config](Index i) -> Result<BlockWeights> {
-    const FileTensors view(file, *blueprint->architecture, config, NamesOf::gguf);
-    detail::TensorReader reader(view);
-    ANYBIT_TRY(BlockWeights block, detail::read_block(reader, *blueprint, i));
+namespace detail {
+
+/// Reads one block through `make_view()`, the tensors of an open file under the names of weights.
+template <class MakeView>
+BlockLoader block_loader(std::shared_ptr<const Blueprint> blueprint, MakeView make_view) {
+  return [blueprint = std::move(blueprint), make_view = std::move(make_view)](Index i) -> Result<BlockWeights> {
+    const auto view = make_view();
+    TensorReader reader(view);
+    ANYBIT_TRY(BlockWeights block, read_block(reader, *blueprint, i));
     ANYBIT_TRY_STATUS(reader.all_used(blueprint->architecture->name, io::detail::text("blk.", i, ".")));
     return block;
   };
+}
+
+}  // namespace detail
+
+/// Of a GGUF file or a Hugging Face folder, for quantize_layer_wise() of models that would not fit into memory as floats.
+inline Result<BlockwiseModel> open_blocks(const std::string& path, const LoadOptions& options = {}) {
+  if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
+    ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(path));
+    ANYBIT_TRY(Model model, model_from_folder(folder, options, detail::Blocks::later));
+    ANYBIT_TRY(detail::FolderConfig config, detail::read_config(folder));
+    ANYBIT_TRY(io::Checkpoint checkpoint, io::Checkpoint::of(folder));
+    BlockLoader load = detail::block_loader(
+        model.decoder.blueprint,
+        [checkpoint = std::make_shared<const io::Checkpoint>(std::move(checkpoint)), config = std::move(config),
+         pack = options.pack] { return detail::FolderTensors(*checkpoint, config, pack); });
+    return BlockwiseModel{std::move(model), std::move(load)};
+  }
+  ANYBIT_TRY(io::GgufFile file, io::GgufFile::open(path));
+  ANYBIT_TRY(Model model, model_from_gguf(file, detail::Blocks::later));
+  BlockLoader load = detail::block_loader(
+      model.decoder.blueprint,
+      [file = std::make_shared<const io::GgufFile>(std::move(file)), architecture = model.decoder.blueprint->architecture,
+       config = model.decoder.config] { return FileTensors(*file, *architecture, config, NamesOf::gguf); });
   return BlockwiseModel{std::move(model), std::move(load)};
 }
 
-/// GGUF, anybit's own container, or a llama2.c checkpoint. Weights come out as floats, or packed as the
-/// container has them.
+/// A Hugging Face folder, GGUF, anybit's own container, or a llama2.c checkpoint. Weights come out as floats, or packed as folder
+/// or container have them.
 inline Result<Model> load_model(const std::string& path, const LoadOptions& options = {}) {
+  if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
+    ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(path));
+    return model_from_folder(folder, options);
+  }
   ANYBIT_TRY(const io::MappedFile file, io::MappedFile::open(path));
   const auto bytes = file.bytes();
   const std::string_view start(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 16));

@@ -49,7 +49,7 @@ struct LayerWiseOptions {
   /// A folder for the blocks that are done, one file each, made if it is not there. Files of the same model, plan and text that
   /// are in it already are taken over, so that an interrupted run goes on, to the same bytes. Empty: none.
   std::string state{};
-  /// Reads block i of the float model, for a source whose own blocks hold nothing (open_gguf_blocks() gives both): then only one
+  /// Reads block i of the float model, for a source whose own blocks hold nothing (open_blocks() gives both): then only one
   /// block is in memory as floats. Called once a block, and once more where there is a state.
   BlockLoader load_block{};
   Index sample_cap = Stats::default_sample_cap;  ///< rows of activations that recipes with Needs::samples see

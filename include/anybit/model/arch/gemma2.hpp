@@ -62,7 +62,7 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   ANYBIT_TRY_STATUS(read.number_or("attn_logit_softcapping", 50, c.form.attention_cap));
   ANYBIT_TRY_STATUS(read.number_or("final_logit_softcapping", 30, c.form.logit_cap));
   ANYBIT_TRY_STATUS(read.count_or("attention.sliding_window", 4096, c.form.window));
-  for (Index i = 0; i < c.blocks; ++i) c.form.windowed.push_back(i % 2 == 0);
+  c.form.set_windowed(c.blocks, [](Index i) { return i % 2 == 0; });
   return c;
 }
 

@@ -49,7 +49,7 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   ANYBIT_TRY_STATUS(read.count_or("attention.sliding_window", 1024, c.form.window));
   Index pattern = 6;
   ANYBIT_TRY_STATUS(read.count_or("attention.sliding_window_pattern", 6, pattern));
-  for (Index i = 0; i < c.blocks; ++i) c.form.windowed.push_back((i + 1) % pattern != 0);
+  c.form.set_windowed(c.blocks, [&](Index i) { return (i + 1) % pattern != 0; });
   return c;
 }
 
