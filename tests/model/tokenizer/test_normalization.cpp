@@ -47,7 +47,7 @@ TEST_CASE("steps of a normalizer") {
     const auto n = Normalizer::make(std::move(steps));
     INFO((n ? "" : n.error().message));
     REQUIRE(n);
-    return n->apply(text);
+    return n->apply(text).value();
   };
   CHECK(apply({}, "a") == "a");
   CHECK(apply({{Kind::replace, "ab", "c"}, {Kind::replace, "c", "dd"}}, "abxabab") == "ddxdddd");

@@ -207,7 +207,8 @@ TEST_CASE("patterns: what is matched, and what is no pattern that is known here"
     REQUIRE(p);
     std::vector<PatternChar> chars;
     for (std::size_t at = 0; at < text.size(); at += chars.back().bytes()) chars.emplace_back(decode_utf8(text.substr(at)));
-    const std::size_t end = p->match(chars.data(), 0, chars.size());
+    PatternEffort effort = PatternEffort::for_text(chars.size());
+    const std::size_t end = p->match(chars.data(), 0, chars.size(), effort);
     return end == Pattern::none ? -1 : static_cast<int>(end);
   };
   CHECK(match("ab|a", "abc") == 2);
@@ -263,6 +264,22 @@ TEST_CASE("patterns: what is matched, and what is no pattern that is known here"
     CHECK(p.error().message.starts_with("pattern '"));
     CHECK(p.error().message.find(" at byte ") != std::string::npos);
   }
+}
+
+TEST_CASE("a pattern that is made to take long is an error in the end") {
+  Vocabulary v = small_byte_vocabulary({});
+  v.pre.clear();
+  v.cuts = {{"a*a*a*a*a*a*a*a*b|x"}};
+  const auto t = Tokenizer::make(v);
+  REQUIRE(t);
+  CHECK(t->encode("aaaaaaaab")->size() == 9);
+  const auto endless = t->encode(std::string(5000, 'a'));
+  REQUIRE_FALSE(endless);
+  CHECK(endless.error().message.find("takes too long on a text of 5000 bytes") != std::string::npos);
+  v.cuts = {{std::string(2000, 'a')}};
+  CHECK(Tokenizer::make(v).error().message.find("more than 1024") != std::string::npos);
+  v.cuts = {{std::string(70000, 'a')}};
+  CHECK(Tokenizer::make(v).error().message.find("has 70000 bytes") != std::string::npos);
 }
 
 TEST_CASE("a word that is a token is that token where the pre-tokenizer says so") {

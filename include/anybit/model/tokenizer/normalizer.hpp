@@ -103,9 +103,16 @@ class Normalizer {
 
   bool empty() const { return steps_.empty(); }
 
-  std::string apply(std::string_view text) const {
+  /// An error where a pattern takes too long.
+  Result<std::string> apply(std::string_view text) const {
     std::string out(text);
-    for (const Step& s : steps_) out = apply(s, std::move(out));
+    for (const Step& s : steps_) {
+      if (s.step.kind == NormalizerStep::Kind::replace_pattern) {
+        ANYBIT_TRY(out, replaced(s, out));
+      } else {
+        out = apply(s, std::move(out));
+      }
+    }
     return out;
   }
 
@@ -124,7 +131,7 @@ class Normalizer {
       case Kind::strip_marks: return without(category_set("M"), text);
       case Kind::strip_nonspacing_marks: return without(category_set("Mn"), text);
       case Kind::replace: detail::replace_all(text, s.step.from, s.step.to); return text;
-      case Kind::replace_pattern: return replaced(s.pattern, text, s.step.to);
+      case Kind::replace_pattern: break;  // may fail: see replaced()
       case Kind::prepend: return text.empty() ? text : s.step.to + text;
       case Kind::charsmap: return Charsmap::make(s.step.from)->apply(text);
       case Kind::collapse_spaces: return detail::with_single_spaces(text);
@@ -136,17 +143,19 @@ class Normalizer {
     return text;
   }
 
-  static std::string replaced(const Pattern& pattern, std::string_view text, std::string_view to) {
+  static Result<std::string> replaced(const Step& s, std::string_view text) {
     const std::vector<PatternChar> chars = pattern_chars(text);
+    PatternEffort effort = PatternEffort::for_text(chars.size());
     std::string out;
     std::size_t offset = 0;
     for (std::size_t at = 0; at < chars.size();) {
-      const std::size_t found = pattern.match(chars.data(), at, chars.size());
+      const std::size_t found = s.pattern.match(chars.data(), at, chars.size(), effort);
+      if (effort.spent()) return pattern_takes_too_long(text.size());
       const bool match = found != Pattern::none && found != at;
       const std::size_t end = match ? found : at + 1;
       std::size_t bytes = 0;
       for (std::size_t i = at; i < end; ++i) bytes += chars[i].bytes();
-      out += match ? to : text.substr(offset, bytes);
+      out += match ? std::string_view(s.step.to) : text.substr(offset, bytes);
       offset += bytes;
       at = end;
     }

@@ -68,12 +68,29 @@ inline std::vector<PatternChar> pattern_chars(std::string_view text) {
   return out;
 }
 
+/// Steps that matching may still take. Like every engine that goes back, this one can be made to take very long by a pattern that
+/// is made for it; at 0 it finds nothing more. Patterns of published tokenizers take some ten steps per character.
+struct PatternEffort {
+  std::uint64_t left;
+  static PatternEffort for_text(std::size_t characters) { return {std::uint64_t{256} * characters + (std::uint64_t{1} << 20)}; }
+  bool spent() const { return left == 0; }
+};
+
+inline Error pattern_takes_too_long(std::size_t bytes) {
+  return {ErrorCode::unsupported, io::detail::text("a pattern of this tokenizer takes too long on a text of ", bytes,
+                                                   " bytes: use a model with another tokenizer")};
+}
+
 class Pattern {
  public:
   static constexpr std::size_t none = static_cast<std::size_t>(-1);
 
-  /// The pattern must be trusted: like every engine that goes back, this one can be made to take very long.
+  /// Any text may be compiled, from whatever file; see PatternEffort.
   static Result<Pattern> compile(std::string_view text) {
+    constexpr std::size_t longest = std::size_t{1} << 16;
+    if (text.size() > longest)
+      return {ErrorCode::unsupported, io::detail::text("pattern ", io::detail::shown(text), ": has ", text.size(),
+                                                       " bytes, more than ", longest, ": use a model with a shorter one")};
     Pattern out;
     Parser parser{text, out};
     auto done = parser.alternatives(out.root_, false, 0);
@@ -84,12 +101,12 @@ class Pattern {
   }
 
   /// The end of the match that starts at `at`, which may be empty; `none` if there is none. The text ends at `end`.
-  std::size_t match(const PatternChar* text, std::size_t at, std::size_t end) const {
+  std::size_t match(const PatternChar* text, std::size_t at, std::size_t end, PatternEffort& effort) const {
     std::uint64_t possible = at < end ? starts_.of(text[at]) : ~std::uint64_t{0};
     if (root_.size() < 64) possible &= (std::uint64_t{1} << root_.size()) - 1;
     for (; possible != 0; possible &= possible - 1) {
       const auto i = static_cast<std::size_t>(std::countr_zero(possible));
-      if (const std::size_t found = run({text, end}, root_[i], 0, at, nullptr); found != none) return found;
+      if (const std::size_t found = run({text, end, &effort}, root_[i], 0, at, nullptr); found != none) return found;
     }
     return none;
   }
@@ -185,6 +202,7 @@ class Pattern {
   struct Text {
     const PatternChar* chars;
     std::size_t end;
+    PatternEffort* effort;
   };
   /// The pattern that must match behind a group.
   struct Rest {
@@ -217,6 +235,8 @@ class Pattern {
     const Set& set = sets_[now.index];
     std::uint32_t count = 0;
     while (count < now.max && at + count < t.end && set.contains(t.chars[at + count])) ++count;
+    t.effort->left -= std::min<std::uint64_t>(t.effort->left, std::uint64_t{count} + 1);
+    if (t.effort->spent()) return none;
     if (step + 1 == s.size() && !rest) return count < now.min ? none : at + count;
     for (; count >= now.min; --count) {
       if (const std::size_t found = run(t, s, step + 1, at + count, rest); found != none) return found;
@@ -229,6 +249,7 @@ class Pattern {
     std::string_view text;
     Pattern& out;
     std::size_t at = 0;
+    int steps = 0;
 
     bool has(char c) const { return at < text.size() && text[at] == c; }
     bool take(std::string_view s) {
@@ -246,7 +267,10 @@ class Pattern {
       do {
         if (depth == 0 && to.size() == 64) return fail("more than 64 alternatives");
         Sequence s;
-        while (at < text.size() && text[at] != '|' && text[at] != ')') ANYBIT_TRY_STATUS(step(s, any_case, depth));
+        while (at < text.size() && text[at] != '|' && text[at] != ')') {
+          if (++steps > 1024) return fail("more than 1024 characters and sets");  // which bounds the depth of run()
+          ANYBIT_TRY_STATUS(step(s, any_case, depth));
+        }
         to.push_back(std::move(s));
       } while (take("|"));
       return Ok{};

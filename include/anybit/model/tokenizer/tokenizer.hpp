@@ -42,7 +42,7 @@ class Tokenizer {
     tables->v = std::move(v);
     ANYBIT_TRY_STATUS(tables->check());
     ANYBIT_TRY_STATUS(tables->make_rules());
-    tables->index_names();
+    ANYBIT_TRY_STATUS(tables->index_names());
     ANYBIT_TRY(tables->words, WordEncoder::make(tables->v));
     return Tokenizer(std::move(tables));
   }
@@ -176,7 +176,7 @@ class Tokenizer {
       return Ok{};
     }
 
-    void index_names() {
+    Status index_names() {
       std::unordered_map<TokenId, const NameRule*> rules;
       for (const NameRule& r : v.name_rules) rules.emplace(r.id, &r);
       for (std::size_t i = 0; i < v.tokens.size(); ++i) {
@@ -188,7 +188,7 @@ class Tokenizer {
         std::string name = v.tokens[i];
         const bool normalized = rule && rule->normalized && !normalizer.empty();
         if (normalized) {
-          name = normalizer.apply(name);
+          ANYBIT_TRY(name, normalizer.apply(name));
           if (name.empty()) continue;
           normalizes_names = true;
         }
@@ -196,6 +196,7 @@ class Tokenizer {
         (normalized ? normalized_all : all).add(id, std::move(name), rule);
       }
       for (AddedTokens* const names : {&added, &all, &normalized_added, &normalized_all}) names->sort();
+      return Ok{};
     }
   };
 
@@ -215,7 +216,7 @@ class Tokenizer {
   /// A part of a text between added tokens, which starts at `offset` of the text.
   Status encode_part(std::string_view part, std::size_t offset, Specials specials, Scratch& s, std::vector<TokenId>& out) const {
     if (t_->normalizer.empty()) return encode_normalized(part, offset, s, out);
-    const std::string normalized = t_->normalizer.apply(part);
+    ANYBIT_TRY(const std::string normalized, t_->normalizer.apply(part));
     if (normalized.empty() && !part.empty()) return Ok{};
     if (!t_->normalizes_names) return encode_normalized(normalized, offset, s, out);
     const AddedTokens& names = specials == Specials::parsed ? t_->normalized_all : t_->normalized_added;
@@ -248,7 +249,8 @@ class Tokenizer {
       else if (keep)
         s.cache.add(w, std::span(out).subspan(before));
     };
-    t_->splitter.split(part, s.chars, [&](std::string_view w) { t_->words->cut_before_spaces(w, word); });
+    if (!t_->splitter.split(part, s.chars, [&](std::string_view w) { t_->words->cut_before_spaces(w, word); }))
+      return pattern_takes_too_long(part.size());
     if (missing == part.size()) return Ok{};
     return no_token(part.substr(missing), offset + missing - (prefix ? 1 : 0));
   }

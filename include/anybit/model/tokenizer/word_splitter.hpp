@@ -30,12 +30,13 @@ class WordSplitter {
   bool empty() const { return cuts_.empty(); }
 
   /// Calls `word(std::string_view)` for the words of `text` in order; together they are the text, but for what a cut removes.
-  /// Bytes that are not UTF-8 count as characters without any property. `chars` is memory to work in.
+  /// Bytes that are not UTF-8 count as characters without any property. `chars` is memory to work in. False: a pattern takes too
+  /// long.
   template <class Word>
-  void split(std::string_view text, std::vector<PatternChar>& chars, Word&& word) const {
+  bool split(std::string_view text, std::vector<PatternChar>& chars, Word&& word) const {
     if (cuts_.empty()) {
       if (!text.empty()) word(text);
-      return;
+      return true;
     }
     chars.clear();
     append_pattern_chars(text, chars);
@@ -47,12 +48,14 @@ class WordSplitter {
       word(text.substr(offset, bytes));
       offset += bytes;
     };
-    split(chars.data(), 0, chars.size(), 0, piece);
+    PatternEffort effort = PatternEffort::for_text(chars.size());
+    split(chars.data(), 0, chars.size(), 0, effort, piece);
+    return !effort.spent();
   }
   template <class Word>
-  void split(std::string_view text, Word&& word) const {
+  bool split(std::string_view text, Word&& word) const {
     std::vector<PatternChar> chars;
-    split(text, chars, word);
+    return split(text, chars, word);
   }
 
  private:
@@ -69,20 +72,22 @@ class WordSplitter {
 
   /// The pieces that cuts from number `i` on make of the characters [begin, end).
   template <class Piece>
-  void split(const PatternChar* text, std::size_t begin, std::size_t end, std::size_t i, Piece& piece) const {
+  void split(const PatternChar* text, std::size_t begin, std::size_t end, std::size_t i, PatternEffort& effort,
+             Piece& piece) const {
     if (begin == end) return;
     if (i == cuts_.size()) return piece(begin, end);
-    if (cuts_[i].behavior != Behavior::isolated) return split_by_behavior(text, begin, end, i, piece);
-    segments(cuts_[i].pattern, text, begin, end,
-             [&](std::size_t from, std::size_t to, bool) { split(text, from, to, i + 1, piece); });
+    if (cuts_[i].behavior != Behavior::isolated) return split_by_behavior(text, begin, end, i, effort, piece);
+    segments(cuts_[i].pattern, text, begin, end, effort,
+             [&](std::size_t from, std::size_t to, bool) { split(text, from, to, i + 1, effort, piece); });
   }
 
   /// Calls `segment(begin, end, match)` for all matches and all texts between them.
   template <class EachSegment>
-  static void segments(const Pattern& p, const PatternChar* text, std::size_t begin, std::size_t end, EachSegment&& segment) {
+  static void segments(const Pattern& p, const PatternChar* text, std::size_t begin, std::size_t end, PatternEffort& effort,
+                       EachSegment&& segment) {
     std::size_t rest = begin;
-    for (std::size_t at = begin; at < end;) {
-      const std::size_t found = p.match(text, at, end);
+    for (std::size_t at = begin; at < end && !effort.spent();) {
+      const std::size_t found = p.match(text, at, end, effort);
       if (found == Pattern::none || found == at) {
         at = p.next_start(text, at, end);
         continue;
@@ -95,10 +100,11 @@ class WordSplitter {
   }
 
   template <class Piece>
-  void split_by_behavior(const PatternChar* text, std::size_t begin, std::size_t end, std::size_t i, Piece& piece) const {
+  void split_by_behavior(const PatternChar* text, std::size_t begin, std::size_t end, std::size_t i, PatternEffort& effort,
+                         Piece& piece) const {
     const Cut& cut = cuts_[i];
     std::vector<Segment> all, joined;
-    segments(cut.pattern, text, begin, end,
+    segments(cut.pattern, text, begin, end, effort,
              [&](std::size_t from, std::size_t to, bool match) { all.push_back({from, to, match != cut.inverted}); });
     if (cut.behavior == Behavior::merged_with_next) {
       for (std::size_t k = all.size(); k-- > 0;)
@@ -106,7 +112,7 @@ class WordSplitter {
           joined.back().begin = all[k].begin;
         else
           joined.push_back(all[k]);
-      for (std::size_t k = joined.size(); k-- > 0;) split(text, joined[k].begin, joined[k].end, i + 1, piece);
+      for (std::size_t k = joined.size(); k-- > 0;) split(text, joined[k].begin, joined[k].end, i + 1, effort, piece);
       return;
     }
     for (std::size_t k = 0; k < all.size(); ++k) {
@@ -118,7 +124,7 @@ class WordSplitter {
       else
         joined.push_back(all[k]);
     }
-    for (const Segment& s : joined) split(text, s.begin, s.end, i + 1, piece);
+    for (const Segment& s : joined) split(text, s.begin, s.end, i + 1, effort, piece);
   }
 
   std::vector<Cut> cuts_;
