@@ -106,20 +106,28 @@ class SentencePieceModel {
     ANYBIT_TRY_STATUS(apply_sentencepiece_spelling(v));
     for (std::size_t i = 0; i < v.kinds.size() && !v.unknown; ++i)
       if (v.kinds[i] == TokenKind::unknown) v.unknown = static_cast<TokenId>(i);
-    const auto size = static_cast<std::int64_t>(v.tokens.size());
-    if (bos_ >= size || eos_ >= size)
-      return bad(io::detail::text("bos or eos is ", bos_ >= size ? bos_ : eos_, " of ", size, " pieces"));
-    if (bos_ >= 0) v.bos = static_cast<TokenId>(bos_);
-    if (eos_ >= 0) v.eos = static_cast<TokenId>(eos_);
+    ANYBIT_TRY(v.bos, special(bos_, 1));
+    ANYBIT_TRY(v.eos, special(eos_, 2));
     v.add_bos = v.bos && v.kind == TokenizerKind::score_bpe;
     return Ok{};
+  }
+
+  /// The piece that a setting names, none where it is negative. Without the setting `usual`, where that is a control piece.
+  Result<std::optional<TokenId>> special(std::optional<std::int64_t> id, std::size_t usual) const {
+    const auto size = static_cast<std::int64_t>(v.tokens.size());
+    if (!id) {
+      const bool there = usual < v.kinds.size() && v.kinds[usual] == TokenKind::control;
+      return there ? std::optional<TokenId>(static_cast<TokenId>(usual)) : std::nullopt;
+    }
+    if (*id >= size) return bad(io::detail::text("bos or eos is ", *id, " of ", size, " pieces"));
+    return *id < 0 ? std::nullopt : std::optional<TokenId>(static_cast<TokenId>(*id));
   }
 
   static Error bad(std::string what) { return {ErrorCode::corrupt_data, std::move(what)}; }
 
   std::string charsmap_;
   std::uint64_t type_ = unigram;
-  std::int64_t bos_ = 1, eos_ = 2;
+  std::optional<std::int64_t> bos_, eos_;
   bool space_behind_ = false, collapse_ = true, escape_ = true;
 };
 
