@@ -30,10 +30,11 @@ namespace detail {
 inline Status add_configured_tokens(const io::JsonObject& config, Vocabulary& v) {
   if (!config.has("added_tokens_decoder")) return Ok{};
   ANYBIT_TRY(const io::JsonObject tokens, config.object("added_tokens_decoder"));
+  const std::size_t size = v.tokens.size();  // an id far behind them is damage
   for (const std::string_view key : tokens.keys()) {
     std::uint32_t id = 0;
     const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
-    if (parsed.ec != std::errc{} || parsed.ptr != key.data() + key.size() || id >= (1u << 24))
+    if (parsed.ec != std::errc{} || parsed.ptr != key.data() + key.size() || id >= size + 65536)
       return tokens.wrong(key, "a token under its id");
     ANYBIT_TRY(const io::JsonObject token, tokens.object(key));
     ANYBIT_TRY(const std::string content, token.text("content"));

@@ -4,6 +4,7 @@
 
 #include <anybit/core/macros_begin.hpp>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -30,7 +31,9 @@ namespace detail {
 /// The members of a tokenizer.json, in whatever order they come; finish() makes a vocabulary of them.
 class HuggingFaceTokenizer {
  public:
-  explicit HuggingFaceTokenizer(std::string_view text) : json_(text) {}
+  /// A token takes some bytes of the text, so an id beyond its size is damage and no reason to allocate.
+  explicit HuggingFaceTokenizer(std::string_view text)
+      : json_(text), most_tokens_(std::clamp<std::uint64_t>(text.size(), 1024, std::uint64_t{1} << 24)) {}
 
   Result<Vocabulary> read() {
     bool has_model = false;
@@ -60,7 +63,6 @@ class HuggingFaceTokenizer {
     bool special;
     NameRule rule;
   };
-  static constexpr std::uint64_t most_tokens = std::uint64_t{1} << 24;  ///< an id beyond it is damage
 
   Status read_model() {
     return json_.object([&](const std::string& key) -> Status {
@@ -135,8 +137,8 @@ class HuggingFaceTokenizer {
   }
 
   Status put(std::uint64_t id, std::string token, TokenKind kind) {
-    if (id >= most_tokens)
-      return bad(io::detail::text("token ", io::detail::shown(token), " has the id ", id, ", not below ", most_tokens));
+    if (id >= most_tokens_)
+      return bad(io::detail::text("token ", io::detail::shown(token), " has the id ", id, ", not below ", most_tokens_));
     const auto i = static_cast<std::size_t>(id);
     if (i >= v_.tokens.size()) v_.tokens.resize(i + 1), v_.kinds.resize(i + 1, TokenKind::unused);
     if (v_.kinds[i] != TokenKind::unused)
@@ -162,8 +164,8 @@ class HuggingFaceTokenizer {
       ANYBIT_TRY(a.rule.swallows_right, flag("rstrip"));
       ANYBIT_TRY(a.rule.whole_word, flag("single_word"));
       ANYBIT_TRY(a.rule.normalized, flag("normalized"));
-      if (id < 0 || static_cast<std::uint64_t>(id) >= most_tokens)
-        return bad(io::detail::text(token.path("id"), " is ", id, ", not from 0 to ", most_tokens - 1));
+      if (id < 0 || static_cast<std::uint64_t>(id) >= most_tokens_)
+        return bad(io::detail::text(token.path("id"), " is ", id, ", not from 0 to ", most_tokens_ - 1));
       a.rule.id = static_cast<TokenId>(id);
       added_.push_back(std::move(a));
     }
@@ -318,6 +320,7 @@ class HuggingFaceTokenizer {
   static Error unsupported(std::string what) { return {ErrorCode::unsupported, what + ": use a model of another kind"}; }
 
   io::detail::JsonReader json_;
+  std::uint64_t most_tokens_;
   HuggingFaceRules rules_;
   Vocabulary v_;
   std::string type_, unknown_name_, suffix_;
