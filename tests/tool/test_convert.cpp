@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/io/anybit_file.hpp>
 #include <anybit/io/checkpoint.hpp>
 #include <anybit/io/safetensors_writer.hpp>
 
@@ -104,6 +105,24 @@ TEST_CASE("convert keeps codes where the target has the grid, and says so") {
     REQUIRE(p.run("convert " + p.path(from) + " " + p.path(from + "-back") + " --to gptq_v2").exit_code == 0);
     CHECK(p.read(from + "-back/model.safetensors") == p.read("gptq_v2/model.safetensors"));
   }
+}
+
+TEST_CASE("convert to anybit's container: the codes packed, under the checkpoint's names") {
+  const Program p;
+  write_checkpoint(p.path("in"));
+  const Ended e = p.run("convert " + p.path("in") + " " + p.path("out.safetensors") + " --to anybit");
+  INFO(e.err);
+  REQUIRE(e.exit_code == 0);
+  CHECK(contains(e.out, "exact: all 2 quantized layers"));
+  const auto file = AnybitFile::open(p.path("out.safetensors")).value();
+  CHECK(file.packed("layers.0.down_proj.weight")->scheme_name() == "uint4/g32/f16/bits");
+  CHECK(file.packed("layers.0.up_proj.weight")->scheme_name() == "uint4/g64/f16/bits");
+  CHECK(file.read_f32("lm_head.weight").value()(0, 0) == 0.5f);
+  REQUIRE(p.run("dequantize " + p.path("in") + " --out " + p.path("a")).exit_code == 0);
+  REQUIRE(p.run("dequantize " + p.path("out.safetensors") + " --out " + p.path("b")).exit_code == 0);
+  const auto a = SafetensorsFile::open(p.path("a")).value(), b = SafetensorsFile::open(p.path("b")).value();
+  REQUIRE(a.tensors().size() == b.tensors().size());
+  for (const TensorInfo& t : a.tensors()) CHECK(same_bits(a.read_f32(t.name).value(), b.read_f32(t.name).value()));
 }
 
 TEST_CASE("convert rounds to the nearest point of the target's grid where it must, and says by how much") {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <numeric>
@@ -11,10 +12,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include <anybit/io/anybit_file.hpp>
 #include <anybit/io/mapped_file.hpp>
 
 #include "checkpoint_folder.hpp"
 #include "linear_source.hpp"
+#include "packed_codes.hpp"
 #include "quantization_config.hpp"
 #include "shared/file_roles.hpp"
 #include "shared/outputs.hpp"
@@ -35,7 +38,7 @@ struct Options {
 };
 
 struct Outcome {
-  std::size_t exact = 0, rounded = 0;
+  std::size_t exact = 0, rounded = 0, as_floats = 0;
   double largest_error = 0, mean_error_sum = 0;
   std::string worst;                           ///< module of the largest error
   std::map<std::string, std::size_t> reasons;  ///< why layers were rounded
@@ -75,6 +78,13 @@ bool is_carried_along(const fs::path& file) {
   return true;
 }
 
+Error nothing_to_convert(const LinearSource& source) {
+  return {
+      ErrorCode::invalid_argument,
+      source.folder() +
+          ": no linear is quantized, so there is nothing to convert: quantize the model (anybit quantize), or give a quantized one"};
+}
+
 Status add_copy(CheckpointFolder& to, const io::TensorInfo& t) {
   return to.add({t.name, t.dtype, t.shape, {t.bytes.begin(), t.bytes.end()}});
 }
@@ -108,11 +118,7 @@ Result<Outcome> convert(const LinearSource& source, Format to, const Options& o,
     modules.push_back({m.module, l.levels, l.bits, l.group, l.extents.cols, l.symmetric(), !l.group_of_column.empty()});
     for (io::OwnedTensor& t : tensors_of(m.module, l, to)) ANYBIT_TRY_STATUS(folder.add(std::move(t)));
   }
-  if (modules.empty())
-    return Error{
-        ErrorCode::invalid_argument,
-        source.folder() +
-            ": no linear is quantized, so there is nothing to convert: quantize the model (anybit quantize), or give a quantized one"};
+  if (modules.empty()) return nothing_to_convert(source);
   for (const io::TensorInfo& t : source.plain_tensors()) ANYBIT_TRY_STATUS(add_copy(folder, t));
   ANYBIT_TRY(auto config, read_config(source.folder()));
   const auto quantization = quantization_config(to, modules, floats);
@@ -128,9 +134,37 @@ Result<Outcome> convert(const LinearSource& source, Format to, const Options& o,
   return out;
 }
 
+/// One file of packed tensors under the checkpoint's names; other tensors as they are, and layers that no scheme holds in
+/// float32.
+Result<Outcome> convert_to_container(const LinearSource& source, const std::string& path) {
+  Outcome out;
+  io::AnybitWriter writer;
+  std::deque<PackedBytes> packed;
+  std::deque<Matrix> floats;
+  for (const SourceMatrix& m : source.matrices()) {
+    ANYBIT_TRY(const auto linear, source.read_codes(m));
+    if (!linear) continue;
+    auto bytes = packed_exactly(*linear);
+    ++(bytes ? out.exact : out.as_floats);
+    if (bytes)
+      writer.add(m.module + ".weight", packed.emplace_back(*std::move(bytes)));
+    else
+      writer.add(m.module + ".weight", floats.emplace_back(dequantize(*linear)).view());
+  }
+  if (out.exact + out.as_floats == 0) return nothing_to_convert(source);
+  for (const io::TensorInfo& t : source.plain_tensors()) writer.add(t);
+  ANYBIT_TRY_STATUS(writer.write(path));
+  return out;
+}
+
 void print(const Outcome& o, const Options& options, const LinearSource& source) {
   std::printf("%s: %s from %s (%s)\n", printable(options.out).c_str(), options.to.c_str(), printable(options.in).c_str(),
               source.format().c_str());
+  if (o.as_floats > 0) {
+    std::printf("exact: %zu quantized layers keep their codes, %zu are float32 because no scheme has their grid\n", o.exact,
+                o.as_floats);
+    return;
+  }
   if (o.rounded == 0) {
     std::printf("exact: all %zu quantized layers keep their codes, scales and zero points\n", o.exact);
     return;
@@ -147,15 +181,18 @@ int convert(int argc, const char* const* argv) {
       "of one that it has, with the errors.",
       "anybit convert");
   app.add_option("IN", o.in, "A Hugging Face folder with quantized linears")->required();
-  app.add_option("OUT", o.out, "The folder to write, which must not exist")->required();
-  app.add_option("--to", o.to, "gptq, gptq_v2, gptq_p, awq, compressed-tensors or bnb")->required()->type_name("FORMAT");
+  app.add_option("OUT", o.out, "The folder to write, which must not exist; a file with --to anybit")->required();
+  app.add_option("--to", o.to, "gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, or anybit (one file of packed tensors)")
+      ->required()
+      ->type_name("FORMAT");
   app.add_option("--bits", o.grid.bits, "Round to this width (2 to 8)")->check(CLI::Range(2, 8));
   app.add_option("--group", o.grid.group, "Round to groups of so many inputs")->check(CLI::Range(1, 1 << 24));
   if (const auto end = parse(app, argc, argv, "anybit convert Llama-3-8B-AWQ Llama-3-8B-GPTQ --to gptq")) return *end;
   const auto to = format_named(o.to);
-  if (!to)
-    return wrong_use("convert",
-                     "--to is '" + printable(o.to) + "'; it must be gptq, gptq_v2, gptq_p, awq, compressed-tensors or bnb");
+  const bool container = o.to == "anybit";
+  if (!to && !container)
+    return wrong_use(
+        "convert", "--to is '" + printable(o.to) + "'; it must be gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb or anybit");
   std::vector<FileRole> inputs = model_inputs(o.in, {});
   if (const auto apart = check_roles(inputs, {{"OUT", o.out}}); !apart) return fail("convert", usage, apart.error());
   const auto source = LinearSource::open(o.in);
@@ -165,11 +202,18 @@ int convert(int argc, const char* const* argv) {
                 o.in + ": is a " + source->format() +
                     " file without the config.json and names that a checkpoint needs: give a Hugging Face folder");
   for (const std::string& remark : source->remarks()) std::fprintf(stderr, "anybit convert: %s\n", printable(remark).c_str());
+  if (container) {
+    if (const auto writable = check_writable(o.out); !writable) return fail("convert", cannot_write, writable.error());
+    const auto outcome = convert_to_container(*source, o.out);
+    if (!outcome) return fail("convert", outcome.error().code == ErrorCode::io ? cannot_write : bad_input, outcome.error());
+    print(*outcome, o, *source);
+    return success;
+  }
+  const Uninterrupted whole;  // a folder stands under its temporary name
   auto folder = CheckpointFolder::create(o.out);
   if (!folder) return fail("convert", cannot_write, folder.error());
   const auto outcome = convert(*source, *to, o, *folder);
   if (!outcome) return fail("convert", outcome.error().code == ErrorCode::io ? cannot_write : bad_input, outcome.error());
-  const Uninterrupted whole;
   if (const auto done = folder->commit(); !done) return fail("convert", cannot_write, done.error());
   print(*outcome, o, *source);
   return success;
