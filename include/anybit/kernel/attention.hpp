@@ -4,11 +4,13 @@
 
 #include <anybit/core/macros_begin.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
+#include <anybit/core/isa.hpp>
 #include <anybit/kernel/attention_core.hpp>
 #include <anybit/kernel/attention_inputs.hpp>
 #include <anybit/simd/transpose.hpp>
@@ -69,6 +71,20 @@ void values_of_rows(const std::byte* rows, Index stride, Index n, Index d, float
     }
 }
 
+/// Whether turn_halves() is there for heads of this length.
+inline bool halves_turn(Index d) { return ANYBIT_HAS_AVX512 && d % 32 == 0; }
+/// 32 rows of d halves, each `stride` bytes on from the one before, as (d, 32) halves. Reads every line of memory once, which
+/// counts where rows lie a multiple of 4 KB apart: then few of them are in the first cache at a time.
+inline void turn_halves(const std::byte* rows, Index stride, Index d, std::uint16_t* out) {
+#if ANYBIT_HAS_AVX512
+  for (Index p = 0; p < kv_block; p += 16)
+    for (Index j = 0; j < d; j += 32)
+      simd::transpose_halves([&](Index r) { return rows + (p + r) * stride + j * 2; }, out + j * kv_block + p, kv_block);
+#else
+  static_cast<void>(rows), static_cast<void>(stride), static_cast<void>(d), static_cast<void>(out);
+#endif
+}
+
 /// Keys and values of KvInputs for attend().
 class KvSource {
  public:
@@ -78,31 +94,48 @@ class KvSource {
   Index bytes() const {
     return kv_.codes.bits == 0 ? 0 : std::max(kv_keys_shape(d_).scratch_bytes(), kv_values_shape(d_).scratch_bytes());
   }
+  bool has_codes() const { return kv_.codes.bits != 0; }
   Index first_block_of_rows(Index p) const { return kv_.codes.bits == 0 ? 0 : kernel::first_block_of_rows(p, kv_.residual); }
 
-  FloatBlock keys(Index b, Index head, Index n, bool codes, AttentionWorkspace& w) const {
-    if (codes) {
-      codec_.decode(kv_keys_shape(d_), block_of_codes(b, head), w.block, w.bytes);
-    } else {
-      with_rows(kv_.keys, b, head, [&]<KvType Type>(const std::byte* rows, Index stride, std::integral_constant<KvType, Type>) {
-        keys_of_rows<Type>(rows, stride, n, d_, w.block);
-      });
-    }
-    return {w.block, kv_block};
-  }
-  FloatBlock values(Index b, Index head, Index n, bool codes, AttentionWorkspace& w) const {
-    if (codes) {
-      codec_.decode(kv_values_shape(d_), block_of_codes(b, head) + kv_keys_shape(d_).bytes(kv_.codes.bits), w.block, w.bytes);
-      return {w.block, d_padded_};
-    }
-    if (kv_.values.type == KvType::f32 && d_ == d_padded_)
-      return {static_cast<const float*>(kv_.values.data) + (b * kv_block - kv_.rows_from) * kv_.values.token_stride +
-                  head * kv_.values.head_stride,
-              kv_.values.token_stride};
-    with_rows(kv_.values, b, head, [&]<KvType Type>(const std::byte* rows, Index stride, std::integral_constant<KvType, Type>) {
-      values_of_rows<Type>(rows, stride, n, d_, w.block);
+  Block keys(Index b, Index head, Index n, bool codes, bool any, AttentionWorkspace& w) const {
+    if (codes) return block_of(codec_, kv_.codes.bits, kv_keys_shape(d_), block_of_codes(b, head), any, w);
+    Block::Kind kind = Block::Kind::f32;
+    with_rows(kv_.keys, b, head, [&]<KvType Type>(const std::byte* rows, Index stride, std::integral_constant<KvType, Type>) {
+      if constexpr (Type != KvType::f32)
+        if (any && n == kv_block && halves_turn(d_)) {
+          turn_halves(rows, stride, d_, reinterpret_cast<std::uint16_t*>(w.block));
+          kind = Type == KvType::f16 ? Block::Kind::f16 : Block::Kind::bf16;
+          return;
+        }
+      keys_of_rows<Type>(rows, stride, n, d_, w.block);
     });
-    return {w.block, d_padded_};
+    return {.data = w.block, .stride = kv_block, .kind = kind};
+  }
+  Block values(Index b, Index head, Index n, bool codes, bool any, AttentionWorkspace& w) const {
+    if (codes) {
+      const std::byte* const from = block_of_codes(b, head) + kv_keys_shape(d_).bytes(kv_.codes.bits);
+      return block_of(codec_, kv_.codes.bits, kv_values_shape(d_), from, any, w);
+    }
+    Block block{.data = w.block, .stride = d_padded_};
+    with_rows(kv_.values, b, head, [&]<KvType Type>(const std::byte* rows, Index stride, std::integral_constant<KvType, Type>) {
+      if (d_ == d_padded_ && (any || Type == KvType::f32))
+        block = {.data = rows,
+                 .stride = kv_.values.token_stride,
+                 .kind = Type == KvType::f32   ? Block::Kind::f32
+                         : Type == KvType::f16 ? Block::Kind::f16
+                                               : Block::Kind::bf16};
+      else
+        values_of_rows<Type>(rows, stride, n, d_, w.block);
+    });
+    return block;
+  }
+  void prefetch_keys(Index b, Index head, Index n, bool codes) const {
+    codes ? prefetch_bytes(block_of_codes(b, head), kv_keys_shape(d_).bytes(kv_.codes.bits)) : prefetch(kv_.keys, b, head, n);
+  }
+  void prefetch_values(Index b, Index head, Index n, bool codes) const {
+    codes ? prefetch_bytes(block_of_codes(b, head) + kv_keys_shape(d_).bytes(kv_.codes.bits),
+                           kv_values_shape(d_).bytes(kv_.codes.bits))
+          : prefetch(kv_.values, b, head, n);
   }
   void turn(float*) const {}
   void turn_back(float*) const {}
@@ -110,6 +143,11 @@ class KvSource {
  private:
   const std::byte* block_of_codes(Index b, Index head) const {
     return kv_.codes.data + b * kv_.codes.block_stride + head * kv_.codes.head_stride;
+  }
+  void prefetch(const KvRows& rows, Index b, Index head, Index n) const {
+    with_rows(rows, b, head, [&](const std::byte* from, Index stride, auto) {
+      prefetch_rows(from, stride, n, d_ * (rows.type == KvType::f32 ? 4 : 2));
+    });
   }
   template <class F>
   void with_rows(const KvRows& rows, Index b, Index head, F f) const {
@@ -151,9 +189,8 @@ inline void encode_kv(int bits, ConstMatrix keys, ConstMatrix values, std::byte*
   codec.encode(kv_values_shape(d), floats, out + kv_keys_shape(d).bytes(bits), bytes);
 }
 
-/// Units of work: one for each tile (the tokens at positions 32 i .. 32 i + 31) and head, the heads of a tile one after the
-/// other.
-inline Index attention_units(const AttentionInputs& a) { return detail::AttentionTiles(a).count * a.shape.heads; }
+/// Units of work: one for each tile (the tokens at positions 32 i .. 32 i + 31) and head of queries.
+inline Index attention_units(const AttentionInputs& a) { return detail::AttentionUnits(a).count(); }
 
 /// Bytes of workspace that a thread needs, at any address.
 inline Index attention_workspace(const AttentionInputs& a, const KvInputs& kv) {

@@ -34,8 +34,8 @@ struct KvBlockShape {
   Index code_bytes(int bits) const { return rows * cols * bits / 8; }
   /// Codes, then the scales of all groups, then their offsets, which 16 bits do without. Decoders read up to 64 bytes past them.
   Index bytes(int bits) const { return round_up(code_bytes(bits), 4) + (bits == 16 ? 0 : groups() * 4); }
-  /// Scratch that decoding needs.
-  Index scratch_bytes() const { return rows * cols + 64; }
+  /// Scratch that decoding needs, at a multiple of 4.
+  Index scratch_bytes() const { return round_up(rows * cols, 64) + groups() * 8 + 64; }
 };
 
 namespace detail {
@@ -118,21 +118,44 @@ inline void decode_kv_halves(const KvBlockShape& shape, const std::byte* in, flo
 inline KvBlockShape kv_keys_shape(Index head_dim) { return {head_dim, kv_block, kv_block}; }
 inline KvBlockShape kv_values_shape(Index head_dim) { return {kv_block, head_dim, round_up(head_dim, 16)}; }
 
-/// The two directions for one width. `scratch` has shape.scratch_bytes(). Decoding may write into the padding of rows.
+/// Codes of a block as bytes, row after row without gaps, and scales and offsets of all groups as floats: `scales` and then
+/// `offsets` behind the bytes.
+struct KvBytes {
+  const std::uint8_t* codes = nullptr;
+  const float *scales = nullptr, *offsets = nullptr;
+};
+
+namespace detail {
+
+template <int Bits>
+KvBytes unpack_kv_block(const KvBlockShape& shape, const std::byte* in, std::uint8_t* scratch) {
+  simd::unpack_bits<Bits>(in, scratch, shape.rows * shape.cols);
+  const auto* halves = reinterpret_cast<const std::uint16_t*>(in + round_up(shape.code_bytes(Bits), 4));
+  auto* scales = reinterpret_cast<float*>(scratch + round_up(shape.rows * shape.cols, 64));
+  // Scales and offsets lie one after the other in both places; the last vector reads and writes past them.
+  for (Index i = 0; i < 2 * shape.groups(); i += simd::width) simd::store(scales + i, simd::load_f16(halves + i));
+  return {scratch, scales, scales + shape.groups()};
+}
+
+}  // namespace detail
+
+/// The two directions for one width. `scratch` has shape.scratch_bytes(). Decoding may write into the padding of rows. `unpack`
+/// is half of the way back; there is none at 16 bits, whose codes are the values.
 struct KvCodec {
   void (*encode)(const KvBlockShape&, const float* x, std::byte* out, std::uint8_t* scratch);
   void (*decode)(const KvBlockShape&, const std::byte* in, float* x, std::uint8_t* scratch);
+  KvBytes (*unpack)(const KvBlockShape&, const std::byte* in, std::uint8_t* scratch);
 };
 /// bits: 16, 8, 4, 3 or 2.
 inline KvCodec kv_codec(int bits) {
   switch (bits) {
-    case 16: return {&detail::encode_kv_halves, &detail::decode_kv_halves};
-    case 8: return {&detail::encode_kv_block<8>, &detail::decode_kv_block<8>};
-    case 4: return {&detail::encode_kv_block<4>, &detail::decode_kv_block<4>};
-    case 3: return {&detail::encode_kv_block<3>, &detail::decode_kv_block<3>};
+    case 16: return {&detail::encode_kv_halves, &detail::decode_kv_halves, nullptr};
+    case 8: return {&detail::encode_kv_block<8>, &detail::decode_kv_block<8>, &detail::unpack_kv_block<8>};
+    case 4: return {&detail::encode_kv_block<4>, &detail::decode_kv_block<4>, &detail::unpack_kv_block<4>};
+    case 3: return {&detail::encode_kv_block<3>, &detail::decode_kv_block<3>, &detail::unpack_kv_block<3>};
     default:
       ANYBIT_CHECK(bits == 2, "kv_codec: no such width");
-      return {&detail::encode_kv_block<2>, &detail::decode_kv_block<2>};
+      return {&detail::encode_kv_block<2>, &detail::decode_kv_block<2>, &detail::unpack_kv_block<2>};
   }
 }
 

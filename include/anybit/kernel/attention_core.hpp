@@ -29,27 +29,70 @@ inline constexpr Index attention_stretch = 8 * kv_block;
 inline constexpr Index scores_stride = attention_stretch + 16;
 /// Rows of queries with which the heads of several keys and values are taken together, and those of one.
 inline constexpr Index rows_of_many_heads = 32, rows_of_one_head = 128;
+static_assert(attention_tile <= rows_of_many_heads && rows_of_many_heads <= rows_of_one_head);
 
-/// A block of keys (head_dim, 32) or of values (positions, head_dim rounded up to 16).
-struct FloatBlock {
-  const float* data = nullptr;
-  Index stride = 0;
+/// How many blocks of a head memory is asked for ahead of what is computed.
+inline constexpr Index blocks_ahead = 2;
+
+/// Asks for n bytes.
+inline void prefetch_bytes(const void* p, Index n) {
+  for (Index at = 0; at < n; at += 64) __builtin_prefetch(static_cast<const std::byte*>(p) + at, 0, 2);
+  asm volatile("");  // g++ drops calls of a function that has no effect but this
+}
+/// The same for `rows` runs of n bytes, `stride` apart.
+inline void prefetch_rows(const void* p, Index stride, Index rows, Index n) {
+  for (Index r = 0; r < rows; ++r) prefetch_bytes(static_cast<const std::byte*>(p) + r * stride, n);
+}
+
+/// A block of keys (head_dim, 32) or of values (positions, head_dim rounded up to 16), row k at k * stride: floats, halves, or
+/// codes as bytes, of which each run of 32 columns has a scale and an offset.
+struct Block {
+  enum class Kind : std::uint8_t { f32, f16, bf16, codes };
+  const void* data = nullptr;
+  Index stride = 0;  ///< in elements
+  Kind kind = Kind::f32;
+  const float *scales = nullptr, *offsets = nullptr;  ///< (rows, groups)
+  Index groups = 0;
+};
+/// Rows of queries up to which a block is read as it is: with more of them it would be decoded more than once.
+inline constexpr Index few_rows = simd::registers == 32 ? 8 : 4;
+
+/// Vector v of those from column j on, of row k.
+template <Block::Kind Kind>
+struct BlockReader {
+  explicit BlockReader(const Block& block) : b(block) {}
+  ANYBIT_INLINE simd::f32 operator()(Index k, Index j, Index v) const {
+    const Index at = k * b.stride + j + v * simd::width;
+    if constexpr (Kind == Block::Kind::f32) return simd::load(static_cast<const float*>(b.data) + at);
+    if constexpr (Kind == Block::Kind::f16) return simd::load_f16(static_cast<const std::uint16_t*>(b.data) + at);
+    if constexpr (Kind == Block::Kind::bf16)
+      return simd::as_f32(simd::shift_left(simd::as_u32(simd::load_i32(static_cast<const std::uint16_t*>(b.data) + at)), 16));
+    if constexpr (Kind == Block::Kind::codes) {
+      // Vectors that cross from one group into the next begin with a group.
+      const Index group = k * b.groups + j / kv_group + v * simd::width / kv_group;
+      return simd::fma(simd::broadcast(b.scales[group]), simd::load_f32(static_cast<const std::uint8_t*>(b.data) + at),
+                       simd::broadcast(b.offsets[group]));
+    }
+  }
+  Block b;
 };
 
-/// c(r, :) = or += sum over k < n of a(r, k) b(k, :), for Rows rows and Vectors vectors of columns; every sum in the order of k.
-template <Index Rows, Index Vectors>
-ANYBIT_INLINE void outer_products(const float* a, Index a_stride, const float* b, Index b_stride, Index n, float* c,
-                                  Index c_stride, bool accumulate) {
+/// c(r, :) = or += sum over k < n of a(r, k) b(k, :), for Rows rows and Vectors vectors of columns from j on; every sum in the
+/// order of k.
+template <Index Rows, Index Vectors, class Reader>
+ANYBIT_INLINE void outer_products(const float* a, Index a_stride, const Reader& b, Index j, Index n, float* c, Index c_stride,
+                                  bool accumulate) {
   constexpr auto R = static_cast<std::size_t>(Rows), V = static_cast<std::size_t>(Vectors);
   simd::f32 sum[R][V];
 #pragma GCC unroll 8
   for (Index r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
-    for (Index v = 0; v < Vectors; ++v) sum[r][v] = accumulate ? simd::load(c + r * c_stride + v * simd::width) : simd::zero();
+    for (Index v = 0; v < Vectors; ++v)
+      sum[r][v] = accumulate ? simd::load(c + r * c_stride + j + v * simd::width) : simd::zero();
   for (Index k = 0; k < n; ++k) {
     simd::f32 row[V];
 #pragma GCC unroll 4
-    for (Index v = 0; v < Vectors; ++v) row[v] = simd::load(b + k * b_stride + v * simd::width);
+    for (Index v = 0; v < Vectors; ++v) row[v] = b(k, j, v);
 #pragma GCC unroll 8
     for (Index r = 0; r < Rows; ++r) {
       const simd::f32 x = simd::broadcast(a[r * a_stride + k]);
@@ -60,17 +103,18 @@ ANYBIT_INLINE void outer_products(const float* a, Index a_stride, const float* b
 #pragma GCC unroll 8
   for (Index r = 0; r < Rows; ++r)
 #pragma GCC unroll 4
-    for (Index v = 0; v < Vectors; ++v) simd::store(c + r * c_stride + v * simd::width, sum[r][v]);
+    for (Index v = 0; v < Vectors; ++v) simd::store(c + r * c_stride + j + v * simd::width, sum[r][v]);
 }
 
 /// The same for any number of rows and of columns, the latter a multiple of 16.
-inline void block_product(const float* a, Index a_stride, Index rows, const float* b, Index b_stride, Index n, float* c,
-                          Index c_stride, Index cols, bool accumulate) {
+template <class Reader>
+void block_product(const float* a, Index a_stride, Index rows, const Reader& b, Index n, float* c, Index c_stride, Index cols,
+                   bool accumulate) {
   const auto stripe = [&]<Index Vectors, Index Tall>(std::integral_constant<Index, Vectors>, std::integral_constant<Index, Tall>,
                                                      Index j) {
     Index r = 0;
     const auto some = [&]<Index Rows>(std::integral_constant<Index, Rows>) {
-      outer_products<Rows, Vectors>(a + r * a_stride, a_stride, b + j, b_stride, n, c + r * c_stride + j, c_stride, accumulate);
+      outer_products<Rows, Vectors>(a + r * a_stride, a_stride, b, j, n, c + r * c_stride, c_stride, accumulate);
       r += Rows;
     };
     while (rows - r >= Tall) some(std::integral_constant<Index, Tall>());
@@ -78,10 +122,11 @@ inline void block_product(const float* a, Index a_stride, Index rows, const floa
       if (rows - r >= 4) some(std::integral_constant<Index, 4>());
     if constexpr (Tall > 2)
       if (rows - r >= 2) some(std::integral_constant<Index, 2>());
-    if (rows - r >= 1) some(std::integral_constant<Index, 1>());
+    if constexpr (Tall > 1)
+      if (rows - r >= 1) some(std::integral_constant<Index, 1>());
   };
   // Sums and operands fill the registers.
-  constexpr Index tall = simd::registers == 32 ? 8 : 4, wide = 2;
+  constexpr Index tall = few_rows, wide = 2;
   Index j = 0;
   if (rows == 1)  // more sums than two at a time, which wait for each other
     for (; cols - j >= 4 * simd::width; j += 4 * simd::width)
@@ -90,18 +135,25 @@ inline void block_product(const float* a, Index a_stride, Index rows, const floa
     stripe(std::integral_constant<Index, wide>(), std::integral_constant<Index, tall>(), j);
   for (; cols - j > 0; j += simd::width) stripe(std::integral_constant<Index, 1>(), std::integral_constant<Index, tall>(), j);
 }
+inline void block_product(const float* a, Index a_stride, Index rows, const Block& b, Index n, float* c, Index c_stride,
+                          Index cols, bool accumulate) {
+  using Kind = Block::Kind;
+  switch (b.kind) {
+    case Kind::f32: return block_product(a, a_stride, rows, BlockReader<Kind::f32>(b), n, c, c_stride, cols, accumulate);
+    case Kind::f16: return block_product(a, a_stride, rows, BlockReader<Kind::f16>(b), n, c, c_stride, cols, accumulate);
+    case Kind::bf16: return block_product(a, a_stride, rows, BlockReader<Kind::bf16>(b), n, c, c_stride, cols, accumulate);
+    case Kind::codes: return block_product(a, a_stride, rows, BlockReader<Kind::codes>(b), n, c, c_stride, cols, accumulate);
+  }
+}
 
 /// Softmax of a row as it grows: p = e^(score - maximum), the sum of all p, and sums of values under the same maximum.
 struct RunningSoftmax {
   float maximum = -std::numeric_limits<float>::infinity(), sum = 0;
 
   /// Turns scores begin .. end - 1 of `count` into p, the others into 0; count is a multiple of 16. Returns what earlier sums are
-  /// to be multiplied by.
+  /// to be multiplied by. Without any to turn, does nothing.
   ANYBIT_INLINE float take(float* scores, Index begin, Index end, Index count) {
-    if (begin >= end) {
-      std::fill(scores, scores + count, 0.0f);
-      return 1;
-    }
+    if (begin >= end) return 1;
     std::fill(scores, scores + begin, -std::numeric_limits<float>::infinity());
     std::fill(scores + end, scores + count, -std::numeric_limits<float>::infinity());
     simd::f32 top = simd::broadcast(maximum);
@@ -145,29 +197,45 @@ inline void adjust_scores(const AttentionOptions& o, float slope, Index p, Index
   }
 }
 
-/// Whether (rows, cols) floats are neither infinite nor NaN.
-inline bool finite_rows(const float* x, Index rows, Index cols, Index stride) {
+/// Whether the first `rows` rows of a block of floats are neither infinite nor NaN.
+inline bool finite_rows(const Block& b, Index rows, Index cols) {
   for (Index r = 0; r < rows; ++r)
-    if (!all_finite({x + r * stride, static_cast<std::size_t>(cols)})) return false;
+    if (!all_finite({static_cast<const float*>(b.data) + r * b.stride, static_cast<std::size_t>(cols)})) return false;
   return true;
 }
 
-/// Tokens of a tile at most, and the units of work: one tile and head each, the heads of a tile one after the other.
-struct AttentionTiles {
-  Index first_tile = 0, count = 0, most_tokens = 0;
-  explicit AttentionTiles(const AttentionInputs& a)
-      : first_tile(a.first / attention_tile),
-        count(a.tokens == 0 ? 0 : ceil_div(a.first + a.tokens, attention_tile) - first_tile),
-        most_tokens(std::min(a.tokens, attention_tile)) {}
+/// Units of work: one for each tile of tokens (those of one block of positions) and head. Those of a head of keys and values
+/// follow each other, tile after tile, so that its keys and values are still near.
+struct AttentionUnits {
+  Index heads = 0, group = 0, first_tile = 0, tiles = 0;
+  explicit AttentionUnits(const AttentionInputs& a)
+      : heads(a.shape.heads),
+        group(a.shape.heads / a.shape.kv_heads),
+        first_tile(a.first / attention_tile),
+        tiles(a.tokens == 0 ? 0 : ceil_div(a.first + a.tokens, attention_tile) - first_tile) {}
+  Index count() const { return tiles * heads; }
 };
-
-/// How many heads from `head` on are taken together in tiles of `tokens`, before `end`: some of one head of keys and values, or
-/// all of several.
-inline Index heads_together(const AttentionShape& s, Index tokens, Index head, Index end) {
-  const Index group = s.heads / s.kv_heads, of_this = std::min((head / group + 1) * group, end) - head;
-  if (of_this * tokens > rows_of_one_head) return std::min(of_this, std::max(rows_of_one_head / tokens, Index{1}));
-  const Index more = (rows_of_many_heads - of_this * tokens) / (group * tokens);
-  return more <= 0 ? of_this : std::min(of_this + more * group, end - head);
+/// Units that are done together: heads h0 .. h1 - 1 in tiles t0 .. t1 - 1.
+struct UnitChunk {
+  Index h0 = 0, h1 = 0, t0 = 0, t1 = 0;
+  Index count() const { return (h1 - h0) * (t1 - t0); }
+};
+/// The next of them from `unit` on, before `end`: some heads of one head of keys and values, or all of several if there is one
+/// tile, or, where all tiles see the same as rows, several tiles with all heads of one head of keys and values.
+inline UnitChunk next_chunk(const AttentionUnits& u, Index unit, Index end, Index tokens, bool join_tiles) {
+  const Index kv_head = unit / (u.tiles * u.group), tile = unit / u.group % u.tiles, h = unit % u.group;
+  const Index h0 = kv_head * u.group + h, of_this = std::min(u.group - h, end - unit);
+  const Index tile_tokens = std::min(tokens, attention_tile);
+  UnitChunk c{h0, h0 + std::min(of_this, rows_of_one_head / tile_tokens), tile, tile + 1};
+  if (c.h1 - c.h0 < of_this) return c;
+  if (u.tiles == 1) {
+    const Index more = (rows_of_many_heads - of_this * tokens) / (u.group * tokens);
+    if (more > 0) c.h1 = std::min(c.h1 + more * u.group, h0 + end - unit);
+  } else if (join_tiles && c.h1 - c.h0 == u.group) {
+    const Index most = std::max(rows_of_one_head / (attention_tile * u.group), Index{1});
+    c.t1 = tile + std::min({most, u.tiles - tile, (end - unit) / u.group});
+  }
+  return c;
 }
 
 /// The first multiple of 64 from `p` on.
@@ -181,12 +249,9 @@ struct AttentionWorkspace {
 
   /// Bytes, with what it takes to begin at a multiple of 64. Sets no pointer for a null `memory`.
   static Index cut(const AttentionInputs& a, Index source_bytes, std::byte* memory, AttentionWorkspace& w) {
-    const Index tokens = AttentionTiles(a).most_tokens, d = a.shape.head_dim, d_padded = round_up(d, 16);
-    const Index group = a.shape.heads / a.shape.kv_heads;
-    // A chunk of one head of keys and values may have more rows than rows_of_one_head only if one query head has.
-    const Index rows = std::min(a.shape.heads * tokens, std::max({rows_of_one_head, rows_of_many_heads, tokens}));
-    const Index one_head = std::min(group * tokens, std::max(rows_of_one_head, tokens));
-    const Index floats[] = {rows * d, rows * d_padded, one_head * scores_stride, kv_block * d_padded, 2 * rows};
+    const Index d = a.shape.head_dim, d_padded = round_up(d, 16);
+    const Index rows = std::min(a.shape.heads * std::min(a.tokens, rows_of_one_head), rows_of_one_head);  // of a chunk at most
+    const Index floats[] = {rows * d, rows * d_padded, rows * scores_stride, kv_block * d_padded, 2 * rows};
     Index offsets[6] = {}, end = 0;
     for (std::size_t i = 0; i < 5; ++i) offsets[i] = end, end += round_up(floats[i] * Index{sizeof(float)}, 64);
     offsets[5] = end, end += source_bytes;
@@ -201,14 +266,35 @@ struct AttentionWorkspace {
   }
 };
 
+/// Codes of one block as a Block: of `any` kind, or as floats in w.block.
+inline Block block_of(const KvCodec& codec, int bits, const KvBlockShape& shape, const std::byte* codes, bool any,
+                      AttentionWorkspace& w) {
+  // The last vector of a row of bytes or halves reads on into the next row.
+  if (any && bits == 16) return {.data = codes, .stride = shape.cols, .kind = Block::Kind::f16};
+  if (any) {
+    const KvBytes b = codec.unpack(shape, codes, w.bytes);
+    return {.data = b.codes,
+            .stride = shape.cols,
+            .kind = Block::Kind::codes,
+            .scales = b.scales,
+            .offsets = b.offsets,
+            .groups = shape.groups_per_row()};
+  }
+  codec.decode(shape, codes, w.block, w.bytes);
+  return {.data = w.block, .stride = shape.stride};
+}
+
 /// Where keys and values come from: all that attention asks of a `Source`.
+///   Index bytes()                            of scratch in w.bytes
+///   bool has_codes()
 ///   Index first_block_of_rows(Index p)       blocks before it are codes for the query of position p
-///   FloatBlock keys(b, head, n, codes, w)    of the first n positions of block b, in place or in w.block; `codes`: from codes
-///   FloatBlock values(b, head, n, codes, w)
-///   void prefetch(b, head, codes)            what keys() and values() will read
+///   Block keys(b, head, n, codes, any, w)    of the first n positions of block b, in place or in w.block; `codes`: from codes;
+///   Block values(b, head, n, codes, any, w)  `any`: in any kind, otherwise as floats
+///   void prefetch_keys(b, head, n, codes)    what keys() will read
+///   void prefetch_values(b, head, n, codes)
 ///   void turn(float*), void turn_back(float*)  a rotation of queries and results
 ///
-/// Heads h0 .. h1 - 1 for tokens at positions p0 .. p1 - 1, which lie in one tile.
+/// Heads h0 .. h1 - 1 for tokens at positions p0 .. p1 - 1, of which all see the same blocks as rows.
 template <class Source>
 void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, Index h0, Index h1, AttentionWorkspace& w) {
   const AttentionOptions& o = a.options;
@@ -240,52 +326,84 @@ void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, 
   std::fill_n(w.softmax, (h1 - h0) * tokens, RunningSoftmax());
   std::fill_n(w.mixed, (h1 - h0) * tokens * d_padded, 0.0f);
 
+  // The tokens that see something of a block, the positions of it up to the last one seen (later ones may hold anything), and
+  // whether each of these tokens sees all of these positions.
+  struct BlockTokens {
+    Index begin, end, positions;
+    bool all_of_it;
+  };
+  const auto tokens_seeing = [&](Index b) {
+    const Index at = b * kv_block;
+    Index t0 = 0, t1 = tokens;
+    while (seen_positions(o, p0 + t0, a.length).end <= at) ++t0;
+    while (seen_positions(o, p0 + t1 - 1, a.length).begin >= at + kv_block) --t1;
+    const SeenPositions front = seen_positions(o, p0 + t0, a.length), back = seen_positions(o, p0 + t1 - 1, a.length);
+    const Index n = std::min(kv_block, back.end - at);
+    return BlockTokens{t0, t1, n, back.begin <= at && at + n <= front.end};
+  };
+  // The block that is read next but one: of the next heads, then of the next positions. At the end of a stretch there is none.
+  const auto prefetch = [&](bool values, Index b, Index kv_head, Index b1) {
+    kv_head += blocks_ahead;
+    for (; kv_head >= kv1; kv_head -= kv1 - kv0) ++b;
+    if (b >= b1) return;
+    const Index n = std::min(kv_block, last.end - b * kv_block);
+    values ? source.prefetch_values(b, kv_head, n, b < rows_from) : source.prefetch_keys(b, kv_head, n, b < rows_from);
+  };
+
   constexpr Index blocks_per_stretch = attention_stretch / kv_block;
   for (Index stretch = first_block / blocks_per_stretch * blocks_per_stretch; stretch < end_block;
        stretch += blocks_per_stretch) {
     const Index b0 = std::max(stretch, first_block), b1 = std::min(stretch + blocks_per_stretch, end_block), from = b0 * kv_block;
+    // Block after block and not head after head: where the heads of a position lie side by side, memory is read in its order.
+    for (Index b = b0; b < b1; ++b) {
+      const BlockTokens seeing = tokens_seeing(b);
+      for (Index kv_head = kv0; kv_head < kv1; ++kv_head) {
+        prefetch(false, b, kv_head, b1);
+        const Rows rows = rows_of(kv_head);
+        const Index row0 = rows.begin + seeing.begin * rows.heads, count = (seeing.end - seeing.begin) * rows.heads;
+        const Block keys = source.keys(b, kv_head, seeing.positions, b < rows_from, count <= few_rows, w);
+        block_product(w.queries + row0 * d, d, count, keys, d, w.scores + row0 * scores_stride + b * kv_block - from,
+                      scores_stride, kv_block, false);
+      }
+    }
     for (Index kv_head = kv0; kv_head < kv1; ++kv_head) {
       const Rows rows = rows_of(kv_head);
-      const float* const queries = w.queries + rows.begin * d;
-      float* const mixed = w.mixed + rows.begin * d_padded;
-      RunningSoftmax* const softmax = w.softmax + rows.begin;
-      for (Index b = b0; b < b1; ++b) {
-        const Index n = std::min(kv_block, last.end - b * kv_block);
-        const FloatBlock keys = source.keys(b, kv_head, n, b < rows_from, w);
-        block_product(queries, d, rows.count, keys.data, keys.stride, d, w.scores + b * kv_block - from, scores_stride, kv_block,
-                      false);
-      }
       for (Index row = 0; row < rows.count; ++row) {
         const Index p = p0 + row / rows.heads;
         const SeenPositions seen = seen_positions(o, p, a.length);
         const Index begin = std::max(seen.begin, from) - from, end = std::min(seen.end, b1 * kv_block) - from;
-        float* const scores = w.scores + row * scores_stride;
+        float* const scores = w.scores + (rows.begin + row) * scores_stride;
         if (adjusted) {
           const auto head = static_cast<std::size_t>(rows.h0 + row % rows.heads);
           adjust_scores(o, o.slopes.empty() ? 0 : o.slopes[head], p, from, begin, end, scores);
         }
-        const float factor = softmax[row].take(scores, begin, end, (b1 - b0) * kv_block);
-        float* const sums = mixed + row * d_padded;
+        const float factor = w.softmax[rows.begin + row].take(scores, begin, end, (b1 - b0) * kv_block);
+        float* const sums = w.mixed + (rows.begin + row) * d_padded;
         if (factor != 1)
           for (Index j = 0; j < d_padded; j += simd::width) simd::store(sums + j, simd::load(sums + j) * simd::broadcast(factor));
       }
-      for (Index b = b0; b < b1; ++b) {
-        // Positions past the last one that is seen may hold anything.
-        const Index n = std::min(kv_block, last.end - b * kv_block);
-        const FloatBlock values = source.values(b, kv_head, n, b < rows_from, w);
-        float* const scores = w.scores + b * kv_block - from;
-        const bool by_all = last.begin <= b * kv_block && b * kv_block + n <= first.end;
-        if (by_all || finite_rows(values.data, n, d, values.stride)) {
-          block_product(scores, scores_stride, rows.count, values.data, values.stride, n, mixed, d_padded, d_padded, true);
+    }
+    for (Index b = b0; b < b1; ++b) {
+      const BlockTokens seeing = tokens_seeing(b);
+      for (Index kv_head = kv0; kv_head < kv1; ++kv_head) {
+        prefetch(true, b, kv_head, b1);
+        const Rows rows = rows_of(kv_head);
+        const Index row0 = rows.begin + seeing.begin * rows.heads, count = (seeing.end - seeing.begin) * rows.heads;
+        const Block values = source.values(b, kv_head, seeing.positions, b < rows_from, seeing.all_of_it && count <= few_rows, w);
+        float* const scores = w.scores + row0 * scores_stride + b * kv_block - from;
+        float* const mixed = w.mixed + row0 * d_padded;
+        if (seeing.all_of_it || finite_rows(values, seeing.positions, d)) {
+          block_product(scores, scores_stride, count, values, seeing.positions, mixed, d_padded, d_padded, true);
           continue;
         }
         // Zero times NaN or infinity would reach tokens that do not see it.
-        for (Index row = 0; row < rows.count; ++row) {
-          const SeenPositions seen = seen_positions(o, p0 + row / rows.heads, a.length);
+        for (Index row = 0; row < count; ++row) {
+          const SeenPositions seen = seen_positions(o, p0 + seeing.begin + row / rows.heads, a.length);
           const Index begin = std::max(seen.begin - b * kv_block, Index{0}), end = std::min(seen.end - b * kv_block, kv_block);
-          if (begin < end)
-            block_product(scores + row * scores_stride + begin, scores_stride, 1, values.data + begin * values.stride,
-                          values.stride, end - begin, mixed + row * d_padded, d_padded, d_padded, true);
+          Block some = values;
+          some.data = static_cast<const float*>(values.data) + begin * values.stride;
+          block_product(scores + row * scores_stride + begin, scores_stride, 1, some, end - begin, mixed + row * d_padded,
+                        d_padded, d_padded, true);
         }
       }
     }
@@ -308,13 +426,13 @@ template <class Source>
 void attention_units(const AttentionInputs& a, const Source& source, Index begin, Index end, std::byte* workspace) {
   AttentionWorkspace w;
   AttentionWorkspace::cut(a, source.bytes(), workspace, w);
-  const Index first_tile = AttentionTiles(a).first_tile;
-  for (Index unit = begin; unit < end;) {
-    const Index tile = first_tile + unit / a.shape.heads, h0 = unit % a.shape.heads;
-    const Index p0 = std::max(tile * attention_tile, a.first), p1 = std::min((tile + 1) * attention_tile, a.first + a.tokens);
-    const Index h1 = h0 + heads_together(a.shape, p1 - p0, h0, std::min(a.shape.heads, h0 + end - unit));
-    attend(a, source, p0, p1, h0, h1, w);
-    unit += h1 - h0;
+  const AttentionUnits units(a);
+  while (begin < end) {
+    const UnitChunk c = next_chunk(units, begin, end, a.tokens, !source.has_codes());
+    const Index p0 = std::max((units.first_tile + c.t0) * attention_tile, a.first),
+                p1 = std::min((units.first_tile + c.t1) * attention_tile, a.first + a.tokens);
+    attend(a, source, p0, p1, c.h0, c.h1, w);
+    begin += c.count();
   }
 }
 

@@ -23,12 +23,21 @@ class CacheSource {
  public:
   CacheSource(const KvCache& cache, Index layer) : cache_(cache), layer_(layer) {}
   Index bytes() const { return cache_.config().quantized() ? cache_.scratch_bytes() : 0; }
+  bool has_codes() const { return cache_.config().quantized(); }
   Index first_block_of_rows(Index p) const { return cache_.first_float_block(p); }
-  kernel::detail::FloatBlock keys(Index b, Index head, Index, bool codes, kernel::detail::AttentionWorkspace& w) const {
-    return {cache_.key_block(layer_, b, head, codes, w.block, w.bytes), kv_block};
+  kernel::detail::Block keys(Index b, Index head, Index, bool codes, bool any, kernel::detail::AttentionWorkspace& w) const {
+    return cache_.keys(layer_, b, head, codes, any, w);
   }
-  kernel::detail::FloatBlock values(Index b, Index head, Index, bool codes, kernel::detail::AttentionWorkspace& w) const {
-    return {cache_.value_block(layer_, b, head, codes, w.block, w.bytes), cache_.value_stride()};
+  kernel::detail::Block values(Index b, Index head, Index, bool codes, bool any, kernel::detail::AttentionWorkspace& w) const {
+    return cache_.values(layer_, b, head, codes, any, w);
+  }
+  void prefetch_keys(Index b, Index head, Index, bool codes) const {
+    const auto bytes = cache_.keys_in_memory(layer_, b, head, codes);
+    kernel::detail::prefetch_bytes(bytes.data(), static_cast<Index>(bytes.size()));
+  }
+  void prefetch_values(Index b, Index head, Index, bool codes) const {
+    const auto bytes = cache_.values_in_memory(layer_, b, head, codes);
+    kernel::detail::prefetch_bytes(bytes.data(), static_cast<Index>(bytes.size()));
   }
   void turn(float* q) const {
     if (cache_.rotation()) cache_.rotation()->forward({q, head_dim()});
@@ -64,10 +73,10 @@ inline void attention(const AttentionShape& c, ConstMatrix q, const KvCache& cac
                                   .out = {out.data, out.stride, c.head_dim},
                                   .options = options};
   const detail::CacheSource source(cache, layer);
-  const kernel::detail::AttentionTiles tiles(a);
+  const kernel::detail::AttentionUnits units(a);
   // The heads of a group share keys and values, so they stay together, unless threads would be idle then.
-  const bool scarce = executor.concurrency() > 1 && tiles.count * c.kv_heads < executor.concurrency() * 2;
-  executor.parallel_for(tiles.count * c.heads, scarce ? 1 : c.heads / c.kv_heads, [&](Index begin, Index end) {
+  const bool scarce = executor.concurrency() > 1 && units.tiles * c.kv_heads < executor.concurrency() * 2;
+  executor.parallel_for(units.count(), scarce ? 1 : c.heads / c.kv_heads, [&](Index begin, Index end) {
     thread_local AlignedBuffer memory;  // grows and stays, so that a warm thread allocates nothing
     kernel::detail::AttentionWorkspace none;
     const auto needed = static_cast<std::size_t>(kernel::detail::AttentionWorkspace::cut(a, source.bytes(), nullptr, none));

@@ -9,13 +9,14 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include <anybit/core/matrix.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/io/detail/text.hpp>
-#include <anybit/kernel/attention_codes.hpp>
+#include <anybit/kernel/attention_core.hpp>
 #include <anybit/transform/hadamard.hpp>
 
 namespace anybit::nn {
@@ -161,24 +162,35 @@ class KvCache {
   Index first_float_block(Index position) const {
     return kv_.quantized() ? std::max(position / kv_block - kv_.residual / kv_block, Index{0}) : 0;
   }
-  Index key_floats() const { return key_shape_.rows * key_shape_.stride; }
-  Index value_stride() const { return value_shape_.stride; }
-  /// Scratch bytes for key_block() and value_block(), and the floats that one of them may write.
+  /// Scratch of the codec.
   Index scratch_bytes() const { return std::max(key_shape_.scratch_bytes(), value_shape_.scratch_bytes()); }
-  Index block_floats() const { return std::max(key_floats(), value_shape_.rows * value_shape_.stride); }
-  /// Keys (head_dim, 32) or values (32, value_stride()) of a block as floats: where they are, or decoded into `out`.
-  const float* key_block(Index layer, Index b, Index head, bool as_codes, float* out, std::uint8_t* scratch) const {
-    if (!as_codes) return float_block(layer, b, head);
-    codec_.decode(key_shape_, code_block(layer, b, head), out, scratch);
-    return out;
+  /// Keys or values of a block where they are, as codes if `as_codes`; decoded to floats unless `any` kind will do.
+  kernel::detail::Block keys(Index layer, Index b, Index head, bool as_codes, bool any,
+                             kernel::detail::AttentionWorkspace& w) const {
+    if (as_codes) return kernel::detail::block_of(codec_, kv_.bits, key_shape_, code_block(layer, b, head), any, w);
+    return {.data = float_block(layer, b, head), .stride = key_shape_.stride};
   }
-  const float* value_block(Index layer, Index b, Index head, bool as_codes, float* out, std::uint8_t* scratch) const {
-    if (!as_codes) return float_block(layer, b, head) + key_floats();
-    codec_.decode(value_shape_, code_block(layer, b, head) + key_shape_.bytes(kv_.bits), out, scratch);
-    return out;
+  kernel::detail::Block values(Index layer, Index b, Index head, bool as_codes, bool any,
+                               kernel::detail::AttentionWorkspace& w) const {
+    if (as_codes)
+      return kernel::detail::block_of(codec_, kv_.bits, value_shape_, code_block(layer, b, head) + key_shape_.bytes(kv_.bits),
+                                      any, w);
+    return {.data = float_block(layer, b, head) + key_floats(), .stride = value_shape_.stride};
+  }
+  /// The bytes that keys() and values() read.
+  std::span<const std::byte> keys_in_memory(Index layer, Index b, Index head, bool as_codes) const {
+    if (as_codes) return {code_block(layer, b, head), static_cast<std::size_t>(key_shape_.bytes(kv_.bits))};
+    return std::as_bytes(std::span(float_block(layer, b, head), static_cast<std::size_t>(key_floats())));
+  }
+  std::span<const std::byte> values_in_memory(Index layer, Index b, Index head, bool as_codes) const {
+    if (as_codes)
+      return {code_block(layer, b, head) + key_shape_.bytes(kv_.bits), static_cast<std::size_t>(value_shape_.bytes(kv_.bits))};
+    return std::as_bytes(
+        std::span(float_block(layer, b, head) + key_floats(), static_cast<std::size_t>(value_shape_.rows * value_shape_.stride)));
   }
 
  private:
+  Index key_floats() const { return key_shape_.rows * key_shape_.stride; }
   float* slot(Index layer, Index b, Index head) {
     return floats_.data() + ((layer * slots_ + b % slots_) * heads_ + head) * float_stride_;
   }

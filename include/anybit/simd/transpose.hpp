@@ -71,6 +71,40 @@ ANYBIT_INLINE void transpose(Row&& row, float* out, Index stride, Index cols) {
 #endif
 }
 
+#if ANYBIT_HAS_AVX512
+/// The same for 16 rows of 32 elements of 16 bits each: row(r) is where row r begins, and each is loaded once.
+template <class Row>
+ANYBIT_INLINE void transpose_halves(Row&& row, std::uint16_t* out, Index stride) {
+  __m512i a[16], b[16];
+#pragma GCC unroll 16
+  for (Index r = 0; r < 16; ++r) a[r] = _mm512_loadu_si512(row(r));
+  // Each step interleaves the first eight vectors with the others. In a quarter of 8 columns, element e of row r is the (8 r +
+  // e)th; four steps turn these 3 + 4 bits around, so that it becomes the (16 e + r)th.
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < 8; ++r)
+    b[2 * r] = _mm512_unpacklo_epi16(a[r], a[r + 8]), b[2 * r + 1] = _mm512_unpackhi_epi16(a[r], a[r + 8]);
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < 8; ++r)
+    a[2 * r] = _mm512_unpacklo_epi16(b[r], b[r + 8]), a[2 * r + 1] = _mm512_unpackhi_epi16(b[r], b[r + 8]);
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < 8; ++r)
+    b[2 * r] = _mm512_unpacklo_epi16(a[r], a[r + 8]), b[2 * r + 1] = _mm512_unpackhi_epi16(a[r], a[r + 8]);
+#pragma GCC unroll 8
+  for (std::size_t r = 0; r < 8; ++r)
+    a[2 * r] = _mm512_unpacklo_epi16(b[r], b[r + 8]), a[2 * r + 1] = _mm512_unpackhi_epi16(b[r], b[r + 8]);
+  // Rows 0 to 7 of columns e, 8 + e, 16 + e and 24 + e are the quarters of a[2 e], rows 8 to 15 those of a[2 e + 1].
+  const __m512i left = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), right = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+#pragma GCC unroll 8
+  for (Index e = 0; e < 8; ++e) {
+    const __m512i x = _mm512_permutex2var_epi64(a[2 * e], left, a[2 * e + 1]);
+    const __m512i y = _mm512_permutex2var_epi64(a[2 * e], right, a[2 * e + 1]);
+    const auto put = [&](Index c, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + c * stride), v); };
+    put(e, _mm512_castsi512_si256(x)), put(8 + e, _mm512_extracti64x4_epi64(x, 1));
+    put(16 + e, _mm512_castsi512_si256(y)), put(24 + e, _mm512_extracti64x4_epi64(y, 1));
+  }
+}
+#endif
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::simd
 ANYBIT_VECTOR_CODE_END
