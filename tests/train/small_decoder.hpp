@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include <anybit/io/safetensors.hpp>
 #include <anybit/model/arch/llama.hpp>
 #include <anybit/model/arch/qwen2.hpp>
 #include <anybit/reference/decoder_block.hpp>
@@ -23,20 +22,12 @@ namespace train = anybit::train;
 using anybit::Matrix;
 
 /// Random weights: few enough that every one can be moved.
-inline model::Decoder small_decoder(const model::Architecture& architecture, bool own_head, Index dim = 6) {
-  model::Decoder d = make_decoder(architecture, {.vocabulary = 11,
-                                                 .dim = dim,
-                                                 .hidden = 10,
-                                                 .blocks = 2,
-                                                 .heads = 4,
-                                                 .kv_heads = 2,
-                                                 .head_dim = 4,
-                                                 .rotary_dim = 4,
-                                                 .context = 32,
-                                                 .norm_epsilon = 1e-3f,
-                                                 .rope_base = 20,
-                                                 .rope_factors = {},
-                                                 .rope_order = architecture.gguf_order});
+inline model::Decoder small_decoder(const model::Architecture& architecture, bool own_head, Index dim = 6,
+                                    const model::DecoderForm& form = {}) {
+  model::DecoderConfig c;
+  c.vocabulary = 11, c.dim = dim, c.hidden = 10, c.blocks = 2, c.heads = 4, c.kv_heads = 2, c.head_dim = c.rotary_dim = 4;
+  c.context = 32, c.norm_epsilon = 1e-3f, c.rope_base = 20, c.rope_order = architecture.gguf_order, c.form = form;
+  model::Decoder d = make_decoder(architecture, c);
   unsigned seed = 0;
   for (std::size_t i = 0; i < d.weights.size(); ++i) {
     const model::WeightSpec& spec = d.blueprint->weights[i];
@@ -44,7 +35,7 @@ inline model::Decoder small_decoder(const model::Architecture& architecture, boo
     if (spec.optional && !own_head) continue;
     if (!spec.multiplies()) {
       d.weights[i].values = some_values(seed, spec.shape.cols);
-      for (float& g : d.weights[i].values) g = 1 + 0.3f * g;
+      for (float& g : d.weights[i].values) g = (spec.role == model::Role::gain ? 1.0f : 0.0f) + 0.3f * g;
       continue;
     }
     d.weights[i].linear =
@@ -54,8 +45,13 @@ inline model::Decoder small_decoder(const model::Architecture& architecture, boo
   REQUIRE(check(d).ok());
   return d;
 }
+inline model::DecoderForm qwen2_form() {
+  model::DecoderForm f;
+  f.qkv_bias = true;
+  return f;
+}
 
-/// The same in double.
+/// The same in double, of llama and Qwen2.
 inline ref::Decoder twin(const model::Decoder& d) {
   const auto vector = [](const std::vector<float>& v) {
     ref::Vector out(static_cast<Index>(v.size()));
@@ -92,31 +88,6 @@ inline double loss_of(const ref::Decoder& d, std::span<const train::Example> bat
       if (e.counts(t)) sum += ref::log_sum_exp(logits.row(t - 1)) - logits(t - 1, e.ids[static_cast<std::size_t>(t)]), ++count;
   }
   return sum / static_cast<double>(count);
-}
-
-/// The model of vectors/arch/train_llama; names of its tensors are Hugging Face's.
-inline model::Decoder vector_decoder(const anybit::io::SafetensorsFile& file) {
-  model::Decoder d = make_decoder(model::llama_architecture, {.vocabulary = 64,
-                                                              .dim = 32,
-                                                              .hidden = 40,
-                                                              .blocks = 2,
-                                                              .heads = 4,
-                                                              .kv_heads = 2,
-                                                              .head_dim = 10,
-                                                              .rotary_dim = 10,
-                                                              .context = 32,
-                                                              .rope_factors = {},
-                                                              .rope_order = anybit::nn::RopeOrder::halves});
-  for (std::size_t i = 0; i < d.weights.size(); ++i) {
-    const model::WeightSpec& spec = d.blueprint->weights[i];
-    Matrix m = *file.read_f32(hugging_face_name(model::llama_architecture, spec.name));
-    if (spec.multiplies())
-      d.weights[i].linear = anybit::nn::Linear(std::move(m));
-    else
-      d.weights[i].values.assign(m.data(), m.data() + m.extents().size());
-  }
-  REQUIRE(check(d).ok());
-  return d;
 }
 
 }  // namespace train_tests

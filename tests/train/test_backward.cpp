@@ -256,6 +256,37 @@ TEST_CASE("backward: attention with grouped queries, one token and several tiles
   }
 }
 
+TEST_CASE("backward: attention with a window, a cap, slopes, a scale, and later positions") {
+  const Index tokens = 67, heads = 4, kv_heads = 2, d = 3;
+  const Matrix q = some(1, tokens, heads * d), k = some(2, tokens, kv_heads * d), v = some(3, tokens, kv_heads * d),
+               dout = some(4, tokens, heads * d);
+  const std::vector<float> slopes{0.5f, 0.25f, 0.125f, 0};
+  ref::Vector reference_slopes(4);
+  for (Index h = 0; h < 4; ++h) reference_slopes[h] = static_cast<double>(slopes[static_cast<std::size_t>(h)]);
+  const auto compare = [&](const nn::AttentionOptions& options, const ref::AttentionOptions& same) {
+    Matrix dk, dv;
+    const Matrix dq = alone_and_threaded([&](ExecutorRef executor) {
+      Matrix out(tokens, heads * d);
+      dk = Matrix(tokens, kv_heads * d), dv = Matrix(tokens, kv_heads * d);
+      backward::attention({heads, kv_heads, d}, q.view(), k.view(), v.view(), dout.view(), out.view(), dk.view(), dv.view(),
+                          executor, options);
+      return out;
+    });
+    ref::Matrix rq = ref::matrix_of(q), rk = ref::matrix_of(k), rv = ref::matrix_of(v);
+    const auto loss = [&] { return weighed(ref::attention(rq, rk, rv, d, same), dout); };
+    check_gradient(dq, train_tests::slopes(rq.values, loss));
+    check_gradient(dk, train_tests::slopes(rk.values, loss));
+    check_gradient(dv, train_tests::slopes(rv.values, loss));
+  };
+  nn::AttentionOptions window, all, later;
+  window.window = 5;
+  compare(window, {.window = 5, .slopes = {}});
+  all.scale = 2, all.soft_cap = 1.5f, all.window = 40, all.slopes = slopes;
+  compare(all, {.scale = 2, .soft_cap = 1.5, .window = 40, .slopes = reference_slopes});
+  later.causal = false, later.window = 9;
+  compare(later, {.window = 9, .slopes = {}, .causal = false});
+}
+
 TEST_CASE("backward: embedding adds rows of tokens that come twice") {
   const std::vector<std::int32_t> ids{4, 0, 4, 2, 4};
   const Matrix dx = some(1, 5, 70);

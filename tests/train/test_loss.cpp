@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,10 +12,8 @@
 #include <anybit/model/rotate.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/tensor/pack_nearest.hpp>
-#include <anybit/train/optimizer.hpp>
 
 #include "support/catch.hpp"
-#include "support/test_data.hpp"
 #include "train/small_decoder.hpp"
 
 using namespace anybit;
@@ -56,12 +54,12 @@ void check_by_differences(model::Decoder d, std::span<const train::Example> batc
     for (const std::size_t i : {std::size_t{0}, p.values.size() / 2, p.values.size() - 1}) {
       CAPTURE(p.name, i);
       const float here = p.values[i];
-      p.values[i] = here + 4e-3f;
+      p.values[i] = here + 2e-3f;
       const double above = loss();
-      p.values[i] = here - 4e-3f;
+      p.values[i] = here - 2e-3f;
       const double below = loss();
       p.values[i] = here;
-      CHECK(static_cast<double>(p.gradient[i]) == Approx((above - below) / 8e-3).margin(2e-4).epsilon(0.01));
+      CHECK(static_cast<double>(p.gradient[i]) == Approx((above - below) / 4e-3).margin(4e-4).epsilon(0.01));
     }
 }
 
@@ -81,7 +79,8 @@ TEST_CASE("loss: gradients of llama and Qwen2 against central differences in dou
   for (const auto* architecture : {&model::llama_architecture, &model::qwen2_architecture})
     for (const bool own_head : {true, false}) {
       CAPTURE(architecture->name, own_head);
-      model::Decoder d = small_decoder(*architecture, own_head);
+      const bool biased = architecture->name == "qwen2";
+      model::Decoder d = small_decoder(*architecture, own_head, 6, biased ? qwen2_form() : model::DecoderForm());
       const auto batch = two_examples();
       double mean = 0;
       train::Gradients g = gradients_of(d, batch, train::all_weights, {}, &mean);
@@ -129,49 +128,55 @@ TEST_CASE("loss: gradients of llama and Qwen2 against central differences in dou
     }
 }
 
-TEST_CASE("loss: gradients and three AdamW steps of torch") {
-  ANYBIT_TEST_DATA_OR_SKIP(golden_path, "vectors/arch/train_llama/golden.safetensors");
-  ANYBIT_TEST_DATA_OR_SKIP(model_path, "vectors/arch/train_llama/model.safetensors");
-  const auto golden = io::SafetensorsFile::open(golden_path), file = io::SafetensorsFile::open(model_path);
-  REQUIRE(golden.ok());
-  REQUIRE(file.ok());
-  model::Decoder d = vector_decoder(*file);
-  train::Gradients g = train::make_gradients(d, train::all_weights);
-  const auto all = train::parameters(d, g);
-  REQUIRE(all.size() == 21);
-  train::AdamW adam({.beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1f}, all);
-  const double losses[] = {6.243835926055908, 5.787785053253174, 6.593774318695068};
-  for (int step = 0; step < 3; ++step) {
-    const auto ids = *golden->read<std::int32_t>("batch" + std::to_string(step) + ".ids");
-    const std::vector<train::Example> batch{{std::span(ids).first(12), {}}, {std::span(ids).last(12), {}}};
-    train::zero_gradients(all);
-    const auto loss = train::loss_and_gradients(d, batch, g, {.recompute_blocks = step != 1});
-    REQUIRE(loss.ok());
-    CHECK(loss->predictions == 22);
-    CHECK(loss->mean() == Approx(losses[step]).epsilon(1e-5));
-    for (const train::Parameter& p : all) {
-      CAPTURE(p.name, step);
-      const std::string name = hugging_face_name(model::llama_architecture, p.name);
-      if (step > 0) continue;
-      const std::vector<float> want = *golden->read<float>("grad." + name);
-      REQUIRE(want.size() == p.gradient.size());
-      CHECK(off(p.gradient.data(), {want.begin(), want.end()}) < 1e-4);
+TEST_CASE("loss: every form of decoder by central differences") {
+  using model::BlockOrder;
+  using model::HeadNorm;
+  using model::NormKind;
+  using model::Positions;
+  model::DecoderForm opt, gpt, gemma, neox, falcon, palm, qwen3, bloom;
+  opt.norm = NormKind::layer, opt.order = BlockOrder::post, opt.positions = Positions::learned, opt.position_offset = 2;
+  opt.gated = false, opt.activation = nn::Activation::relu, opt.qkv_bias = opt.output_bias = opt.mlp_bias = true;
+  opt.embedding_width = 5, opt.final_norm = false;
+  gpt.norm = NormKind::layer, gpt.positions = Positions::learned, gpt.gated = false, gpt.activation = nn::Activation::gelu_tanh;
+  gpt.scale_by_layer = true, gpt.head_bias = true;
+  gemma.order = BlockOrder::sandwich, gemma.activation = nn::Activation::gelu_tanh, gemma.attention_cap = 1.5f;
+  gemma.logit_cap = 2, gemma.attention_scale = 0.7f, gemma.window = 2, gemma.windowed = {1, 0}, gemma.embedding_scale = 2.5f;
+  gemma.head_norm = HeadNorm::rms;
+  neox.norm = NormKind::layer, neox.order = BlockOrder::parallel_two, neox.gated = false, neox.activation = nn::Activation::gelu;
+  neox.mlp_bias = true;
+  falcon.norm = NormKind::layer, falcon.order = BlockOrder::parallel, falcon.positions = Positions::alibi, falcon.gated = false;
+  falcon.activation = nn::Activation::gelu, falcon.alibi_scale = 0.5f;
+  palm.norm = NormKind::layer_gain, palm.order = BlockOrder::parallel;
+  qwen3.head_norm = HeadNorm::rms;
+  bloom.head_norm = HeadNorm::layer, bloom.norm = NormKind::layer, bloom.embedding_width = 4;
+  for (const auto* form : {&opt, &gpt, &gemma, &neox, &falcon, &palm, &qwen3, &bloom}) {
+    CAPTURE(static_cast<int>(form->norm), static_cast<int>(form->order), static_cast<int>(form->positions));
+    const model::Decoder d = small_decoder(model::llama_architecture, true, 6, *form);
+    check_by_differences(d, two_examples(), train::all_weights, {});
+    const auto batch = two_examples();
+    const std::vector<float> whole = flat(d, gradients_of(d, batch, train::all_weights));
+    ThreadPool pool(3);
+    CHECK(flat(d, gradients_of(d, batch, train::all_weights, {.executor = pool, .recompute_blocks = false})) == whole);
+    // The pass is that of model::forward.
+    double mean = 0;
+    gradients_of(d, batch, [](std::string_view) { return false; }, {}, &mean);
+    double sum = 0;
+    for (const train::Example& e : batch) {
+      nn::KvCache cache(model::cache_shape(d.config), static_cast<Index>(e.ids.size()));
+      const auto logits = model::forward(d, e.ids, cache);
+      REQUIRE(logits.ok());
+      for (Index t = 1; t < static_cast<Index>(e.ids.size()); ++t)
+        if (e.counts(t)) {
+          const ref::Vector z = ref::matrix_of(*logits).row(t - 1);
+          sum += ref::log_sum_exp(z) - z[e.ids[static_cast<std::size_t>(t)]];
+        }
     }
-    train::clip_gradients(all, 1, {});
-    adam.step(all, 1e-3, {});
-    for (const train::Parameter& p : all) {
-      CAPTURE(p.name, step);
-      const std::vector<float> want =
-          *golden->read<float>("after" + std::to_string(step + 1) + "." + hugging_face_name(model::llama_architecture, p.name));
-      float worst = 0;
-      for (std::size_t i = 0; i < want.size(); ++i) worst = std::max(worst, std::abs(want[i] - p.values[i]));
-      CHECK(worst < 2e-5f);
-    }
+    CHECK(mean == Approx(sum / 6).epsilon(1e-5));
   }
 }
 
 TEST_CASE("loss: the same bits with threads and with kept activations; micro-batches add up to the batch") {
-  model::Decoder d = small_decoder(model::qwen2_architecture, true);
+  model::Decoder d = small_decoder(model::qwen2_architecture, true, 6, qwen2_form());
   add_random_adapters(d, 2);
   const auto batch = two_examples();
   const auto every = [](std::string_view) { return true; };
@@ -194,7 +199,7 @@ TEST_CASE("loss: the same bits with threads and with kept activations; micro-bat
 }
 
 TEST_CASE("loss: the pass is the one of the forward pass, with taps that write") {
-  const model::Decoder d = small_decoder(model::qwen2_architecture, true);
+  const model::Decoder d = small_decoder(model::qwen2_architecture, true, 6, qwen2_form());
   const std::vector<train::Example> one{{first_ids, {}}};
   std::vector<std::pair<model::Point, std::vector<float>>> seen[2];
   std::vector<model::Tap> taps[2];
@@ -237,40 +242,6 @@ TEST_CASE("loss: adapters on packed weights have the gradients that they have on
   CHECK(flat(packed, gradients_of(packed, batch, train::all_weights)).size() == 5 * 6);  // of packed weights only gains are left
 }
 
-TEST_CASE("loss: adapters of torch and peft") {
-  ANYBIT_TEST_DATA_OR_SKIP(golden_path, "vectors/arch/train_llama/golden.safetensors");
-  ANYBIT_TEST_DATA_OR_SKIP(model_path, "vectors/arch/train_llama/model.safetensors");
-  ANYBIT_TEST_DATA_OR_SKIP(adapter_path, "vectors/arch/train_llama/adapter/adapter_model.safetensors");
-  const auto golden = io::SafetensorsFile::open(golden_path), file = io::SafetensorsFile::open(model_path),
-             adapters = io::SafetensorsFile::open(adapter_path);
-  REQUIRE((golden.ok() && file.ok() && adapters.ok()));
-  model::Decoder d = vector_decoder(*file);
-  const auto module = [](std::string_view name) {
-    std::string out = hugging_face_name(model::llama_architecture, name);
-    return out.substr(0, out.size() - 7);
-  };
-  for_each_linear(d, [&](std::string_view name, nn::Linear& w) {
-    if (!name.starts_with("blk.")) return;
-    const std::string peft = "base_model.model." + module(name);
-    w.set_adapter(std::make_shared<const nn::LowRank>(
-        nn::LowRank{*adapters->read_f32(peft + ".lora_A.weight"), *adapters->read_f32(peft + ".lora_B.weight"), 8.0f / 4}));
-  });
-  const auto ids = *golden->read<std::int32_t>("batch0.ids");
-  const std::vector<train::Example> batch{{std::span(ids).first(12), {}}, {std::span(ids).last(12), {}}};
-  double mean = 0;
-  train::Gradients g = gradients_of(d, batch, train::is_adapter, {}, &mean);
-  CHECK(mean == Approx(6.496355056762695).epsilon(1e-5));
-  const auto all = train::parameters(d, g);
-  REQUIRE(all.size() == 28);
-  for (const train::Parameter& p : all) {
-    CAPTURE(p.name);
-    const std::string base = p.name.substr(0, p.name.size() - 7);
-    const std::vector<float> want =
-        *golden->read<float>("lora.grad." + module(base + ".weight") + (p.name.ends_with("a") ? ".lora_A" : ".lora_B"));
-    CHECK(off(p.gradient.data(), {want.begin(), want.end()}) < 1e-4);
-  }
-}
-
 TEST_CASE("loss: dropout of adapters has a mask that depends on seed and step alone") {
   model::Decoder d = small_decoder(model::llama_architecture, false);
   add_random_adapters(d, 2);
@@ -296,7 +267,7 @@ TEST_CASE("loss: gradients of a rotated decoder") {
 
 TEST_CASE("loss: a teacher; the model itself teaches nothing") {
   const model::Decoder d = small_decoder(model::llama_architecture, true),
-                       other = small_decoder(model::qwen2_architecture, false);
+                       other = small_decoder(model::qwen2_architecture, false, 6, qwen2_form());
   const auto batch = two_examples();
   double mean = 1;
   for (const float x : flat(d, gradients_of(d, batch, train::all_weights, {.teacher = &d}, &mean))) REQUIRE(std::abs(x) < 1e-6f);

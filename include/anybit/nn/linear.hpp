@@ -124,6 +124,15 @@ class Linear {
     if (adapter_) add_adapter(x, y, executor);
   }
 
+  /// The adapter's part of apply(), for an x of its own (dropout): y += scale (x A^T) B^T.
+  void add_adapter(ConstMatrix x, MutableMatrix y, ExecutorRef executor) const {
+    Matrix low(x.rows, adapter_->a.rows()), delta(y.rows, y.cols);
+    float_product(adapter_->a.view(), x, low.view(), executor);
+    for (Index i = 0; i < low.extents().size(); ++i) low.data()[i] *= adapter_->scale;
+    float_product(adapter_->b.view(), low.view(), delta.view(), executor);
+    add(delta.view(), y, executor);
+  }
+
   /// Row r of W as floats.
   void read_row(Index r, std::span<float> to) const {
     ANYBIT_CHECK(r >= 0 && r < extents().rows && static_cast<Index>(to.size()) == extents().cols,
@@ -135,14 +144,6 @@ class Linear {
   }
 
  private:
-  void add_adapter(ConstMatrix x, MutableMatrix y, ExecutorRef executor) const {
-    Matrix low(x.rows, adapter_->a.rows()), delta(y.rows, y.cols);
-    float_product(adapter_->a.view(), x, low.view(), executor);
-    for (Index i = 0; i < low.extents().size(); ++i) low.data()[i] *= adapter_->scale;
-    float_product(adapter_->b.view(), low.view(), delta.view(), executor);
-    add(delta.view(), y, executor);
-  }
-
   std::shared_ptr<Matrix> dense_;
   AnyPacked packed_;
   ActivationMode activations_;

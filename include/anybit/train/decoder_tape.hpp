@@ -1,22 +1,20 @@
 #pragma once
-// One block of a decoder, forwards with the activations kept that its backward pass reads, and backwards. Sequences are stacked:
-// a linear sees the tokens of all of them, attention one sequence after the other.
+// One block of a decoder of any form (model/form.hpp), forwards with the activations kept that its backward pass reads, and
+// backwards. The forward pass is that of model/arch/decoder_block.hpp over stacked sequences: a linear sees the tokens of all of
+// them, attention one sequence after the other. With A the attention, M the feed-forward part and n norms of their own:
 //
-//   a = norm_1(x),  x' = x + o(attention(rope(q a), rope(k a), v a)),  f = norm_2(x'),  y = x' + down(act(gate f) * up f)
+//   pre       m = x + A(n x),  y = m + M(n m)             post        m = n(x + A x),  y = n(m + M m)
+//   sandwich  m = x + n A(n x),  y = m + n M(n m)         parallel    y = x + A(n x) + M(n x)
 
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
 #include <optional>
 #include <span>
-#include <string_view>
 #include <utility>
 #include <vector>
 
-#include <anybit/model/architecture.hpp>
-#include <anybit/nn/activation.hpp>
-#include <anybit/nn/attention.hpp>
-#include <anybit/nn/norm.hpp>
+#include <anybit/model/arch/decoder_block.hpp>
 #include <anybit/train/backward/activation.hpp>
 #include <anybit/train/backward/attention.hpp>
 #include <anybit/train/backward/norm.hpp>
@@ -26,13 +24,16 @@
 namespace anybit::train {
 inline namespace ANYBIT_CODE {
 
-/// Activations of one block, (tokens, width).
+/// Activations of one block, (tokens, width). What a form does not need stays empty.
 struct BlockTape {
-  Matrix x;         ///< the residual stream before the block
-  Matrix q, k, v;   ///< behind their positions
-  Matrix mixed;     ///< as o reads it
-  Matrix middle;    ///< the residual stream between attention and feed-forward part
-  Matrix gate, up;  ///< before the activation
+  Matrix x;                   ///< the residual stream before the block
+  Matrix q_before, k_before;  ///< in front of the norms of heads
+  Matrix q, k, v;             ///< behind norms and positions
+  Matrix mixed;               ///< as o reads it
+  Matrix attn_out;            ///< sandwich: what attention gives to the norm behind it; post: its sum with the stream
+  Matrix middle;              ///< the residual stream between attention and feed-forward part
+  Matrix gate, up;            ///< before the activation
+  Matrix mlp_out;             ///< as attn_out
 };
 
 /// The forward and backward pass of every block for one stack of sequences. The decoder must outlive it.
@@ -43,199 +44,367 @@ class DecoderTape {
               ExecutorRef executor)
       : d_(d),
         c_(d.config),
+        f_(d.config.form),
+        places_(d.config.form),
         lengths_(std::move(lengths)),
         dropout_(dropout),
         taps_(taps),
         executor_(executor),
-        rope_(model::rope_options(d.config), 0, 0),
         cache_({1, d.config.kv_heads, d.config.head_dim}, *std::max_element(lengths_.begin(), lengths_.end())) {
-    for (const Index n : lengths_) tokens_ += n;
-    for (Index i = 0; i < c_.blocks; ++i) places_.push_back(places_of(i));
+    for (const Index n : lengths_) {
+      tokens_ += n;
+      const bool known = std::any_of(ropes_.begin(), ropes_.end(), [n](const Ropes& r) { return r.length == n; });
+      if (known || f_.positions != model::Positions::rotary) continue;
+      ropes_.push_back({n, nn::RopeTable(model::rope_options(c_, n), 0, n), {}});
+      if (c_.rope_window_base > 0) ropes_.back().windowed.emplace(model::window_rope_options(c_), 0, n);
+    }
   }
 
   Index tokens() const { return tokens_; }
 
   /// x becomes y; the tape gets what backward() reads.
   void forward(Index block, MutableMatrix x, BlockTape& tape) {
-    const Places& p = places_[static_cast<std::size_t>(block)];
-    fit(tape);
-    copy(x, tape.x.view());
-    const MutableMatrix normed = scratch_.at(normed_, tokens_, c_.dim), delta = scratch_.at(delta_, tokens_, c_.dim);
-    nn::rms_norm(x, values(p.attn_norm), c_.norm_epsilon, normed, executor_);
-    at(block, model::Point::attn_in, normed);
-    apply(p.q, normed, tape.q.view()), apply(p.k, normed, tape.k.view()), apply(p.v, normed, tape.v.view());
-    at(block, model::Point::q, tape.q.view()), at(block, model::Point::k, tape.k.view()),
-        at(block, model::Point::v, tape.v.view());
-    for_each_sequence([&](Index begin, Index end, const nn::RopeTable& rope) {
-      const auto of = [&](Matrix& m) { return m.view().row_range(begin, end); };
-      rope.apply(of(tape.q), c_.head_dim, executor_);
-      rope.apply(of(tape.k), c_.head_dim, executor_);
-      cache_.append(0, of(tape.k), of(tape.v), executor_);
-      nn::attention({c_.heads, c_.kv_heads, c_.head_dim}, of(tape.q), cache_, 0, of(tape.mixed), executor_);
-    });
-    if (d_.online.attn_output) d_.online.attn_output->forward(tape.mixed.view(), executor_);
-    at(block, model::Point::head_out, tape.mixed.view());
-    apply(p.o, tape.mixed.view(), delta);
-    at(block, model::Point::attn_out, delta);
-    nn::add(delta, x, executor_);
-    copy(x, tape.middle.view());
-
-    nn::rms_norm(x, values(p.ffn_norm), c_.norm_epsilon, normed, executor_);
-    at(block, model::Point::mlp_in, normed);
-    apply(p.gate, normed, tape.gate.view()), apply(p.up, normed, tape.up.view());
-    const MutableMatrix hidden = make_hidden(block, tape);
-    apply(p.down, hidden, delta);
-    at(block, model::Point::mlp_out, delta);
-    nn::add(delta, x, executor_);
-    at(block, model::Point::residual, x);
+    block_ = block;
+    keep(x, tape.x);
+    const MutableMatrix delta = scratch(delta_, c_.dim);
+    attend(attention_input(tape), tape, delta);
+    if (f_.parallel()) {
+      const MutableMatrix mlp_delta = scratch(mlp_delta_, c_.dim);
+      feed_forward(mlp_input(tape), tape, mlp_delta);
+      nn::add(delta, x, executor_);
+      nn::add(mlp_delta, x, executor_);
+    } else {
+      join(delta, x, tape.attn_out, Slot::attn_norm, Slot::attn_norm_bias);
+      keep(x, tape.middle);
+      feed_forward(mlp_input(tape), tape, delta);
+      join(delta, x, tape.mlp_out, Slot::ffn_norm, Slot::ffn_norm_bias);
+    }
+    at(Point::residual, x);
   }
 
-  /// dx, the gradient by y, becomes that by x; gradients of the block's tensors are added to `g`. Uses the tape up. Activations
-  /// that taps wrote count as if their readers' inputs had been computed so (straight-through).
+  /// dx, the gradient by y, becomes that by x; gradients of the block's tensors are added to `g`. Uses the tape up. Where taps
+  /// wrote, gradients pass as if they had not (straight-through).
   void backward(Index block, BlockTape& tape, MutableMatrix dx, Gradients& g) {
-    const Places& p = places_[static_cast<std::size_t>(block)];
-    const MutableMatrix normed = scratch_.at(normed_, tokens_, c_.dim), dnormed = scratch_.at(delta_, tokens_, c_.dim);
-    {
-      const MutableMatrix hidden = make_hidden(block, tape), dhidden = scratch_.at(dhidden_, tokens_, c_.hidden);
-      fill_zero(dhidden);
-      back(p.down, hidden, dx, dhidden, g);
-      if (d_.online.ffn_down) d_.online.ffn_down->inverse(dhidden, executor_);
-      backward::gated(nn::Activation::silu, tape.gate.view(), tape.up.view(), dhidden, tape.gate.view(), tape.up.view(),
-                      executor_);
-      nn::rms_norm(tape.middle.view(), values(p.ffn_norm), c_.norm_epsilon, normed, executor_);
-      at(block, model::Point::mlp_in, normed);
-      fill_zero(dnormed);
-      back(p.gate, normed, tape.gate.view(), dnormed, g);
-      back(p.up, normed, tape.up.view(), dnormed, g);
-      backward::rms_norm(tape.middle.view(), values(p.ffn_norm), c_.norm_epsilon, dnormed, dx, g[place(p.ffn_norm)].values,
-                         executor_);
+    block_ = block, gradients_ = &g;
+    const MutableMatrix din = scratch(din_, c_.dim);
+    fill_zero(din);
+    if (f_.parallel()) {
+      const bool shared = f_.order == model::BlockOrder::parallel;
+      const MutableMatrix dmlp = shared ? din : scratch(dmlp_, c_.dim);
+      attend_back(attention_input(tape), tape, dx, din);
+      if (!shared) fill_zero(dmlp);
+      feed_forward_back(mlp_input(tape), tape, dx, dmlp);
+      normalize_back(tape.x.view(), Slot::attn_norm, Slot::attn_norm_bias, din, dx);
+      if (!shared) normalize_back(tape.x.view(), Slot::ffn_norm, Slot::ffn_norm_bias, dmlp, dx);
+      return;
     }
-    const MutableMatrix dmixed = scratch_.at(dmixed_, tokens_, c_.query_width()),
-                        dq = scratch_.at(dq_, tokens_, c_.query_width()), dk = scratch_.at(dk_, tokens_, c_.kv_width()),
-                        dv = scratch_.at(dv_, tokens_, c_.kv_width());
-    fill_zero(dmixed);
-    back(p.o, tape.mixed.view(), dx, dmixed, g);
-    if (d_.online.attn_output) d_.online.attn_output->inverse(dmixed, executor_);
-    for_each_sequence([&](Index begin, Index end, const nn::RopeTable& rope) {
-      const auto of = [&](MutableMatrix m) { return m.row_range(begin, end); };
-      backward::attention({c_.heads, c_.kv_heads, c_.head_dim}, of(tape.q.view()), of(tape.k.view()), of(tape.v.view()),
-                          of(dmixed), of(dq), of(dk), of(dv), executor_);
-      rope.apply_transposed(of(dq), c_.head_dim, executor_);
-      rope.apply_transposed(of(dk), c_.head_dim, executor_);
-    });
-    nn::rms_norm(tape.x.view(), values(p.attn_norm), c_.norm_epsilon, normed, executor_);
-    at(block, model::Point::attn_in, normed);
-    fill_zero(dnormed);
-    back(p.q, normed, dq, dnormed, g), back(p.k, normed, dk, dnormed, g), back(p.v, normed, dv, dnormed, g);
-    backward::rms_norm(tape.x.view(), values(p.attn_norm), c_.norm_epsilon, dnormed, dx, g[place(p.attn_norm)].values, executor_);
+    join_back(tape.mlp_out, Slot::ffn_norm, Slot::ffn_norm_bias, dx);
+    feed_forward_back(mlp_input(tape), tape, dx, din);
+    enter_back(tape.middle, Slot::ffn_norm, Slot::ffn_norm_bias, din, dx);
+    join_back(tape.attn_out, Slot::attn_norm, Slot::attn_norm_bias, dx);
+    fill_zero(din);
+    attend_back(attention_input(tape), tape, dx, din);
+    enter_back(tape.x, Slot::attn_norm, Slot::attn_norm_bias, din, dx);
   }
 
  private:
-  using WeightId = model::WeightId;
-  enum Number : std::size_t { normed_, delta_, hidden_, dhidden_, dmixed_, dq_, dk_, dv_, dropped_, low_, ddropped_ };
-
-  /// A block's weights.
-  struct Places {
-    WeightId attn_norm, q, k, v, o, ffn_norm, gate, up, down;
+  using Slot = model::decoder_block::Slot;
+  using Point = model::Point;
+  enum Number : std::size_t {
+    normed_,
+    mlp_in_,
+    delta_,
+    mlp_delta_,
+    hidden_,
+    din_,
+    dmlp_,
+    dnorm_,
+    dhidden_,
+    dmixed_,
+    dq_,
+    dk_,
+    dv_,
+    dheads_,
+    dropped_,
+    ddropped_
   };
-  Places places_of(Index block) const {
-    const auto id = [&](std::string_view name) { return d_.weight(block, name); };
-    return {id("attn_norm"), id("attn_q"),   id("attn_k"), id("attn_v"),  id("attn_output"),
-            id("ffn_norm"),  id("ffn_gate"), id("ffn_up"), id("ffn_down")};
-  }
-  std::span<const float> values(WeightId w) const { return d_[w].values; }
 
-  static void copy(ConstMatrix from, MutableMatrix to) {
-    for (Index t = 0; t < from.rows; ++t) std::copy_n(from.row(t).data(), from.cols, to.row(t).data());
+  /// Rotary tables of sequences of one length.
+  struct Ropes {
+    Index length;
+    nn::RopeTable all;
+    std::optional<nn::RopeTable> windowed;
+  };
+
+  const model::Weight& weight(Slot s) const { return d_.block(block_)[places_[s]]; }
+  model::WeightId id(Slot s) const {
+    return static_cast<model::WeightId>(d_.blueprint->blocks[static_cast<std::size_t>(block_)] + places_[s]);
   }
+  WeightGradient& gradient(Slot s) const { return (*gradients_)[place(id(s))]; }
+  bool has(Slot s) const { return model::decoder_block::has(f_, s); }
+  bool sandwich() const { return f_.order == model::BlockOrder::sandwich; }
+  bool post() const { return f_.order == model::BlockOrder::post; }
+
+  MutableMatrix scratch(Number n, Index width) { return scratch_.at(n, tokens_, width); }
+  static void copy(ConstMatrix from, MutableMatrix to) { model::decoder_block::copy(from, to); }
   static void fill_zero(MutableMatrix m) {
     for (Index t = 0; t < m.rows; ++t) std::fill_n(m.row(t).data(), m.cols, 0.0f);
   }
-  void fit(BlockTape& tape) const {
-    const auto fit_one = [&](Matrix& m, Index width) {
-      if (m.extents() != Extents{tokens_, width}) m = Matrix(tokens_, width);
-    };
-    fit_one(tape.x, c_.dim), fit_one(tape.middle, c_.dim), fit_one(tape.q, c_.query_width()),
-        fit_one(tape.mixed, c_.query_width());
-    fit_one(tape.k, c_.kv_width()), fit_one(tape.v, c_.kv_width()), fit_one(tape.gate, c_.hidden), fit_one(tape.up, c_.hidden);
+  static MutableMatrix sized(Matrix& m, Index rows, Index cols) {
+    if (m.extents() != Extents{rows, cols}) m = Matrix(rows, cols);
+    return m.view();
   }
+  static void keep(ConstMatrix x, Matrix& to) { copy(x, sized(to, x.rows, x.cols)); }
 
-  /// down's input, from gate and up.
-  MutableMatrix make_hidden(Index block, const BlockTape& tape) {
-    const MutableMatrix hidden = scratch_.at(hidden_, tokens_, c_.hidden);
-    copy(tape.gate.view(), hidden);
-    nn::gated(nn::Activation::silu, hidden, tape.up.view(), executor_);
-    if (d_.online.ffn_down) d_.online.ffn_down->forward(hidden, executor_);
-    at(block, model::Point::mlp_hidden, hidden);
-    return hidden;
-  }
-
-  /// Calls f(first row, row behind the last, rotary table) for every sequence, with an empty cache.
-  template <class F>
-  void for_each_sequence(F&& f) {
-    for (Index i = 0, begin = 0; i < static_cast<Index>(lengths_.size()); begin += lengths_[static_cast<std::size_t>(i)], ++i) {
-      const Index length = lengths_[static_cast<std::size_t>(i)];
-      if (length != rope_tokens_) rope_ = nn::RopeTable(model::rope_options(c_), 0, length), rope_tokens_ = length;
-      cache_.clear();
-      f(begin, begin + length, rope_);
-    }
-  }
-
-  /// Calls the taps of a block at a point, sequence by sequence.
-  void at(Index block, model::Point point, MutableMatrix m) const {
+  /// Calls the taps of this block at a point, sequence by sequence.
+  void at(Point point, MutableMatrix m) const {
     for (const model::Tap& t : taps_) {
-      if (t.point != point || (t.block != block && t.block != model::Tap::every_block)) continue;
+      if (t.point != point || (t.block != block_ && t.block != model::Tap::every_block)) continue;
       Index begin = 0;
       for (const Index length : lengths_) t.apply(m.row_range(begin, begin + length), {0, length}), begin += length;
     }
   }
 
-  DropoutMask mask(WeightId w) const { return DropoutMask(dropout_, place(w)); }
-  bool drops(const nn::Linear& w) const { return w.adapter() && dropout_.rate > 0; }
+  // Norms.
 
-  void apply(WeightId id, ConstMatrix x, MutableMatrix y) {
-    const nn::Linear& w = d_[id].linear;
-    if (!drops(w)) return w.apply(x, y, executor_, scratch_.workspace);
-    nn::Linear base = w;
-    base.set_adapter(nullptr);
-    base.apply(x, y, executor_, scratch_.workspace);
-    const nn::LowRank& l = *w.adapter();
-    const MutableMatrix dropped = scratch_.at(dropped_, tokens_, x.cols), low = scratch_.at(low_, tokens_, l.a.rows());
-    mask(id).apply(x, dropped, false, executor_);
-    nn::float_product(l.a.view(), dropped, low, executor_);
-    Matrix delta(tokens_, y.cols);
-    nn::float_product(l.b.view(), low, delta.view(), executor_);
-    for (Index i = 0; i < delta.extents().size(); ++i) delta.data()[i] *= l.scale;
-    nn::add(delta.view(), y, executor_);
+  void normalize(ConstMatrix x, Slot gain, Slot bias, MutableMatrix y) const {
+    model::decoder_block::normalize(c_, x, weight(gain), has(bias) ? &weight(bias) : nullptr, y, executor_);
+  }
+  void normalize_back(ConstMatrix x, Slot gain, Slot bias, ConstMatrix dy, MutableMatrix dx) const {
+    std::vector<float>& dgain = gradient(gain).values;
+    if (f_.norm == model::NormKind::rms)
+      return backward::rms_norm(x, weight(gain).values, c_.norm_epsilon, dy, dx, dgain, executor_);
+    const std::span<float> dbias = has(bias) ? std::span<float>(gradient(bias).values) : std::span<float>();
+    backward::layer_norm(x, weight(gain).values, c_.norm_epsilon, dy, dx, dgain, dbias, executor_);
+  }
+  void normalize_delta(Slot gain, Matrix& before, MutableMatrix delta) const {
+    keep(delta, before);
+    model::decoder_block::normalize(c_, before.view(), weight(gain), nullptr, delta, executor_);
   }
 
-  /// dx += gradient by x; gradients of the linear's own tensors are added to g.
-  void back(WeightId id, ConstMatrix x, ConstMatrix dy, MutableMatrix dx, Gradients& g) {
-    const nn::Linear& w = d_[id].linear;
-    backward::LinearGradient& own = g[place(id)].linear;
+  /// The inputs of attention and of the feed-forward part.
+  MutableMatrix attention_input(const BlockTape& tape) {
+    const MutableMatrix in = scratch(normed_, c_.dim);
+    if (post())
+      copy(tape.x.view(), in);
+    else
+      normalize(tape.x.view(), Slot::attn_norm, Slot::attn_norm_bias, in);
+    at(Point::attn_in, in);
+    return in;
+  }
+  MutableMatrix mlp_input(const BlockTape& tape) {
+    const bool shared = f_.order == model::BlockOrder::parallel;  // with attention, whose input is there
+    const MutableMatrix in = scratch(shared ? normed_ : mlp_in_, c_.dim);
+    if (post())
+      copy(tape.middle.view(), in);
+    else if (!shared)
+      normalize(f_.parallel() ? tape.x.view() : tape.middle.view(), Slot::ffn_norm, Slot::ffn_norm_bias, in);
+    at(Point::mlp_in, in);
+    return in;
+  }
+  /// dx += what arrives through the input `din` that was made of `x`.
+  void enter_back(const Matrix& x, Slot gain, Slot bias, ConstMatrix din, MutableMatrix dx) const {
+    if (post())
+      nn::add(din, dx, executor_);
+    else
+      normalize_back(x.view(), gain, bias, din, dx);
+  }
+  /// x += delta, in BlockOrder::post with the norm behind it.
+  void join(ConstMatrix delta, MutableMatrix x, Matrix& sum, Slot gain, Slot bias) const {
+    nn::add(delta, x, executor_);
+    if (!post()) return;
+    keep(x, sum);
+    normalize(sum.view(), gain, bias, x);
+  }
+  void join_back(const Matrix& sum, Slot gain, Slot bias, MutableMatrix dx) {
+    if (!post()) return;
+    const MutableMatrix dsum = scratch(dnorm_, c_.dim);
+    fill_zero(dsum);
+    normalize_back(sum.view(), gain, bias, dx, dsum);
+    copy(dsum, dx);
+  }
+  /// The gradient by what stands in front of the norm behind attention or MLP (sandwich), else dy itself.
+  ConstMatrix delta_back(const Matrix& before, Slot gain, ConstMatrix dy) {
+    if (!sandwich()) return dy;
+    const MutableMatrix out = scratch(dnorm_, c_.dim);
+    fill_zero(out);
+    std::vector<float>& dgain = gradient(gain).values;
+    if (f_.norm == model::NormKind::rms)
+      backward::rms_norm(before.view(), weight(gain).values, c_.norm_epsilon, dy, out, dgain, executor_);
+    else
+      backward::layer_norm(before.view(), weight(gain).values, c_.norm_epsilon, dy, out, dgain, {}, executor_);
+    return out;
+  }
+
+  // Attention.
+
+  /// Queries or keys as a matrix of heads.
+  MutableMatrix heads(MutableMatrix x) const { return {x.data, x.rows * (x.cols / c_.head_dim), c_.head_dim}; }
+  void normalize_heads(Matrix& x, Matrix& before, Slot gain, Slot bias) const {
+    keep(x.view(), before);
+    const MutableMatrix from = heads(before.view()), to = heads(x.view());
+    if (f_.head_norm == model::HeadNorm::rms)
+      nn::rms_norm(from, weight(gain).values, c_.norm_epsilon, to, executor_);
+    else
+      nn::layer_norm(from, weight(gain).values, weight(bias).values, c_.norm_epsilon, to, executor_);
+  }
+  void normalize_heads_back(Matrix& before, Slot gain, Slot bias, MutableMatrix d) {
+    const MutableMatrix out = scratch_.at(dheads_, d.rows, d.cols);
+    fill_zero(out);
+    const MutableMatrix x = heads(before.view());
+    if (f_.head_norm == model::HeadNorm::rms)
+      backward::rms_norm(x, weight(gain).values, c_.norm_epsilon, heads(d), heads(out), gradient(gain).values, executor_);
+    else
+      backward::layer_norm(x, weight(gain).values, c_.norm_epsilon, heads(d), heads(out), gradient(gain).values,
+                           gradient(bias).values, executor_);
+    copy(out, d);
+  }
+
+  /// Calls f(first row, row behind the last, rotary table or null) for every sequence, with an empty cache.
+  template <class F>
+  void for_each_sequence(F&& f) {
+    const bool windowed = c_.rope_window_base > 0 && f_.window_of(block_) > 0;
+    Index begin = 0;
+    for (const Index length : lengths_) {
+      const auto found = std::find_if(ropes_.begin(), ropes_.end(), [length](const Ropes& r) { return r.length == length; });
+      cache_.clear();
+      f(begin, begin + length, found == ropes_.end() ? nullptr : windowed ? &*found->windowed : &found->all);
+      begin += length;
+    }
+  }
+
+  void attend(ConstMatrix in, BlockTape& tape, MutableMatrix delta) {
+    apply(Slot::attn_q, in, sized(tape.q, tokens_, c_.query_width()));
+    apply(Slot::attn_k, in, sized(tape.k, tokens_, c_.kv_width()));
+    apply(Slot::attn_v, in, sized(tape.v, tokens_, c_.kv_width()));
+    at(Point::q, tape.q.view()), at(Point::k, tape.k.view()), at(Point::v, tape.v.view());
+    if (f_.head_norm != model::HeadNorm::none) {
+      normalize_heads(tape.q, tape.q_before, Slot::attn_q_norm, Slot::attn_q_norm_bias);
+      normalize_heads(tape.k, tape.k_before, Slot::attn_k_norm, Slot::attn_k_norm_bias);
+    }
+    const MutableMatrix mixed = sized(tape.mixed, tokens_, c_.query_width());
+    std::vector<float> slopes;
+    const nn::AttentionOptions options = model::decoder_block::attention_options(c_, block_, slopes);
+    for_each_sequence([&](Index begin, Index end, const nn::RopeTable* rope) {
+      const auto of = [&](Matrix& m) { return m.view().row_range(begin, end); };
+      if (rope) rope->apply(of(tape.q), c_.head_dim, executor_), rope->apply(of(tape.k), c_.head_dim, executor_);
+      cache_.append(0, of(tape.k), of(tape.v), executor_);
+      nn::attention({c_.heads, c_.kv_heads, c_.head_dim}, of(tape.q), cache_, 0, mixed.row_range(begin, end), executor_, options);
+    });
+    if (d_.online.attn_output) d_.online.attn_output->forward(mixed, executor_);
+    at(Point::head_out, mixed);
+    apply(Slot::attn_output, mixed, delta);
+    if (sandwich()) normalize_delta(Slot::post_attention_norm, tape.attn_out, delta);
+    at(Point::attn_out, delta);
+  }
+
+  /// din += the gradient by attention's input.
+  void attend_back(ConstMatrix in, BlockTape& tape, ConstMatrix dy, MutableMatrix din) {
+    dy = delta_back(tape.attn_out, Slot::post_attention_norm, dy);
+    const MutableMatrix dmixed = scratch(dmixed_, c_.query_width()), dq = scratch(dq_, c_.query_width()),
+                        dk = scratch(dk_, c_.kv_width()), dv = scratch(dv_, c_.kv_width());
+    fill_zero(dmixed);
+    back(Slot::attn_output, tape.mixed.view(), dy, dmixed);
+    if (d_.online.attn_output) d_.online.attn_output->inverse(dmixed, executor_);
+    std::vector<float> slopes;
+    const nn::AttentionOptions options = model::decoder_block::attention_options(c_, block_, slopes);
+    for_each_sequence([&](Index begin, Index end, const nn::RopeTable* rope) {
+      const auto of = [&](MutableMatrix m) { return m.row_range(begin, end); };
+      backward::attention({c_.heads, c_.kv_heads, c_.head_dim}, of(tape.q.view()), of(tape.k.view()), of(tape.v.view()),
+                          of(dmixed), of(dq), of(dk), of(dv), executor_, options);
+      if (rope) rope->apply_transposed(of(dq), c_.head_dim, executor_), rope->apply_transposed(of(dk), c_.head_dim, executor_);
+    });
+    if (f_.head_norm != model::HeadNorm::none) {
+      normalize_heads_back(tape.q_before, Slot::attn_q_norm, Slot::attn_q_norm_bias, dq);
+      normalize_heads_back(tape.k_before, Slot::attn_k_norm, Slot::attn_k_norm_bias, dk);
+    }
+    back(Slot::attn_q, in, dq, din), back(Slot::attn_k, in, dk, din), back(Slot::attn_v, in, dv, din);
+  }
+
+  // The feed-forward part.
+
+  /// down's input, from gate and up.
+  MutableMatrix make_hidden(const BlockTape& tape) {
+    const MutableMatrix hidden = scratch(hidden_, c_.hidden);
+    copy(f_.gated ? tape.gate.view() : tape.up.view(), hidden);
+    if (f_.gated)
+      nn::gated(f_.activation, hidden, tape.up.view(), executor_);
+    else
+      nn::activate(f_.activation, hidden, executor_);
+    if (d_.online.ffn_down) d_.online.ffn_down->forward(hidden, executor_);
+    at(Point::mlp_hidden, hidden);
+    return hidden;
+  }
+
+  void feed_forward(ConstMatrix in, BlockTape& tape, MutableMatrix delta) {
+    if (f_.gated) apply(Slot::ffn_gate, in, sized(tape.gate, tokens_, c_.hidden));
+    apply(Slot::ffn_up, in, sized(tape.up, tokens_, c_.hidden));
+    apply(Slot::ffn_down, make_hidden(tape), delta);
+    if (sandwich()) normalize_delta(Slot::post_ffw_norm, tape.mlp_out, delta);
+    at(Point::mlp_out, delta);
+  }
+
+  /// din += the gradient by the feed-forward part's input.
+  void feed_forward_back(ConstMatrix in, BlockTape& tape, ConstMatrix dy, MutableMatrix din) {
+    dy = delta_back(tape.mlp_out, Slot::post_ffw_norm, dy);
+    const MutableMatrix hidden = make_hidden(tape), dhidden = scratch(dhidden_, c_.hidden), gate = tape.gate.view(),
+                        up = tape.up.view();
+    fill_zero(dhidden);
+    back(Slot::ffn_down, hidden, dy, dhidden);
+    if (d_.online.ffn_down) d_.online.ffn_down->inverse(dhidden, executor_);
+    if (f_.gated) {
+      backward::gated(f_.activation, gate, up, dhidden, gate, up, executor_);
+      back(Slot::ffn_gate, in, gate, din);
+    } else {
+      backward::activate(f_.activation, up, dhidden, up, executor_);
+    }
+    back(Slot::ffn_up, in, up, din);
+  }
+
+  // Linears.
+
+  DropoutMask mask(Slot s) const { return DropoutMask(dropout_, place(id(s))); }
+  bool drops(const nn::Linear& w) const { return w.adapter() && dropout_.rate > 0; }
+  static nn::Linear without_adapter(nn::Linear w) {
+    w.set_adapter(nullptr);
+    return w;
+  }
+
+  void apply(Slot s, ConstMatrix x, MutableMatrix y) {
+    const nn::Linear& w = weight(s).linear;
+    if (!drops(w)) return w.apply(x, y, executor_, scratch_.workspace);
+    without_adapter(w).apply(x, y, executor_, scratch_.workspace);
+    const MutableMatrix dropped = scratch_.at(dropped_, tokens_, x.cols);
+    mask(s).apply(x, dropped, false, executor_);
+    w.add_adapter(dropped, y, executor_);
+  }
+
+  /// dx += gradient by x; gradients of the linear's own tensors are added to.
+  void back(Slot s, ConstMatrix x, ConstMatrix dy, MutableMatrix dx) {
+    const nn::Linear& w = weight(s).linear;
+    backward::LinearGradient& own = gradient(s).linear;
     if (!drops(w)) return backward::linear(w, x, dy, dx, own, executor_);
-    nn::Linear base = w;
-    base.set_adapter(nullptr);
-    backward::linear(base, x, dy, dx, own, executor_);
+    backward::linear(without_adapter(w), x, dy, dx, own, executor_);
     const MutableMatrix dropped = scratch_.at(dropped_, tokens_, x.cols), ddropped = scratch_.at(ddropped_, tokens_, x.cols);
-    mask(id).apply(x, dropped, false, executor_);
+    mask(s).apply(x, dropped, false, executor_);
     fill_zero(ddropped);
     backward::adapter(*w.adapter(), dropped, dy, ddropped, own.a.view(), own.b.view(), executor_);
-    mask(id).apply(ddropped, dx, true, executor_);
+    mask(s).apply(ddropped, dx, true, executor_);
   }
 
   const model::Decoder& d_;
   const model::DecoderConfig& c_;
+  const model::DecoderForm& f_;
+  model::decoder_block::Places places_;
   std::vector<Index> lengths_;
-  Index tokens_ = 0;
+  Index tokens_ = 0, block_ = 0;
   Dropout dropout_;
   std::span<const model::Tap> taps_;
   ExecutorRef executor_;
-  nn::RopeTable rope_;  ///< of the length seen last
-  Index rope_tokens_ = 0;
+  std::vector<Ropes> ropes_;
   nn::KvCache cache_;
   model::Scratch scratch_;
-  std::vector<Places> places_;
+  Gradients* gradients_ = nullptr;
 };
 
 }  // namespace ANYBIT_CODE

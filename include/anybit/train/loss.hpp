@@ -42,7 +42,7 @@ inline Index predictions(std::span<const Example> batch) {
 
 struct LossOptions {
   ExecutorRef executor{};
-  /// Keep of every block only the residual stream and compute it again on the way back: a quarter more time, memory of one block.
+  /// Keep of every block only the residual stream: one more forward pass for the memory of one block.
   bool recompute_blocks = true;
   /// The loss is the sum over predictions divided by this; 0: by how many count here. For micro-batches that of the whole batch.
   double divisor = 0;
@@ -101,7 +101,7 @@ inline Status check_batch(const model::Decoder& d, std::span<const Example> batc
 /// What the teacher's head reads, of all examples one below the other.
 inline Result<Matrix> teacher_states(const model::Decoder& teacher, std::span<const Example> batch, Index tokens,
                                      ExecutorRef executor) {
-  Matrix out(tokens, teacher.config.dim);
+  Matrix out(tokens, teacher.config.embedding_width());
   Index row = 0;
   for (const Example& e : batch) {
     nn::KvCache cache(model::cache_shape(teacher.config), static_cast<Index>(e.ids.size()));
@@ -129,17 +129,77 @@ inline double head_loss(const model::Decoder& d, ConstMatrix hidden, ConstMatrix
     const auto which = rows.subspan(begin, count);
     const Matrix x = gather(hidden, which);
     Matrix dx(x.rows(), x.cols()), logits = model::logits(d, x.view(), o.executor);
+    const float cap = d.config.form.logit_cap;
+    const Matrix capped = cap > 0 ? logits : Matrix();
     if (o.teacher) {
       Matrix other = model::logits(*o.teacher, gather(teacher_hidden, which).view(), o.executor);
       sum += backward::kl_to_teacher(logits.view(), other.view(), o.temperature, weight, o.executor);
     } else {
       sum += backward::cross_entropy(logits.view(), labels.subspan(begin, count), weight, o.executor);
     }
+    if (cap > 0) backward::soft_cap(cap, capped.view(), logits.view(), o.executor);
     backward::linear(d.output_head(), x.view(), logits.view(), dx.view(), g, o.executor);
     for (Index i = 0; i < dx.rows(); ++i)
       for (Index j = 0; j < dx.cols(); ++j) dhidden(which[static_cast<std::size_t>(i)], j) += dx(i, j);
   }
   return sum;
+}
+
+/// Back through the norm behind the last block and, if there is one, the projection out of the residual stream: dx of the stream
+/// `x`, as Architecture::finish() left it, from that by what the head reads.
+inline Matrix finish_back(const model::Decoder& d, ConstMatrix x, Matrix dout, Gradients& g, ExecutorRef executor) {
+  const model::DecoderConfig& c = d.config;
+  const auto find = [&](std::string_view name) { return d.weight(name); };
+  const model::Weight* const bias =
+      c.form.norm == model::NormKind::layer && c.form.final_norm ? &d[find("output_norm.bias")] : nullptr;
+  if (c.form.embedding_width > 0) {
+    Matrix wide(x), dwide(x.rows, x.cols);
+    if (c.form.final_norm) model::decoder_block::normalize(c, x, d[find("output_norm.weight")], bias, wide.view(), executor);
+    const model::WeightId projection = find("output_proj.weight");
+    backward::linear(d[projection].linear, wide.view(), dout.view(), dwide.view(), g[place(projection)].linear, executor);
+    dout = std::move(dwide);
+  }
+  if (c.form.final_norm) {
+    const model::WeightId gain = find("output_norm.weight");
+    Matrix dx(x.rows, x.cols);
+    if (c.form.norm == model::NormKind::rms)
+      backward::rms_norm(x, d[gain].values, c.norm_epsilon, dout.view(), dx.view(), g[place(gain)].values, executor);
+    else
+      backward::layer_norm(x, d[gain].values, c.norm_epsilon, dout.view(), dx.view(), g[place(gain)].values,
+                           bias ? std::span<float>(g[place(find("output_norm.bias"))].values) : std::span<float>(), executor);
+    dout = std::move(dx);
+  }
+  if (d.online.residual) d.online.residual->forward(dout.view(), executor);
+  return dout;
+}
+
+/// Back to the tables of tokens and positions from dx of the stream before the first block, which changes. `lengths` as in
+/// DecoderTape.
+inline void embed_back(const model::Decoder& d, std::span<const TokenId> ids, std::span<const Index> lengths, MutableMatrix dx,
+                       Gradients& g, ExecutorRef executor) {
+  const model::DecoderForm& f = d.config.form;
+  if (d.online.residual) d.online.residual->inverse(dx, executor);
+  if (f.positions == model::Positions::learned) {
+    if (Matrix& table = g[place(d.weight("position_embd.weight"))].linear.weight; !table.empty()) {
+      std::vector<TokenId> rows;
+      for (const Index n : lengths)
+        for (Index t = 0; t < n; ++t) rows.push_back(static_cast<TokenId>(t + f.position_offset));
+      backward::embed(rows, dx, table.view(), executor);
+    }
+  }
+  Matrix& table = g[place(d.blueprint->embedding)].linear.weight;
+  if (f.embedding_width == 0) {
+    if (!table.empty()) backward::embed(ids, dx, table.view(), executor, f.embedding_scale);
+    return;
+  }
+  if (f.embedding_scale != 1)
+    for (Index t = 0; t < dx.rows; ++t)
+      for (float& x : dx.row(t)) x *= f.embedding_scale;
+  Matrix narrow(dx.rows, f.embedding_width), dnarrow(dx.rows, f.embedding_width);
+  nn::embed(d.token_embedding(), ids, narrow.view());
+  const model::WeightId projection = d.weight("token_embd_proj.weight");
+  backward::linear(d[projection].linear, narrow.view(), dx, dnarrow.view(), g[place(projection)].linear, executor);
+  if (!table.empty()) backward::embed(ids, dnarrow.view(), table.view(), executor);
 }
 
 }  // namespace detail
@@ -166,42 +226,43 @@ inline Result<Loss> loss_and_gradients(const model::Decoder& d, std::span<const 
     ANYBIT_TRY(taught, detail::teacher_states(*o.teacher, batch, tokens, o.executor));
   }
 
-  DecoderTape tape(d, std::move(lengths), o.dropout, o.taps, o.executor);
+  DecoderTape tape(d, lengths, o.dropout, o.taps, o.executor);
+  const model::Architecture& architecture = *d.blueprint->architecture;
   Matrix x(tokens, c.dim);
-  d.blueprint->architecture->embed(d, ids, 0, x.view(), o.executor);
+  Index row = 0;
+  for (const Example& e : batch) {
+    const Index end = row + static_cast<Index>(e.ids.size());
+    architecture.embed(d, e.ids, 0, x.view().row_range(row, end), o.executor);
+    row = end;
+  }
   std::vector<BlockTape> tapes(o.recompute_blocks ? 1 : static_cast<std::size_t>(c.blocks));
+  const auto tape_of = [&](Index block) -> BlockTape& { return tapes[o.recompute_blocks ? 0 : static_cast<std::size_t>(block)]; };
   std::vector<Matrix> streams;
   for (Index i = 0; i < c.blocks; ++i) {
     if (o.recompute_blocks) streams.emplace_back(x.view());
-    tape.forward(i, x.view(), tapes[o.recompute_blocks ? 0 : static_cast<std::size_t>(i)]);
+    tape.forward(i, x.view(), tape_of(i));
   }
 
-  Matrix normed(tokens, c.dim), dnormed(tokens, c.dim), dx(tokens, c.dim);
-  const model::WeightId output_norm = d.weight("output_norm.weight"),
-                        head = d.has_head() ? d.blueprint->head : d.blueprint->embedding;
-  d.blueprint->architecture->finish(d, x.view(), normed.view(), o.executor);  // x is now what the norm reads
+  Matrix out(tokens, c.embedding_width()), dout(tokens, c.embedding_width());
+  const model::WeightId head = d.has_head() ? d.blueprint->head : d.blueprint->embedding;
+  architecture.finish(d, x.view(), out.view(), o.executor);
   const double divisor = o.divisor > 0 ? o.divisor : static_cast<double>(rows.size());
-  Loss loss{.predictions = static_cast<Index>(rows.size())};
-  loss.sum = detail::head_loss(d, normed.view(), taught.view(), rows, labels, static_cast<float>(1 / divisor), o, dnormed.view(),
+  Loss loss;
+  loss.predictions = static_cast<Index>(rows.size());
+  loss.sum = detail::head_loss(d, out.view(), taught.view(), rows, labels, static_cast<float>(1 / divisor), o, dout.view(),
                                gradients[place(head)].linear);
-  backward::rms_norm(x.view(), d[output_norm].values, c.norm_epsilon, dnormed.view(), dx.view(),
-                     gradients[place(output_norm)].values, o.executor);
-  if (d.online.residual) d.online.residual->forward(dx.view(), o.executor);
+  Matrix dx = detail::finish_back(d, x.view(), std::move(dout), gradients, o.executor);
 
-  const bool embedding = !gradients[place(d.blueprint->embedding)].linear.weight.empty();
-  const auto trained_from = [&](Index block) {  // whether this block or anything before it has a gradient
-    const auto end = gradients.begin() + static_cast<std::ptrdiff_t>(d.blueprint->blocks[static_cast<std::size_t>(block) + 1]);
-    return embedding || std::any_of(gradients.begin(), end, [](const WeightGradient& g) { return !g.empty(); });
+  // Weights stand in the order of the pass: whether any before this place is trained.
+  const auto trained_before = [&](std::size_t end) {
+    return std::any_of(gradients.begin(), gradients.begin() + static_cast<std::ptrdiff_t>(end),
+                       [](const WeightGradient& g) { return !g.empty(); });
   };
-  for (Index i = c.blocks - 1; i >= 0 && trained_from(i); --i) {
-    BlockTape& kept = tapes[o.recompute_blocks ? 0 : static_cast<std::size_t>(i)];
-    if (o.recompute_blocks && i < c.blocks - 1) tape.forward(i, streams[static_cast<std::size_t>(i)].view(), kept);
-    tape.backward(i, kept, dx.view(), gradients);
+  for (Index i = c.blocks - 1; i >= 0 && trained_before(d.blueprint->blocks[static_cast<std::size_t>(i) + 1]); --i) {
+    if (o.recompute_blocks && i < c.blocks - 1) tape.forward(i, streams[static_cast<std::size_t>(i)].view(), tape_of(i));
+    tape.backward(i, tape_of(i), dx.view(), gradients);
   }
-  if (embedding) {
-    if (d.online.residual) d.online.residual->inverse(dx.view(), o.executor);
-    backward::embed(ids, dx.view(), gradients[place(d.blueprint->embedding)].linear.weight.view(), o.executor);
-  }
+  if (trained_before(d.blueprint->blocks[0])) detail::embed_back(d, ids, lengths, dx.view(), gradients, o.executor);
   return loss;
 }
 

@@ -49,15 +49,20 @@ inline double global_norm(std::span<const Parameter> parameters, ExecutorRef exe
   return std::sqrt(sum);
 }
 
-/// Multiplies every gradient by min(1, most / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does, and returns the norm before
-/// that.
+/// Multiplies every gradient by min(1, most / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_ does; `norm` is global_norm().
+inline void scale_gradients(std::span<const Parameter> parameters, double norm, double most, ExecutorRef executor) {
+  const double factor = most / (norm + 1e-6);
+  if (!(factor < 1)) return;
+  for (const Parameter& p : parameters)
+    executor.parallel_for(static_cast<Index>(p.gradient.size()), 4096, [&](Index begin, Index end) {
+      for (Index j = begin; j < end; ++j) p.gradient[static_cast<std::size_t>(j)] *= static_cast<float>(factor);
+    });
+}
+
+/// The same with the norm computed, which it returns.
 inline double clip_gradients(std::span<const Parameter> parameters, double most, ExecutorRef executor) {
-  const double norm = global_norm(parameters, executor), factor = most / (norm + 1e-6);
-  if (factor < 1)
-    for (const Parameter& p : parameters)
-      executor.parallel_for(static_cast<Index>(p.gradient.size()), 4096, [&](Index begin, Index end) {
-        for (Index j = begin; j < end; ++j) p.gradient[static_cast<std::size_t>(j)] *= static_cast<float>(factor);
-      });
+  const double norm = global_norm(parameters, executor);
+  scale_gradients(parameters, norm, most, executor);
   return norm;
 }
 

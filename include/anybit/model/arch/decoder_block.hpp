@@ -251,6 +251,19 @@ inline void embed(const Decoder& d, std::span<const TokenId> ids, Index position
   if (d.online.residual) d.online.residual->forward(x, executor);
 }
 
+/// How attention runs in a block; it refers to `slopes`.
+inline nn::AttentionOptions attention_options(const DecoderConfig& c, Index block, std::vector<float>& slopes) {
+  const DecoderForm& f = c.form;
+  nn::AttentionOptions options;
+  options.scale = f.attention_scale, options.soft_cap = f.attention_cap, options.window = f.window_of(block);
+  if (f.scale_by_layer) {
+    const float scale = f.attention_scale > 0 ? f.attention_scale : 1.0f / std::sqrt(static_cast<float>(c.head_dim));
+    options.scale = scale / static_cast<float>(block + 1);
+  }
+  if (f.positions == Positions::alibi) options.slopes = slopes = alibi_slopes(c.heads, f.alibi_scale);
+  return options;
+}
+
 /// Matrices of one pass in Scratch.
 enum Number : std::size_t { normed_, delta_, q_, k_, v_, mixed_, gate_, up_, mlp_in_, mlp_delta_ };
 
@@ -288,14 +301,8 @@ inline bool attend(BlockPass& p, const Places& at, MutableMatrix normed, Mutable
     p.rope.apply(k, c.head_dim, executor);
   }
   p.cache.append(p.layer, k, v, executor);
-  nn::AttentionOptions options;
-  options.scale = f.attention_scale, options.soft_cap = f.attention_cap, options.window = f.window_of(p.block);
-  if (f.scale_by_layer) {
-    const float scale = f.attention_scale > 0 ? f.attention_scale : 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-    options.scale = scale / static_cast<float>(p.block + 1);
-  }
   std::vector<float> slopes;
-  if (f.positions == Positions::alibi) options.slopes = slopes = alibi_slopes(c.heads, f.alibi_scale);
+  const nn::AttentionOptions options = attention_options(c, p.block, slopes);
   nn::attention({c.heads, c.kv_heads, c.head_dim}, q, p.cache, p.layer, mixed, executor, options);
   p.cache.settle(p.layer, p.x.rows);
   if (p.decoder.online.attn_output) p.decoder.online.attn_output->forward(mixed, executor);

@@ -76,6 +76,16 @@ inline void gated(nn::Activation a, ConstMatrix gate, ConstMatrix up, ConstMatri
   });
 }
 
+/// Of y = cap tanh(z / cap):  dz = dy (1 - (y / cap)^2), in place of dy.
+inline void soft_cap(float cap, ConstMatrix y, MutableMatrix dy, ExecutorRef executor) {
+  ANYBIT_CHECK(y.extents() == dy.extents(), "backward::soft_cap: shapes differ");
+  executor.parallel_for(y.rows, nn::token_grain, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t)
+      Eigen::Map<Eigen::ArrayXf>(dy.data + t * dy.stride, y.cols) *=
+          1.0f - (Eigen::Map<const Eigen::ArrayXf>(y.data + t * y.stride, y.cols) / cap).square();
+  });
+}
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::train::backward
 
