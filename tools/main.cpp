@@ -10,6 +10,7 @@
 #include "convert/convert.hpp"
 #include "dequantize/dequantize.hpp"
 #include "generate/generate.hpp"
+#include "gradients/gradients.hpp"
 #include "inspect/inspect.hpp"
 #include "logits/logits.hpp"
 #include "perplexity/perplexity.hpp"
@@ -17,8 +18,9 @@
 #include "reproduce/reproduce.hpp"
 #include "shared/command.hpp"
 #include "shared/printable.hpp"
-#include "tokenize/tokenize.hpp"
 #include "steer/steer.hpp"
+#include "tokenize/tokenize.hpp"
+#include "train/train.hpp"
 
 namespace {
 
@@ -34,7 +36,9 @@ constexpr Command commands[] = {
      [](int argc, const char* const* argv) { return tool::run_compare(tool::standard_recipes(), argc, argv); }},
     {"perplexity", "measures how well a model predicts a text", &tool::run_perplexity},
     {"generate", "continues a text", &tool::run_generate},
+    {"train", "trains a model, or adapters on a packed one", &tool::run_train},
     {"logits", "writes logits and hidden states, to compare with other programs", &tool::run_logits},
+    {"gradients", "writes a loss and its gradients, to compare with other programs", &tool::run_gradients},
     {"tokenize", "prints the token ids of texts, or the texts of ids", &tool::run_tokenize},
     {"convert", "writes a quantized checkpoint in another format of the field", &tool::run_convert},
     {"dequantize", "writes every weight matrix of a model as float32", &tool::run_dequantize},

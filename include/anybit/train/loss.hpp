@@ -91,10 +91,9 @@ inline Status check_batch(const model::Decoder& d, std::span<const Example> batc
   if (o.teacher && !(is_finite(o.temperature) && o.temperature > 0))
     return {ErrorCode::invalid_argument,
             text("train: a temperature of ", model::detail::number_text(o.temperature), " is not above 0")};
-  const std::string_view name = d.blueprint->architecture->name;
-  if (name != "llama" && name != "qwen2")
-    return {ErrorCode::unsupported,
-            text("train: no backward pass of the ", name, " architecture: there is one of llama and qwen2")};
+  if (d.blueprint->architecture->run_block != model::decoder_block::run_block)
+    return {ErrorCode::unsupported, text("train: the ", d.blueprint->architecture->name,
+                                         " architecture has no backward pass: there is one of decoders with dense blocks")};
   return Ok{};
 }
 
