@@ -2,6 +2,8 @@
 
 #include <anybit/kernel/trellis_rows.hpp>
 
+#include <anybit/kernel/exl3_matmul.hpp>
+
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -81,7 +83,91 @@ void check_products(Extents e) {
     }
 }
 
+/// Weights of a source against the scheme's own decode(), to the bit, at odd places.
+template <class S>
+void check_weights(const kernel::RowSource& source, Sections sections, Extents e) {
+  INFO(std::string_view(S::name) << ": " << e.rows << " x " << e.cols);
+  for (const auto& [row, rows, first, n] : {std::array<Index, 4>{0, e.rows, 0, e.cols},
+                                            {e.rows / 3, 1, e.cols / 2, e.cols - e.cols / 2},
+                                            {e.rows / 2, e.rows - e.rows / 2, e.cols / 3, 1}}) {
+    std::vector<float> out(static_cast<std::size_t>(rows * (n + 3)), -7.0f);
+    for (Index c = 0; c < n; c += 512)
+      source.weights(source.tensor, row, rows, first + c, std::min<Index>(512, n - c), out.data() + c, n + 3);
+    for (Index r = 0; r < rows; ++r)
+      for (Index c = 0; c < n; ++c) {
+        float granule[256];
+        S::decode(sections, e, (row + r) / 16 * 16, (first + c) / 16 * 16, granule);
+        const float expected = granule[(row + r) % 16 * 16 + (first + c) % 16],
+                    mine = out[static_cast<std::size_t>(r * (n + 3) + c)];
+        REQUIRE(std::memcmp(&mine, &expected, 4) == 0);
+      }
+  }
+}
+template <class S>
+void check_decoding(Extents e) {
+  const auto t = random_tensor<S>(e, 5);
+  const typename PackedTensor<S>::SectionsOf sections(t.bytes());
+  check_weights<S>(kernel::trellis_source(t), sections, e);
+}
+
+/// A third party's.
+struct Halves {
+  static constexpr std::string_view name = "halves";
+  static constexpr std::array<float, 4> value(std::uint32_t state) {
+    return {static_cast<float>(state % 7), 0.5f, static_cast<float>(state) / 3.0f, -1.0f};
+  }
+};
+
 }  // namespace
+
+TEST_CASE("trellis tiles: decoded in registers to the bits of the schemes") {
+  for (const Extents e : {Extents{16, 16}, Extents{37, 45}, Extents{1, 1}, Extents{20, 530}}) {
+    check_decoding<Trellis<16, 2, ByteSum, PerGroup<32>>>(e), check_decoding<Trellis<12, 3, BytePairs>>(e);
+    check_decoding<Trellis<16, 5, Mul1>>(e), check_decoding<Trellis<10, 1, ThreeInst>>(e), check_decoding<Trellis<16, 4, Mcg>>(e);
+    check_decoding<Trellis<8, 4, Halves, PerTensor>>(e), check_decoding<Trellis<16, 8, OneMad, PerTensor>>(e);
+  }
+}
+
+TEST_CASE("exl3: products through rotated activations are those with the weights") {
+  for_each_exl3([]<class S>(S) {
+    const Extents e{150, 200};
+    INFO(std::string_view(S::name));
+    std::mt19937 random(9);
+    auto t = PackedTensor<S>::allocate(e, false, "random bits");
+    PackedBytes& b = t.bytes();
+    for (std::byte& v : b.mutable_section(b.section(section_tags::trellis))) v = std::byte(random() & 255);
+    for (const SectionTag& tag : {section_tags::input_scales, section_tags::output_scales}) {
+      const auto section = b.mutable_section(b.section(tag));
+      for (std::size_t i = 0; i < section.size(); i += 2) {
+        const std::uint16_t half = f32_to_f16((random() & 1 ? 0.02f : -0.01f) * static_cast<float>(1 + random() % 5));
+        std::memcpy(section.data() + i, &half, 2);
+      }
+    }
+    const typename PackedTensor<S>::SectionsOf sections(t.bytes());
+    check_weights<typename S::Inner>(kernel::exl3_inner_source(t), sections, S::padded(e));
+    Matrix x(3, e.cols), y(3, e.rows);
+    std::normal_distribution<float> normal;
+    for (Index i = 0; i < x.extents().size(); ++i) x.data()[i] = normal(random);
+    Workspace workspace;
+    Serial serial;
+    kernel::exl3_matmul(t, std::as_const(x).view(), y.view(), Compute::f32, workspace, serial);
+    double off = 0, all = 0;
+    for (Index r = 0; r < e.rows; ++r) {
+      std::vector<float> granule(16 * 128), row;
+      for (Index c = 0; c < e.cols; c += 128) {
+        S::decode(sections, e, r / 16 * 16, c, granule.data());
+        row.insert(row.end(), granule.begin() + r % 16 * 128, granule.begin() + (r % 16 + 1) * 128);
+      }
+      for (Index i = 0; i < 3; ++i) {
+        double sum = 0;
+        for (Index c = 0; c < e.cols; ++c)
+          sum += static_cast<double>(x(i, c)) * static_cast<double>(row[static_cast<std::size_t>(c)]);
+        off += std::pow(sum - static_cast<double>(y(i, r)), 2), all += sum * sum;
+      }
+    }
+    CHECK(std::sqrt(off) <= 2e-6 * std::sqrt(all));
+  });
+}
 
 TEST_CASE("trellis rows: integer products are exact at every width and shape") {
   for (const Extents e : {Extents{16, 16}, Extents{37, 45}, Extents{1, 1}, Extents{20, 700}}) {

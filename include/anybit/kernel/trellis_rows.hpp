@@ -12,25 +12,7 @@
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/kernel/matmul.hpp>
-#include <anybit/scheme/trellis.hpp>
-#include <anybit/simd/trellis_states.hpp>
-#include <anybit/tensor/packed_tensor.hpp>
-
-namespace anybit {
-inline namespace ANYBIT_ABI {
-
-/// A codebook whose values are, for each of V = 1, 2 or 4 weights of a step, the sum of its 4 / V bytes of
-/// state * multiplier & mask, over `unit`, less `offset`; a power of two that the mask leaves divides those sums.
-template <class C>
-concept ByteSumCodebook = TrellisCodebook<C> && requires {
-  { C::multiplier } -> std::convertible_to<std::uint32_t>;
-  { C::mask } -> std::convertible_to<std::uint32_t>;
-  { C::offset } -> std::convertible_to<int>;
-  { C::unit } -> std::convertible_to<int>;
-};
-
-}  // namespace ANYBIT_ABI
-}  // namespace anybit
+#include <anybit/kernel/trellis_tiles.hpp>
 
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
@@ -80,6 +62,7 @@ constexpr int log2_of(int unit) { return unit <= 1 ? 0 : 1 + log2_of(unit / 2); 
 /// of each token, one after the other, tokens `stride` bytes apart. Sums are exact: with the scales of int8_rows' equation they
 /// give its bits.
 template <TrellisScheme S, Index Tokens, class Arch = native_arch>
+  requires ByteSumCodebook<typename S::codebook>
 void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, const std::int8_t* spread, Index stride,
                        Index token, MutableMatrix y, Index begin, Index end) {
   using Book = typename S::codebook;
@@ -102,7 +85,7 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, co
       typename Arch::Ints acc[static_cast<std::size_t>(Tokens)];
       for (Index i = 0; i < Tokens; ++i) acc[i] = Arch::products(offsets, x.sums[(token + i) * x.segments + index]);
       for (Index col = segment.first; col < segment.end(); col += 16) {
-        const simd::TileStates<S::code::state_bits, S::code::step_bits, S::steps> tile(tiles + col / 16 * S::tile_bytes);
+        const detail::TileOf<S> tile(tiles + col / 16 * S::tile_bytes);
         const std::int8_t* const from = spread + 4 * dword;
 #pragma GCC unroll 16
         for (Index g = 0; g < 16 / V; ++g) {
@@ -127,6 +110,7 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, co
 
 /// y = x W^T, activations rounded to 8 bits, straight from the bits of the trellis.
 template <TrellisScheme S, Executor E>
+  requires ByteSumCodebook<typename S::codebook>
 void trellis_int8_matmul(const PackedTensor<S>& t, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace,
                          E&& executor) {
   check_shapes(t.extents(), x, y);

@@ -26,7 +26,8 @@ constexpr ANYBIT_INLINE int byte_sum(std::uint32_t x) {
 /// EXL3's first codebook, QTIP's 3INST. Standard deviation 1.2437.
 struct ThreeInst {
   static constexpr auto name = FixedString("3inst");
-  static constexpr float value(std::uint32_t state) { return detail::sum_of_halves(state * 89226354u + 64248484u); }
+  static constexpr std::uint32_t multiplier = 89226354u, increment = 64248484u;
+  static constexpr float value(std::uint32_t state) { return detail::sum_of_halves(state * multiplier + increment); }
 };
 /// EXL3's second. Standard deviation 1.2441.
 struct Mcg {

@@ -15,13 +15,19 @@ ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::simd {
 inline namespace ANYBIT_CODE {
 
-/// words[index], lane by lane. Indices are 0 to 7; 16 words can be read.
-template <class = void>
+/// words[index], lane by lane. If they are `near`, indices are 0 to 7, and 16 words can be read.
+template <bool near>
 ANYBIT_INLINE u32 pick(const std::uint32_t* words, u32 index) {
 #if ANYBIT_HAS_AVX512
-  return u32(_mm512_permutexvar_epi32(index, _mm512_loadu_si512(words)));
+  if constexpr (near)
+    return u32(_mm512_permutexvar_epi32(index, _mm512_loadu_si512(words)));
+  else
+    return u32(_mm512_i32gather_epi32(index, words, 4));
 #elif ANYBIT_HAS_AVX2
-  return u32(_mm256_permutevar8x32_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)), index));
+  if constexpr (near)
+    return u32(_mm256_permutevar8x32_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words)), index));
+  else
+    return u32(_mm256_i32gather_epi32(reinterpret_cast<const int*>(words), index, 4));
 #else
   std::uint32_t at[static_cast<std::size_t>(width)];
   store(at, index);
@@ -44,8 +50,23 @@ ANYBIT_INLINE u32 multiply(u32 a, u32 b) {
   return a * b;
 }
 
-/// A tile whose states come in groups of 16: bits as BitshiftTrellis<L, K> has them, `steps` steps.
-template <int L, int K, Index steps>
+/// Rounded to binary16, ties to even.
+template <class = void>
+ANYBIT_INLINE f32 round_to_f16(f32 v) {
+#if ANYBIT_HAS_AVX512
+  return f32(_mm512_cvtph_ps(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)));
+#elif ANYBIT_HAS_AVX2
+  return f32(_mm256_cvtph_ps(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)));
+#else
+  std::uint16_t halves[static_cast<std::size_t>(width)];
+  store_f16(halves, v);
+  return load_f16(halves);
+#endif
+}
+
+/// A tile whose states are wanted in groups of 16: bits as BitshiftTrellis<L, K> has them, `steps` steps. Order::step(g, i) is
+/// the step of lane i of group g.
+template <int L, int K, Index steps, class Order>
 class TileStates {
   static constexpr std::size_t count = static_cast<std::size_t>(steps * K / 32), groups = static_cast<std::size_t>(steps / 16);
 
@@ -74,28 +95,37 @@ class TileStates {
 #endif
     {
       const u32 at = load(places.offset[g].data() + first);
-      const std::uint32_t* const from = words_.data() + group * 16 * K / 32;  // one word before the first bit's
-      state = shift_right(pick(from, at), pick(from + 1, at), behind);
+      const std::uint32_t* const from = words_.data() + places.start[g];  // one word before the first bit's
+      state = shift_right(pick<places.near>(from, at), pick<places.near>(from + 1, at), behind);
     }
     return state & broadcast((std::uint32_t{1} << L) - 1);
   }
 
  private:
-  /// Of the last bit of each state of a group: its word, the word before it in the loop, the word counted from that of the
-  /// group's first bit, and how many bits of the word are behind it.
+  /// Of the last bit of each state of a group: its word, the word before it in the loop, the word counted from the first one of
+  /// the group, and how many bits of the word are behind it.
   struct Places {
     std::array<std::array<std::uint32_t, 16>, groups> word{}, before{}, offset{}, behind{};
+    std::array<std::uint32_t, groups> start{};
+    bool near = true;
   };
   static constexpr Places places = [] {
     Places p;
-    for (std::size_t g = 0; g < groups; ++g)
+    for (std::size_t g = 0; g < groups; ++g) {
+      p.start[g] = static_cast<std::uint32_t>(count);
       for (std::size_t i = 0; i < 16; ++i) {
-        const std::size_t last = (16 * g + i + 1) * K - 1;
+        const auto step = static_cast<std::size_t>(Order::step(static_cast<Index>(g), static_cast<Index>(i)));
+        const std::size_t last = (step + 1) * K - 1;
         p.word[g][i] = static_cast<std::uint32_t>(last / 32);
         p.before[g][i] = static_cast<std::uint32_t>((last / 32 + count - 1) % count);
-        p.offset[g][i] = static_cast<std::uint32_t>(last / 32 - 16 * g * K / 32);
         p.behind[g][i] = static_cast<std::uint32_t>(31 - last % 32);
+        if (p.word[g][i] < p.start[g]) p.start[g] = p.word[g][i];
       }
+      for (std::size_t i = 0; i < 16; ++i) {
+        p.offset[g][i] = p.word[g][i] - p.start[g];
+        p.near = p.near && p.offset[g][i] < 8;
+      }
+    }
     return p;
   }();
 
