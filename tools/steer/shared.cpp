@@ -80,18 +80,25 @@ struct BlockRange {
   Index first, last;
 };
 
+/// The number at the start of `text`, which it takes off; -1 where there is none.
+Index take_number(std::string_view& text) {
+  Index n = -1;
+  const std::from_chars_result r = std::from_chars(text.data(), text.data() + text.size(), n);
+  if (r.ec != std::errc{}) return -1;
+  text.remove_prefix(static_cast<std::size_t>(r.ptr - text.data()));
+  return n;
+}
+
 Result<BlockRange> block_range(const std::string& text, Index blocks) {
   if (text.empty()) return BlockRange{blocks / 4, std::max(blocks / 4, 3 * blocks / 4 - 1)};
-  BlockRange r{};
-  const char* const end = text.data() + text.size();
-  auto [at, fault] = std::from_chars(text.data(), end, r.first);
+  std::string_view rest = text;
+  BlockRange r{take_number(rest), 0};
   r.last = r.first;
-  if (fault == std::errc{} && at != end && *at == '-')
-    std::tie(at, fault) = [&] {
-      const auto [stop, f] = std::from_chars(at + 1, end, r.last);
-      return std::pair(stop, f);
-    }();
-  if (fault != std::errc{} || at != end || r.first < 0 || r.last < r.first || r.last >= blocks)
+  if (rest.starts_with('-')) {
+    rest.remove_prefix(1);
+    r.last = take_number(rest);
+  }
+  if (!rest.empty() || r.first < 0 || r.last < r.first || r.last >= blocks)
     return Error{ErrorCode::invalid_argument,
                  "--steer-blocks is " + io::detail::shown(text) + "; it must be A-B within 0-" + std::to_string(blocks - 1)};
   return r;
