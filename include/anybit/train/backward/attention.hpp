@@ -16,6 +16,7 @@
 #include <anybit/core/matrix.hpp>
 #include <anybit/dense/product.hpp>
 #include <anybit/exec/executor.hpp>
+#include <anybit/kernel/attention_core.hpp>
 #include <anybit/nn/attention.hpp>
 
 namespace anybit::train::backward {
@@ -35,7 +36,8 @@ inline void attention_head(const nn::AttentionOptions& o, float scale, float slo
   for (Index t0 = 0; t0 < q.rows; t0 += attention_rows) {
     const Index t1 = std::min(t0 + attention_rows, q.rows), rows = t1 - t0;
     // The positions that any of these queries sees.
-    const Index first = nn::detail::seen_positions(o, t0, q.rows).begin, end = nn::detail::seen_positions(o, t1 - 1, q.rows).end;
+    const Index first = kernel::detail::seen_positions(o, t0, q.rows).begin,
+                end = kernel::detail::seen_positions(o, t1 - 1, q.rows).end;
     const Index width = end - first;
     const MutableMatrix p(p_memory.data(), rows, width), ds(ds_memory.data(), rows, width);
     const ConstMatrix queries = q.row_range(t0, t1), dout = out_gradient.row_range(t0, t1), keys = k.row_range(first, end),
@@ -43,7 +45,7 @@ inline void attention_head(const nn::AttentionOptions& o, float scale, float slo
     as_eigen(p).noalias() = as_eigen(queries) * as_eigen(keys).transpose();
     as_eigen(ds).noalias() = as_eigen(dout) * as_eigen(values).transpose();
     for (Index i = 0; i < rows; ++i) {
-      const nn::detail::SeenPositions seen = nn::detail::seen_positions(o, t0 + i, q.rows);
+      const kernel::detail::SeenPositions seen = kernel::detail::seen_positions(o, t0 + i, q.rows);
       const Index begin = seen.begin - first, count = seen.end - seen.begin;
       float *const p_row = p.data + i * width, *const ds_row = ds.data + i * width;
       Eigen::Map<Eigen::ArrayXf> pi(p_row + begin, count), di(ds_row + begin, count);
