@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -63,15 +64,22 @@ inline Result<CheckpointLinear> read_awq(const ModuleTensors& m, const AwqFormat
         l.zeros[static_cast<std::size_t>((8 * w + awq_order[i]) * groups + g)] =
             static_cast<float>(zero_words[static_cast<std::size_t>(g * words + w)] >> (4 * i) & 15);
   l.codes.resize(static_cast<std::size_t>(l.extents.size()));
-  constexpr Index tile = 16;  // words of one line of memory
-  for (Index first = 0; first < words; first += tile)
-    for (Index c = 0; c < inputs; ++c)
-      for (Index w = first; w < std::min(words, first + tile); ++w) {
-        const std::uint32_t word = weight_words[static_cast<std::size_t>(c * words + w)];
-        for (std::size_t i = 0; i < 8; ++i)
-          l.codes[static_cast<std::size_t>((8 * w + awq_order[i]) * inputs + c)] =
-              static_cast<std::uint8_t>(word >> (4 * i) & 15);
-      }
+  // A tile of 16 words (a line of memory) by 64 inputs is turned in a buffer, because rows of codes may be a power of two apart.
+  constexpr Index tile_words = 16, tile_inputs = 64;
+  std::array<std::uint8_t, static_cast<std::size_t>(8 * tile_words * tile_inputs)> tile;
+  for (Index first = 0; first < words; first += tile_words)
+    for (Index c = 0; c < inputs; c += tile_inputs) {
+      const Index last = std::min(words, first + tile_words), n = std::min(tile_inputs, inputs - c);
+      for (Index k = 0; k < n; ++k)
+        for (Index w = first; w < last; ++w) {
+          const std::uint32_t word = weight_words[static_cast<std::size_t>((c + k) * words + w)];
+          for (std::size_t i = 0; i < 8; ++i)
+            tile[static_cast<std::size_t>((8 * (w - first) + awq_order[i]) * tile_inputs + k)] =
+                static_cast<std::uint8_t>(word >> (4 * i) & 15);
+        }
+      for (Index o = 0; o < 8 * (last - first); ++o)
+        std::memcpy(l.codes.data() + (8 * first + o) * inputs + c, tile.data() + o * tile_inputs, static_cast<std::size_t>(n));
+    }
   return l;
 }
 

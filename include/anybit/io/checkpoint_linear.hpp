@@ -4,6 +4,7 @@
 
 #include <anybit/core/macros_begin.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -113,11 +114,20 @@ inline std::array<float, 256> level_table(Levels levels) {
 inline Matrix dequantize(const CheckpointLinear& l) {
   Matrix w(l.extents.rows, l.extents.cols);
   const std::array<float, 256> table = level_table(l.levels);
+  const bool runs = l.grouping == Grouping::columns && l.group_of_column.empty();
   for (Index r = 0; r < l.extents.rows; ++r) {
     const std::uint8_t* const codes = l.codes.data() + r * l.extents.cols;
+    float* const to = w.view().row(r).data();
+    if (runs) {
+      for (Index c = 0, i = r * l.groups_per_row(); c < l.extents.cols; ++i) {
+        const float scale = l.scale(i), zero = l.zero(i);
+        for (const Index end = std::min(l.extents.cols, c + l.group); c < end; ++c) to[c] = scale * (table[codes[c]] - zero);
+      }
+      continue;
+    }
     for (Index c = 0; c < l.extents.cols; ++c) {
       const Index i = l.scale_index(r, c);
-      w(r, c) = l.scale(i) * (table[codes[c]] - l.zero(i));
+      to[c] = l.scale(i) * (table[codes[c]] - l.zero(i));
     }
   }
   return w;

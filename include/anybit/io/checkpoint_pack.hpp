@@ -70,18 +70,13 @@ Result<QuantizedMatrix<S>> quantized_from_checkpoint(const CheckpointLinear& l) 
   if (group < 1 || (l.group < cols ? l.group : cols) % std::min(group, cols) != 0) return no("its groups are smaller");
   if constexpr (integer && !S::has_zero_point)
     if (!l.symmetric()) return no("it has zero points");
-  QuantizedMatrix<S> q(l.extents);
+  QuantizedMatrix<S> q;
+  q.extents = l.extents;
+  q.affines.resize(static_cast<std::size_t>(G::count(l.extents)));
   if (!l.group_of_column.empty()) {
     q.column_order = detail::columns_by_group(l);
     if (q.column_order.empty()) return no("its groups have unequal numbers of columns");
   }
-  const int shift = integer && !S::has_zero_point ? static_cast<int>(l.middle()) : 0;
-  for (Index r = 0; r < l.extents.rows; ++r)
-    for (Index j = 0; j < cols; ++j) {
-      const Index c = q.column_order.empty() ? j : static_cast<Index>(q.column_order[static_cast<std::size_t>(j)]);
-      const int level = static_cast<int>(l.codes[static_cast<std::size_t>(r * cols + c)]) - shift;
-      q.codes[static_cast<std::size_t>(r * cols + j)] = static_cast<typename S::code>(level & ((1 << S::bits) - 1));
-    }
   std::vector<float> scales(q.affines.size());
   for (Index r = 0; r < l.extents.rows; ++r)
     for (Index g = 0; g < G::groups_per_row(cols); ++g) {
@@ -95,6 +90,15 @@ Result<QuantizedMatrix<S>> quantized_from_checkpoint(const CheckpointLinear& l) 
   S::scale_store::round_trip(scales);
   for (std::size_t i = 0; i < scales.size(); ++i)
     if (scales[i] != q.affines[i].scale || q.affines[i].scale < 0) return no("its store rounds a scale");
+  q.codes.resize(l.codes.size());
+  const int shift = integer && !S::has_zero_point ? static_cast<int>(l.middle()) : 0;
+  const bool ordered = !q.column_order.empty();
+  for (Index r = 0; r < l.extents.rows; ++r)
+    for (Index j = 0; j < cols; ++j) {
+      const auto c = static_cast<Index>(ordered ? q.column_order[static_cast<std::size_t>(j)] : j);
+      const int level = static_cast<int>(l.codes[static_cast<std::size_t>(r * cols + c)]) - shift;
+      q.codes[static_cast<std::size_t>(r * cols + j)] = static_cast<typename S::code>(level & ((1 << S::bits) - 1));
+    }
   return q;
 }
 
@@ -113,14 +117,16 @@ std::optional<CheckpointLinear> checkpoint_from_quantized(const QuantizedMatrix<
     const int shift = l.levels == Levels::integer && !S::has_zero_point ? 1 << (S::bits - 1) : 0;
     l.codes.resize(q.codes.size());
     const Index cols = q.extents.cols;
-    if (!q.column_order.empty()) l.group_of_column.resize(static_cast<std::size_t>(cols));
-    for (Index j = 0; j < cols; ++j) {
-      const auto c = q.column_order.empty() ? j : static_cast<Index>(q.column_order[static_cast<std::size_t>(j)]);
-      if (!q.column_order.empty()) l.group_of_column[static_cast<std::size_t>(c)] = static_cast<std::uint32_t>(j / l.group);
-      for (Index r = 0; r < q.extents.rows; ++r)
+    const bool ordered = !q.column_order.empty();
+    if (ordered) l.group_of_column.resize(static_cast<std::size_t>(cols));
+    for (Index j = 0; ordered && j < cols; ++j)
+      l.group_of_column[q.column_order[static_cast<std::size_t>(j)]] = static_cast<std::uint32_t>(j / l.group);
+    for (Index r = 0; r < q.extents.rows; ++r)
+      for (Index j = 0; j < cols; ++j) {
+        const auto c = static_cast<Index>(ordered ? q.column_order[static_cast<std::size_t>(j)] : j);
         l.codes[static_cast<std::size_t>(r * cols + c)] =
             static_cast<std::uint8_t>(q.codes[static_cast<std::size_t>(r * cols + j)] ^ shift);
-    }
+      }
     for (const Affine& a : q.affines) {
       l.scales.push_back(a.scale);
       if (S::has_zero_point) l.zeros.push_back(a.zero);
@@ -143,23 +149,36 @@ using CheckpointSchemes = TypeList<
     Scheme<Minifloat<4, 3>, PerGroup<128>, ScaleF32>, presets::Mxfp4, Scheme<Minifloat<2, 1>, PerGroup<16>, ScaleF32>,
     presets::Nf4Plain, Scheme<Fp4, PerGroup<64>, ScaleF32>>;
 
+namespace detail {
+
+template <AnyScheme S>
+std::optional<PackedBytes> pack_if_exact(const CheckpointLinear& l, const std::string& provenance) {
+  auto q = quantized_from_checkpoint<S>(l);
+  if (!q) return std::nullopt;
+  q->provenance = provenance;
+  return std::move(pack(*q).bytes());
+}
+
+}  // namespace detail
+
 /// The layer in that scheme of the list which holds it exactly in the fewest bytes; an error if none does.
 template <class List = CheckpointSchemes>
 Result<PackedBytes> pack_checkpoint(const CheckpointLinear& l, const std::string& provenance) {
-  std::optional<PackedBytes> best;
+  struct Candidate {
+    Index bytes;
+    std::optional<PackedBytes> (*pack)(const CheckpointLinear&, const std::string&);
+  };
+  std::vector<Candidate> candidates;
   for_each_type(List{}, [&]<class S>() {
-    const Index bytes = S::codes_bytes(l.extents) + S::scales_bytes(l.extents) + S::zeros_bytes(l.extents);
-    if (best && best->payload_bytes() <= bytes) return;
-    auto q = quantized_from_checkpoint<S>(l);
-    if (!q) return;
-    q->provenance = provenance;
-    best = std::move(pack(*q).bytes());
+    candidates.push_back(
+        {S::codes_bytes(l.extents) + S::scales_bytes(l.extents) + S::zeros_bytes(l.extents), &detail::pack_if_exact<S>});
   });
-  if (!best)
-    return {ErrorCode::unsupported,
-            "none of " + std::to_string(List::size) +
-                " schemes holds the layer exactly: dequantize it, or add a scheme of its grid to the list"};
-  return *std::move(best);
+  anybit::stable_sort(candidates.begin(), candidates.end(),
+                      [](const Candidate& a, const Candidate& b) { return a.bytes < b.bytes; });
+  for (const Candidate& c : candidates)
+    if (auto packed = c.pack(l, provenance)) return *std::move(packed);
+  return {ErrorCode::unsupported, "none of " + std::to_string(List::size) +
+                                      " schemes holds the layer exactly: dequantize it, or add a scheme of its grid to the list"};
 }
 
 }  // namespace ANYBIT_CODE

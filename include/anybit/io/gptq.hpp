@@ -43,6 +43,16 @@ inline Status gptq_check_format(const ModuleTensors& m, const GptqFormat& f) {
   return Ok{};
 }
 
+/// use(output, first input, inputs) of runs of 32 inputs, which are `bits` words at every width; 16 outputs share their lines of
+/// memory.
+template <class Use>
+void for_each_gptq_run(Extents e, Use use) {
+  constexpr Index tile = 16;
+  for (Index first = 0; first < e.rows; first += tile)
+    for (Index c = 0; c < e.cols; c += 32)
+      for (Index o = first; o < std::min(e.rows, first + tile); ++o) use(o, c, std::min<Index>(32, e.cols - c));
+}
+
 /// Stored zero points (groups x outputs) as they are in the file, without v1's one.
 inline std::vector<std::uint8_t> gptq_fields(std::vector<std::uint32_t> words, const GptqFormat& f, Index groups, Index outputs,
                                              GptqZeros zeros) {
@@ -114,13 +124,9 @@ inline Result<CheckpointLinear> read_gptq(const ModuleTensors& m, const GptqForm
   l.zeros = transposed(std::vector<float>(fields.begin(), fields.end()), groups, outputs);
   const auto words = values_of<std::uint32_t>(*m.find("qweight"));
   l.codes.resize(static_cast<std::size_t>(l.extents.size()));
-  // 32 codes are `bits` words at every width; 16 outputs share their lines of memory.
-  constexpr Index tile = 16;
-  for (Index first = 0; first < outputs; first += tile)
-    for (Index c = 0; c < inputs; c += 32)
-      for (Index o = first; o < std::min(outputs, first + tile); ++o)
-        unpack_words(f.layout, f.bits, words.data() + c / 32 * f.bits * outputs + o, outputs, std::min<Index>(32, inputs - c),
-                     l.codes.data() + o * inputs + c);
+  detail::for_each_gptq_run(extents, [&](Index o, Index c, Index n) {
+    unpack_words(f.layout, f.bits, words.data() + c / 32 * f.bits * outputs + o, outputs, n, l.codes.data() + o * inputs + c);
+  });
   return l;
 }
 
@@ -191,8 +197,9 @@ inline std::vector<OwnedTensor> write_gptq(const std::string& module, const Chec
   const Index outputs = l.extents.rows, inputs = l.extents.cols;
   const Index groups = l.groups_per_row(), out_words = words_of(f.layout, f.bits, outputs);
   std::vector<std::uint32_t> qweight(static_cast<std::size_t>(words_of(f.layout, f.bits, inputs) * outputs));
-  for (Index o = 0; o < outputs; ++o)
-    pack_words(f.layout, f.bits, l.codes.data() + o * inputs, inputs, qweight.data() + o, outputs);
+  detail::for_each_gptq_run(l.extents, [&](Index o, Index c, Index n) {
+    pack_words(f.layout, f.bits, l.codes.data() + o * inputs + c, n, qweight.data() + c / 32 * f.bits * outputs + o, outputs);
+  });
   std::vector<std::uint32_t> qzeros(static_cast<std::size_t>(groups * out_words));
   std::vector<std::uint8_t> fields(static_cast<std::size_t>(outputs));
   const bool whole = 32 % f.bits == 0, minus_one = f.zeros == GptqZeros::minus_one;
