@@ -33,7 +33,7 @@ namespace {
 
 struct CompareOptions : StimuliOptions {
   std::vector<std::string> recipes;
-  std::string calibrate, wanted = " high", other = " low";
+  std::string calibrate, wanted = " high", other = " low", blocks;
   Index calibration_tokens = 2048, steered = 8, leakage_blocks = 4;
   double coefficient = 4;
 };
@@ -59,9 +59,11 @@ std::optional<int> parse_options(int argc, const char* const* argv, CompareOptio
       ->type_name("TEXT")
       ->capture_default_str();
   app.add_option("--other", o.other, "A text whose first token it is compared with")->type_name("TEXT")->capture_default_str();
-  app.add_option("--coefficient", o.coefficient, "Length of what steering adds in each block of the middle half")
+  app.add_option("--coefficient", o.coefficient, "Length of what steering adds in each of the blocks")
       ->type_name("C")
       ->capture_default_str();
+  app.add_option("--blocks", o.blocks, "Blocks that are averaged over and steered, as 10-20; default: the middle half")
+      ->type_name("A-B");
   app.add_option("--steered", o.steered, "Statements over which the effect of steering is averaged")
       ->type_name("N")
       ->capture_default_str();
@@ -84,8 +86,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, CompareOptio
 /// What one model gives, and the float model's own at first.
 struct Measured {
   std::vector<steer::BlockReading> blocks;
-  double pairs = 0, pairs_of_float_direction = 0;  ///< test accuracy, mean of the middle half
-  double cosine = 0, least_cosine = 0;             ///< to the float directions, of the middle half
+  double pairs = 0, pairs_of_float_direction = 0;  ///< test accuracy, mean of the blocks
+  double cosine = 0, least_cosine = 0;             ///< to the float directions: mean and least of the blocks
   double probe = 0, float_probe = 0;               ///< test accuracy in the best block: fitted anew, and as fitted on floats
   double effect = 0;                               ///< logit difference at +c minus that at -c
   std::optional<double> leakage;                   ///< the largest of the projected writers
@@ -93,8 +95,8 @@ struct Measured {
 
 class Study {
  public:
-  Study(const CompareOptions& o, const model::Model& m, steer::SplitStimuli stimuli, ExecutorRef executor)
-      : o_(o), m_(m), stimuli_(std::move(stimuli)), executor_(executor) {}
+  Study(const CompareOptions& o, const model::Model& m, BlockRange blocks, steer::SplitStimuli stimuli, ExecutorRef executor)
+      : o_(o), m_(m), blocks_(blocks), stimuli_(std::move(stimuli)), executor_(executor) {}
 
   Status measure_float(Progress& progress) {
     ANYBIT_TRY(Read read, read_states(m_.decoder, progress));
@@ -122,8 +124,8 @@ class Study {
   struct Read {
     std::vector<Matrix> train, test;
   };
-  std::size_t first() const { return static_cast<std::size_t>(m_.decoder.config.blocks / 4); }
-  std::size_t last() const { return std::max(first() + 1, static_cast<std::size_t>(3 * m_.decoder.config.blocks / 4)); }
+  std::size_t first() const { return static_cast<std::size_t>(blocks_.first); }
+  std::size_t last() const { return static_cast<std::size_t>(blocks_.last) + 1; }
 
   Result<Read> read_states(const model::Decoder& d, Progress& progress) const {
     Read out;
@@ -191,6 +193,7 @@ class Study {
 
   const CompareOptions& o_;
   const model::Model& m_;
+  BlockRange blocks_;
   steer::SplitStimuli stimuli_;
   ExecutorRef executor_;
   Measured float_;
@@ -251,6 +254,8 @@ int compare(int argc, const char* const* argv) {
   if (!m) return failed(bad_input, m.error());
   if (!m->decoder.token_embedding().dense())
     return failed(bad_input, {ErrorCode::unsupported, o.model + ": is quantized already: give the file that it was made from"});
+  const auto blocks = block_range("--blocks", o.blocks, m->decoder.config.blocks);
+  if (!blocks) return failed(usage, blocks.error());
   const auto text = calibration_text(*m, o);
   if (!text) return failed(bad_input, text.error());
 
@@ -258,7 +263,7 @@ int compare(int argc, const char* const* argv) {
   Progress progress;
   const auto total = static_cast<double>(recipes->size() + 1);
   progress.begin("the float model", 1, total);
-  Study study(o, *m, *std::move(split), pool);
+  Study study(o, *m, *blocks, *std::move(split), pool);
   if (const auto done = study.measure_float(progress); !done) return failed(bad_input, done.error());
   Needs needs = Needs::none;
   for (const ModelRecipe* r : *recipes) needs = needs | r->needs;

@@ -76,10 +76,6 @@ Result<steer::SteeringFile> open_steering(const std::string& path, const model::
 
 namespace {
 
-struct BlockRange {
-  Index first, last;
-};
-
 /// The number at the start of `text`, which it takes off; -1 where there is none.
 Index take_number(std::string_view& text) {
   Index n = -1;
@@ -89,7 +85,9 @@ Index take_number(std::string_view& text) {
   return n;
 }
 
-Result<BlockRange> block_range(const std::string& text, Index blocks) {
+}  // namespace
+
+Result<BlockRange> block_range(std::string_view option, const std::string& text, Index blocks) {
   if (text.empty()) return BlockRange{blocks / 4, std::max(blocks / 4, 3 * blocks / 4 - 1)};
   std::string_view rest = text;
   BlockRange r{take_number(rest), 0};
@@ -99,12 +97,10 @@ Result<BlockRange> block_range(const std::string& text, Index blocks) {
     r.last = take_number(rest);
   }
   if (!rest.empty() || r.first < 0 || r.last < r.first || r.last >= blocks)
-    return Error{ErrorCode::invalid_argument,
-                 "--steer-blocks is " + io::detail::shown(text) + "; it must be A-B within 0-" + std::to_string(blocks - 1)};
+    return Error{ErrorCode::invalid_argument, std::string(option) + " is " + io::detail::shown(text) +
+                                                  "; it must be A-B within 0-" + std::to_string(blocks - 1)};
   return r;
 }
-
-}  // namespace
 
 Result<std::vector<model::Tap>> steering_taps(const model::Decoder& d, const steer::SteeringFile& file, const SteerOptions& o,
                                               double coefficient, Index prompt_tokens) {
@@ -112,7 +108,7 @@ Result<std::vector<model::Tap>> steering_taps(const model::Decoder& d, const ste
     return steer::intervention_taps(d, file.intervention, coefficient, std::max<Index>(prompt_tokens - 1, 0));
   if (file.directions.empty())
     return Error{ErrorCode::invalid_argument, "the file holds probes alone: steer by directions or an intervention"};
-  ANYBIT_TRY(const BlockRange range, block_range(o.blocks, d.config.blocks));
+  ANYBIT_TRY(const BlockRange range, block_range("--steer-blocks", o.blocks, d.config.blocks));
   std::vector<steer::BlockDirection> chosen;
   for (const steer::BlockDirection& b : file.directions)
     if (b.block >= range.first && b.block <= range.last) chosen.push_back(b);

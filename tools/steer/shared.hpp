@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <anybit/model/model.hpp>
@@ -42,6 +43,12 @@ std::string error_in(const SteerOptions& o);
 
 /// The file, checked against the model.
 anybit::Result<anybit::steer::SteeringFile> open_steering(const std::string& path, const anybit::model::Decoder& d);
+
+/// "A-B" or "A", both ends counted; empty: the middle half. `option` is for the error.
+struct BlockRange {
+  anybit::Index first = 0, last = 0;
+};
+anybit::Result<BlockRange> block_range(std::string_view option, const std::string& text, anybit::Index blocks);
 
 /// Taps of one file. Directions act at all positions, an intervention from `prompt_tokens - 1` on.
 anybit::Result<std::vector<anybit::model::Tap>> steering_taps(const anybit::model::Decoder& d,
