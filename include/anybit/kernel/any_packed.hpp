@@ -145,7 +145,8 @@ class AnyPacked {
     return AnyPacked(scheme, std::move(bytes));
   }
   /// All zeros, to be filled in, or to learn the size.
-  static AnyPacked blank(const kernel::PackedOps& scheme, Extents e, bool with_column_order, std::string_view provenance) {
+  static ANYBIT_INLINE AnyPacked blank(const kernel::PackedOps& scheme, Extents e, bool with_column_order,
+                                       std::string_view provenance) {
     return AnyPacked(scheme, scheme.allocate(e, with_column_order, provenance));
   }
 
@@ -187,7 +188,7 @@ class AnyPacked {
   }
 
  private:
-  AnyPacked(const kernel::PackedOps& scheme, PackedBytes&& bytes) : ops_(&scheme) {
+  ANYBIT_INLINE AnyPacked(const kernel::PackedOps& scheme, PackedBytes&& bytes) : ops_(&scheme) {
     tensor_ = scheme.own(std::move(bytes), &bytes_);
   }
   std::shared_ptr<const void> tensor_, tiled_;

@@ -48,11 +48,11 @@ struct ModelRecipe {
   /// This recipe choosing by such an error, for siblings that a norm feeds; null where it does not want one (Awq::block_output).
   std::function<ModelRecipe(BlockLoss)> with_block_loss{};
 
-  double bits_per_weight(Extents e) const { return scheme->bits_per_weight(e); }
+  ANYBIT_INLINE double bits_per_weight(Extents e) const { return scheme->bits_per_weight(e); }
   /// Of the size that quantize() gives, all zeros.
-  AnyPacked blank(Extents e) const { return AnyPacked::blank(*scheme, e, column_order, provenance); }
+  ANYBIT_INLINE AnyPacked blank(Extents e) const { return AnyPacked::blank(*scheme, e, column_order, provenance); }
   /// What quantize() gave, from its bytes.
-  Result<AnyPacked> open(PackedBytes bytes) const { return AnyPacked::open(*scheme, std::move(bytes)); }
+  ANYBIT_INLINE Result<AnyPacked> open(PackedBytes bytes) const { return AnyPacked::open(*scheme, std::move(bytes)); }
 };
 
 }  // namespace ANYBIT_ABI

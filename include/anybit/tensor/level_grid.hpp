@@ -29,7 +29,7 @@ struct LevelGrid {
 
 /// The widest grid of which every level is a multiple, up to `error` times the largest |level|. Its span is at most 255
 /// steps, so that steps above the lowest fit a byte.
-constexpr LevelGrid find_grid(std::span<const float> levels, float error) {
+constexpr ANYBIT_INLINE LevelGrid find_grid(std::span<const float> levels, float error) {
   float most = 0;
   for (const float v : levels) {
     const float a = v < 0 ? -v : v;
