@@ -35,19 +35,23 @@ class RopeTable {
       if (!c.factors.empty()) frequency /= static_cast<double>(c.factors[static_cast<std::size_t>(i)]);
       for (Index t = 0; t < tokens; ++t) {
         const double angle = static_cast<double>(first + t) * frequency;
-        values_(t, 2 * i) = static_cast<float>(std::cos(angle) * static_cast<double>(c.magnitude));
-        values_(t, 2 * i + 1) = static_cast<float>(std::sin(angle) * static_cast<double>(c.magnitude));
+        values_(t, 2 * i) = static_cast<float>(std::cos(angle));
+        values_(t, 2 * i + 1) = static_cast<float>(std::sin(angle));
       }
     }
+    if (c.magnitude != 1)
+      for (Index i = 0; i < values_.extents().size(); ++i) values_.data()[i] *= c.magnitude;
   }
 
   /// Rotates every head of every token in place; x is (tokens, heads * head_dim).
-  void apply(MutableMatrix x, Index head_dim, ExecutorRef executor) const { turn_heads(x, head_dim, 1, executor); }
+  void apply(MutableMatrix x, Index head_dim, ExecutorRef executor) const { turn_heads<1>(x, head_dim, executor); }
   /// The transposed matrices: turns the other way. Gradients of rotated values become those of the values.
-  void apply_transposed(MutableMatrix x, Index head_dim, ExecutorRef executor) const { turn_heads(x, head_dim, -1, executor); }
+  void apply_transposed(MutableMatrix x, Index head_dim, ExecutorRef executor) const { turn_heads<-1>(x, head_dim, executor); }
 
  private:
-  void turn_heads(MutableMatrix x, Index head_dim, float direction, ExecutorRef executor) const {
+  /// With the direction known to the compiler, apply() multiplies and adds as it would alone: the same bits.
+  template <int Direction>
+  void turn_heads(MutableMatrix x, Index head_dim, ExecutorRef executor) const {
     ANYBIT_CHECK(x.rows == values_.rows() && x.cols % head_dim == 0, "RopeTable::apply: shapes differ");
     executor.parallel_for(x.rows, 16, [&](Index begin, Index end) {
       for (Index t = begin; t < end; ++t) {
@@ -55,7 +59,7 @@ class RopeTable {
         for (Index head = 0; head < x.cols; head += head_dim) {
           float* v = x.data + t * x.stride + head;
           const auto turn = [&](Index i, float& first, float& second) {
-            const float cosine = table[2 * i], sine = direction * table[2 * i + 1], a = first, b = second;
+            const float cosine = table[2 * i], sine = Direction > 0 ? table[2 * i + 1] : -table[2 * i + 1], a = first, b = second;
             first = a * cosine - b * sine;
             second = a * sine + b * cosine;
           };
