@@ -7,7 +7,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -76,9 +75,9 @@ inline Result<std::string> read_pre_tokenizer(const io::GgufFile& file) {
 /// `to_token(std::string_view) -> std::optional<std::string>` undoes the spelling of a token.
 template <class ToToken>
 Status read_merges(const io::GgufFile& file, Vocabulary& v, ToToken&& to_token) {
-  std::unordered_map<std::string_view, TokenId> ids;
+  TextIndex ids(v.tokens);
   for (std::size_t i = 0; i < v.tokens.size(); ++i)
-    if (v.kinds[i] == TokenKind::normal) ids.emplace(v.tokens[i], static_cast<TokenId>(i));
+    if (v.kinds[i] == TokenKind::normal) ids.add(static_cast<TokenId>(i));
   ANYBIT_TRY(const std::vector<std::string> merges, file.get_strings("tokenizer.ggml.merges"));
   for (std::size_t i = 0; i < merges.size(); ++i) {
     const std::string_view pair = merges[i];
@@ -90,11 +89,11 @@ Status read_merges(const io::GgufFile& file, Vocabulary& v, ToToken&& to_token) 
     if (space == std::string_view::npos) return bad("is no pair");
     const auto find = [&](std::string_view spelled) {
       const std::optional<std::string> token = to_token(spelled);
-      return token ? ids.find(*token) : ids.end();
+      return token ? ids.find(*token) : TokenId{-1};
     };
-    const auto left = find(pair.substr(0, space)), right = find(pair.substr(space + 1));
-    if (left == ids.end() || right == ids.end()) return bad("joins what is no token");
-    v.merges.push_back({left->second, right->second});
+    const TokenId left = find(pair.substr(0, space)), right = find(pair.substr(space + 1));
+    if (left < 0 || right < 0) return bad("joins what is no token");
+    v.merges.push_back({left, right});
   }
   return Ok{};
 }

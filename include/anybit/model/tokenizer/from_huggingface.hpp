@@ -174,11 +174,13 @@ class HuggingFaceTokenizer {
 
   Result<Vocabulary> finish() {
     ANYBIT_TRY_STATUS(find_kind());
-    for (std::size_t i = 0; i < v_.tokens.size(); ++i)
-      if (v_.kinds[i] == TokenKind::normal) ids_.emplace(v_.tokens[i], static_cast<TokenId>(i));
-    ANYBIT_TRY_STATUS(find_merges());
-    ANYBIT_TRY_STATUS(find_unknown());
-    ids_.clear();  // its keys are the spellings, which change now
+    {
+      TextIndex ids(v_.tokens);  // by their spelling, which changes below
+      for (std::size_t i = 0; i < v_.tokens.size(); ++i)
+        if (v_.kinds[i] == TokenKind::normal) ids.add(static_cast<TokenId>(i));
+      ANYBIT_TRY_STATUS(find_merges(ids));
+      ANYBIT_TRY_STATUS(find_unknown(ids));
+    }
     ANYBIT_TRY_STATUS(add_tokens());
     ANYBIT_TRY_STATUS(undo_spelling());
     rules_.finish(v_);
@@ -210,26 +212,26 @@ class HuggingFaceTokenizer {
     return Ok{};
   }
 
-  Status find_merges() {
+  Status find_merges(const TextIndex& ids) {
     for (std::size_t i = 0; i < merges_.size(); ++i) {
-      const auto left = ids_.find(merges_[i].first), right = ids_.find(merges_[i].second);
-      if (left == ids_.end() || right == ids_.end())
+      const TokenId left = ids.find(merges_[i].first), right = ids.find(merges_[i].second);
+      if (left < 0 || right < 0)
         return bad(io::detail::text("merge ", i, ", ", io::detail::shown(merges_[i].first), " and ",
                                     io::detail::shown(merges_[i].second), ", joins what is no token"));
-      v_.merges.push_back({left->second, right->second});
+      v_.merges.push_back({left, right});
     }
     return Ok{};
   }
 
-  Status find_unknown() {
+  Status find_unknown(const TextIndex& ids) {
     if (unknown_id_) {
       if (*unknown_id_ >= v_.tokens.size())
         return bad(io::detail::text("model.unk_id is ", *unknown_id_, " of ", v_.tokens.size(), " tokens"));
       v_.unknown = static_cast<TokenId>(*unknown_id_);
     } else if (!unknown_name_.empty() && v_.kind != TokenizerKind::byte_bpe) {
-      const auto found = ids_.find(unknown_name_);
-      if (found == ids_.end()) return bad("model.unk_token is " + io::detail::shown(unknown_name_) + ", which is no token");
-      v_.unknown = found->second;
+      const TokenId found = ids.find(unknown_name_);
+      if (found < 0) return bad("model.unk_token is " + io::detail::shown(unknown_name_) + ", which is no token");
+      v_.unknown = found;
     }
     if (v_.unknown) v_.kinds[static_cast<std::size_t>(*v_.unknown)] = TokenKind::unknown;
     return Ok{};
@@ -332,7 +334,6 @@ class HuggingFaceTokenizer {
   std::vector<std::pair<std::string, std::string>> merges_;
   std::vector<Added> added_;
   io::JsonValue post_processor_;
-  std::unordered_map<std::string, TokenId> ids_;    ///< of the model, by their spelling
   std::unordered_map<std::string, TokenId> names_;  ///< of added tokens
 };
 

@@ -9,10 +9,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 
 #include <anybit/core/result.hpp>
 #include <anybit/io/detail/text.hpp>
+#include <anybit/model/tokenizer/text_index.hpp>
 #include <anybit/model/tokenizer/vocabulary.hpp>
 
 namespace anybit::model {
@@ -67,19 +67,19 @@ inline Status add_ranked_token(Vocabulary& v, std::uint64_t rank, std::uint64_t 
 
 /// All merges that make tokens of the kind `normal`, in the order of their ids.
 inline Status make_merges(Vocabulary& v) {
-  std::unordered_map<std::string_view, TokenId> ids;
+  TextIndex ids(v.tokens);
   for (std::size_t i = 0; i < v.tokens.size(); ++i) {
     if (v.kinds[i] != TokenKind::normal) continue;
-    const auto [first, fresh] = ids.emplace(v.tokens[i], static_cast<TokenId>(i));
-    if (!fresh)
-      return {ErrorCode::corrupt_data, io::detail::text("the tokens ", first->second, " and ", i, " are the same bytes, ",
+    const TokenId first = ids.add(static_cast<TokenId>(i));
+    if (first != static_cast<TokenId>(i))
+      return {ErrorCode::corrupt_data, io::detail::text("the tokens ", first, " and ", i, " are the same bytes, ",
                                                         io::detail::shown(v.tokens[i]), ": the file is damaged, fetch it again")};
   }
   for (std::size_t i = 0; i < v.tokens.size(); ++i) {
     const std::string_view token = v.tokens[i];
     for (std::size_t cut = 1; cut < token.size() && v.kinds[i] == TokenKind::normal; ++cut)
-      if (const auto left = ids.find(token.substr(0, cut)); left != ids.end())
-        if (const auto right = ids.find(token.substr(cut)); right != ids.end()) v.merges.push_back({left->second, right->second});
+      if (const TokenId left = ids.find(token.substr(0, cut)); left >= 0)
+        if (const TokenId right = ids.find(token.substr(cut)); right >= 0) v.merges.push_back({left, right});
   }
   v.tied_merges = true;
   return Ok{};

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include <anybit/model/tokenizer/text_index.hpp>
 #include <anybit/model/tokenizer/vocabulary.hpp>
 
 namespace anybit::model {
@@ -24,7 +25,7 @@ class WordCache {
 
   /// The ids stay until the next add().
   std::optional<std::span<const TokenId>> find(std::string_view word) {
-    hash_ = hash(word);
+    hash_ = text_hash(word);
     if (slots_.empty()) return std::nullopt;
     const Slot& s = slot(word);
     if (s.bytes == 0) return std::nullopt;
@@ -46,24 +47,6 @@ class WordCache {
     std::uint64_t hash = 0;
     std::uint32_t text = 0, bytes = 0, ids = 0, count = 0;  ///< bytes = 0: empty
   };
-
-  static std::uint64_t hash(std::string_view word) {
-    std::uint64_t h = word.size() * 0x9E3779B97F4A7C15u;
-    const char* at = word.data();
-    std::size_t left = word.size();
-    std::uint64_t part = 0;
-    for (; left >= 8; at += 8, left -= 8) {
-      std::memcpy(&part, at, 8);
-      h = mix(h ^ part);
-    }
-    part = 0;
-    if (left != 0) std::memcpy(&part, at, left);
-    return mix(h ^ part);
-  }
-  static std::uint64_t mix(std::uint64_t h) {
-    h *= 0xBF58476D1CE4E5B9u;
-    return (h ^ h >> 29) * 0x94D049BB133111EBu;
-  }
 
   /// The word's slot, or the empty one that it belongs into.
   Slot& slot(std::string_view word) {

@@ -8,13 +8,13 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include <anybit/core/result.hpp>
 #include <anybit/io/detail/text.hpp>
 #include <anybit/model/tokenizer/bpe.hpp>
 #include <anybit/model/tokenizer/flat_map.hpp>
+#include <anybit/model/tokenizer/text_index.hpp>
 #include <anybit/model/tokenizer/unicode.hpp>
 #include <anybit/model/tokenizer/unigram.hpp>
 #include <anybit/model/tokenizer/vocabulary.hpp>
@@ -75,7 +75,7 @@ class WordEncoder {
   bool has_byte_tokens() const { return has_bytes_; }
 
  private:
-  explicit WordEncoder(const Vocabulary& v) : v_(&v) {}
+  explicit WordEncoder(const Vocabulary& v) : v_(&v), by_text_(v.tokens), added_by_text_(v.tokens) {}
 
   static Error bad(std::string what) {
     return {ErrorCode::corrupt_data, "tokenizer: " + std::move(what) + ": convert the model again"};
@@ -91,9 +91,9 @@ class WordEncoder {
       if (v_->kinds[i] == TokenKind::normal) {
         if (v_->kind == TokenizerKind::unigram) unigram_.add(t, id, static_cast<double>(v_->scores[i]));
         if (v_->kind == TokenizerKind::word_piece) word_piece_.add(t, id);
-        by_text_.emplace(t, id);
+        by_text_.add(id);
       }
-      if (v_->kinds[i] == TokenKind::user_defined) added_by_text_.emplace(t, id);
+      if (v_->kinds[i] == TokenKind::user_defined) added_by_text_.add(id);
       if (t.size() == 1 && v_->kinds[i] == (bytes ? TokenKind::normal : TokenKind::byte)) {
         byte_ids_[static_cast<unsigned char>(t[0])] = id;
         has_bytes_ = true;
@@ -123,26 +123,28 @@ class WordEncoder {
 
   /// The token that a merge makes, or -1. It may be an added one: then texts have it by its name, and merges go on from it.
   TokenId find_result(const std::string& text) const {
-    if (const auto found = by_text_.find(text); found != by_text_.end()) return found->second;
-    const auto found = added_by_text_.find(text);
-    return found == added_by_text_.end() ? -1 : found->second;
+    const TokenId found = by_text_.find(text);
+    return found >= 0 ? found : added_by_text_.find(text);
   }
 
   void look_for_inner_spaces() {
-    cuts_before_spaces_ = v_->kind != TokenizerKind::byte_bpe && v_->kind != TokenizerKind::word_piece && by_text_.contains(" ");
+    if (v_->kind == TokenizerKind::byte_bpe || v_->kind == TokenizerKind::word_piece || by_text_.find(" ") < 0) return;
+    cuts_before_spaces_ = true;
     keeps_space_.set(static_cast<unsigned char>(' '));
-    for (const auto* const tokens : {&by_text_, &added_by_text_})
-      for (const auto& [text, id] : *tokens)
-        for (std::size_t at = text.find(' ', 1); at != std::string_view::npos; at = text.find(' ', at + 1))
-          keeps_space_.set(static_cast<unsigned char>(text[at - 1]));
+    for (std::size_t i = 0; i < v_->tokens.size(); ++i) {
+      const std::string& t = v_->tokens[i];
+      if (v_->kinds[i] != TokenKind::normal && v_->kinds[i] != TokenKind::user_defined) continue;
+      for (std::size_t at = t.find(' ', 1); at != std::string::npos; at = t.find(' ', at + 1))
+        keeps_space_.set(static_cast<unsigned char>(t[at - 1]));
+    }
   }
 
   const std::string& text_of(TokenId id) const { return v_->tokens[static_cast<std::size_t>(id)]; }
 
   bool encode_bytes(std::string_view word, Scratch& s, std::vector<TokenId>& out, std::size_t& missing) const {
     if (v_->whole_words) {
-      if (const auto known = by_text_.find(word); known != by_text_.end()) {
-        out.push_back(known->second);
+      if (const TokenId known = by_text_.find(word); known >= 0) {
+        out.push_back(known);
         return true;
       }
     }
@@ -162,17 +164,17 @@ class WordEncoder {
 
   bool encode_characters(std::string_view word, Scratch& s, std::vector<TokenId>& out, std::size_t& missing) const {
     if (v_->whole_words) {
-      if (const auto known = by_text_.find(word); known != by_text_.end()) {
-        out.push_back(known->second);
+      if (const TokenId known = by_text_.find(word); known >= 0) {
+        out.push_back(known);
         return true;
       }
     }
     s.symbols.clear();
     for (std::size_t at = 0; at < word.size();) {
       const std::size_t bytes = decode_utf8(word.substr(at)).bytes;
-      const auto found = by_text_.find(word.substr(at, bytes));
-      if (found != by_text_.end())
-        s.symbols.push_back(found->second);
+      const TokenId found = by_text_.find(word.substr(at, bytes));
+      if (found >= 0)
+        s.symbols.push_back(found);
       else if (!append_bytes(word, at, at + bytes, s.symbols, missing))
         return false;
       at += bytes;
@@ -183,10 +185,7 @@ class WordEncoder {
   }
 
   bool encode_by_score(std::string_view word, Scratch& s, std::vector<TokenId>& out, std::size_t& missing) const {
-    const auto id_of = [&](std::size_t from, std::size_t to) {
-      const auto found = by_text_.find(word.substr(from, to - from));
-      return found == by_text_.end() ? TokenId{-1} : found->second;
-    };
+    const auto id_of = [&](std::size_t from, std::size_t to) { return by_text_.find(word.substr(from, to - from)); };
     s.pieces.clear();
     for (std::size_t at = 0; at < word.size();) {
       const std::size_t after = at + decode_utf8(word.substr(at)).bytes;
@@ -244,9 +243,9 @@ class WordEncoder {
   std::array<TokenId, 256> byte_ids_{};  ///< -1: no token is this byte alone
   bool has_bytes_ = false;
   bool cuts_before_spaces_ = false;
-  std::bitset<256> keeps_space_;                                 ///< bytes in front of a space inside a token
-  std::unordered_map<std::string_view, TokenId> by_text_;        ///< tokens that a text may have
-  std::unordered_map<std::string_view, TokenId> added_by_text_;  ///< user-defined tokens
+  std::bitset<256> keeps_space_;  ///< bytes in front of a space inside a token
+  TextIndex by_text_;             ///< tokens that a text may have
+  TextIndex added_by_text_;       ///< user-defined tokens
   PairMerger::Table merges_;
   Unigram unigram_;
   WordPiece word_piece_;
