@@ -169,6 +169,33 @@ TEST_CASE("checkpoints without a config are read where the tensors say enough") 
   CHECK(checkpoint->read("m.q").error().message.find("group_size 64") != std::string::npos);
 }
 
+TEST_CASE("checkpoints: FP8 with a scale per block, as DeepSeek's") {
+  const test_support::TemporaryFolder folder;
+  const std::string path = folder / "model";
+  fs::create_directories(path);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(5 * 7));
+  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(i * 5 % 120 + (i % 2) * 128);
+  const std::vector<float> scales{0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
+  write_folder(
+      path, R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 4]}})",
+      {owned_tensor("m.q.weight", "F8_E4M3", {5, 7}, codes), owned_tensor("m.q.weight_scale_inv", "F32", {3, 2}, scales)});
+  const auto checkpoint = Checkpoint::open(path);
+  INFO((checkpoint ? "" : checkpoint.error().message));
+  REQUIRE(checkpoint.ok());
+  const Matrix w = checkpoint->read_f32("m.q.weight").value();
+  REQUIRE(w.extents() == Extents{5, 7});
+  int wrong = 0;
+  for (Index r = 0; r < 5; ++r)
+    for (Index c = 0; c < 7; ++c)
+      wrong += w(r, c) != scales[static_cast<std::size_t>(r / 2 * 2 + c / 4)] *
+                              Minifloat<4, 3>::decode(codes[static_cast<std::size_t>(r * 7 + c)]);
+  CHECK(wrong == 0);
+  write_folder(
+      path, R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [4, 4]}})",
+      {owned_tensor("m.q.weight", "F8_E4M3", {5, 7}, codes), owned_tensor("m.q.weight_scale_inv", "F32", {3, 2}, scales)});
+  CHECK(Checkpoint::open(path)->read("m.q").error().message.find("weight_scale_inv is 3 x 2") != std::string::npos);
+}
+
 TEST_CASE("checkpoints: configs that contradict tensors or each other are errors that name both") {
   const test_support::TemporaryFolder folder;
   const std::string path = folder / "model";

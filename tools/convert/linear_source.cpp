@@ -37,6 +37,7 @@ std::string_view method_name(io::CheckpointMethod m) {
     case io::CheckpointMethod::gptq: return "GPTQ checkpoint";
     case io::CheckpointMethod::awq: return "AWQ checkpoint";
     case io::CheckpointMethod::compressed_tensors: return "compressed-tensors checkpoint";
+    case io::CheckpointMethod::fp8: return "FP8 checkpoint";
     case io::CheckpointMethod::bitsandbytes: return "bitsandbytes checkpoint";
     case io::CheckpointMethod::hqq: return "HQQ checkpoint";
     default: return "Hugging Face folder";

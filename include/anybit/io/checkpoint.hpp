@@ -1,5 +1,6 @@
 #pragma once
-// A folder of Hugging Face whose linears may be quantized by GPTQ, AWQ, compressed-tensors, bitsandbytes or HQQ.
+// A folder of Hugging Face whose linears may be quantized by GPTQ, AWQ, compressed-tensors, transformers' FP8, bitsandbytes or
+// HQQ.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -29,6 +30,7 @@ struct ModuleMarker {
 inline constexpr ModuleMarker module_markers[] = {{".qweight", CheckpointMethod::gptq},  // AWQ's has the same name
                                                   {".weight_scale", CheckpointMethod::compressed_tensors},
                                                   {".weight_packed", CheckpointMethod::compressed_tensors},
+                                                  {".weight_scale_inv", CheckpointMethod::fp8},
                                                   {".SCB", CheckpointMethod::bitsandbytes},
                                                   {".weight.quant_state.bitsandbytes__nf4", CheckpointMethod::bitsandbytes},
                                                   {".weight.quant_state.bitsandbytes__fp4", CheckpointMethod::bitsandbytes},
@@ -137,6 +139,7 @@ class Checkpoint {
         return read_gptq(m, f);
       }
       case CheckpointMethod::awq: return read_awq(m, config_.awq);
+      case CheckpointMethod::fp8:
       case CheckpointMethod::compressed_tensors: {
         ANYBIT_TRY(const CompressedFormat f, compressed_format_of(config_, m.name));
         return read_compressed(m, f);
@@ -155,6 +158,7 @@ class Checkpoint {
         return gptq_extents(m, f);
       }
       case CheckpointMethod::awq: return awq_extents(m);
+      case CheckpointMethod::fp8:
       case CheckpointMethod::compressed_tensors: return detail::compressed_extents(m);
       case CheckpointMethod::bitsandbytes: return bitsandbytes_extents(m);
       default: return hqq_extents(m);
@@ -229,10 +233,11 @@ class Checkpoint {
     if (modules_.empty()) return Ok{};
     config_.source = "the tensors (there is no quantization config)";
     const ModuleTensors& m = modules_.begin()->second;
-    if (method == CheckpointMethod::compressed_tensors)
-      return Error{ErrorCode::unsupported, detail::text(folder_->name(), ": module ", detail::shown(m.name),
-                                                        " is quantized by compressed-tensors, but config.json has no "
-                                                        "quantization_config to say how: give the complete folder")};
+    if (method == CheckpointMethod::compressed_tensors || method == CheckpointMethod::fp8)
+      return Error{ErrorCode::unsupported,
+                   detail::text(folder_->name(), ": module ", detail::shown(m.name), " is quantized by ", name_of(method),
+                                ", but config.json has no "
+                                "quantization_config to say how: give the complete folder")};
     config_.method = method;
     if (method != CheckpointMethod::gptq) return Ok{};
     ANYBIT_TRY(const TensorInfo* const qweight, m.need("qweight", {"I32"}, 2));

@@ -19,10 +19,10 @@
 namespace anybit::io {
 inline namespace ANYBIT_CODE {
 
-enum class CheckpointMethod { none, gptq, awq, compressed_tensors, bitsandbytes, hqq };
+enum class CheckpointMethod { none, gptq, awq, compressed_tensors, fp8, bitsandbytes, hqq };
 
 constexpr std::string_view name_of(CheckpointMethod m) {
-  constexpr std::string_view names[] = {"none", "gptq", "awq", "compressed-tensors", "bitsandbytes", "hqq"};
+  constexpr std::string_view names[] = {"none", "gptq", "awq", "compressed-tensors", "fp8", "bitsandbytes", "hqq"};
   return names[static_cast<std::size_t>(m)];
 }
 
@@ -182,8 +182,25 @@ inline Status read_compressed_config(const JsonObject& o, CheckpointConfig& out)
   return Ok{};
 }
 
+/// transformers' "fp8" (DeepSeek, Qwen 3): E4M3 with a scale per block of weight_block_size, or one per tensor.
+inline Status read_fp8_config(const JsonObject& o, CheckpointConfig& out) {
+  CompressedGroup g;
+  g.name = out.source;
+  g.targets = {"Linear"};
+  g.format.bits = 8;
+  g.format.is_float = true;
+  if (o.has("weight_block_size")) {
+    ANYBIT_TRY(const std::vector<double> block, o.numbers("weight_block_size"));
+    if (block.size() != 2 || !(block[0] >= 1 && block[0] <= largest_group && block[1] >= 1 && block[1] <= largest_group))
+      return o.wrong("weight_block_size", "two numbers of at least 1");
+    g.format.block = {static_cast<Index>(block[0]), static_cast<Index>(block[1])};
+  }
+  out.groups.push_back(std::move(g));
+  return Ok{};
+}
+
 inline CheckpointMethod method_named(std::string_view name) {
-  for (const auto m : {CheckpointMethod::gptq, CheckpointMethod::awq, CheckpointMethod::compressed_tensors,
+  for (const auto m : {CheckpointMethod::gptq, CheckpointMethod::awq, CheckpointMethod::compressed_tensors, CheckpointMethod::fp8,
                        CheckpointMethod::bitsandbytes, CheckpointMethod::hqq})
     if (name == name_of(m)) return m;
   return name == "gptqmodel" ? CheckpointMethod::gptq : CheckpointMethod::none;
@@ -203,12 +220,13 @@ inline Result<CheckpointConfig> read_checkpoint_config(const JsonObject& o, std:
     if (out.method == CheckpointMethod::none)
       return {ErrorCode::unsupported,
               detail::text(o.file(), ": ", o.path("quant_method"), " is ", detail::shown(method),
-                           "; gptq, awq, compressed-tensors, bitsandbytes and hqq are read: convert the checkpoint")};
+                           "; gptq, awq, compressed-tensors, fp8, bitsandbytes and hqq are read: convert the checkpoint")};
   }
   switch (out.method) {
     case CheckpointMethod::gptq: ANYBIT_TRY_STATUS(detail::read_gptq_config(o, out)); break;
     case CheckpointMethod::awq: ANYBIT_TRY_STATUS(detail::read_awq_config(o, out)); break;
     case CheckpointMethod::compressed_tensors: ANYBIT_TRY_STATUS(detail::read_compressed_config(o, out)); break;
+    case CheckpointMethod::fp8: ANYBIT_TRY_STATUS(detail::read_fp8_config(o, out)); break;
     default: break;  // bitsandbytes and HQQ say everything in their tensors
   }
   return out;

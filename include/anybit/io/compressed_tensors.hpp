@@ -4,6 +4,7 @@
 //   int-, float-quantized  weight I8 or F8_E4M3, weight_scale, weight_zero_point
 //   mxfp4-pack-quantized   weight_packed U8, two E2M1 codes a byte, the first in the lower half; weight_scale U8, an exponent
 //   nvfp4-pack-quantized   the same codes; weight_scale F8_E4M3, divided by weight_global_scale
+// transformers' "fp8" is float-quantized with weight_scale_inv, which multiplies too, in place of weight_scale.
 // Integers are two's complement; packed ones are stored as code + 2^(bits-1), zero points too.
 
 #include <anybit/core/macros_begin.hpp>
@@ -65,15 +66,16 @@ inline std::string grid_text(const CompressedFormat& f) {
 
 /// Extents and groups of l are set; reads weight_scale as `scales`, (outputs, groups), or spread from a tensor's or blocks'.
 inline Status read_compressed_scales(const ModuleTensors& m, const CompressedFormat& f, CheckpointLinear& l) {
-  const TensorInfo* const t = m.find("weight_scale");
+  const std::string part = m.find("weight_scale_inv") ? "weight_scale_inv" : "weight_scale";
+  const TensorInfo* const t = m.find(part);
   if (!t) return m.bad(ErrorCode::corrupt_data, "there is no tensor weight_scale: give the complete checkpoint");
-  ANYBIT_TRY_STATUS(m.need("weight_scale", scale_types, t->shape.size()));
-  ANYBIT_TRY(const std::vector<float> values, finite_values(m, "weight_scale", *t));
+  ANYBIT_TRY_STATUS(m.need(part, scale_types, t->shape.size()));
+  ANYBIT_TRY(const std::vector<float> values, finite_values(m, part, *t));
   const Index outputs = l.extents.rows, groups = l.groups_per_row();
   if (f.block[0] > 0) {
     const std::vector<Index> needed{ceil_div(outputs, f.block[0]), groups};
     if (t->shape != needed)
-      return m.bad(ErrorCode::shape_mismatch, "weight_scale is ", ModuleTensors::extents_text(t->shape), ", but ", grid_text(f),
+      return m.bad(ErrorCode::shape_mismatch, part, " is ", ModuleTensors::extents_text(t->shape), ", but ", grid_text(f),
                    " make it ", ModuleTensors::extents_text(needed), ": check the config against the tensors");
     for (Index r = 0; r < outputs; ++r)
       l.scales.insert(l.scales.end(), values.begin() + r / f.block[0] * groups, values.begin() + (r / f.block[0] + 1) * groups);
@@ -85,7 +87,7 @@ inline Status read_compressed_scales(const ModuleTensors& m, const CompressedFor
   }
   const std::vector<Index> needed{outputs, groups};
   if (t->shape != needed && !(f.group == 0 && t->size() == outputs && t->shape.size() == 1))
-    return m.bad(ErrorCode::shape_mismatch, "weight_scale is ", ModuleTensors::extents_text(t->shape), ", but ", grid_text(f),
+    return m.bad(ErrorCode::shape_mismatch, part, " is ", ModuleTensors::extents_text(t->shape), ", but ", grid_text(f),
                  " makes it ", ModuleTensors::extents_text(needed), ": check the config against the tensors");
   l.scales = values;
   return Ok{};
