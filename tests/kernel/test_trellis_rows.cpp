@@ -110,6 +110,46 @@ void check_decoding(Extents e) {
   check_weights<S>(kernel::trellis_source(t), sections, e);
 }
 
+template <class S>
+void check_exl3() {
+  const Extents e{150, 200};
+  INFO(std::string_view(S::name));
+  std::mt19937 random(9);
+  auto t = PackedTensor<S>::allocate(e, false, "random bits");
+  PackedBytes& b = t.bytes();
+  for (std::byte& v : b.mutable_section(b.section(section_tags::trellis))) v = std::byte(random() & 255);
+  for (const SectionTag& tag : {section_tags::input_scales, section_tags::output_scales}) {
+    const auto section = b.mutable_section(b.section(tag));
+    for (std::size_t i = 0; i < section.size(); i += 2) {
+      const std::uint16_t half = f32_to_f16((random() & 1 ? 0.02f : -0.01f) * static_cast<float>(1 + random() % 5));
+      std::memcpy(section.data() + i, &half, 2);
+    }
+  }
+  const typename PackedTensor<S>::SectionsOf sections(t.bytes());
+  check_weights<typename S::Inner>(kernel::exl3_inner_source(t), sections, S::padded(e));
+  Matrix x(3, e.cols), y(3, e.rows);
+  std::normal_distribution<float> normal;
+  for (Index i = 0; i < x.extents().size(); ++i) x.data()[i] = normal(random);
+  Workspace workspace;
+  Serial serial;
+  kernel::exl3_matmul(t, std::as_const(x).view(), y.view(), Compute::f32, workspace, serial);
+  double off = 0, all = 0;
+  for (Index r = 0; r < e.rows; ++r) {
+    std::vector<float> granule(16 * 128), row;
+    for (Index c = 0; c < e.cols; c += 128) {
+      S::decode(sections, e, r / 16 * 16, c, granule.data());
+      row.insert(row.end(), granule.begin() + r % 16 * 128, granule.begin() + (r % 16 + 1) * 128);
+    }
+    for (Index i = 0; i < 3; ++i) {
+      double sum = 0;
+      for (Index c = 0; c < e.cols; ++c)
+        sum += static_cast<double>(x(i, c)) * static_cast<double>(row[static_cast<std::size_t>(c)]);
+      off += std::pow(sum - static_cast<double>(y(i, r)), 2), all += sum * sum;
+    }
+  }
+  CHECK(std::sqrt(off) <= 2e-6 * std::sqrt(all));
+}
+
 /// A third party's.
 struct Halves {
   static constexpr std::string_view name = "halves";
@@ -129,44 +169,7 @@ TEST_CASE("trellis tiles: decoded in registers to the bits of the schemes") {
 }
 
 TEST_CASE("exl3: products through rotated activations are those with the weights") {
-  for_each_exl3([]<class S>(S) {
-    const Extents e{150, 200};
-    INFO(std::string_view(S::name));
-    std::mt19937 random(9);
-    auto t = PackedTensor<S>::allocate(e, false, "random bits");
-    PackedBytes& b = t.bytes();
-    for (std::byte& v : b.mutable_section(b.section(section_tags::trellis))) v = std::byte(random() & 255);
-    for (const SectionTag& tag : {section_tags::input_scales, section_tags::output_scales}) {
-      const auto section = b.mutable_section(b.section(tag));
-      for (std::size_t i = 0; i < section.size(); i += 2) {
-        const std::uint16_t half = f32_to_f16((random() & 1 ? 0.02f : -0.01f) * static_cast<float>(1 + random() % 5));
-        std::memcpy(section.data() + i, &half, 2);
-      }
-    }
-    const typename PackedTensor<S>::SectionsOf sections(t.bytes());
-    check_weights<typename S::Inner>(kernel::exl3_inner_source(t), sections, S::padded(e));
-    Matrix x(3, e.cols), y(3, e.rows);
-    std::normal_distribution<float> normal;
-    for (Index i = 0; i < x.extents().size(); ++i) x.data()[i] = normal(random);
-    Workspace workspace;
-    Serial serial;
-    kernel::exl3_matmul(t, std::as_const(x).view(), y.view(), Compute::f32, workspace, serial);
-    double off = 0, all = 0;
-    for (Index r = 0; r < e.rows; ++r) {
-      std::vector<float> granule(16 * 128), row;
-      for (Index c = 0; c < e.cols; c += 128) {
-        S::decode(sections, e, r / 16 * 16, c, granule.data());
-        row.insert(row.end(), granule.begin() + r % 16 * 128, granule.begin() + (r % 16 + 1) * 128);
-      }
-      for (Index i = 0; i < 3; ++i) {
-        double sum = 0;
-        for (Index c = 0; c < e.cols; ++c)
-          sum += static_cast<double>(x(i, c)) * static_cast<double>(row[static_cast<std::size_t>(c)]);
-        off += std::pow(sum - static_cast<double>(y(i, r)), 2), all += sum * sum;
-      }
-    }
-    CHECK(std::sqrt(off) <= 2e-6 * std::sqrt(all));
-  });
+  check_exl3<Exl3<1, Mul1>>(), check_exl3<Exl3<3, ThreeInst>>(), check_exl3<Exl3<4, Mcg>>(), check_exl3<Exl3<8, Mul1>>();
 }
 
 TEST_CASE("trellis rows: integer products are exact at every width and shape") {
