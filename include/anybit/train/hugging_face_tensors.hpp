@@ -5,6 +5,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
