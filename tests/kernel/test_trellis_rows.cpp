@@ -85,14 +85,14 @@ void check_products(Extents e) {
 
 /// Weights of a source against the scheme's own decode(), to the bit, at odd places.
 template <class S>
-void check_weights(const kernel::RowSource& source, Sections sections, Extents e) {
+void check_weights(const kernel::PackedRows& source, Sections sections, Extents e) {
   INFO(std::string_view(S::name) << ": " << e.rows << " x " << e.cols);
   for (const auto& [row, rows, first, n] : {std::array<Index, 4>{0, e.rows, 0, e.cols},
                                             {e.rows / 3, 1, e.cols / 2, e.cols - e.cols / 2},
                                             {e.rows / 2, e.rows - e.rows / 2, e.cols / 3, 1}}) {
     std::vector<float> out(static_cast<std::size_t>(rows * (n + 3)), -7.0f);
     for (Index c = 0; c < n; c += 512)
-      source.weights(source.tensor, row, rows, first + c, std::min<Index>(512, n - c), out.data() + c, n + 3);
+      source.ops->weights(source.tensor, row, rows, first + c, std::min<Index>(512, n - c), out.data() + c, n + 3);
     for (Index r = 0; r < rows; ++r)
       for (Index c = 0; c < n; ++c) {
         float granule[256];
@@ -107,7 +107,7 @@ template <class S>
 void check_decoding(Extents e) {
   const auto t = random_tensor<S>(e, 5);
   const typename PackedTensor<S>::SectionsOf sections(t.bytes());
-  check_weights<S>(kernel::trellis_source(t), sections, e);
+  check_weights<S>(kernel::rows_of_trellis(t), sections, e);
 }
 
 template <class S>
@@ -126,7 +126,7 @@ void check_exl3() {
     }
   }
   const typename PackedTensor<S>::SectionsOf sections(t.bytes());
-  check_weights<typename S::Inner>(kernel::exl3_inner_source(t), sections, S::padded(e));
+  check_weights<typename S::Inner>(kernel::rows_between_rotations(t), sections, S::padded(e));
   Matrix x(3, e.cols), y(3, e.rows);
   std::normal_distribution<float> normal;
   for (Index i = 0; i < x.extents().size(); ++i) x.data()[i] = normal(random);

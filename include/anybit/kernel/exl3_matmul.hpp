@@ -36,7 +36,7 @@ void exl3_matmul(const PackedTensor<S>& t, ConstMatrix x, MutableMatrix y, Activ
       for (Index c = 0; c < padded.cols; c += S::block) S::hadamard(v + c, S::block, 1, 1, detail::root_of_128);
     }
   });
-  kernel::matmul(exl3_inner_source(t), ConstMatrix(in), out, mode, workspace, executor);
+  kernel::matmul(rows_between_rotations(t), ConstMatrix(in), out, mode, workspace, executor);
   executor.parallel_for(x.rows, 1, [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i) {
       float* const v = out.row(i).data();

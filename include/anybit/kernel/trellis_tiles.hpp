@@ -116,7 +116,7 @@ ANYBIT_INLINE void decode_tile(const std::byte* from, float* columns) {
     }
 }
 
-/// RowSource::weights of a trellis scheme, or of what EXL3 has between its rotations.
+/// RowOps::weights of a trellis scheme, or of what EXL3 has between its rotations.
 template <class S>
 void decode_tiles(const void* tensor, Index row, Index rows, Index first, Index n, float* out, Index stride) {
   const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
@@ -156,26 +156,32 @@ void decode_tiles(const void* tensor, Index row, Index rows, Index first, Index 
   }
 }
 
+/// row_ops_v with the fast decoder.
+template <class S>
+inline constexpr RowOps tile_row_ops_v = [] {
+  RowOps ops{scheme_ops_v<S>};
+  ops.granule_rows = 16;
+  ops.weights = &decode_tiles<S>;
+  if constexpr (TrellisScheme<S>)
+    ops.group_cols = [](Index cols) { return std::max<Index>(S::granularity::group_cols(cols), 1); };
+  return ops;
+}();
+
 }  // namespace detail
 
-/// row_source() with a fast decoder, for products in float. Views t, which must stay where it is.
+/// For products in float. Views t, which must stay where it is.
 template <TrellisScheme S>
-RowSource trellis_source(const PackedTensor<S>& t) {
-  RowSource source = row_source(t);
-  source.group = std::max<Index>(S::granularity::group_cols(t.cols()), 1);
-  source.weights = &detail::decode_tiles<S>;
-  return source;
+PackedRows rows_of_trellis(const PackedTensor<S>& t) {
+  return {detail::tile_row_ops_v<S>, &t, t.bytes()};
 }
 /// Of the matrix between EXL3's rotations, padded outputs x padded inputs.
 template <class S>
   requires is_exl3_v<S>
-RowSource exl3_inner_source(const PackedTensor<S>& t) {
-  RowSource source = row_source(t);
-  source.extents = S::padded(t.extents());
-  source.group = std::max<Index>(source.extents.cols, 1);
-  source.granule_rows = 16;
-  source.weights = &detail::decode_tiles<S>;
-  return source;
+PackedRows rows_between_rotations(const PackedTensor<S>& t) {
+  PackedRows rows(detail::tile_row_ops_v<S>, &t, t.bytes());
+  rows.extents = S::padded(t.extents());
+  rows.group = std::max<Index>(rows.extents.cols, 1);
+  return rows;
 }
 
 }  // namespace ANYBIT_CODE
