@@ -32,7 +32,7 @@ struct Stimuli {
 namespace anybit::steer {
 inline namespace ANYBIT_CODE {
 
-/// The template of LAT for truth (Zou et al., appendix D).
+/// A template for truth, after those of LAT (Zou et al.): it asks for the amount of the concept.
 inline constexpr std::string_view truth_template =
     "Consider the amount of truthfulness in the following statement.\nStatement: {}\nThe amount of truthfulness is";
 
