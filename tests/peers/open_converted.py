@@ -4,7 +4,8 @@
 For every folder of CHECKPOINTS (those of ../shared/vectors/checkpoints, or NAMEs among them) and every format that holds it exactly, converts it, opens
 the result with transformers (which calls compressed-tensors, bitsandbytes or gptqmodel), and compares the logits of its forward pass with those
 of the folder's expected/logits.safetensors. A format whose library is not installed is skipped. By hand, not in ctest: it needs torch, transformers,
-and compressed-tensors, bitsandbytes, gptqmodel as far as they install.
+and compressed-tensors, bitsandbytes, gptqmodel as far as they install. With compressed-tensors 0.20.1 it fails for min-max grids, whose packed zero points
+transformers refuses in llm-compressor's own files too, and for MXFP4 and NVFP4, which it restores in bfloat16 beside float32.
 """
 import importlib.util, pathlib, subprocess, sys, tempfile, warnings
 
@@ -42,7 +43,8 @@ def main():
                     worst = max((a - golden[f"prompt{i}.logits"]).abs().max().item() for i, a in enumerate(logits_of(out, ids)))
                     largest = max(golden[f"prompt{i}.logits"].abs().max().item() for i in (0, 1))
                     print(f"{folder.name} -> {to}: logits off by {worst / largest:.1e} of the largest", flush=True)
-                    bad += worst > 5e-3 * largest  # the loaders compute with weights in float16
+                    # Weights may be restored in float16, and LLM.int8 rounds activations to 8 bits.
+                    bad += worst > (5e-2 if to == "bnb" else 5e-3) * largest
                 except Exception as e:
                     print(f"{folder.name} -> {to}: {type(e).__name__}: {str(e).splitlines()[0][:200]}", flush=True)
                     bad += 1
