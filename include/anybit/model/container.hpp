@@ -52,7 +52,8 @@ void for_each_option(Config& c, Default& d, F&& f) {
   f("rope.magnitude", c.rope_magnitude, d.rope_magnitude), f("rope.dynamic", c.rope_dynamic, d.rope_dynamic);
   f("rope.scaling.original_context_length", c.rope_original_context, d.rope_original_context);
   f("rope.freq_base_swa", c.rope_window_base, d.rope_window_base);
-  auto &x = c.form, &y = d.form;
+  auto& x = c.form;
+  const auto& y = d.form;
   f("form.norm", x.norm, y.norm), f("form.order", x.order, y.order), f("form.head_norm", x.head_norm, y.head_norm);
   f("form.positions", x.positions, y.positions), f("form.final_norm", x.final_norm, y.final_norm);
   f("form.gated", x.gated, y.gated), f("form.activation", x.activation, y.activation);
