@@ -64,7 +64,7 @@ Parsed parse(int argc, const char* const* argv) {
       "Quantizes a language model by every recipe (or those named), runs each result from its packed form, and reports its size, its\n"
       "distance from the float model, and its speed.");
   app.name("anybit compare");
-  app.add_option("MODEL", o.model, "GGUF file (llama architecture) or llama2.c checkpoint");
+  app.add_option("MODEL", o.model, "GGUF file, Hugging Face folder or llama2.c checkpoint");
   app.add_option("--recipe", o.recipes,
                  "Only this recipe, by its name or written out: 'awq | gptq(damp=0.01) uint4/g128/f16'; may be repeated")
       ->type_name("RECIPE")
@@ -105,7 +105,7 @@ Parsed parse(int argc, const char* const* argv) {
     return {std::nullopt, *end};
   const auto wrong = [](const std::string& message) { return Parsed{std::nullopt, wrong_use("compare", message)}; };
   if (o.list) return {o, success};
-  if (o.model.empty()) return wrong("MODEL is required: a GGUF file or a llama2.c checkpoint");
+  if (o.model.empty()) return wrong("MODEL is required: a GGUF file, a Hugging Face folder or a llama2.c checkpoint");
   constexpr anybit::Index least = 64;
   if (o.tokens && *o.tokens < least) return wrong("--tokens is " + std::to_string(*o.tokens) + "; it must be at least 64");
   if (const std::string error = settle_quantization_options(o); !error.empty()) return wrong(error);

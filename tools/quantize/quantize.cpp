@@ -23,7 +23,7 @@ namespace {
 std::optional<int> parse_options(int argc, const char* const* argv, Options& o) {
   std::optional<double> target;
   CLI::App app("Quantizes a model by one recipe, or to a size, and writes one file.", "anybit quantize");
-  app.add_option("MODEL", o.model, "GGUF file (llama architecture) or llama2.c checkpoint")->required();
+  app.add_option("MODEL", o.model, "GGUF file, Hugging Face folder or llama2.c checkpoint")->required();
   app.add_option("OUT", o.save, "The file to write (.safetensors)")->required();
   app.add_option("--recipe", o.recipes,
                  "A name (anybit compare --list shows them), or a recipe written out: 'awq | gptq(damp=0.01) uint4/g128/f16'.\n"

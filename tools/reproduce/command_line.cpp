@@ -28,7 +28,7 @@ Parsed parse(int argc, const char* const* argv) {
       "Runs the settings of papers' tables on the model at hand and prints next to each other what the paper claims (value and\n"
       "ratio to its float model), what comes out here, and whether the paper's statements hold.");
   app.name("anybit reproduce");
-  app.add_option("MODEL", o.lab.model, "GGUF file (llama architecture) or llama2.c checkpoint, with float weights");
+  app.add_option("MODEL", o.lab.model, "GGUF file, Hugging Face folder or llama2.c checkpoint, with float weights");
   app.add_option("--tokenizer", o.lab.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
   app.add_option("--evaluate", o.lab.evaluate, "UTF-8 text that perplexities are of")->type_name("FILE");
   app.add_option("--calibrate", o.lab.calibrate,
