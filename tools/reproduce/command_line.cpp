@@ -56,7 +56,8 @@ Parsed parse(int argc, const char* const* argv) {
     return {std::nullopt, *end};
   const auto wrong = [](const std::string& message) { return Parsed{std::nullopt, tool::wrong_use("reproduce", message)}; };
   if (o.list) return {o, tool::success};
-  if (o.lab.model.empty()) return wrong("MODEL is required: a GGUF file or a llama2.c checkpoint with float weights");
+  if (o.lab.model.empty())
+    return wrong("MODEL is required: a GGUF file, a Hugging Face folder or a llama2.c checkpoint with float weights");
   if (o.lab.evaluate.empty()) return wrong("--evaluate is required: a text, such as the test set of WikiText-2");
   for (const auto& [option, value] : {std::pair<const char*, anybit::Index>{"--tokens", o.lab.tokens},
                                       {"--calibration-tokens", o.lab.calibration_tokens},

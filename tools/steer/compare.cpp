@@ -270,8 +270,8 @@ int compare(int argc, const char* const* argv) {
   const auto source = Source::prepare(m->decoder, needs, *text, pool);
   if (!source) return failed(bad_input, source.error());
   std::optional<Source> projected;
-  if (const Index blocks = std::min(o.leakage_blocks, m->decoder.config.blocks); blocks > 0) {
-    model::Decoder d = model::first_blocks(m->decoder, blocks);
+  if (const Index first = std::min(o.leakage_blocks, m->decoder.config.blocks); first > 0) {
+    model::Decoder d = model::first_blocks(m->decoder, first);
     if (const auto done = steer::project_out(d, study.direction()); !done) return failed(bad_input, done.error());
     auto made = Source::prepare(std::move(d), needs, *text, pool);
     if (!made) return failed(bad_input, made.error());
