@@ -17,13 +17,13 @@ using namespace anybit::model;
 
 namespace {
 
-/// The file of a vocabulary in $ANYBIT_TEST_VOCABULARIES, under its own name or with the start of its SHA-256 in front, as
-/// acceptance.py keeps it in ~/.cache/anybit-acceptance.
+/// The file of a vocabulary in $ANYBIT_TEST_VOCABULARIES or ~/.cache/anybit/vocabularies, under its own name or with the first 16
+/// digits of its SHA-256 and a hyphen in front.
 std::optional<std::string> published_vocabulary(const nlohmann::json& golden) {
   namespace fs = std::filesystem;
   const char* const folder = std::getenv("ANYBIT_TEST_VOCABULARIES");
   const char* const home = std::getenv("HOME");
-  const fs::path at = folder ? fs::path(folder) : fs::path(home ? home : ".") / ".cache" / "anybit-acceptance";
+  const fs::path at = folder ? fs::path(folder) : fs::path(home ? home : ".") / ".cache" / "anybit" / "vocabularies";
   const std::string file = fs::path(golden.at("file").get<std::string>()).filename().string();
   std::error_code ignored;
   for (const std::string& name : {golden.at("sha256").get<std::string>().substr(0, 16) + "-" + file, file})
@@ -62,5 +62,5 @@ TEST_CASE("published vocabularies on texts whose ids the original libraries gave
     }
   }
   if (absent != 0)
-    WARN("skipped " << absent << " vocabularies that are not in $ANYBIT_TEST_VOCABULARIES or ~/.cache/anybit-acceptance");
+    WARN("skipped " << absent << " vocabularies that are not in $ANYBIT_TEST_VOCABULARIES or ~/.cache/anybit/vocabularies");
 }
