@@ -289,7 +289,8 @@ TEST_CASE("contradictory configurations and shapes are errors") {
   CHECK(message([](auto& c) { c.norm_epsilon = 0; }).find("epsilon") != std::string::npos);
   CHECK(message([](auto& c) { c.rope_base = std::nanf(""); }).find("rope base") != std::string::npos);
   CHECK(message([](auto& c) { c.rope_factors = {1}; }).find("1 rope factors for 2") != std::string::npos);
-  CHECK(message([](auto& c) { c.heads = c.kv_heads = c.head_dim = 1 << 30; }).find("too wide") != std::string::npos);
+  CHECK(message([](auto& c) { c.heads = c.kv_heads = 1 << 30, c.head_dim = 64; }).find("too wide") != std::string::npos);
+  CHECK(message([](auto& c) { c.head_dim = 1 << 30; }).find("head length is 1073741824, more than") != std::string::npos);
 
   Decoder d = random_decoder(good, true, 1);
   CHECK(check(d));

@@ -143,7 +143,7 @@ TEST_CASE("models that are wrong in one place are errors that name it") {
   };
   const std::vector<Case> cases{
       {{.without = "general.architecture"}, {"general.architecture"}},
-      {{.text_key = "general.architecture", .text = "gpt2"}, {"general.architecture is 'gpt2'", "llama"}},
+      {{.text_key = "general.architecture", .text = "mamba"}, {"general.architecture is 'mamba'", "llama"}},
       {{.without = "llama.embedding_length"}, {"llama.embedding_length"}},
       {{.without = "llama.block_count"}, {"llama.block_count"}},
       {{.key = "llama.block_count", .value = 0}, {"llama.block_count is 0"}},
