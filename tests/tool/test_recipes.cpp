@@ -54,7 +54,7 @@ TEST_CASE("a recipe as files record it, and shorter ways to write it") {
   const auto r = book.find("smooth_quant(alpha=0.85) | nearest int8/row/f32 int8_static");
   REQUIRE(r.ok());
   CHECK((*r)->compute == Compute::int8_static);
-  CHECK((*r)->scheme == "int8/row/f32/bits");
+  CHECK((*r)->scheme->name == "int8/row/f32/bits");
 }
 
 TEST_CASE("every description reads back as the same options") {
