@@ -26,7 +26,7 @@ struct Module {
   void add(const std::string& key, const std::string& dtype, std::vector<Index> shape, std::vector<T> values) {
     auto& own = bytes["m." + key];
     own.resize(values.size() * sizeof(T));
-    std::memcpy(own.data(), values.data(), own.size());
+    if (!own.empty()) std::memcpy(own.data(), values.data(), own.size());
     tensors["m." + key] = {"m." + key, dtype, std::move(shape), own};
   }
   void remove(const std::string& key) { tensors.erase("m." + key); }
