@@ -1,5 +1,5 @@
 // Coverage-guided fuzzing of every file reader, by hand (the seeded mutations in tests/io run with every test):
-//   clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Iinclude
+//   clang++ -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Iinclude -Itests
 //           tests/fuzz/fuzz_files.cpp -o fuzz_files && ./fuzz_files -max_total_time=300 -max_len=4096 CORPUS
 // The first byte of an input chooses the reader; the rest is the file. An empty corpus grows from the good files below.
 
@@ -14,6 +14,8 @@
 #include <anybit/io/llama2c.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/tokenizer/files.hpp>
+
+#include "fuzz/seeded_mutator.hpp"
 
 namespace {
 
@@ -131,15 +133,8 @@ const std::vector<std::string>& seeds() {
 
 }  // namespace
 
-extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t most);
-
 extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t most, unsigned random) {
-  const std::string& seed = seeds()[random % seeds().size()];
-  if (size < 16 && seed.size() <= most) {
-    std::memcpy(data, seed.data(), seed.size());
-    size = seed.size();
-  }
-  return LLVMFuzzerMutate(data, size, most);
+  return mutate_from_seeds(seeds(), data, size, most, random);
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -17,6 +17,7 @@
 #include <anybit/model/tokenizer/files.hpp>
 #include <anybit/model/tokenizer/rules_text.hpp>
 
+#include "fuzz/seeded_mutator.hpp"
 #include "support/small_vocabularies.hpp"
 
 namespace {
@@ -61,15 +62,8 @@ const std::vector<std::string>& seeds() {
 
 }  // namespace
 
-extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t most);
-
 extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t most, unsigned random) {
-  const std::string& seed = seeds()[random % seeds().size()];
-  if (size < 16 && seed.size() <= most) {
-    std::memcpy(data, seed.data(), seed.size());
-    size = seed.size();
-  }
-  return LLVMFuzzerMutate(data, size, most);
+  return mutate_from_seeds(seeds(), data, size, most, random);
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

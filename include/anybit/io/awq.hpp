@@ -43,13 +43,7 @@ inline Result<CheckpointLinear> read_awq(const ModuleTensors& m, const AwqFormat
     return m.bad(ErrorCode::shape_mismatch, "scales has ", scales->shape[1], " outputs, but ", words,
                  " words of 8 codes (AWQ's GEMM order) make ", outputs,
                  ": check the quantization config; GEMV checkpoints are not read, convert them to version gemm");
-  if (f.group == 0 && inputs % groups != 0)
-    return m.bad(ErrorCode::shape_mismatch, "scales has ", groups, " groups, which do not divide ", inputs,
-                 " inputs, and no group_size is stated: give the checkpoint's config.json");
-  const Index group = f.group == -1 ? inputs : f.group == 0 ? inputs / groups : f.group;
-  if (ceil_div(inputs, group) != groups)
-    return m.bad(ErrorCode::shape_mismatch, "scales has ", groups, " groups of ", inputs, " inputs, but group_size ", f.group,
-                 " (the quantization config) makes ", ceil_div(inputs, group), ": check the config against the tensors");
+  ANYBIT_TRY(const Index group, group_size(m, f.group, inputs, groups, "config.json"));
   ANYBIT_TRY(const TensorInfo* const qzeros, m.need_shape("qzeros", {"I32"}, {groups, words}, detail::text(outputs, " outputs")));
   CheckpointLinear l;
   l.extents = {outputs, inputs};

@@ -90,6 +90,19 @@ inline Result<std::vector<float>> finite_values(const ModuleTensors& m, std::str
   return out;
 }
 
+/// Inputs per group where scales has `groups` of them: `stated` is the config's group size, -1 for one group and 0 where there is
+/// none. `config` is the file that would state it.
+inline Result<Index> group_size(const ModuleTensors& m, Index stated, Index inputs, Index groups, std::string_view config) {
+  if (stated == 0 && inputs % groups != 0)
+    return m.bad(ErrorCode::shape_mismatch, "scales has ", groups, " groups, which do not divide ", inputs,
+                 " inputs, and no group_size is stated: give the checkpoint's ", config);
+  const Index group = stated == -1 ? inputs : stated == 0 ? inputs / groups : stated;
+  if (ceil_div(inputs, group) != groups)
+    return m.bad(ErrorCode::shape_mismatch, "scales has ", groups, " groups of ", inputs, " inputs, but group_size ", stated,
+                 " (the quantization config) makes ", ceil_div(inputs, group), ": check the config against the tensors");
+  return group;
+}
+
 /// Two whole numbers that a tensor holds as the shape of a matrix; `t` has two values. Each is at most 2^24.
 inline Result<Extents> matrix_extents(const ModuleTensors& m, std::string_view part, const TensorInfo& t) {
   ANYBIT_TRY(const Matrix shape, to_f32(t));

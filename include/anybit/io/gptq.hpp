@@ -94,13 +94,7 @@ inline Result<CheckpointLinear> read_gptq(const ModuleTensors& m, const GptqForm
   if (scales->shape[1] != outputs)
     return m.bad(ErrorCode::shape_mismatch, "scales has ", scales->shape[1], " outputs and qweight ", outputs,
                  ": check the checkpoint");
-  if (f.group == 0 && inputs % groups != 0)
-    return m.bad(ErrorCode::shape_mismatch, "scales has ", groups, " groups, which do not divide ", inputs,
-                 " inputs, and no group_size is stated: give the checkpoint's quantize_config.json");
-  const Index group = f.group == -1 ? inputs : f.group == 0 ? inputs / groups : f.group;
-  if (ceil_div(inputs, group) != groups)
-    return m.bad(ErrorCode::shape_mismatch, "scales has ", groups, " groups of ", inputs, " inputs, but group_size ", f.group,
-                 " (the quantization config) makes ", ceil_div(inputs, group), ": check the config against the tensors");
+  ANYBIT_TRY(const Index group, group_size(m, f.group, inputs, groups, "quantize_config.json"));
   ANYBIT_TRY(const TensorInfo* const qzeros,
              m.need_shape("qzeros", {"I32"}, {groups, words_of(f.layout, f.bits, outputs)},
                           detail::text(outputs, " outputs of ", f.bits, " bits (the quantization config)")));

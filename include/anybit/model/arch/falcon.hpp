@@ -38,27 +38,17 @@ inline constexpr std::array names{
     TensorNames{"ffn_norm.weight", {"post_attention_layernorm.weight"}},
     TensorNames{"ffn_norm.bias", {"post_attention_layernorm.bias"}}};
 /// With a norm for attention and one for the MLP.
-inline constexpr std::array two_norm_names{
-    TensorNames{"token_embd.weight", {"transformer.word_embeddings.weight"}},
-    TensorNames{"output_norm.weight", {"transformer.ln_f.weight"}},
-    TensorNames{"output_norm.bias", {"transformer.ln_f.bias"}},
-    TensorNames{"output.weight", {"lm_head.weight"}},
-    TensorNames{"attn_q.weight", {"self_attention.query_key_value.weight", Part::q}, {"attn_qkv.weight", Part::q}},
-    TensorNames{"attn_q.bias", {"self_attention.query_key_value.bias", Part::q}, {"attn_qkv.bias", Part::q}},
-    TensorNames{"attn_k.weight", {"self_attention.query_key_value.weight", Part::k}, {"attn_qkv.weight", Part::k}},
-    TensorNames{"attn_k.bias", {"self_attention.query_key_value.bias", Part::k}, {"attn_qkv.bias", Part::k}},
-    TensorNames{"attn_v.weight", {"self_attention.query_key_value.weight", Part::v}, {"attn_qkv.weight", Part::v}},
-    TensorNames{"attn_v.bias", {"self_attention.query_key_value.bias", Part::v}, {"attn_qkv.bias", Part::v}},
-    TensorNames{"attn_output.weight", {"self_attention.dense.weight"}},
-    TensorNames{"attn_output.bias", {"self_attention.dense.bias"}},
-    TensorNames{"ffn_up.weight", {"mlp.dense_h_to_4h.weight"}},
-    TensorNames{"ffn_up.bias", {"mlp.dense_h_to_4h.bias"}},
-    TensorNames{"ffn_down.weight", {"mlp.dense_4h_to_h.weight"}},
-    TensorNames{"ffn_down.bias", {"mlp.dense_4h_to_h.bias"}},
-    TensorNames{"attn_norm.weight", {"ln_attn.weight"}, {"attn_norm_2.weight"}},
-    TensorNames{"attn_norm.bias", {"ln_attn.bias"}, {"attn_norm_2.bias"}},
-    TensorNames{"ffn_norm.weight", {"ln_mlp.weight"}, {"attn_norm.weight"}},
-    TensorNames{"ffn_norm.bias", {"ln_mlp.bias"}, {"attn_norm.bias"}}};
+inline constexpr std::array two_norm_names = [] {
+  constexpr TensorNames norms[] = {{"attn_norm.weight", {"ln_attn.weight"}, {"attn_norm_2.weight"}},
+                                   {"attn_norm.bias", {"ln_attn.bias"}, {"attn_norm_2.bias"}},
+                                   {"ffn_norm.weight", {"ln_mlp.weight"}, {"attn_norm.weight"}},
+                                   {"ffn_norm.bias", {"ln_mlp.bias"}, {"attn_norm.bias"}}};
+  auto all = names;
+  for (TensorNames& n : all)
+    for (const TensorNames& norm : norms)
+      if (n.name == norm.name) n = norm;
+  return all;
+}();
 
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
