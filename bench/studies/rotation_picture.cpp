@@ -22,7 +22,7 @@ using namespace anybit;
 
 namespace {
 
-/// What is at `point` of a block, (tokens, channels).
+/// The activation at `point` of a block, (tokens, channels).
 Result<Matrix> inputs(const model::Decoder& d, std::span<const model::TokenId> ids, Index block, model::Point point,
                       ExecutorRef executor) {
   Matrix found;

@@ -12,7 +12,7 @@
 namespace anybit {
 inline namespace ANYBIT_ABI {
 
-/// The result of an algorithm whose codes are not one a weight: bytes at once.
+/// The result of an algorithm for schemes without a code per weight: packed bytes.
 template <PackedScheme S>
 struct QuantizedTensor {
   PackedTensor<S> tensor;

@@ -98,7 +98,7 @@ class Method {
   }
 
   std::span<const float> scales() const { return scales_; }
-  /// Rows begin .. end - 1 of what the bytes stand for.
+  /// The weights of rows begin .. end - 1, decoded from the bytes.
   void weights(Index begin, Index end, MutableMatrix out) const {
     for (Index r = begin; r < end; ++r)
       for (Index c = 0; c < w_.cols; ++c) out(r - begin, c) = coding_.scale(r, c) * values_(r, c);

@@ -110,7 +110,7 @@ struct Coding {
   Extents extents;
   std::shared_ptr<const void> values;
   std::span<const float> scales;        ///< as stored, by granularity::index
-  std::span<const float> column_roots;  ///< root of what a squared error costs, by column; empty: all alike
+  std::span<const float> column_roots;  ///< square root of the cost of a squared error, per column; empty: all alike
   bool exact = false;
 
   std::byte* tile_at(std::byte* trellis, Index row, Index col) const {
@@ -184,7 +184,7 @@ void code_with_feedback(const Coding& coding, MatrixView<const Real> w, const gp
   }
 }
 
-/// What a squared error of each column costs if the rest of its block of 16 stays as it is: the diagonal of the blocks'
+/// The cost of a squared error in each column if the rest of its block of 16 stays as it is: the diagonal of the blocks'
 /// metrics, R_KK R_KK^T, over the largest of them.
 inline std::vector<float> column_costs(const gptq::Factor& factor) {
   const Index n = factor.size;
