@@ -31,8 +31,8 @@ struct SafetensorsPlan {
 /// each starts at a multiple of it, and so of its element size: the format allows no padding between tensors.
 /// `tensors` must outlive the plan. Where the bytes come later, type and shape alone are planned.
 template <class = void>
-Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors,
-                                         const std::map<std::string, std::string>& metadata, bool bytes_come_later = false) {
+Result<SafetensorsPlan> plan_safetensors(std::span<const TensorInfo> tensors, const std::map<std::string, std::string>& metadata,
+                                         bool bytes_come_later = false) {
   constexpr std::size_t page = 64;
   SafetensorsPlan plan;
   std::set<std::string_view> names;
