@@ -17,6 +17,7 @@
 #include <anybit/evaluate/base_file.hpp>
 #include <anybit/evaluate/model.hpp>
 #include <anybit/exec/thread_pool.hpp>
+#include <anybit/model/arch/architectures.hpp>
 
 #include "model/random_decoder.hpp"
 #include "model/random_ids.hpp"

@@ -8,12 +8,16 @@
 #include <cstring>
 
 #include <anybit/io/anybit_file.hpp>
+#include <anybit/io/detail/utf8.hpp>
 #include <anybit/io/gguf.hpp>
 #include <anybit/io/gguf_writer.hpp>
 #include <anybit/io/json.hpp>
 #include <anybit/io/llama2c.hpp>
+#include <anybit/io/safetensors.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/tokenizer/files.hpp>
+#include <anybit/model/tokenizer/from_gguf.hpp>
+#include <anybit/model/tokenizer/from_llama2c.hpp>
 
 #include "fuzz/seeded_mutator.hpp"
 

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include <anybit/io/hf_folder.hpp>
+#include <anybit/io/safetensors.hpp>
+#include <anybit/model/arch/architectures.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/run.hpp>
 

@@ -8,8 +8,11 @@
 #include <string>
 #include <vector>
 
+#include <anybit/io/gguf.hpp>
 #include <anybit/io/gguf_writer.hpp>
 #include <anybit/io/json.hpp>
+#include <anybit/io/safetensors.hpp>
+#include <anybit/model/arch/architectures.hpp>
 #include <anybit/model/load.hpp>
 
 #include "support/catch.hpp"

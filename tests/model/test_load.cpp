@@ -7,7 +7,10 @@
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/format/integer.hpp>
 #include <anybit/format/superfloat.hpp>
+#include <anybit/io/anybit_file.hpp>
+#include <anybit/io/gguf.hpp>
 #include <anybit/io/gguf_writer.hpp>
+#include <anybit/model/container.hpp>
 #include <anybit/model/load.hpp>
 
 #include "model/naive_decoder.hpp"

@@ -5,6 +5,7 @@
 #include <string>
 
 #include <anybit/io/checkpoint_pack.hpp>
+#include <anybit/io/safetensors.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/run.hpp>
 

@@ -1,3 +1,6 @@
+#include <anybit/io/anybit_file.hpp>
+#include <anybit/model/arch/architectures.hpp>
+#include <anybit/model/container.hpp>
 #include <anybit/model/rotate.hpp>
 
 #include <algorithm>

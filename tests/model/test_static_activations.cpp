@@ -9,6 +9,7 @@
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/exec/thread_pool.hpp>
+#include <anybit/io/anybit_file.hpp>
 #include <anybit/model/container.hpp>
 #include <anybit/quantize/block_by_block.hpp>
 #include <anybit/scheme/presets.hpp>

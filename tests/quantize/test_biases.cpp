@@ -9,6 +9,8 @@
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/format/superfloat.hpp>
+#include <anybit/io/anybit_file.hpp>
+#include <anybit/model/arch/architectures.hpp>
 #include <anybit/model/arch/qwen2.hpp>
 #include <anybit/model/container.hpp>
 #include <anybit/model/rotate.hpp>

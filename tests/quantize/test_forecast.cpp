@@ -4,6 +4,7 @@
 
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/format/formats.hpp>
+#include <anybit/model/container.hpp>
 #include <anybit/quantize/forecast.hpp>
 
 #include "model/random_decoder.hpp"

@@ -9,6 +9,7 @@
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/format/superfloat.hpp>
+#include <anybit/io/anybit_file.hpp>
 #include <anybit/model/container.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/quantize/one_shot.hpp>

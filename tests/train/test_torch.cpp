@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <anybit/io/hf_folder.hpp>
+#include <anybit/io/safetensors.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/train/hugging_face_tensors.hpp>
 #include <anybit/train/lora.hpp>

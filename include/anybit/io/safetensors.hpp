@@ -246,6 +246,14 @@ class SafetensorsFile : public TensorFile<SafetensorsFile> {
   std::map<std::string, std::string> metadata_;
 };
 
+#if defined(ANYBIT_COMPILED_MODELS)  // model/load.hpp says which file of the program has them
+extern template class TensorFile<SafetensorsFile>;
+extern template Result<SafetensorsFile> SafetensorsFile::open<void>(const std::string&);
+extern template Result<SafetensorsFile> SafetensorsFile::open_index<void>(const std::string&);
+extern template Result<SafetensorsFile> SafetensorsFile::open_shards<void>(const std::string&, std::span<const std::byte>);
+extern template Status SafetensorsFile::parse_all<void>(std::span<const std::byte>);
+#endif
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::io
 

@@ -1,30 +1,32 @@
 #pragma once
 // Loads a model from a file or folder of any supported format: the content decides, not the name.
+//
+// The readers of all formats, tokenizers and architectures take half a minute to compile in every file that calls one of these
+// functions. A program that calls them in several files defines ANYBIT_COMPILED_MODELS for all of them, and one file, with the
+// same flags, includes load_bodies.hpp: they are compiled there alone. Without the macro this header is all that is needed.
 
 #include <anybit/core/macros_begin.hpp>
 
-#include <algorithm>
-#include <filesystem>
 #include <functional>
-#include <memory>
 #include <string>
-#include <string_view>
-#include <utility>
-#include <vector>
 
-#include <anybit/io/checkpoint.hpp>
-#include <anybit/io/detail/utf8.hpp>
-#include <anybit/io/gguf.hpp>
-#include <anybit/io/hf_folder.hpp>
-#include <anybit/io/llama2c.hpp>
-#include <anybit/model/arch/architectures.hpp>
-#include <anybit/model/container.hpp>
-#include <anybit/model/file_tensors.hpp>
-#include <anybit/model/gguf_config.hpp>
+#include <anybit/io/checkpoint_linear.hpp>
+#include <anybit/kernel/any_packed.hpp>
 #include <anybit/model/load_tensors.hpp>
 #include <anybit/model/model.hpp>
-#include <anybit/model/tokenizer/files.hpp>
-#include <anybit/model/tokenizer/from_folder.hpp>
+
+#if defined(ANYBIT_COMPILED_MODELS)
+#define ANYBIT_MODELS_INLINE
+#else
+#define ANYBIT_MODELS_INLINE inline
+#endif
+
+namespace anybit::io {
+inline namespace ANYBIT_CODE {
+class GgufFile;
+class HfFolder;
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::io
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -37,257 +39,40 @@ struct LoadOptions {
   std::function<Result<AnyPacked>(const io::CheckpointLinear&)> pack{};
 };
 
-namespace detail {
-
-inline Result<DecoderConfig> read_config(const io::GgufFile& file, const Architecture& architecture) {
-  GgufConfigReader read(file, architecture.name);
-  ANYBIT_TRY(DecoderConfig c, architecture.read_gguf(read));
-  ANYBIT_TRY_STATUS(read.all_used());
-  c.rope_order = architecture.gguf_order;
-  // Files disagree about vocab_size; the embedding says how many rows there are.
-  const io::TensorInfo* const embedding = file.find("token_embd.weight");
-  c.vocabulary = embedding ? embedding->extents().rows : 1;
-  return c;
-}
-
-/// The architecture of an opened GGUF file.
-inline Result<const Architecture*> architecture_of(const io::GgufFile& file) {
-  ANYBIT_TRY(const std::string named, file.get_string("general.architecture"));
-  const Architecture* const architecture = find_architecture(named);
-  if (architecture && architecture->read_gguf) return architecture;
-  return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(named),
-                                                   ": anybit runs ", architecture_names(), ", use a model of one of these")};
-}
-
-inline Result<Decoder> decoder_from(const io::GgufFile& file, Blocks blocks) {
-  ANYBIT_TRY(const Architecture* const architecture, architecture_of(file));
-  ANYBIT_TRY(DecoderConfig config, read_config(file, *architecture));
-  const FileTensors view(file, *architecture, config, NamesOf::gguf);
-  if (view.duplicate())
-    return {ErrorCode::corrupt_data, io::detail::text(view.name(), ": tensor ", io::detail::shown(*view.duplicate()),
-                                                      " is there a second time under another name: convert the model again")};
-  return read_decoder(view, *architecture, std::move(config), blocks);
-}
-
-/// The architecture and configuration of a Hugging Face folder.
-struct FolderConfig {
-  const Architecture* architecture = nullptr;
-  DecoderConfig config;
-  bool tied = false;        ///< the head is the embedding
-  bool text_alone = false;  ///< the folder has a model of images as well
-};
-inline Result<FolderConfig> read_config(const io::HfFolder& folder) {
-  io::JsonObject json = folder.config();
-  FolderConfig out;
-  if (json.has("text_config")) {
-    out.text_alone = true;
-    ANYBIT_TRY(json, json.object("text_config"));
-  }
-  ANYBIT_TRY(const std::string type, json.text("model_type"));
-  out.architecture = find_model_type(type);
-  if (!out.architecture)
-    return {ErrorCode::unsupported, io::detail::text(json.file(), ": ", json.path("model_type"), " is ", io::detail::shown(type),
-                                                     ": anybit runs ", model_type_names(), ", use a model of one of these")};
-  HfConfigReader read(json);
-  ANYBIT_TRY(out.config, out.architecture->read_hugging_face(read));
-  ANYBIT_TRY_STATUS(read.all_neutral());
-  out.config.rope_order = out.architecture->hugging_face_order;
-  out.tied = read.tied();
-  if (auto valid = check(out.config); !valid) return in_context(valid.error(), json.file());
-  return out;
-}
-
-/// A folder's tensors, less those of a model of images and of a head that is the embedding.
-class FolderTensors : public FileTensors<io::Checkpoint> {
- public:
-  using Pack = std::function<Result<AnyPacked>(const io::CheckpointLinear&)>;
-
-  FolderTensors(const io::Checkpoint& folder, const FolderConfig& c, Pack pack)
-      : FileTensors(folder, *c.architecture, c.config, NamesOf::hugging_face), pack_(std::move(pack)) {
-    const io::TensorInfo *const head = source("output.weight"), *const embedding = source("token_embd.weight");
-    // A head that differs from the embedding is a head of its own, whatever the configuration says, as in transformers 5.
-    const bool same = head && embedding && head->dtype == embedding->dtype && head->shape == embedding->shape &&
-                      !head->bytes.empty() &&
-                      std::equal(head->bytes.begin(), head->bytes.end(), embedding->bytes.begin(), embedding->bytes.end());
-    for (const io::TensorInfo& t : FileTensors::tensors()) {
-      const std::string_view name = t.name;
-      const bool images =
-          c.text_alone && (name.starts_with("vision_tower.") || name.starts_with("multi_modal_projector.") ||
-                           name.starts_with("model.vision_tower.") || name.starts_with("model.multi_modal_projector."));
-      if (images || (c.tied && same && name == "output.weight")) continue;
-      kept_.add(t);
-    }
-  }
-  const std::vector<io::TensorInfo>& tensors() const { return kept_.all(); }
-  const io::TensorInfo* find(std::string_view weight) const { return kept_.find(weight); }
-
-  bool is_packed(std::string_view weight) const { return pack_ && is_quantized(weight); }
-  /// A linear that runs on the codes of the file, or on floats where pack() cannot keep them.
-  Result<nn::Linear> packed(const std::string& weight) const {
-    ANYBIT_TRY(const auto codes, read_codes(weight));
-    if (codes)
-      if (auto done = pack_(*codes)) return nn::Linear(*std::move(done));
-    ANYBIT_TRY(Matrix floats, read_f32(weight));
-    return nn::Linear(std::move(floats));
-  }
-
- private:
-  io::TensorList kept_;
-  Pack pack_;
-};
-
-inline Result<Decoder> decoder_from(const io::Checkpoint& folder, const FolderConfig& c, const FolderTensors& view,
-                                    Blocks blocks) {
-  if (view.duplicate())
-    return {ErrorCode::corrupt_data,
-            io::detail::text(folder.name(), ": tensor ", io::detail::shown(*view.duplicate()),
-                             " is there a second time under another name: remove one or fetch the model again")};
-  if (!c.tied && !view.find("output.weight"))
-    return {ErrorCode::corrupt_data,
-            io::detail::text(folder.name(), ": tie_word_embeddings is false and there is no tensor ",
-                             io::detail::shown(view.label("output.weight")), ": correct config.json or fetch the model again")};
-  return read_decoder(view, *c.architecture, c.config, blocks);
-}
-
-inline Result<Model> load_llama2c(const std::string& path, const LoadOptions& options) {
-  namespace fs = std::filesystem;
-  ANYBIT_TRY(const io::Llama2cFile file, io::Llama2cFile::open(path));
-  const io::Llama2cConfig& from = file.config();
-  DecoderConfig c;
-  c.vocabulary = from.vocab_size, c.dim = from.dim, c.hidden = from.hidden_dim, c.blocks = from.n_layers;
-  c.heads = from.n_heads, c.kv_heads = from.n_kv_heads, c.head_dim = c.rotary_dim = from.head_dim(), c.context = from.seq_len;
-
-  std::string tokenizer_path = options.tokenizer;
-  const std::string own = io::detail::text("tok", c.vocabulary, ".bin");
-  for (const std::string& name : {own, std::string("tokenizer.bin")}) {
-    std::error_code ignored;
-    const fs::path beside = fs::path(path).parent_path() / name;
-    if (tokenizer_path.empty() && fs::exists(beside, ignored)) tokenizer_path = beside.string();
-  }
-  if (tokenizer_path.empty())
-    return {ErrorCode::io, io::detail::text(path, ": a llama2.c checkpoint has no tokenizer of its own, and neither ", own,
-                                            " nor tokenizer.bin is beside it: name one")};
-  ANYBIT_TRY(Decoder decoder, read_decoder(file, llama_architecture, std::move(c)));
-  ANYBIT_TRY(Tokenizer tokenizer, tokenizer_from_llama2c(tokenizer_path));
-  if (auto agree = check_sizes_agree(decoder, tokenizer); !agree) return in_context(agree.error(), tokenizer_path);
-  return Model{io::detail::readable_name(fs::path(path).stem().string()), std::move(decoder), std::move(tokenizer)};
-}
-
-}  // namespace detail
-
-/// The decoder and tokenizer of an opened GGUF file.
-inline Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks blocks = detail::Blocks::now) {
-  ANYBIT_TRY(Decoder decoder, detail::decoder_from(file, blocks));
-  ANYBIT_TRY(Tokenizer tokenizer, tokenizer_from_gguf(file));
-  std::string name = std::filesystem::path(file.name()).stem().string();
-  if (file.has("general.name")) {
-    ANYBIT_TRY(name, file.get_string("general.name"));
-  }
-  auto padded = with_padding(tokenizer, decoder.config.vocabulary);
-  if (!padded) return in_context(padded.error(), file.name());
-  return Model{io::detail::readable_name(name), std::move(decoder), *std::move(padded)};
-}
-
-/// The decoder of an opened GGUF file, without a tokenizer.
-inline Result<Decoder> decoder_from_gguf(const io::GgufFile& file) { return detail::decoder_from(file, detail::Blocks::now); }
-
-/// The decoder of a Hugging Face folder, quantized or not, without a tokenizer.
-inline Result<Decoder> decoder_from_folder(const io::HfFolder& folder, const LoadOptions& options = {}) {
-  ANYBIT_TRY(const detail::FolderConfig config, detail::read_config(folder));
-  ANYBIT_TRY(const io::Checkpoint checkpoint, io::Checkpoint::of(folder));
-  return detail::decoder_from(checkpoint, config, detail::FolderTensors(checkpoint, config, options.pack), detail::Blocks::now);
-}
-
-/// The decoder and tokenizer of a Hugging Face folder; its name is the folder's.
-inline Result<Model> model_from_folder(const io::HfFolder& folder, const LoadOptions& options = {},
-                                       detail::Blocks blocks = detail::Blocks::now) {
-  ANYBIT_TRY(const detail::FolderConfig config, detail::read_config(folder));
-  ANYBIT_TRY(const io::Checkpoint checkpoint, io::Checkpoint::of(folder));
-  ANYBIT_TRY(Decoder decoder,
-             detail::decoder_from(checkpoint, config, detail::FolderTensors(checkpoint, config, options.pack), blocks));
-  ANYBIT_TRY(const Tokenizer tokenizer, tokenizer_from_folder(folder.name()));
-  auto padded = with_padding(tokenizer, decoder.config.vocabulary);
-  if (!padded) return in_context(padded.error(), folder.name());
-  const std::string name = std::filesystem::path(folder.name()).filename().string();
-  return Model{io::detail::readable_name(name), std::move(decoder), *std::move(padded)};
-}
-
 /// A model whose blocks are read when they are wanted: the weights of the decoder's blocks hold nothing.
 struct BlockwiseModel {
   Model model;
   BlockLoader load_block;  ///< keeps the file open
 };
 
-namespace detail {
-
-/// Reads one block through `make_view()`, the tensors of an open file under the names of weights.
-template <class MakeView>
-BlockLoader block_loader(std::shared_ptr<const Blueprint> blueprint, MakeView make_view) {
-  return [blueprint = std::move(blueprint), make_view = std::move(make_view)](Index i) -> Result<BlockWeights> {
-    const auto view = make_view();
-    TensorReader reader(view);
-    ANYBIT_TRY(BlockWeights block, read_block(reader, *blueprint, i));
-    ANYBIT_TRY_STATUS(reader.all_used(blueprint->architecture->name, io::detail::text("blk.", i, ".")));
-    return block;
-  };
-}
-
-}  // namespace detail
-
-/// Of a GGUF file or a Hugging Face folder, for quantize_layer_wise() of models that would not fit into memory as floats.
-inline Result<BlockwiseModel> open_blocks(const std::string& path, const LoadOptions& options = {}) {
-  if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
-    ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(path));
-    ANYBIT_TRY(Model model, model_from_folder(folder, options, detail::Blocks::later));
-    ANYBIT_TRY(detail::FolderConfig config, detail::read_config(folder));
-    ANYBIT_TRY(io::Checkpoint checkpoint, io::Checkpoint::of(folder));
-    BlockLoader load = detail::block_loader(
-        model.decoder.blueprint,
-        [checkpoint = std::make_shared<const io::Checkpoint>(std::move(checkpoint)), config = std::move(config),
-         pack = options.pack] { return detail::FolderTensors(*checkpoint, config, pack); });
-    return BlockwiseModel{std::move(model), std::move(load)};
-  }
-  ANYBIT_TRY(io::GgufFile file, io::GgufFile::open(path));
-  ANYBIT_TRY(Model model, model_from_gguf(file, detail::Blocks::later));
-  BlockLoader load = detail::block_loader(
-      model.decoder.blueprint,
-      [file = std::make_shared<const io::GgufFile>(std::move(file)), architecture = model.decoder.blueprint->architecture,
-       config = model.decoder.config] { return FileTensors(*file, *architecture, config, NamesOf::gguf); });
-  return BlockwiseModel{std::move(model), std::move(load)};
-}
-
 /// A Hugging Face folder, GGUF, anybit's own container, or a llama2.c checkpoint. Weights come out as floats, or packed as folder
 /// or container have them.
-inline Result<Model> load_model(const std::string& path, const LoadOptions& options = {}) {
-  if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
-    ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(path));
-    return model_from_folder(folder, options);
-  }
-  ANYBIT_TRY(const io::MappedFile file, io::MappedFile::open(path));
-  const auto bytes = file.bytes();
-  const std::string_view start(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 16));
-  if (start.starts_with("GGUF")) {
-    ANYBIT_TRY(const io::GgufFile gguf, io::GgufFile::open(path));
-    return model_from_gguf(gguf);
-  }
-  if (start.size() > 8 && start[8] == '{') {  // behind the length of a safetensors header
-    ANYBIT_TRY(const io::AnybitFile container, io::AnybitFile::open(path));
-    return model_from_container(container, options.schemes);
-  }
-  return detail::load_llama2c(path, options);
-}
+ANYBIT_MODELS_INLINE Result<Model> load_model(const std::string& path, const LoadOptions& options = {});
 
 /// The decoder of a model in any format, where no tokenizer is wanted.
-inline Result<Decoder> load_decoder(const std::string& path, const LoadOptions& options = {}) {
-  if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
-    ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(path));
-    return decoder_from_folder(folder, options);
-  }
-  ANYBIT_TRY(Model model, load_model(path, options));
-  return std::move(model.decoder);
-}
+ANYBIT_MODELS_INLINE Result<Decoder> load_decoder(const std::string& path, const LoadOptions& options = {});
+
+/// Of a GGUF file or a Hugging Face folder, for quantize_layer_wise() of models that would not fit into memory as floats.
+ANYBIT_MODELS_INLINE Result<BlockwiseModel> open_blocks(const std::string& path, const LoadOptions& options = {});
+
+/// The decoder and tokenizer of an opened GGUF file.
+ANYBIT_MODELS_INLINE Result<Model> model_from_gguf(const io::GgufFile& file, detail::Blocks blocks = detail::Blocks::now);
+
+/// The decoder of an opened GGUF file, without a tokenizer.
+ANYBIT_MODELS_INLINE Result<Decoder> decoder_from_gguf(const io::GgufFile& file);
+
+/// The decoder and tokenizer of a Hugging Face folder; its name is the folder's.
+ANYBIT_MODELS_INLINE Result<Model> model_from_folder(const io::HfFolder& folder, const LoadOptions& options = {},
+                                                     detail::Blocks blocks = detail::Blocks::now);
+
+/// The decoder of a Hugging Face folder, quantized or not, without a tokenizer.
+ANYBIT_MODELS_INLINE Result<Decoder> decoder_from_folder(const io::HfFolder& folder, const LoadOptions& options = {});
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#if !defined(ANYBIT_COMPILED_MODELS)
+#include <anybit/model/load_bodies.hpp>
+#endif
 
 #include <anybit/core/macros_end.hpp>
