@@ -208,7 +208,7 @@ void run(Case c, Random& random) {
   const auto quantized = draw_weights<S>(random, c);
   std::vector<std::byte> memory, again;
   const PackedTensor<S> w = unaligned(pack(quantized), memory, random() % 64);
-  const products::Activations x(c.tokens, c.e.cols, c.gap, static_cast<unsigned>(random()));
+  const products::InputAtOddPlace x(c.tokens, c.e.cols, c.gap, static_cast<unsigned>(random()));
   const auto size = products::magnitudes(quantized, x.view);
 
   if constexpr (has_integer_dot_v<typename S::format>)

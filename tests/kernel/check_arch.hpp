@@ -142,7 +142,7 @@ void check_products(const Weights& w) {
   const Index rows = w.extents.rows, cols = w.extents.cols;
   for (const Index tokens : {1, 2, 3, 11, 17}) {
     CAPTURE(w.scheme, rows, cols, tokens);
-    const Activations x(tokens, cols, 3, static_cast<unsigned>(cols));
+    const InputAtOddPlace x(tokens, cols, 3, static_cast<unsigned>(cols));
     Workspace workspace;
     const auto rounded = kernel::round_activations(x.view, w.source.group, w.compute, workspace, Serial{});
     Guarded y(tokens, rows, 2);

@@ -94,10 +94,10 @@ class Guarded {
 };
 
 /// Activations in an allocation that ends where they end.
-struct Activations {
+struct InputAtOddPlace {
   std::vector<float> storage;
   ConstMatrix view;
-  Activations(Index tokens, Index cols, Index gap, unsigned seed)
+  InputAtOddPlace(Index tokens, Index cols, Index gap, unsigned seed)
       : storage(static_cast<std::size_t>(tokens * (cols + gap) - gap + 1)) {
     std::mt19937 random(seed);
     for (float& v : storage) v = static_cast<float>(static_cast<int>(random() % 2001) - 1000) * 0.001f;
@@ -123,7 +123,7 @@ void agree(const QuantizedMatrix<S>& q, Index tokens, unsigned seed) {
   const PackedTensor<S> w = pack(q);
   const Index rows = q.extents.rows, cols = q.extents.cols;
   CAPTURE(std::string(S::name.view()), rows, cols, tokens);
-  const Activations x(tokens, cols, static_cast<Index>(seed % 3), seed);
+  const InputAtOddPlace x(tokens, cols, static_cast<Index>(seed % 3), seed);
   const auto size = magnitudes(q, x.view);
   Workspace workspace;
   Matrix bf16(tokens, cols);

@@ -61,7 +61,7 @@ TEST_CASE("results are the same bits for any number of threads") {
   const auto check = []<AnyScheme S>(std::type_identity<S>) {
     const auto w = pack(some_weights<S>({333, 517}, 9));
     for (const Index tokens : {1, 2, 5, 40}) {
-      const Activations x(tokens, 517, 0, 10);
+      const InputAtOddPlace x(tokens, 517, 0, 10);
       Workspace workspace;
       for (const Compute compute : {Compute::f32, Compute::int8_per_token}) {
         Matrix serial(tokens, 333);
@@ -82,7 +82,7 @@ TEST_CASE("results are the same bits for any number of threads") {
 TEST_CASE("matvec is matmul of one token") {
   using S = Scheme<SInt<4>>;
   const auto w = pack(some_weights<S>({45, 300}, 11));
-  const Activations x(1, 300, 0, 12);
+  const InputAtOddPlace x(1, 300, 0, 12);
   Matrix a(1, 45), b(1, 45), c(1, 45);
   matmul(w, x.view, a.view());
   matvec(w, x.view.row(0), b.view().row(0));

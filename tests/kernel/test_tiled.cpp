@@ -41,7 +41,7 @@ void check(Extents e, Index tokens, unsigned seed) {
   CAPTURE(std::string(S::name.view()), std::string(name(compute)), e.rows, e.cols, tokens);
   const auto packed = pack(some_weights<S>(e, seed));
   const kernel::TiledWeights tiled = kernel::tile_weights(packed, compute);
-  const Activations x(tokens, e.cols, static_cast<Index>(seed % 3), seed);
+  const InputAtOddPlace x(tokens, e.cols, static_cast<Index>(seed % 3), seed);
   Workspace workspace;
   Matrix expected(tokens, e.rows);
   matmul(packed, x.view, expected.view(), compute, workspace);
@@ -114,7 +114,7 @@ TEST_CASE("tiled weights of formats whose levels are all odd: codes take no more
 TEST_CASE("levels on no grid move to one only as far as they may") {
   using S = Scheme<Nf4, PerGroup<64>>;
   const auto packed = pack(some_weights<S>({35, 300}, 3));
-  const Activations x(5, 300, 0, 4);
+  const InputAtOddPlace x(5, 300, 0, 4);
   CHECK_FALSE(kernel::tile_weights(packed, Compute::int8_per_token, 1e-4f).has_value());
   AnyPacked plain(packed), moved(packed);
   moved.prepare(Compute::int8_per_token, {}, 1e-4f);  // no such grid: products stay in float
@@ -161,7 +161,7 @@ TEST_CASE("tiled weights: no rows, no columns, no tokens, any number of threads"
 
   const auto packed = pack(some_weights<S>({333, 517}, 9));
   for (const Index tokens : {1, 7, 40}) {
-    const Activations a(tokens, 517, 0, 10);
+    const InputAtOddPlace a(tokens, 517, 0, 10);
     Matrix serial(tokens, 333);
     kernel::matmul(kernel::tile_weights(packed, compute), a.view, serial.view(), compute, workspace, Serial{});
     for (const Index threads : {2, 3, 8}) {

@@ -77,9 +77,13 @@ class ExecutorRef {
 };
 
 /// body(begin, end) where every begin is a multiple of `tile` and every end too, or n: for loops whose tiles belong together,
-/// however the executor slices them.
+/// however the executor slices them. What one thread does anyway it does without the executor.
 template <Executor E, class Body>
 ANYBIT_INLINE void parallel_tiles(E&& executor, Index n, Index tile, Body&& body) {
+  if (n <= tile || executor.concurrency() == 1) {
+    if (n > 0) body(Index{0}, n);
+    return;
+  }
   executor.parallel_for(ceil_div(n, tile), 1,
                         [n, tile, &body](Index begin, Index end) { body(begin * tile, end * tile < n ? end * tile : n); });
 }

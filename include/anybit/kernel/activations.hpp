@@ -12,6 +12,7 @@
 #include <anybit/core/view.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/format/format.hpp>
+#include <anybit/kernel/activation_plan.hpp>
 #include <anybit/kernel/compute.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
@@ -48,17 +49,6 @@ class Segment {
   Index cols_, group_cols_, most_, group_end_;
 };
 
-/// token t = scales[t] * codes, and times a block's own scale if there are blocks. Every segment starts at a multiple of 4 codes;
-/// the gaps are 0. A token or block with NaN or infinity has scale NaN and codes 0, so that the token's outputs are NaN and no
-/// other's are touched. A scale that was given (Compute::int8_static) changes nothing of that.
-struct RoundedActivations {
-  Index tokens = 0, cols = 0, group = 1, segment_cols = 1, segments = 0, stride = 0;
-  const std::int8_t* codes = nullptr;  ///< tokens x stride and 64 more that may be read, |code| <= 127
-  const float* scales = nullptr;       ///< a token; 1 if there are blocks
-  const float* blocks = nullptr;       ///< tokens x segments; null for one scale a token
-  const std::int32_t* sums = nullptr;  ///< tokens x segments: the sum of a segment's codes
-};
-
 /// Rounds a token or a block of one: scale = largest magnitude / 127, or `fixed` where that is above 0; code = x / scale, ties to
 /// even, cut off at 127. Returns the scale. Writes nothing past n.
 inline float round_token(const float* x, Index n, std::int8_t* codes, float fixed = 0) {
@@ -86,68 +76,84 @@ inline float round_token(const float* x, Index n, std::int8_t* codes, float fixe
   return scale;
 }
 
+namespace detail {
+
+/// The sum of n codes.
+inline std::int32_t sum_of(const std::int8_t* codes, Index n) {
+  simd::i32 sum = simd::broadcast(std::int32_t{0});
+  Index i = 0;
+  for (; i + simd::width <= n; i += simd::width) sum = sum + simd::load_i32(codes + i);
+  std::int32_t total = simd::reduce_add(sum);
+  for (; i < n; ++i) total += codes[i];
+  return total;
+}
+
+/// Rounded activations whose memory is there and not yet written.
+struct RoundingTask {
+  RoundedActivations made;  ///< without pointers
+  std::int8_t* codes;
+  float *scales, *blocks;
+  std::int32_t* sums;
+
+  RoundingTask(Index tokens, Index cols, Index group, ActivationMode mode, Workspace& workspace) {
+    const Compute compute = mode.compute();
+    RoundedActivations& r = made;
+    r.tokens = tokens, r.cols = cols, r.group = group, r.segment_cols = segment_columns(group, compute);
+    for (Segment s(cols, group, r.segment_cols); !s.done(); s.next(), ++r.segments) r.stride += round_up(s.length, 4);
+    codes = workspace.get<std::int8_t>(Workspace::codes, r.tokens * r.stride + 64);
+    scales = workspace.get<float>(Workspace::scales, r.tokens);
+    blocks = compute == Compute::int8_per_block ? workspace.get<float>(Workspace::blocks, r.tokens * r.segments) : nullptr;
+    sums = workspace.get<std::int32_t>(Workspace::sums, r.tokens * r.segments);
+  }
+  RoundedActivations activations() const {
+    RoundedActivations r = made;
+    r.codes = codes, r.scales = scales, r.blocks = blocks, r.sums = sums;
+    return r;
+  }
+
+  /// Token t is `in`.
+  void round(Index t, const float* in, ActivationMode mode) const {
+    const RoundedActivations& r = made;
+    std::int8_t* out = codes + t * r.stride;
+    scales[t] = blocks ? 1.0f : round_token(in, r.cols, out, mode.scale());
+    // Segments move to their places from the last on, since places only grow.
+    Index at = r.stride, end = r.cols;
+    for (Index s = r.segments; s-- > 0;) {
+      const Index in_group = (end - 1) % r.group, first = end - 1 - in_group % r.segment_cols, n = end - first;
+      at -= round_up(n, 4);
+      if (blocks)
+        blocks[t * r.segments + s] = round_token(in + first, n, out + at);
+      else if (at != first)
+        std::memmove(out + at, out + first, static_cast<std::size_t>(n));
+      for (Index i = n; i % 4 != 0; ++i) out[at + i] = 0;
+      sums[t * r.segments + s] = sum_of(out + at, n);
+      end = first;
+    }
+  }
+
+  /// The values of token t, once it is rounded.
+  void read(Index t, float* out) const {
+    const RoundedActivations& r = made;
+    const std::int8_t* from = codes + t * r.stride;
+    Index s = 0;
+    for (Segment segment(r.cols, r.group, r.segment_cols); !segment.done(); segment.next(), ++s) {
+      const float scale = blocks ? blocks[t * r.segments + s] : scales[t];
+      for (Index i = 0; i < segment.length; ++i) out[segment.first + i] = scale * static_cast<float>(from[i]);
+      from += round_up(segment.length, 4);
+    }
+  }
+};
+
+}  // namespace detail
+
 /// For products with weights whose groups have `group` columns.
 template <Executor E>
 RoundedActivations round_activations(ConstMatrix x, Index group, ActivationMode mode, Workspace& workspace, E&& executor) {
-  const Compute compute = mode.compute();
-  RoundedActivations r;
-  r.tokens = x.rows, r.cols = x.cols, r.group = group, r.segment_cols = segment_columns(group, compute);
-  for (Segment s(x.cols, group, r.segment_cols); !s.done(); s.next(), ++r.segments) r.stride += round_up(s.length, 4);
-  auto* codes = workspace.get<std::int8_t>(Workspace::codes, r.tokens * r.stride + 64);
-  auto* scales = workspace.get<float>(Workspace::scales, r.tokens);
-  auto* blocks = compute == Compute::int8_per_block ? workspace.get<float>(Workspace::blocks, r.tokens * r.segments) : nullptr;
-  auto* sums = workspace.get<std::int32_t>(Workspace::sums, r.tokens * r.segments);
-  executor.parallel_for(x.rows, 1, [&](Index begin, Index last) {
-    for (Index t = begin; t < last; ++t) {
-      std::int8_t* out = codes + t * r.stride;
-      const float* in = x.data + t * x.stride;
-      scales[t] = blocks ? 1.0f : round_token(in, x.cols, out, mode.scale());
-      // Segments move to their places from the last on, since places only grow.
-      Index at = r.stride, end = x.cols;
-      for (Index s = r.segments; s-- > 0;) {
-        const Index in_group = (end - 1) % group, first = end - 1 - in_group % r.segment_cols, n = end - first;
-        at -= round_up(n, 4);
-        if (blocks)
-          blocks[t * r.segments + s] = round_token(in + first, n, out + at);
-        else if (at != first)
-          std::memmove(out + at, out + first, static_cast<std::size_t>(n));
-        for (Index i = n; i % 4 != 0; ++i) out[at + i] = 0;
-        std::int32_t sum = 0;
-        for (Index i = 0; i < n; ++i) sum += out[at + i];
-        sums[t * r.segments + s] = sum;
-        end = first;
-      }
-    }
-  });
-  r.codes = codes, r.scales = scales, r.blocks = blocks, r.sums = sums;
-  return r;
-}
-
-/// The values that activations are rounded to, as a matrix in the workspace: for products in float.
-template <Executor E>
-ConstMatrix rounded_values(ConstMatrix x, Index group, ActivationMode mode, Workspace& workspace, E&& executor) {
-  auto* values = workspace.get<float>(Workspace::rounded, x.rows * x.cols);
-  if (mode.compute() == Compute::bf16) {
-    executor.parallel_for(x.rows, 1, [&](Index begin, Index end) {
-      for (Index t = begin; t < end; ++t)
-        for (Index i = 0; i < x.cols; ++i) values[t * x.cols + i] = bf16_to_f32(f32_to_bf16(x(t, i)));
-    });
-    return {values, x.rows, x.cols};
-  }
-  const RoundedActivations r = round_activations(x, group, mode, workspace, executor);
+  const detail::RoundingTask task(x.rows, x.cols, group, mode, workspace);
   executor.parallel_for(x.rows, 1, [&](Index begin, Index end) {
-    for (Index t = begin; t < end; ++t) {
-      const std::int8_t* codes = r.codes + t * r.stride;
-      float* out = values + t * x.cols;
-      Index s = 0;
-      for (Segment segment(x.cols, group, r.segment_cols); !segment.done(); segment.next(), ++s) {
-        const float scale = r.blocks ? r.blocks[t * r.segments + s] : r.scales[t];
-        for (Index i = 0; i < segment.length; ++i) out[segment.first + i] = scale * static_cast<float>(codes[i]);
-        codes += round_up(segment.length, 4);
-      }
-    }
+    for (Index t = begin; t < end; ++t) task.round(t, x.data + t * x.stride, mode);
   });
-  return {values, x.rows, x.cols};
+  return task.activations();
 }
 
 }  // namespace ANYBIT_CODE

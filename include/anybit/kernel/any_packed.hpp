@@ -31,8 +31,10 @@ struct PackedOps : SchemeOps {
   /// Bytes that check() finds nothing wrong with as a tensor, which the other functions take; and where the bytes are then.
   std::shared_ptr<const void> (*own)(PackedBytes&&, const PackedBytes** bytes);
   void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
-  /// `tiled` is null or what tile() made of the tensor.
-  void (*matmul)(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, ActivationMode, ExecutorRef, Workspace&);
+  /// What products read of their activations; `tiled` is null or what tile() made of the tensor.
+  ActivationPlan (*plan)(const void* tensor, const void* tiled, ActivationMode);
+  /// Rows begin .. end - 1 of y, by activations whose plan serves the one above.
+  void (*rows)(const void* tensor, const void* tiled, const Activations&, const OutputTokens& y, Index begin, Index end);
   /// The kernel layout of the tensor, TiledWeights, for the compute and with the level_error of `prepared`, which says then what
   /// was made; null, and why, where none was.
   std::shared_ptr<const void> (*tile)(const void* tensor, ExecutorRef, Prepared& prepared);
@@ -44,20 +46,7 @@ struct PackedOps : SchemeOps {
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
 
-/// Original column order in, stored order out.
-inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& workspace) {
-  auto* out = workspace.get<float>(Workspace::permuted, x.rows * x.cols);
-  const std::byte* order = bytes.order().data();
-  for (Index t = 0; t < x.rows; ++t)
-    for (Index j = 0; j < x.cols; ++j) {
-      std::uint32_t original;
-      std::memcpy(&original, order + 4 * j, 4);
-      out[t * x.cols + j] = x(t, static_cast<Index>(original));
-    }
-  return {out, x.rows, x.cols};
-}
-
-// Not inlined, so that schemes share the three, and templates, so that only programs with schemes at run time compile them.
+// Not inlined, so that schemes share them, and templates, so that only programs with schemes at run time compile them.
 [[gnu::noinline]] inline void dequantize_row(const PackedRows& w, const PackedBytes& bytes, Index row, std::span<float> out) {
   const auto [rows, cols] = w.extents;
   ANYBIT_CHECK(0 <= row && row < rows && static_cast<Index>(out.size()) == cols,
@@ -70,15 +59,23 @@ inline ConstMatrix permuted(const PackedBytes& bytes, ConstMatrix x, Workspace& 
       out[static_cast<std::size_t>(bytes.has_column_order() ? bytes.original_column(first + i) : first + i)] = block[i];
   }
 }
-template <Executor E>
-[[gnu::noinline]] void matmul(const PackedRows& w, const PackedBytes& bytes, const TiledWeights* tiled, ConstMatrix x,
-                              MutableMatrix y, ActivationMode mode, E executor, Workspace& workspace) {
-  check_shapes(w.extents, x, y);
-  if (bytes.has_column_order()) x = permuted(bytes, x, workspace);
-  if (tiled && rounds_to_int8(mode.compute()) && tiled->segment_cols == segment_columns(tiled->group, mode.compute()))
-    kernel::matmul(*tiled, x, y, mode, workspace, executor);
-  else
-    kernel::matmul(w, x, y, mode, workspace, executor);
+template <class = void>
+[[gnu::noinline]] ActivationPlan plan_packed(const PackedRows& w, const PackedBytes& bytes, const TiledWeights* tiled,
+                                             ActivationMode mode) {
+  ActivationPlan p = tiled && reads_tiles(*tiled, mode) ? plan_activations(*tiled, mode) : plan_activations(w, mode);
+  if (bytes.has_column_order()) p.order = bytes.order();
+  return p;
+}
+template <class = void>
+[[gnu::noinline]] void packed_rows(const PackedRows& w, const TiledWeights* tiled, const Activations& a, const OutputTokens& y,
+                                   Index begin, Index end) {
+  const bool tiles = tiled && reads_tiles(*tiled, a.plan.mode);
+  product_rows_to(y, a, begin, end, [&](const Activations& some, MutableMatrix to, Index from, Index stop) {
+    if (tiles)
+      product_rows(*tiled, some, to, from, stop);
+    else
+      product_rows(w, some, to, from, stop);
+  });
 }
 template <Executor E>
 [[gnu::noinline]] std::shared_ptr<const void> tile(const TileOps& ops, const PackedRows& w, E executor, Prepared& prepared) {
@@ -109,10 +106,11 @@ struct PackedFunctions {
   static void dequantize_row(const void* tensor, Index row, std::span<float> out) {
     kernel::dequantize_row(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), row, out);
   }
-  static void matmul(const void* tensor, const void* tiled, ConstMatrix x, MutableMatrix y, ActivationMode mode,
-                     ExecutorRef executor, Workspace& workspace) {
-    kernel::matmul(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), static_cast<const TiledWeights*>(tiled), x, y, mode,
-                   executor, workspace);
+  static ActivationPlan plan(const void* tensor, const void* tiled, ActivationMode mode) {
+    return plan_packed(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), static_cast<const TiledWeights*>(tiled), mode);
+  }
+  static void rows(const void* tensor, const void* tiled, const Activations& a, const OutputTokens& y, Index begin, Index end) {
+    packed_rows(PackedRows(tensor_of(tensor)), static_cast<const TiledWeights*>(tiled), a, y, begin, end);
   }
   static std::shared_ptr<const void> tile(const void* tensor, ExecutorRef executor, Prepared& prepared) {
     return kernel::tile(tile_ops_v<S>, PackedRows(tensor_of(tensor)), executor, prepared);
@@ -122,8 +120,11 @@ struct PackedFunctions {
 }  // namespace detail
 
 template <PackedScheme S>
-inline constexpr PackedOps packed_ops_v{scheme_ops_v<S>, &detail::PackedFunctions<S>::own,
-                                        &detail::PackedFunctions<S>::dequantize_row, &detail::PackedFunctions<S>::matmul,
+inline constexpr PackedOps packed_ops_v{scheme_ops_v<S>,
+                                        &detail::PackedFunctions<S>::own,
+                                        &detail::PackedFunctions<S>::dequantize_row,
+                                        &detail::PackedFunctions<S>::plan,
+                                        &detail::PackedFunctions<S>::rows,
                                         &detail::PackedFunctions<S>::tile};
 
 }  // namespace ANYBIT_CODE
@@ -181,10 +182,29 @@ class AnyPacked {
   }
   /// The answer of the prepare() that is in force; nothing was made before one.
   const kernel::Prepared& prepared() const { return prepared_; }
-  /// y = x W^T with x (tokens, cols) in original column order, y (tokens, rows).
-  void matmul(ConstMatrix x, MutableMatrix y, ActivationMode mode, ExecutorRef executor, Workspace& workspace) const {
+  /// What products read of activations that enter as `mode` says: to round them once for several tensors. Another prepare()
+  /// changes it.
+  ActivationPlan plan(ActivationMode mode) const {
     bytes();
-    ops_->matmul(tensor_.get(), tiled_.get(), x, y, mode, executor, workspace);
+    return ops_->plan(tensor_.get(), tiled_.get(), mode);
+  }
+  /// Rows begin .. end - 1 of y = x W^T with activations made by round_activations() from a plan that this tensor's joined.
+  /// No allocation, no threads; any slices of rows give the same bits, best multiples of ActivationPlan::row_grain.
+  void matmul_rows(const Activations& a, const OutputTokens& y, Index begin, Index end) const {
+    kernel::check_rows(extents(), plan(a.plan.mode), a, y, begin, end);
+    product_rows(a, y, begin, end);
+  }
+  /// The same without its checks.
+  void product_rows(const Activations& a, const OutputTokens& y, Index begin, Index end) const {
+    ops_->rows(tensor_.get(), tiled_.get(), a, y, begin, end);
+  }
+  /// y = x W^T with x (tokens, cols) in original column order, y (tokens, rows).
+  void matmul(const InputTokens& x, const OutputTokens& y, ActivationMode mode, ExecutorRef executor,
+              Workspace& workspace) const {
+    kernel::check_shapes(extents(), x, y);
+    const ActivationPlan needed = plan(mode);
+    const Activations a = round_activations(x, needed, workspace, executor);
+    parallel_tiles(executor, extents().rows, needed.row_grain, [&](Index begin, Index end) { product_rows(a, y, begin, end); });
   }
 
  private:

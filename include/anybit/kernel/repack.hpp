@@ -181,21 +181,13 @@ std::optional<TiledWeights> tile_weights(const PackedTensor<S>& t, Compute compu
   return tile_weights(tile_ops_v<S>, PackedRows(t), compute, level_error, executor);
 }
 
-/// y = x W^T with activations rounded to 8 bits, to the bit what `mode` makes of the packed weights. Weights tiled for the
-/// other way of rounding serve too if their groups have at most `block_columns` columns.
-template <Executor E>
-void matmul(const TiledWeights& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace, E&& executor) {
-  check_shapes(w.extents, x, y);
-  ANYBIT_CHECK(rounds_to_int8(mode.compute()) && w.segment_cols == segment_columns(w.group, mode.compute()),
-               "matmul: the weights were tiled for another compute");
-  if (x.rows == 0) return;
-  if (x.cols == 0) {
-    for (Index t = 0; t < x.rows; ++t) std::fill(y.row(t).begin(), y.row(t).end(), 0.0f);
-    return;
-  }
-  const TiledActivations tiled =
-      tile_activations<native_arch>(round_activations(x, w.group, mode, workspace, executor), w, workspace, executor);
-  parallel_tiles(executor, w.extents.rows, 4 * tile_rows, [&](Index begin, Index end) { w.rows(w, tiled, y, begin, end); });
+/// Rows begin .. end - 1 of y = x W^T with activations rounded to 8 bits, to the bit what the packed weights give. Weights tiled
+/// for the other way of rounding serve too if their groups have at most `block_columns` columns.
+inline void matmul_rows(const TiledWeights& w, const Activations& a, const OutputTokens& y, Index begin, Index end) {
+  check_rows(w.extents, plan_activations(w, a.plan.mode), a, y, begin, end);
+  product_rows_to(y, a, begin, end, [&w](const Activations& some, MutableMatrix to, Index from, Index stop) {
+    product_rows(w, some, to, from, stop);
+  });
 }
 
 }  // namespace ANYBIT_CODE

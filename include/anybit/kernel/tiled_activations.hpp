@@ -2,6 +2,10 @@
 // Rounded activations in the order of products with tiled weights: a group of tokens interleaved, so that one pointer serves
 // all of them. Rows a power of two apart would also map to the same few lines of the first-level cache.
 
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <span>
 #include <type_traits>
 
 #include <anybit/exec/executor.hpp>
@@ -21,56 +25,104 @@ inline void in_powers(Index n, Use&& use, Index at = 0) {
   if constexpr (Most > 1) in_powers<Most / 2>(n, use, at);
 }
 
+/// Tiled activations whose memory is there and not yet written.
+template <class Arch>
+struct TilingTask {
+  TiledActivations made;
+  Tiling tiling;
+  bool as_they_are;  ///< one token, whose codes need no other order
+  std::int8_t* codes;
+  std::int32_t* starts;
+  float* blocks;
+
+  /// Bytes that follow one another in a token, in whole units of steps.
+  static Index stride_of(const RoundedActivations& x, Tiling tiling) {
+    Index steps = 0;
+    for (Segment s(x.cols, x.group, x.segment_cols); !s.done(); s.next()) steps += round_up(ceil_div(s.length, 4), tiling.unit);
+    return 4 * steps;
+  }
+
+  /// Tokens first .. first + Tokens - 1.
+  template <Index Tokens>
+  void interleave(const RoundedActivations& x, Index first) const {
+    constexpr Index n = Tokens;
+    for (Index s = 0; s < x.segments; ++s)
+      for (Index t = 0; t < n; ++t) {
+        const Index from = (first + t) * x.segments + s, to = first * x.segments + s * n + t;
+        starts[to] = tiling.factor * x.sums[from];
+        if (blocks) blocks[to] = x.blocks[from];
+      }
+    if (as_they_are) return;
+    const std::int8_t* from = x.codes + first * x.stride;
+    std::int8_t* to = codes + first * made.stride;
+    for (Segment segment(x.cols, x.group, x.segment_cols); !segment.done(); segment.next()) {
+      const Index dwords = ceil_div(segment.length, 4), steps = round_up(dwords, tiling.unit);
+      for (Index k = 0; k < dwords; ++k, from += 4, to += 4 * n)
+        for (Index t = 0; t < n; ++t) std::memcpy(to + 4 * t, from + t * x.stride, 4);
+      std::fill(to, to + 4 * n * (steps - dwords), std::int8_t{0});
+      to += 4 * n * (steps - dwords);
+    }
+  }
+  /// Tokens begin .. end - 1, begin a multiple of Arch::token_group, and end too, or the last.
+  void run(const RoundedActivations& x, Index begin, Index end) const {
+    in_powers<Arch::token_group>(end - begin, [&](auto group, Index at) { interleave<group()>(x, begin + at); });
+  }
+  TiledActivations activations() const {
+    TiledActivations r = made;
+    r.starts = starts, r.blocks = blocks;
+    if (!as_they_are) r.codes = codes;
+    return r;
+  }
+};
+
 }  // namespace detail
 
-/// Tokens stand in groups of Arch::token_group, the last ones in groups of half as many, and so on. A group of n tokens that
-/// starts at token t has its codes at codes + t * stride: 4 codes of its first token, of its second, .., then the next 4 of
-/// each, and zeros where the weights' segments have more steps; and what its dot products start from at starts + t * segments:
-/// those of segment 0, then those of segment 1, ..
-struct TiledActivations {
-  Index tokens = 0, stride = 0, segments = 0;
-  const std::int8_t* codes = nullptr;  ///< tokens x stride
-  /// Minus the sum of a segment's codes; without zero points the sum times the level that a code of Arch::bias() stands for.
-  const std::int32_t* starts = nullptr;
-  const float* scales = nullptr;
-  const float* blocks = nullptr;  ///< in the order of starts; null for one scale a token
+/// The tiling that products with these weights read.
+template <class Arch>
+Tiling tiling_of(const TiledWeights& w) {
+  return {static_cast<std::int32_t>(unit_steps(w.bits)), w.zero_points ? -1 : w.lowest + Arch::bias(w.max_byte)};
+}
+
+namespace detail {
+
+/// The tilings of some rounded activations, whose scales and sums need not be there yet.
+template <class Arch>
+struct TilingTasks {
+  std::array<TilingTask<Arch>, static_cast<std::size_t>(ActivationPlan::most_tilings)> of;
+  Index count;
+
+  TilingTasks(const RoundedActivations& x, std::span<const Tiling> tilings, Workspace& workspace)
+      : count(static_cast<Index>(tilings.size())) {
+    std::array<Index, static_cast<std::size_t>(ActivationPlan::most_tilings)> strides{};
+    Index bytes = 0;
+    for (std::size_t i = 0; i < tilings.size(); ++i)
+      bytes += x.tokens * (strides[i] = TilingTask<Arch>::stride_of(x, tilings[i]));
+    auto* codes = workspace.get<std::int8_t>(Workspace::tiled_codes, bytes);
+    auto* starts = workspace.get<std::int32_t>(Workspace::tiled_starts, count * x.tokens * x.segments);
+    auto* blocks = x.blocks ? workspace.get<float>(Workspace::tiled_blocks, count * x.tokens * x.segments) : nullptr;
+    for (std::size_t i = 0; i < tilings.size(); ++i) {
+      TilingTask<Arch>& task = of[i];
+      task.made = {x.tokens, strides[i], x.segments, x.codes, nullptr, x.scales, nullptr};
+      task.tiling = tilings[i];
+      task.as_they_are = x.tokens == 1 && x.stride == strides[i];
+      task.codes = codes, task.starts = starts, task.blocks = blocks;
+      codes += x.tokens * strides[i], starts += x.tokens * x.segments;
+      if (blocks) blocks += x.tokens * x.segments;
+    }
+  }
+  void run(const RoundedActivations& x, Index begin, Index end) const {
+    for (Index i = 0; i < count; ++i) of[static_cast<std::size_t>(i)].run(x, begin, end);
+  }
 };
+
+}  // namespace detail
 
 template <class Arch, Executor E>
 TiledActivations tile_activations(const RoundedActivations& x, const TiledWeights& w, Workspace& workspace, E&& executor) {
-  TiledActivations r{x.tokens, 4 * w.all_steps, x.segments, x.codes, nullptr, x.scales, nullptr};
-  const std::int32_t factor = w.zero_points ? -1 : w.lowest + Arch::bias(w.max_byte);
-  auto* starts = workspace.get<std::int32_t>(Workspace::tiled_starts, x.tokens * x.segments);
-  auto* blocks = x.blocks ? workspace.get<float>(Workspace::tiled_blocks, x.tokens * x.segments) : nullptr;
-  const bool as_it_is = x.tokens == 1 && x.stride == r.stride;
-  auto* codes = as_it_is ? nullptr : workspace.get<std::int8_t>(Workspace::tiled_codes, x.tokens * r.stride);
-  parallel_tiles(executor, x.tokens, Arch::token_group, [&](Index begin, Index end) {
-    detail::in_powers<Arch::token_group>(end - begin, [&](auto group, Index at) {
-      constexpr Index n = group();
-      const Index first = begin + at;
-      for (Index s = 0; s < x.segments; ++s)
-        for (Index t = 0; t < n; ++t) {
-          const Index from = (first + t) * x.segments + s, to = first * x.segments + s * n + t;
-          starts[to] = factor * x.sums[from];
-          if (blocks) blocks[to] = x.blocks[from];
-        }
-      if (as_it_is) return;
-      const std::int8_t* from = x.codes + first * x.stride;
-      std::int8_t* to = codes + first * r.stride;
-      Segment segment(x.cols, x.group, x.segment_cols);
-      for (const Index steps : w.steps) {
-        const Index dwords = ceil_div(segment.length, 4);
-        for (Index k = 0; k < dwords; ++k, from += 4, to += 4 * n)
-          for (Index t = 0; t < n; ++t) std::memcpy(to + 4 * t, from + t * x.stride, 4);
-        std::fill(to, to + 4 * n * (steps - dwords), std::int8_t{0});
-        to += 4 * n * (steps - dwords);
-        segment.next();
-      }
-    });
-  });
-  if (codes) r.codes = codes;
-  r.starts = starts, r.blocks = blocks;
-  return r;
+  const Tiling tiling = tiling_of<Arch>(w);
+  const detail::TilingTasks<Arch> tasks(x, {&tiling, 1}, workspace);
+  parallel_tiles(executor, x.tokens, Arch::token_group, [&](Index begin, Index end) { tasks.run(x, begin, end); });
+  return tasks.of[0].activations();
 }
 
 }  // namespace ANYBIT_CODE

@@ -26,8 +26,6 @@ inline namespace ANYBIT_CODE {
 
 inline constexpr Index tile_rows = 16;
 
-struct TiledActivations;
-
 struct TiledWeights {
   Extents extents;
   Index group = 1, segment_cols = 1;  ///< of the scheme; segment_columns() of it

@@ -4,6 +4,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <span>
 #include <utility>
@@ -120,6 +121,11 @@ class Linear {
       float_product(dense_->view(), x, y, executor);
     else
       packed_.matmul(x, y, activations_, executor, workspace);
+    add_rest(x, y, executor);
+  }
+
+  /// What apply() adds to the product: the bias and the adapter's part.
+  void add_rest(ConstMatrix x, MutableMatrix y, ExecutorRef executor) const {
     if (!bias_.empty()) add_bias(bias_, y, executor);
     if (adapter_) add_adapter(x, y, executor);
   }
@@ -150,6 +156,56 @@ class Linear {
   std::vector<float> bias_;
   std::shared_ptr<const LowRank> adapter_;
 };
+
+/// One of several linears that read the same x, and where its result goes.
+struct Sibling {
+  const Linear& linear;
+  MutableMatrix y;
+};
+
+/// What apply() gives for each, to the bit. Packed weights that read x in the same form share one rounding of it and one loop of
+/// the executor.
+inline void apply_siblings(std::span<const Sibling> siblings, ConstMatrix x, ExecutorRef executor, Workspace& workspace) {
+  constexpr std::size_t most = 4;
+  ANYBIT_CHECK(siblings.size() <= most, "nn::apply_siblings: at most four");
+  ActivationPlan plan;
+  std::array<Index, most + 1> ends{};  // of the siblings' shares of the loop
+  std::size_t joined = 0;
+  std::array<const Sibling*, most> together{};
+  for (const Sibling& s : siblings) {
+    const AnyPacked* const w = s.linear.packed();
+    if (w == nullptr) continue;
+    const ActivationPlan own = w->plan(s.linear.activations());
+    if (joined == 0)
+      plan = own;
+    else if (!plan.join(own))
+      continue;
+    together[joined++] = &s;
+  }
+  if (joined < 2) {
+    for (const Sibling& s : siblings) s.linear.apply(x, s.y, executor, workspace);
+    return;
+  }
+  const auto shared = std::span(together).first(joined);
+  for (std::size_t i = 0; i < joined; ++i) {
+    kernel::check_shapes(shared[i]->linear.extents(), x, shared[i]->y);
+    ends[i + 1] = ends[i] + ceil_div(shared[i]->linear.extents().rows, plan.row_grain);
+  }
+  const Activations a = round_activations(x, plan, workspace, executor);
+  parallel_tiles(executor, ends[joined], 1, [&](Index begin, Index end) {
+    for (std::size_t i = 0; i < joined; ++i) {
+      const Index from = std::max(begin, ends[i]), to = std::min(end, ends[i + 1]), rows = shared[i]->linear.extents().rows;
+      if (from < to)
+        shared[i]->linear.packed()->product_rows(a, shared[i]->y, (from - ends[i]) * plan.row_grain,
+                                                 std::min(rows, (to - ends[i]) * plan.row_grain));
+    }
+  });
+  for (const Sibling& s : siblings)
+    if (std::find(shared.begin(), shared.end(), &s) != shared.end())
+      s.linear.add_rest(x, s.y, executor);
+    else
+      s.linear.apply(x, s.y, executor, workspace);
+}
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::nn

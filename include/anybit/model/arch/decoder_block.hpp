@@ -290,7 +290,9 @@ inline bool attend(BlockPass& p, const Places& at, MutableMatrix normed, Mutable
   };
   const MutableMatrix q = scratch(q_, c.query_width()), k = scratch(k_, c.kv_width()), v = scratch(v_, c.kv_width()),
                       mixed = scratch(mixed_, c.query_width());
-  apply(attn_q, normed, q), apply(attn_k, normed, k), apply(attn_v, normed, v);
+  const auto linear = [&](Slot which) -> const nn::Linear& { return p.weights[at[which]].linear; };
+  const nn::Sibling siblings[] = {{linear(attn_q), q}, {linear(attn_k), k}, {linear(attn_v), v}};
+  nn::apply_siblings(siblings, normed, executor, p.scratch.workspace);
   if (!p.at(Point::q, q) || !p.at(Point::k, k) || !p.at(Point::v, v)) return false;
   if (f.head_norm != HeadNorm::none) {
     normalize_heads(p, at, q, attn_q_norm, attn_q_norm_bias);
@@ -323,7 +325,8 @@ inline bool feed_forward(BlockPass& p, const Places& at, MutableMatrix normed, M
   const MutableMatrix hidden = p.scratch.at(gate_, p.x.rows, c.hidden);
   if (f.gated) {
     const MutableMatrix up = p.scratch.at(up_, p.x.rows, c.hidden);
-    apply(ffn_gate, normed, hidden), apply(ffn_up, normed, up);
+    const nn::Sibling siblings[] = {{p.weights[at[ffn_gate]].linear, hidden}, {p.weights[at[ffn_up]].linear, up}};
+    nn::apply_siblings(siblings, normed, executor, p.scratch.workspace);
     nn::gated(f.activation, hidden, up, executor);
   } else {
     apply(ffn_up, normed, hidden);
