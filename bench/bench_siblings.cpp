@@ -1,6 +1,7 @@
 // What rounding activations costs beside the products that read them: q, k and v of a layer, prepared, 8-bit activations, one
-// thread, one rounding. `us_products` is the products alone, `us_both` rounding and products; `overhead` is the share of rounding,
-// `us_alone` each product with a rounding of its own. The name has the bits of a weight, the argument is the number of tokens.
+// thread, one rounding. `us_products` is the products alone, `us_both` rounding and products; `overhead` is the share of
+// rounding, `us_alone` each product with a rounding of its own. The name has the bits of a weight, the argument is the number of
+// tokens.
 //   bench_siblings --benchmark_filter="4/(1|8|512)$"
 
 #include <benchmark/benchmark.h>
@@ -69,7 +70,8 @@ void siblings(benchmark::State& state) {
 
 template <int Bits>
 void add() {
-  auto* const b = benchmark::RegisterBenchmark(("siblings/" + std::to_string(Bits)).c_str(), &siblings<Scheme<SInt<Bits>, PerGroup<128>>>);
+  auto* const b =
+      benchmark::RegisterBenchmark(("siblings/" + std::to_string(Bits)).c_str(), &siblings<Scheme<SInt<Bits>, PerGroup<128>>>);
   for (const Index tokens : {1, 8, 64, 512}) b->Arg(tokens);
 }
 

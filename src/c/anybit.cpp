@@ -24,6 +24,11 @@ struct anybit_workspace {
   anybit::Workspace workspace;
 };
 
+struct anybit_activations {
+  anybit::Workspace workspace;
+  anybit::Activations activations;
+};
+
 struct anybit_tensor {
   anybit::AnyPacked packed;
   std::optional<anybit::io::AnybitFile> file;  ///< whose bytes `packed` views
@@ -154,6 +159,21 @@ Result<ActivationMode> mode_of(anybit_compute compute, float scale) {
   return ActivationMode(static_cast<Compute>(compute));
 }
 
+/// What the functions that prepare have in common.
+Result<Compute> to_prepare(const anybit_tensor* tensor, anybit_compute compute, float level_error) {
+  ANYBIT_TRY_STATUS(need(tensor, "tensor"));
+  ANYBIT_TRY(const ActivationMode mode, mode_of(compute, compute == ANYBIT_INT8_STATIC ? 1.0f : 0.0f));
+  if (!is_within(level_error, 0.0f, 1.0f)) return wrong("level_error is " + std::to_string(level_error) + ": give 0 to 1");
+  return mode.compute();
+}
+void answer(const kernel::Prepared& made, anybit_prepared* out) {
+  if (!out) return;
+  *out = {};
+  out->bytes = made.bytes;
+  out->made = made.tiled ? 1 : 0;
+  copy_text(made.why_not, out->why_not);
+}
+
 anybit_tensor* new_tensor(AnyPacked packed, std::optional<io::AnybitFile> file = {}) {
   auto* const out = new anybit_tensor{std::move(packed), std::move(file), {}};
   out->scheme = out->packed.scheme_name();
@@ -268,18 +288,46 @@ anybit_status anybit_dequantize(const anybit_tensor* tensor, int64_t begin, int6
 anybit_status anybit_prepare(anybit_tensor* tensor, anybit_compute compute, float level_error, const anybit_executor* executor,
                              anybit_prepared* out, anybit_error* error) {
   return guarded("anybit_prepare", error, [&]() -> Status {
-    ANYBIT_TRY_STATUS(need(tensor, "tensor"));
     ANYBIT_TRY_STATUS(Threads::check(executor));
-    ANYBIT_TRY(const ActivationMode mode, mode_of(compute, compute == ANYBIT_INT8_STATIC ? 1.0f : 0.0f));
-    if (!is_within(level_error, 0.0f, 1.0f)) return wrong("level_error is " + std::to_string(level_error) + ": give 0 to 1");
+    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error));
     Threads threads(executor);
-    const kernel::Prepared made = tensor->packed.prepare(mode.compute(), threads, level_error);
-    if (out) {
-      *out = {};
-      out->bytes = made.bytes;
-      out->made = made.tiled ? 1 : 0;
-      copy_text(made.why_not, out->why_not);
-    }
+    answer(tensor->packed.prepare(asked, threads, level_error), out);
+    return Ok{};
+  });
+}
+
+anybit_status anybit_prepared_bytes(const anybit_tensor* tensor, anybit_compute compute, float level_error, int64_t* bytes,
+                                    anybit_error* error) {
+  return guarded("anybit_prepared_bytes", error, [&]() -> Status {
+    ANYBIT_TRY_STATUS(need(bytes, "bytes"));
+    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error));
+    *bytes = tensor->packed.prepared_bytes(asked, level_error);
+    return Ok{};
+  });
+}
+
+anybit_status anybit_prepare_into(anybit_tensor* tensor, anybit_compute compute, float level_error, void* memory, size_t size,
+                                  const anybit_executor* executor, anybit_prepared* out, anybit_error* error) {
+  return guarded("anybit_prepare_into", error, [&]() -> Status {
+    ANYBIT_TRY_STATUS(Threads::check(executor));
+    ANYBIT_TRY_STATUS(need(memory, "memory"));
+    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error));
+    Threads threads(executor);
+    ANYBIT_TRY(const kernel::Prepared made,
+               tensor->packed.prepare_into({static_cast<std::byte*>(memory), size}, asked, threads, level_error));
+    answer(made, out);
+    return Ok{};
+  });
+}
+
+anybit_status anybit_use_prepared(anybit_tensor* tensor, anybit_compute compute, float level_error, const void* memory,
+                                  size_t size, anybit_error* error) {
+  return guarded("anybit_use_prepared", error, [&]() -> Status {
+    ANYBIT_TRY_STATUS(need(memory, "memory"));
+    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error));
+    ANYBIT_TRY(const kernel::Prepared made,
+               tensor->packed.use_prepared({static_cast<const std::byte*>(memory), size}, asked, level_error));
+    if (!made) return wrong("nothing is prepared for " + std::string(name(asked)) + ": " + std::string(made.why_not));
     return Ok{};
   });
 }
@@ -298,6 +346,63 @@ anybit_status anybit_multiply(const anybit_tensor* tensor, const float* x, int64
     Threads threads(executor);
     tensor->packed.matmul(ConstMatrix(x, tokens, cols, x_stride), MutableMatrix(y, tokens, rows, y_stride), mode, threads,
                           workspace->workspace);
+    return Ok{};
+  });
+}
+
+anybit_activations* anybit_activations_new(void) { return new (std::nothrow) anybit_activations; }
+void anybit_activations_free(anybit_activations* activations) { delete activations; }
+
+anybit_status anybit_round(anybit_activations* activations, const anybit_tensor* const* tensors, int64_t count, const float* x,
+                           int64_t tokens, int64_t x_stride, anybit_compute compute, float scale, const anybit_executor* executor,
+                           anybit_error* error) {
+  return guarded("anybit_round", error, [&]() -> Status {
+    ANYBIT_TRY_STATUS(need(activations, "activations"));
+    activations->activations = {};
+    ANYBIT_TRY_STATUS(need(tensors, "tensors"));
+    ANYBIT_TRY_STATUS(Threads::check(executor));
+    if (count < 1) return wrong("count is " + std::to_string(count) + ": give one tensor at least");
+    ANYBIT_TRY(const ActivationMode mode, mode_of(compute, scale));
+    ActivationPlan plan;
+    for (int64_t i = 0; i < count; ++i) {
+      const std::string number = "tensors[" + std::to_string(i) + "]";
+      ANYBIT_TRY_STATUS(need(tensors[i], number.c_str()));
+      const AnyPacked& w = tensors[i]->packed;
+      if (i == 0)
+        plan = w.plan(mode);
+      else if (!plan.join(w.plan(mode)))
+        return Error{ErrorCode::shape_mismatch,
+                     number + ", " + std::string(w.scheme_name()) + " of " + std::to_string(w.extents().cols) +
+                         " columns, cannot share activations with tensors[0], " + std::string(tensors[0]->packed.scheme_name()) +
+                         " of " + std::to_string(plan.cols) + ": columns, groups or their order differ; round for it alone"};
+    }
+    ANYBIT_TRY_STATUS(check_matrix("x", x, tokens, plan.cols, x_stride));
+    Threads threads(executor);
+    activations->activations =
+        round_activations(ConstMatrix(x, tokens, plan.cols, x_stride), plan, activations->workspace, threads);
+    return Ok{};
+  });
+}
+
+anybit_status anybit_multiply_rows(const anybit_tensor* tensor, const anybit_activations* activations, int64_t begin, int64_t end,
+                                   float* y, int64_t y_stride, int32_t add, anybit_error* error) {
+  return guarded("anybit_multiply_rows", error, [&]() -> Status {
+    ANYBIT_TRY_STATUS(need(tensor, "tensor"));
+    ANYBIT_TRY_STATUS(need(activations, "activations"));
+    const Activations& a = activations->activations;
+    const AnyPacked& w = tensor->packed;
+    const Index rows = w.extents().rows;
+    if (a.tokens == 0) return wrong("activations hold nothing: call anybit_round first");
+    if (begin < 0 || end > rows || begin > end)
+      return wrong("rows " + std::to_string(begin) + " to " + std::to_string(end) + " are none of the " + std::to_string(rows));
+    ANYBIT_TRY_STATUS(check_matrix("y", y, a.tokens, rows, y_stride));
+    if (!a.plan.serves(w.plan(a.plan.mode)))
+      return Error{ErrorCode::shape_mismatch,
+                   "the activations were rounded for other tensors, or before this one was prepared: "
+                   "give it to anybit_round"};
+    OutputTokens to(MutableMatrix(y, a.tokens, rows, y_stride));
+    if (add != 0) to = to.added();
+    w.product_rows(a, to, begin, end);
     return Ok{};
   });
 }

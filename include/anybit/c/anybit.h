@@ -124,11 +124,36 @@ typedef struct anybit_prepared {
 ANYBIT_C_API anybit_status anybit_prepare(anybit_tensor*, anybit_compute, float level_error, const anybit_executor*,
                                           anybit_prepared* out, anybit_error*);
 
+/* The same in memory of the caller, at a multiple of 64, which must stay until the handle is freed. anybit_prepared_bytes says how
+   much: *bytes is 0 where nothing would be made, which is no error. The memory may be kept in a file: anybit_use_prepared takes
+   what was once made of the same tensor, by the same version and architecture, and refuses everything else. */
+ANYBIT_C_API anybit_status anybit_prepared_bytes(const anybit_tensor*, anybit_compute, float level_error, int64_t* bytes,
+                                                 anybit_error*);
+ANYBIT_C_API anybit_status anybit_prepare_into(anybit_tensor*, anybit_compute, float level_error, void* memory, size_t size,
+                                               const anybit_executor*, anybit_prepared* out, anybit_error*);
+ANYBIT_C_API anybit_status anybit_use_prepared(anybit_tensor*, anybit_compute, float level_error, const void* memory, size_t size,
+                                               anybit_error*);
+
 /* y = x W^T: x is (tokens, cols), y (tokens, rows). `scale` is that of ANYBIT_INT8_STATIC, else 0. NaN or infinity in a token
    spoil that token's results and no other's. */
 ANYBIT_C_API anybit_status anybit_multiply(const anybit_tensor*, const float* x, int64_t tokens, int64_t x_stride, float* y,
                                            int64_t y_stride, anybit_compute, float scale, const anybit_executor*,
                                            anybit_workspace*, anybit_error*);
+
+/* Activations rounded once, for products with one or more tensors, by row range and on any threads. Handles of their own. */
+typedef struct anybit_activations anybit_activations;
+ANYBIT_C_API anybit_activations* anybit_activations_new(void); /* null if there is no memory */
+ANYBIT_C_API void anybit_activations_free(anybit_activations*);
+/* Puts x, (tokens, cols), into the form that products with all `count` tensors read. They must share their columns, the length of
+   their groups and the order of their columns: the error says which does not, and needs activations of its own. Tensors that are
+   prepared later need new activations; for ANYBIT_F32, x itself is read and must stay. */
+ANYBIT_C_API anybit_status anybit_round(anybit_activations*, const anybit_tensor* const* tensors, int64_t count, const float* x,
+                                        int64_t tokens, int64_t x_stride, anybit_compute, float scale, const anybit_executor*,
+                                        anybit_error*);
+/* Columns begin .. end - 1 of y = x W^T, of as many tokens as were rounded. Any slices, at once on any threads, give the bits of
+   anybit_multiply; slices that begin at multiples of 64 are faster. Where `add` is not 0 they are added to y. */
+ANYBIT_C_API anybit_status anybit_multiply_rows(const anybit_tensor*, const anybit_activations*, int64_t begin, int64_t end,
+                                                float* y, int64_t y_stride, int32_t add, anybit_error*);
 
 #ifdef __cplusplus
 }

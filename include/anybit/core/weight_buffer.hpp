@@ -16,20 +16,23 @@
 namespace anybit {
 inline namespace ANYBIT_ABI {
 
-/// Whole large pages, given out from the front. Lives as long as anything in it.
+/// Whole pages, large ones from there on, given out from the front. Lives as long as anything in it.
 class PageChunk {
  public:
-  static constexpr std::size_t page = LargePages::size, usual = 8 * page;
+  static constexpr std::size_t small_page = 4096, page = LargePages::size, usual = 8 * page;
 
-  explicit PageChunk(std::size_t bytes)
-      : size_(((bytes > usual / 4 ? bytes : usual) + page - 1) / page * page),
-        data_(static_cast<std::byte*>(::operator new(size_, std::align_val_t{page}))) {
-    LargePages::ask_for(data_, size_);
+  /// Room for `bytes`, and for more of them up to `wanted`, as long as bytes are few.
+  explicit PageChunk(std::size_t bytes, std::size_t wanted = usual)
+      : size_(bytes > usual / 4 || bytes > wanted ? bytes : wanted), page_(size_ < page ? small_page : page) {
+    size_ = (size_ + page_ - 1) / page_ * page_;
+    data_ = static_cast<std::byte*>(::operator new(size_, std::align_val_t{page_}));
+    if (page_ == page) LargePages::ask_for(data_, size_);
   }
   PageChunk(const PageChunk&) = delete;
   PageChunk& operator=(const PageChunk&) = delete;
-  ~PageChunk() { ::operator delete(data_, std::align_val_t{page}); }
+  ~PageChunk() { ::operator delete(data_, std::align_val_t{page_}); }
 
+  std::size_t size() const { return size_; }
   std::size_t left() const { return size_ - used_; }
   /// Null if so much is not left.
   std::byte* take(std::size_t bytes) {
@@ -38,7 +41,7 @@ class PageChunk {
   }
 
  private:
-  std::size_t size_, used_ = 0;
+  std::size_t size_, page_, used_ = 0;
   std::byte* data_;
 };
 
@@ -47,15 +50,17 @@ class PageChunk {
 inline namespace ANYBIT_CODE {
 
 /// A chunk with room for this many bytes, and where they are. The chunk that is being filled is shared by all files with the same
-/// flags.
+/// flags. A new one is as large as all before it together, up to the usual size, so that little takes little.
 inline std::pair<std::shared_ptr<PageChunk>, std::byte*> take_pages(std::size_t bytes) {
   static std::mutex mutex;
   static std::weak_ptr<PageChunk> filling;
+  static std::size_t taken = 0;
   const std::lock_guard lock(mutex);
   const auto current = filling.lock();
   if (current)
     if (std::byte* p = current->take(bytes)) return {current, p};
-  auto chunk = std::make_shared<PageChunk>(bytes);
+  auto chunk = std::make_shared<PageChunk>(bytes, taken < PageChunk::usual ? taken : PageChunk::usual);
+  taken += chunk->size();
   std::byte* p = chunk->take(bytes);
   if (!current || chunk->left() > current->left()) filling = chunk;
   return {std::move(chunk), p};

@@ -167,6 +167,7 @@ ANYBIT_INLINE void check_shapes(Extents w, const InputTokens& x, const OutputTok
   ANYBIT_CHECK(x.cols == w.cols, "matmul: x has another number of columns than the weights");
   ANYBIT_CHECK(y.cols == w.rows, "matmul: y has another number of columns than the weights have rows");
   ANYBIT_CHECK(y.tokens == x.tokens, "matmul: x and y have different numbers of tokens");
+  ANYBIT_CHECK(y.tokens <= 1 || y.stride >= y.cols, "matmul: rows of y overlap: its stride is below its columns");
 }
 
 /// The mistakes that a caller of products by row range can make; `needed` is the plan of the weights alone.
@@ -175,6 +176,7 @@ ANYBIT_INLINE void check_rows(Extents w, const ActivationPlan& needed, const Act
   ANYBIT_CHECK(0 <= begin && begin <= end && end <= w.rows, "matmul_rows: the row range is not inside the weights");
   ANYBIT_CHECK(y.cols == w.rows, "matmul_rows: y has another number of columns than the weights have rows");
   ANYBIT_CHECK(y.tokens == a.tokens, "matmul_rows: x and y have different numbers of tokens");
+  ANYBIT_CHECK(y.tokens <= 1 || y.stride >= y.cols, "matmul_rows: rows of y overlap: its stride is below its columns");
   ANYBIT_CHECK(a.plan.serves(needed), "matmul_rows: the activations were made from a plan that these weights did not join");
 }
 

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/kernel/isa.hpp>
+#include <anybit/kernel/prepared.hpp>
 #include <anybit/kernel/repack.hpp>
 #include <anybit/scheme/presets.hpp>
 #include <anybit/tensor/pack.hpp>
@@ -16,28 +18,20 @@
 namespace anybit::kernel {
 inline namespace ANYBIT_ABI {
 
-/// What AnyPacked::prepare() made.
-struct Prepared {
-  bool tiled = false;              ///< products of `compute` read the kernel layout, in integers; else they go on as before
-  Compute compute = Compute::f32;  ///< asked for; products of another compute read the packed weights
-  float level_error = 0;           ///< asked for
-  Index bytes = 0;                 ///< of the kernel layout, beside the packed weights
-  std::string_view why_not;        ///< why nothing was made, as part of a sentence; empty if tiled
-  explicit operator bool() const { return tiled; }
-};
-
 /// A scheme behind the handle AnyPacked. Tensors are PackedTensors of the scheme.
 struct PackedOps : SchemeOps {
   /// Bytes that check() finds nothing wrong with as a tensor, which the other functions take; and where the bytes are then.
   std::shared_ptr<const void> (*own)(PackedBytes&&, const PackedBytes** bytes);
   void (*dequantize_row)(const void* tensor, Index row, std::span<float> out);
-  /// What products read of their activations; `tiled` is null or what tile() made of the tensor.
+  std::string_view isa;  ///< of the code behind these pointers: compiled_isa()
+  /// What products read of their activations; `tiled` is null or what tile() made of the tensor. `tensor` is null if its bytes
+  /// were released, here and in rows().
   ActivationPlan (*plan)(const void* tensor, const void* tiled, ActivationMode);
   /// Rows begin .. end - 1 of y, by activations whose plan serves the one above.
   void (*rows)(const void* tensor, const void* tiled, const Activations&, const OutputTokens& y, Index begin, Index end);
   /// The kernel layout of the tensor, TiledWeights, for the compute and with the level_error of `prepared`, which says then what
-  /// was made; null, and why, where none was.
-  std::shared_ptr<const void> (*tile)(const void* tensor, ExecutorRef, Prepared& prepared);
+  /// was made, or would be; null, and why, where none was.
+  std::shared_ptr<const void> (*tile)(const void* tensor, ExecutorRef, Prepared& prepared, const Placement&);
 };
 
 }  // namespace ANYBIT_ABI
@@ -77,18 +71,32 @@ template <class = void>
       product_rows(w, some, to, from, stop);
   });
 }
-template <Executor E>
-[[gnu::noinline]] std::shared_ptr<const void> tile(const TileOps& ops, const PackedRows& w, E executor, Prepared& prepared) {
-  auto tiled = tile_weights(ops, w, prepared.compute, prepared.level_error, executor);
+template <class = void>
+[[gnu::noinline]] std::shared_ptr<const void> tile(const TileOps& ops, const PackedRows& w, ExecutorRef executor,
+                                                   Prepared& prepared, const Placement& place) {
+  auto tiled = plan_tiles(ops, w, prepared.compute, prepared.level_error);
   if (!tiled) {
     prepared.why_not = ops.bits == 0              ? ops.why_not
                        : prepared.level_error > 0 ? "no step has a multiple within level_error of every level"
                                                   : "the format's levels are no multiples of a step: allow them a level_error";
     return nullptr;
   }
+  prepared.bytes = tiled->bytes();
+  if (place.what == Placement::nowhere) return nullptr;
+  if (place.what == Placement::made)
+    tiled->start = place.bytes;
+  else
+    make_tiles(ops, w, *tiled, place.what == Placement::given ? place.memory : nullptr, executor);
   prepared.tiled = true;
-  prepared.bytes = static_cast<Index>(tiled->memory.size());
   return std::make_shared<const TiledWeights>(*std::move(tiled));
+}
+/// The products of tiles whose packed weights were released.
+template <class = void>
+[[gnu::noinline]] const TiledWeights& tiles_alone(const void* tiled, ActivationMode mode) {
+  const auto* const w = static_cast<const TiledWeights*>(tiled);
+  ANYBIT_CHECK(w != nullptr && reads_tiles(*w, mode),
+               "AnyPacked: the packed bytes were released; only products of the compute that was prepared are left");
+  return *w;
 }
 
 namespace detail {
@@ -107,13 +115,15 @@ struct PackedFunctions {
     kernel::dequantize_row(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), row, out);
   }
   static ActivationPlan plan(const void* tensor, const void* tiled, ActivationMode mode) {
+    if (tensor == nullptr) return plan_activations(tiles_alone(tiled, mode), mode);
     return plan_packed(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), static_cast<const TiledWeights*>(tiled), mode);
   }
   static void rows(const void* tensor, const void* tiled, const Activations& a, const OutputTokens& y, Index begin, Index end) {
+    if (tensor == nullptr) return matmul_rows(tiles_alone(tiled, a.plan.mode), a, y, begin, end);
     packed_rows(PackedRows(tensor_of(tensor)), static_cast<const TiledWeights*>(tiled), a, y, begin, end);
   }
-  static std::shared_ptr<const void> tile(const void* tensor, ExecutorRef executor, Prepared& prepared) {
-    return kernel::tile(tile_ops_v<S>, PackedRows(tensor_of(tensor)), executor, prepared);
+  static std::shared_ptr<const void> tile(const void* tensor, ExecutorRef executor, Prepared& prepared, const Placement& place) {
+    return kernel::tile(tile_ops_v<S>, PackedRows(tensor_of(tensor)), executor, prepared, place);
   }
 };
 
@@ -123,6 +133,7 @@ template <PackedScheme S>
 inline constexpr PackedOps packed_ops_v{scheme_ops_v<S>,
                                         &detail::PackedFunctions<S>::own,
                                         &detail::PackedFunctions<S>::dequantize_row,
+                                        compiled_isa(),
                                         &detail::PackedFunctions<S>::plan,
                                         &detail::PackedFunctions<S>::rows,
                                         &detail::PackedFunctions<S>::tile};
@@ -152,12 +163,12 @@ class AnyPacked {
   }
 
   bool empty() const { return ops_ == nullptr; }
-  Extents extents() const { return bytes().extents(); }
-  std::string_view scheme_name() const { return bytes().scheme_name(); }
+  Extents extents() const { return some().extents_; }
+  std::string_view scheme_name() const { return some().ops_->name; }
   double bits_per_weight() const { return bytes().bits_per_weight(); }
   Index payload_bytes() const { return bytes().payload_bytes(); }
   const PackedBytes& bytes() const {
-    ANYBIT_CHECK(bytes_ != nullptr, "AnyPacked: nothing is in it");
+    ANYBIT_CHECK(some().bytes_ != nullptr, "AnyPacked: the packed bytes were released");
     return *bytes_;
   }
 
@@ -172,20 +183,57 @@ class AnyPacked {
   /// `level_error` times the largest (0.004 is enough for NF4): then they too multiply in integers, with levels moved so. Says
   /// what it made, or why nothing. There is one such order at a time: preparing for another compute replaces it.
   kernel::Prepared prepare(Compute compute, ExecutorRef executor = {}, float level_error = 0) {
-    bytes();
-    if (!rounds_to_int8(compute))
-      return {false, compute, level_error, 0, "products with activations in float read the packed weights"};
+    if (const auto* nothing = kernel::why_not_prepared(compute)) return {false, compute, level_error, 0, nothing};
     if (tiled_ && prepared_.compute == compute) return prepared_;
+    bytes();
     prepared_ = {false, compute, level_error, 0, {}};
-    tiled_ = ops_->tile(tensor_.get(), executor, prepared_);
+    tiled_ = ops_->tile(tensor_.get(), executor, prepared_, {});
     return prepared_;
+  }
+  /// Bytes that prepare_into() needs for the same arguments; 0 where it would make nothing.
+  Index prepared_bytes(Compute compute, float level_error = 0) const {
+    if (kernel::why_not_prepared(compute)) return 0;
+    kernel::Prepared would{false, compute, level_error, 0, {}};
+    ops_->tile(tensor(), {}, would, {.what = kernel::Placement::nowhere});
+    return would.bytes > 0 ? static_cast<Index>(sizeof(kernel::PreparedHeader)) + would.bytes : 0;
+  }
+  /// prepare() into memory of the caller, at a multiple of 64, which stays until no copy of this handle is used. With it comes a
+  /// header that says what it is: kept in a file, the same bytes serve use_prepared() another time.
+  Result<kernel::Prepared> prepare_into(std::span<std::byte> memory, Compute compute, ExecutorRef executor = {},
+                                        float level_error = 0) {
+    const Index needed = prepared_bytes(compute, level_error);
+    if (needed > 0) ANYBIT_TRY_STATUS(kernel::check_place(memory, needed));
+    const auto place = memory.data() + sizeof(kernel::PreparedHeader);
+    ANYBIT_TRY(const kernel::Prepared made,
+               put(compute, level_error, executor, {.what = kernel::Placement::given, .memory = place}));
+    if (!made) return made;
+    const kernel::PreparedHeader header = kernel::header_of(*ops_, ops_->isa, bytes(), made);
+    std::memcpy(memory.data(), &header, sizeof header);
+    return made;
+  }
+  /// What prepare_into() made of this tensor, in this program or another, at a multiple of 64, where it stays. Refused unless
+  /// version of the layout, instruction set, tensor, compute and level_error are the same.
+  Result<kernel::Prepared> use_prepared(std::span<const std::byte> made, Compute compute, float level_error = 0) {
+    kernel::Prepared would{false, compute, level_error, 0, {}};
+    would.bytes = std::max<Index>(prepared_bytes(compute, level_error) - static_cast<Index>(sizeof(kernel::PreparedHeader)), 0);
+    ANYBIT_TRY_STATUS(kernel::check_prepared(made, kernel::header_of(*ops_, ops_->isa, bytes(), would)));
+    return put(compute, level_error, {},
+               {.what = kernel::Placement::made, .bytes = made.data() + sizeof(kernel::PreparedHeader)});
+  }
+  /// Lets go of the packed bytes: products of the prepared compute go on, everything else that reads them (bytes(), rows as
+  /// floats, other products) is a mistake from then on. Copies that did not release keep them. False, and nothing happens, where
+  /// nothing was prepared, or products need the order of columns that is with the bytes.
+  bool release_packed() {
+    if (!tiled_ || (bytes_ && bytes_->has_column_order())) return false;
+    tensor_.reset(), bytes_ = nullptr;
+    return true;
   }
   /// The answer of the prepare() that is in force; nothing was made before one.
   const kernel::Prepared& prepared() const { return prepared_; }
   /// What products read of activations that enter as `mode` says: to round them once for several tensors. Another prepare()
   /// changes it.
   ActivationPlan plan(ActivationMode mode) const {
-    bytes();
+    some();
     return ops_->plan(tensor_.get(), tiled_.get(), mode);
   }
   /// Rows begin .. end - 1 of y = x W^T with activations made by round_activations() from a plan that this tensor's joined.
@@ -208,13 +256,28 @@ class AnyPacked {
   }
 
  private:
-  ANYBIT_INLINE AnyPacked(const kernel::PackedOps& scheme, PackedBytes&& bytes) : ops_(&scheme) {
+  ANYBIT_INLINE AnyPacked(const kernel::PackedOps& scheme, PackedBytes&& bytes) : ops_(&scheme), extents_(bytes.extents()) {
     tensor_ = scheme.own(std::move(bytes), &bytes_);
+  }
+  const AnyPacked& some() const {
+    ANYBIT_CHECK(ops_ != nullptr, "AnyPacked: nothing is in it");
+    return *this;
+  }
+  const void* tensor() const { return bytes(), tensor_.get(); }
+  /// Tiles in the caller's memory in place of those that are there.
+  Result<kernel::Prepared> put(Compute compute, float level_error, ExecutorRef executor, const kernel::Placement& place) {
+    if (const auto* nothing = kernel::why_not_prepared(compute)) return kernel::Prepared{false, compute, level_error, 0, nothing};
+    kernel::Prepared made{false, compute, level_error, 0, {}};
+    auto tiled = ops_->tile(tensor(), executor, made, place);
+    if (!made) return made;
+    tiled_ = std::move(tiled);
+    return prepared_ = made;
   }
   std::shared_ptr<const void> tensor_, tiled_;
   kernel::Prepared prepared_;
   const PackedBytes* bytes_ = nullptr;
   const kernel::PackedOps* ops_ = nullptr;
+  Extents extents_;
 };
 
 /// Finds the scheme of bytes by the name they carry.

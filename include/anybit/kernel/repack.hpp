@@ -95,9 +95,9 @@ inline constexpr TileOps tile_ops_v = [] {
 
 namespace detail {
 
-template <Executor E>
-TiledWeights tile(const TileOps& ops, const PackedRows& source, const LevelGrid& grid, const ByteTable& table, Compute compute,
-                  E&& executor) {
+/// What tiles of these weights are like, before they are anywhere.
+inline TiledWeights tiles_without_memory(const TileOps& ops, const PackedRows& source, const LevelGrid& grid,
+                                         const ByteTable& table, Compute compute) {
   TiledWeights w;
   w.extents = source.extents;
   w.group = source.group;
@@ -115,12 +115,17 @@ TiledWeights tile(const TileOps& ops, const PackedRows& source, const LevelGrid&
     w.steps.push_back(static_cast<std::int32_t>(round_up(ceil_div(s.length, 4), in_unit)));
     w.all_steps += w.steps.back();
   }
-  w.memory = WeightBuffer(static_cast<std::size_t>(w.tiles() * w.tile_bytes()));
+  return w;
+}
+
+/// Fills w.bytes() bytes from `to` on, which are zeros at first.
+inline void fill_tiles(const TileOps& ops, const PackedRows& source, const TiledWeights& w, std::byte* to, ExecutorRef executor) {
+  const Index cols = w.extents.cols, in_unit = unit_steps(w.bits);
   executor.parallel_for(w.tiles(), 1, [&](Index begin, Index end) {
     BytePanel panel;
     for (Index tile = begin; tile < end; ++tile) {
       const Index first = tile * tile_rows, rows = std::min(tile_rows, w.extents.rows - first);
-      std::byte* start = w.memory.data() + tile * w.tile_bytes();
+      std::byte* start = to + tile * w.tile_bytes();
       std::byte *unit = start + w.codes_at(), *scales = start, *zeros = start + w.zeros_at();
       std::size_t segment = 0;
       for (Segment s(cols, w.group, w.segment_cols); !s.done();) {
@@ -148,32 +153,49 @@ TiledWeights tile(const TileOps& ops, const PackedRows& source, const LevelGrid&
       }
     }
   });
-  return w;
 }
 
 }  // namespace detail
 
-/// Rearranges weights for activations that enter as `compute` says. Levels on no grid are moved, each to the nearest multiple of
-/// a step, by at most `level_error` times the largest |level|. Nothing if the scheme has no layout (TileOps::bits), or no step
-/// does that with levels that span 8 bits. Allocates.
-template <Executor E>
-std::optional<TiledWeights> tile_weights(const TileOps& ops, const PackedRows& w, Compute compute, float level_error,
-                                         E&& executor) {
+/// What tiles of these weights are like for activations that enter as `compute` says; they are in no memory yet. Levels on no
+/// grid are moved, each to the nearest multiple of a step, by at most `level_error` times the largest |level|. Nothing if the
+/// scheme has no layout (TileOps::bits), or no step does that with levels that span 8 bits.
+inline std::optional<TiledWeights> plan_tiles(const TileOps& ops, const PackedRows& w, Compute compute, float level_error) {
   if (ops.bits == 0) return std::nullopt;
-  if (ops.grid.step != 0) return detail::tile(ops, w, ops.grid, *ops.table, compute, executor);
+  if (ops.grid.step != 0) return detail::tiles_without_memory(ops, w, ops.grid, *ops.table, compute);
   const LevelGrid grid = level_error > 0 ? find_grid(ops.levels, level_error) : LevelGrid{0, 0, 0};
   if (grid.step == 0) return std::nullopt;
   ByteTable table;
   for (std::size_t c = 0; c < ops.levels.size(); ++c)
     table.bytes[c] = static_cast<std::uint8_t>(grid.nearest(ops.levels[c]) - grid.lowest);
-  return detail::tile(ops, w, grid, table, compute, executor);
+  return detail::tiles_without_memory(ops, w, grid, table, compute);
+}
+
+/// Puts the tiles into memory of their own, or, where that is not null, into w.bytes() bytes at `to`, a multiple of 64, of the
+/// caller, who keeps them as long as w.
+inline void make_tiles(const TileOps& ops, const PackedRows& source, TiledWeights& w, std::byte* to, ExecutorRef executor) {
+  if (to) {
+    std::memset(to, 0, static_cast<std::size_t>(w.bytes()));
+  } else {
+    w.memory = WeightBuffer(static_cast<std::size_t>(w.bytes()));
+    to = w.memory.data();
+  }
+  detail::fill_tiles(ops, source, w, to, executor);
+  w.start = to;
+}
+
+/// Both. Allocates.
+inline std::optional<TiledWeights> tile_weights(const TileOps& ops, const PackedRows& w, Compute compute, float level_error,
+                                                ExecutorRef executor) {
+  auto tiled = plan_tiles(ops, w, compute, level_error);
+  if (tiled) make_tiles(ops, w, *tiled, nullptr, executor);
+  return tiled;
 }
 /// The same with a known scheme.
 template <ScalarScheme S, Executor E = Serial>
   requires(has_integer_dot_v<typename S::format>)
 TiledWeights tile_weights(const PackedTensor<S>& t, Compute compute, E&& executor = E{}) {
-  const TileOps& ops = tile_ops_v<S>;
-  return detail::tile(ops, PackedRows(t), ops.grid, *ops.table, compute, executor);
+  return *tile_weights(tile_ops_v<S>, PackedRows(t), compute, 0, executor);
 }
 template <ScalarScheme S, Executor E = Serial>
   requires(S::bits <= 8 && !S::has_zero_point)

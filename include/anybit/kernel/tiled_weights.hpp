@@ -26,7 +26,12 @@ inline namespace ANYBIT_CODE {
 
 inline constexpr Index tile_rows = 16;
 
+/// Moved, not copied: tiles are read where they were made.
 struct TiledWeights {
+  TiledWeights() = default;
+  TiledWeights(TiledWeights&&) = default;
+  TiledWeights& operator=(TiledWeights&&) = default;
+
   Extents extents;
   Index group = 1, segment_cols = 1;  ///< of the scheme; segment_columns() of it
   int bits = 8;                       ///< of a stored code
@@ -38,7 +43,8 @@ struct TiledWeights {
   ByteTable table;                  ///< from codes to u, where codes are the format's own
   std::vector<std::int32_t> steps;  ///< of each segment of a row: its columns / 4, rounded up to units
   Index all_steps = 0;
-  WeightBuffer memory;
+  const std::byte* start = nullptr;  ///< of tile 0, at a multiple of 64
+  WeightBuffer memory;               ///< of the tiles, unless they are in the caller's
   /// The product for this width: rows begin .. end - 1 of y(token, row). Allocates nothing.
   void (*rows)(const TiledWeights&, const TiledActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
 
@@ -50,7 +56,8 @@ struct TiledWeights {
   Index zeros_at() const { return segments() * scale_bytes(); }
   Index codes_at() const { return round_up(zeros_at() + (zero_points ? segments() * tile_rows : 0), line_bytes); }
   Index tile_bytes() const { return codes_at() + all_steps * step_bytes(); }
-  const std::byte* tile(Index i) const { return memory.data() + i * tile_bytes(); }
+  Index bytes() const { return tiles() * tile_bytes(); }
+  const std::byte* tile(Index i) const { return start + i * tile_bytes(); }
 };
 
 }  // namespace ANYBIT_CODE

@@ -96,6 +96,87 @@ static void prepared_and_sliced(const char* scheme, anybit_workspace* space) {
   anybit_free(w);
 }
 
+/* Two tensors share one rounding; rows in odd slices; the bits of anybit_multiply. */
+static void rounded_once(const char* scheme, anybit_workspace* space) {
+  static const anybit_compute computes[] = {ANYBIT_F32, ANYBIT_INT8_PER_TOKEN, ANYBIT_INT8_PER_BLOCK, ANYBIT_BF16, ANYBIT_INT8_STATIC};
+  anybit_error error;
+  anybit_tensor *w = NULL, *v = NULL, *other = NULL;
+  const anybit_tensor* both[2];
+  anybit_activations* a = anybit_activations_new();
+  anybit_executor executor = {&calls, 2, two_slices};
+  size_t i;
+  int prepared, j;
+  CHECK(a != NULL);
+  CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &w, &error) == ANYBIT_OK);
+  CHECK(anybit_quantize(scheme, weights + cols, 20, cols, cols, &v, &error) == ANYBIT_OK);
+  both[0] = w, both[1] = v;
+  for (prepared = 0; prepared < 2; ++prepared)
+    for (i = 0; i < sizeof computes / sizeof *computes; ++i) {
+      const float scale = computes[i] == ANYBIT_INT8_STATIC ? 0.01f : 0;
+      if (prepared) {
+        CHECK(anybit_prepare(w, computes[i], 0, NULL, NULL, &error) == ANYBIT_OK);
+        CHECK(anybit_prepare(v, computes[i], 0, NULL, NULL, &error) == ANYBIT_OK);
+      }
+      CHECK(anybit_multiply(w, x, tokens, cols, y, rows, computes[i], scale, NULL, space, &error) == ANYBIT_OK);
+      CHECK(anybit_round(a, both, 2, x, tokens, cols, computes[i], scale, &executor, &error) == ANYBIT_OK);
+      CHECK(anybit_multiply_rows(w, a, 17, rows, z, rows, 0, &error) == ANYBIT_OK);
+      CHECK(anybit_multiply_rows(w, a, 0, 17, z, rows, 0, &error) == ANYBIT_OK);
+      CHECK(memcmp(y, z, sizeof y) == 0);
+      CHECK(anybit_multiply_rows(w, a, 0, rows, z, rows, 1, &error) == ANYBIT_OK);
+      for (j = 0; j < tokens * rows; ++j) CHECK(z[j] == 2 * y[j]);
+      CHECK(anybit_multiply(v, x, tokens, cols, y, rows, computes[i], scale, NULL, space, &error) == ANYBIT_OK);
+      CHECK(anybit_multiply_rows(v, a, 0, 20, z, rows, 0, &error) == ANYBIT_OK);
+      for (j = 0; j < tokens; ++j) CHECK(memcmp(y + j * rows, z + j * rows, 20 * sizeof(float)) == 0);
+    }
+  expect(anybit_multiply_rows(w, a, 3, rows + 1, z, rows, 0, &error), ANYBIT_INVALID_ARGUMENT, &error, "rows 3 to 38 are none of the 37");
+  expect(anybit_multiply_rows(w, a, 0, rows, z, rows - 1, 0, &error), ANYBIT_INVALID_ARGUMENT, &error, "overlap");
+  expect(anybit_multiply_rows(NULL, a, 0, rows, z, rows, 0, &error), ANYBIT_INVALID_ARGUMENT, &error, "tensor is null");
+  expect(anybit_multiply_rows(w, NULL, 0, rows, z, rows, 0, &error), ANYBIT_INVALID_ARGUMENT, &error, "activations is null");
+  expect(anybit_round(a, both, 0, x, tokens, cols, ANYBIT_F32, 0, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "count is 0");
+  expect(anybit_multiply_rows(w, a, 0, rows, z, rows, 0, &error), ANYBIT_INVALID_ARGUMENT, &error, "anybit_round first");
+  expect(anybit_round(a, both, 2, x, 0, cols, ANYBIT_F32, 0, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "0 rows");
+  executor.parallel_for = NULL;
+  expect(anybit_round(a, both, 2, x, tokens, cols, ANYBIT_F32, 0, &executor, &error), ANYBIT_INVALID_ARGUMENT, &error, "is null");
+  CHECK(anybit_quantize(scheme, weights, 9, cols - 72, cols, &other, &error) == ANYBIT_OK);
+  both[1] = other;
+  expect(anybit_round(a, both, 2, x, tokens, cols, ANYBIT_F32, 0, NULL, &error), ANYBIT_SHAPE_MISMATCH, &error, "tensors[1]");
+  CHECK(anybit_round(a, both, 1, x, tokens, cols, ANYBIT_INT8_PER_TOKEN, 0, NULL, &error) == ANYBIT_OK);
+  expect(anybit_multiply_rows(other, a, 0, 9, z, rows, 0, &error), ANYBIT_SHAPE_MISMATCH, &error, "other tensors");
+  anybit_free(w), anybit_free(v), anybit_free(other);
+  anybit_activations_free(a), anybit_activations_free(NULL);
+}
+
+/* In memory of the caller, and from there again. */
+static void placed(const char* scheme, anybit_workspace* space) {
+  static unsigned char memory[20000];
+  unsigned char* const start = memory + (64 - (uintptr_t)memory % 64) % 64;
+  const anybit_compute compute = ANYBIT_INT8_PER_TOKEN;
+  anybit_error error;
+  anybit_prepared made;
+  anybit_tensor *w = NULL, *again = NULL;
+  int64_t bytes = 0;
+  CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &w, &error) == ANYBIT_OK);
+  CHECK(anybit_multiply(w, x, tokens, cols, y, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(anybit_prepared_bytes(w, ANYBIT_F32, 0, &bytes, &error) == ANYBIT_OK && bytes == 0);
+  CHECK(anybit_prepared_bytes(w, compute, 0, &bytes, &error) == ANYBIT_OK && bytes > 0 && bytes < 19000);
+  expect(anybit_prepare_into(w, compute, 0, start, (size_t)bytes - 1, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "needed");
+  expect(anybit_prepare_into(w, compute, 0, start + 4, (size_t)bytes, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error,
+         "4 bytes past a multiple of 64");
+  expect(anybit_prepare_into(w, compute, 0, NULL, 0, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "memory is null");
+  CHECK(anybit_prepare_into(w, compute, 0, start, (size_t)bytes, NULL, &made, &error) == ANYBIT_OK && made.made == 1);
+  CHECK(anybit_multiply(w, x, tokens, cols, z, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(memcmp(y, z, sizeof y) == 0);
+  anybit_free(w);
+  CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &again, &error) == ANYBIT_OK);
+  CHECK(anybit_use_prepared(again, compute, 0, start, (size_t)bytes, &error) == ANYBIT_OK);
+  memset(z, 0, sizeof z);
+  CHECK(anybit_multiply(again, x, tokens, cols, z, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(memcmp(y, z, sizeof y) == 0);
+  expect(anybit_use_prepared(again, ANYBIT_INT8_PER_BLOCK, 0, start, (size_t)bytes, &error), ANYBIT_INVALID_ARGUMENT, &error,
+         "compute int8_per_token, and here it is int8_per_block");
+  anybit_free(again);
+}
+
 static void files(const char* scheme, anybit_workspace* space) {
   const char* const path = "from_c.safetensors";
   const char* names[] = {"first", "second"};
@@ -161,6 +242,9 @@ int main(void) {
   fill();
   every_scheme(space);
   prepared_and_sliced("int4/g128/f16/bits", space);
+  rounded_once("int4/g128/f16/bits", space);
+  rounded_once("nf4/g64/f32/bits", space);
+  placed("int4/g128/f16/bits", space);
   files("int4/g128/f16/bits", space);
   wrong_use("int4/g128/f16/bits", space);
   anybit_workspace_free(space);
