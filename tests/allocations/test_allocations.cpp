@@ -7,7 +7,7 @@
 #include <new>
 
 #include <anybit/exec/thread_pool.hpp>
-#include <anybit/kernel/any_packed.hpp>
+#include <anybit/kernel/gated_rows.hpp>
 #include <anybit/kernel/matvec.hpp>
 #include <anybit/nn/attention.hpp>
 #include <anybit/scheme/presets.hpp>
@@ -122,6 +122,18 @@ void products_allocate_nothing(ExecutorRef executor) {
         Workspace workspace;
         w.matmul(x.view(), y.view(), compute, executor, workspace);
         CHECK(allocations_of([&] { w.matmul(x.view(), y.view(), compute, executor, workspace); }) == 0);
+        // Rounded once, by row range, into lists and sums and gates.
+        const std::vector<std::int32_t> list(static_cast<std::size_t>(tokens), 0);
+        const auto steps = [&] {
+          ActivationPlan plan = w.plan(compute);
+          plan.join(w.plan(compute));
+          const Activations a = round_activations(InputTokens(x.view()).at(list), plan, workspace, executor);
+          w.matmul_rows(a, y.view(), 3, 41);
+          w.matmul_rows(a, OutputTokens(y.view()).at(list).added(), 0, rows);
+          gated_rows(w, w, a, y.view(), 0, rows);
+        };
+        steps();
+        CHECK(allocations_of(steps) == 0);
       }
     }
   std::vector<float> row(static_cast<std::size_t>(cols));

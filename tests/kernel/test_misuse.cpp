@@ -54,3 +54,31 @@ TEST_CASE("shapes that do not fit are refused") {
   REQUIRE(has(misuse::complaint([&] { matvec(w, in.first(40), out.first(5)); }), "columns"));
   REQUIRE(misuse::complaint([&] { matvec(w, in.first(40), out.first(6)); }).empty());
 }
+
+TEST_CASE("activations, ranges and rows of results that do not fit are refused") {
+  using namespace anybit;
+  using misuse::has;
+  const auto w = PackedTensor<misuse::S>::allocate({6, 40}, false, ""),
+             other = PackedTensor<misuse::S>::allocate({6, 44}, false, "");
+  std::vector<float> x(88), y(14);
+  Workspace workspace;
+  const ActivationPlan plan = plan_activations(w, Compute::int8_per_token);
+  const Activations a = round_activations(ConstMatrix(x.data(), 2, 40), plan, workspace);
+  const auto rows = [&](const auto& tensor, Index y_tokens, Index y_cols, Index stride, Index begin, Index end) {
+    return misuse::complaint([&] { matmul_rows(tensor, a, MutableMatrix(y.data(), y_tokens, y_cols, stride), begin, end); });
+  };
+  REQUIRE(rows(w, 2, 6, 6, 0, 6).empty());
+  REQUIRE(has(rows(w, 2, 6, 6, 0, 7), "row range"));
+  REQUIRE(has(rows(w, 2, 6, 6, -1, 3), "row range"));
+  REQUIRE(has(rows(w, 2, 7, 7, 0, 6), "y has another number of columns"));
+  REQUIRE(has(rows(w, 1, 6, 6, 0, 6), "tokens"));
+  REQUIRE(has(rows(w, 2, 6, 5, 0, 6), "overlap"));
+  REQUIRE(has(rows(other, 2, 6, 6, 0, 6), "did not join"));
+  REQUIRE(has(misuse::complaint([&] { round_activations(ConstMatrix(x.data(), 2, 44), plan, workspace); }), "columns"));
+  REQUIRE(has(misuse::complaint([&] { round_activations(ConstMatrix(x.data(), 2, 40), ActivationPlan(), workspace); }),
+              "no weights"));
+  const std::int32_t past[] = {0, 2}, before[] = {-1};
+  REQUIRE(has(misuse::complaint([&] { static_cast<void>(InputTokens(ConstMatrix(x.data(), 2, 40)).at(past)); }), "not there"));
+  REQUIRE(
+      has(misuse::complaint([&] { static_cast<void>(OutputTokens(MutableMatrix(y.data(), 2, 6)).at(before)); }), "not there"));
+}

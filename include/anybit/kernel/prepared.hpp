@@ -1,6 +1,8 @@
 #pragma once
 // What AnyPacked::prepare() and its kin answer, and the header of prepared bytes in memory or files of the caller.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -135,3 +137,5 @@ inline Status check_prepared(std::span<const std::byte> made, const PreparedHead
 
 }  // namespace ANYBIT_ABI
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>
