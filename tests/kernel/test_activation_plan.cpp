@@ -328,3 +328,29 @@ TEST_CASE("one token is rounded without the executor and one thread multiplies w
       CHECK(two.loops <= 2);
     }
 }
+
+TEST_CASE("codes are quotients of the scale, ties to even, whatever the size of the scale") {
+  unsigned seed = 1;
+  for (const float size : {1e-44f, 1e-39f, 3e-30f, 1e-12f, 1.0f, 127.0f, 3e9f, 1e25f, 3.4e38f})
+    for (int trial = 0; trial < 200; ++trial) {
+      float x[37];
+      for (float& v : x) {
+        seed = seed * 1664525u + 1013904223u;
+        v = (static_cast<float>(seed >> 8) * 0x1p-23f - 1) * size;
+        if (seed % 5 == 0) v = static_cast<float>(static_cast<int>(seed >> 24) - 128) / 254.0f * size;  // halves of codes
+        if (seed % 11 == 0) v *= 1e-30f;
+      }
+      if (trial % 3 == 0) x[5] = size;
+      for (const float fixed : {0.0f, size / 200}) {
+        std::int8_t codes[37];
+        const float scale = kernel::round_token(x, 37, codes, fixed);
+        bool same = true;
+        for (int i = 0; i < 37; ++i) {
+          const float quotient = scale == 0 ? 0 : x[i] / scale;
+          same = same && codes[i] == static_cast<int>(std::nearbyint(std::min(std::max(quotient, -127.0f), 127.0f)));
+        }
+        CAPTURE(size, trial, fixed, scale);
+        REQUIRE(same);
+      }
+    }
+}

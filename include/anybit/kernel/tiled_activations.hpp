@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <span>
 #include <type_traits>
 
@@ -12,6 +11,7 @@
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/kernel/tiled_weights.hpp>
+#include <anybit/simd/transpose.hpp>
 
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
@@ -57,8 +57,8 @@ struct TilingTask {
     std::int8_t* to = codes + first * made.stride;
     for (Segment segment(x.cols, x.group, x.segment_cols); !segment.done(); segment.next()) {
       const Index dwords = ceil_div(segment.length, 4), steps = round_up(dwords, tiling.unit);
-      for (Index k = 0; k < dwords; ++k, from += 4, to += 4 * n)
-        for (Index t = 0; t < n; ++t) std::memcpy(to + 4 * t, from + t * x.stride, 4);
+      simd::weave_dwords<n>(from, x.stride, dwords, to);
+      from += 4 * dwords, to += 4 * n * dwords;
       std::fill(to, to + 4 * n * (steps - dwords), std::int8_t{0});
       to += 4 * n * (steps - dwords);
     }

@@ -1,6 +1,9 @@
 #pragma once
 // Squares of floats, turned over: rows of a row-major matrix become vectors of one column each.
 
+#include <cstdint>
+#include <cstring>
+
 #include <anybit/core/isa.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
@@ -71,8 +74,47 @@ ANYBIT_INLINE void transpose(Row&& row, float* out, Index stride, Index cols) {
 #endif
 }
 
+/// Rows of n dwords, `stride` bytes apart, woven: dword k of row r becomes number k * Rows + r.
+template <Index Rows>
+inline void weave_dwords(const std::int8_t* from, Index stride, Index n, std::int8_t* out) {
+  Index k = 0;
+#if ANYBIT_HAS_AVX2
+  if constexpr (Rows == 8) {
+    for (; k + 8 <= n; k += 8) {
+      __m256i a[8], b[8];
+#pragma GCC unroll 8
+      for (Index r = 0; r < 8; ++r) a[r] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + r * stride + 4 * k));
+#pragma GCC unroll 4
+      for (Index r = 0; r < 8; r += 2)
+        b[r] = _mm256_unpacklo_epi32(a[r], a[r + 1]), b[r + 1] = _mm256_unpackhi_epi32(a[r], a[r + 1]);
+      // Of four rows each: a[r + j] has dwords j and 4 + j in its halves.
+#pragma GCC unroll 2
+      for (Index r = 0; r < 8; r += 4) {
+        a[r] = _mm256_unpacklo_epi64(b[r], b[r + 2]), a[r + 1] = _mm256_unpackhi_epi64(b[r], b[r + 2]);
+        a[r + 2] = _mm256_unpacklo_epi64(b[r + 1], b[r + 3]), a[r + 3] = _mm256_unpackhi_epi64(b[r + 1], b[r + 3]);
+      }
+      const auto put = [&](Index row, __m256i v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 32 * (k + row)), v); };
+#pragma GCC unroll 4
+      for (Index j = 0; j < 4; ++j)
+        put(j, _mm256_permute2x128_si256(a[j], a[4 + j], 0x20)), put(4 + j, _mm256_permute2x128_si256(a[j], a[4 + j], 0x31));
+    }
+  } else if constexpr (Rows == 4) {
+    for (; k + 4 <= n; k += 4) {
+      const auto row = [&](Index r) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + r * stride + 4 * k)); };
+      const auto put = [&](Index c, __m128i v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * (k + c)), v); };
+      const __m128i a = _mm_unpacklo_epi32(row(0), row(1)), b = _mm_unpackhi_epi32(row(0), row(1));
+      const __m128i c = _mm_unpacklo_epi32(row(2), row(3)), d = _mm_unpackhi_epi32(row(2), row(3));
+      put(0, _mm_unpacklo_epi64(a, c)), put(1, _mm_unpackhi_epi64(a, c));
+      put(2, _mm_unpacklo_epi64(b, d)), put(3, _mm_unpackhi_epi64(b, d));
+    }
+  }
+#endif
+  for (; k < n; ++k)
+    for (Index r = 0; r < Rows; ++r) std::memcpy(out + 4 * (k * Rows + r), from + r * stride + 4 * k, 4);
+}
+
 #if ANYBIT_HAS_AVX512
-/// The same for 16 rows of 32 elements of 16 bits each: row(r) is where row r begins, and each is loaded once.
+/// The same as transpose() for 16 rows of 32 elements of 16 bits each: row(r) is where row r begins, and each is loaded once.
 template <class Row>
 ANYBIT_INLINE void transpose_halves(Row&& row, std::uint16_t* out, Index stride) {
   __m512i a[16], b[16];
