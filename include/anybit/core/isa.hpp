@@ -49,17 +49,19 @@
 #else
 #define ANYBIT_HAS_AVX512_BF16 0
 #endif
-#if ANYBIT_HAS_AVX512 && defined(__AMX_TILE__)
+// clang up to 18 spells the macros of AMX without the underscore. Every processor with AMX has the AVX-512 that its kernels use
+// beside it.
+#if ANYBIT_HAS_AVX512_VNNI && ANYBIT_HAS_AVX512_VBMI && (defined(__AMX_TILE__) || defined(__AMXTILE__))
 #define ANYBIT_HAS_AMX_TILE 1
 #else
 #define ANYBIT_HAS_AMX_TILE 0
 #endif
-#if ANYBIT_HAS_AMX_TILE && defined(__AMX_INT8__)
+#if ANYBIT_HAS_AMX_TILE && (defined(__AMX_INT8__) || defined(__AMXINT8__))
 #define ANYBIT_HAS_AMX_INT8 1
 #else
 #define ANYBIT_HAS_AMX_INT8 0
 #endif
-#if ANYBIT_HAS_AMX_TILE && defined(__AMX_BF16__)
+#if ANYBIT_HAS_AMX_TILE && ANYBIT_HAS_AVX512_BF16 && (defined(__AMX_BF16__) || defined(__AMXBF16__))
 #define ANYBIT_HAS_AMX_BF16 1
 #else
 #define ANYBIT_HAS_AMX_BF16 0
@@ -90,7 +92,9 @@
 // The best level by name, and the bytes of its vectors.
 #if ANYBIT_HAS_AVX512
 #define ANYBIT_VECTOR_BYTES 64
-#if ANYBIT_HAS_AVX512_VNNI && ANYBIT_HAS_AVX512_VBMI
+#if ANYBIT_HAS_AMX_INT8 && ANYBIT_HAS_AMX_BF16
+#define ANYBIT_ISA amx
+#elif ANYBIT_HAS_AVX512_VNNI && ANYBIT_HAS_AVX512_VBMI
 #define ANYBIT_ISA avx512_vnni_vbmi
 #elif ANYBIT_HAS_AVX512_VNNI
 #define ANYBIT_ISA avx512_vnni
@@ -142,7 +146,8 @@
       ANYBIT_BITS(__AVX512VL__, __AVX512VNNI__, __AVX512VBMI__, __AVX512VBMI2__),                                            \
       ANYBIT_BITS(__AVX512BITALG__, __AVX512VPOPCNTDQ__, __AVX512BF16__, __AVX512FP16__),                                    \
       ANYBIT_BITS(__AVXVNNI__, __AVXVNNIINT8__, __GFNI__, __MOVBE__),                                                        \
-      ANYBIT_BITS(__AMX_TILE__, __AMX_INT8__, __AMX_BF16__, __APX_F__), ANYBIT_BITS(__SSE4A__, __FMA4__, __XOP__, __TBM__)
+      ANYBIT_BITS(ANYBIT_HAS_AMX_TILE, ANYBIT_HAS_AMX_INT8, ANYBIT_HAS_AMX_BF16, __APX_F__),                                 \
+      ANYBIT_BITS(__SSE4A__, __FMA4__, __XOP__, __TBM__)
 #endif
 
 // Flags that change what floating-point operations mean, as far as compilers tell. g++ tells of all of these, clang only of

@@ -34,6 +34,7 @@
 //   direct_sums, direct_tiles at most so many pairs of tile and token, and so many tiles, at once
 //   blocked_tiles             tiles at once with more tokens
 //   ahead                     bytes that memory is asked for ahead of time, 0: not
+//   Matrix                    only where instructions multiply whole blocks: their vocabulary (matrix_products.hpp)
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -159,7 +160,9 @@ struct Generic {
   }
 };
 
-#if defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
+#if defined(ANYBIT_KERNEL_X86_AMX)
+using native_arch = Amx;
+#elif defined(ANYBIT_KERNEL_X86_AVX512_VNNI)
 using native_arch = Avx512Vnni;
 #elif defined(ANYBIT_KERNEL_X86_AVX_VNNI)
 using native_arch = AvxVnni;

@@ -1,12 +1,13 @@
 #pragma once
 // y = x W^T with rounded activations and tiled weights. Few tokens or few bits: codes are decoded in registers, several tiles
 // at a time, or one tile for one token, at the bandwidth of memory. Many tokens and many bits: a few tiles are
-// decoded into a panel once and multiplied with every token. Either way a value has the bits of int8_rows.
+// decoded into a panel once and multiplied with every token, where there are matrix instructions by those
+// (matrix_products.hpp). Either way a value has the bits of int8_rows.
 // The loops do not depend on the width and are compiled once.
 
 #include <anybit/core/macros_begin.hpp>
 
-#include <anybit/kernel/tile_products.hpp>
+#include <anybit/kernel/matrix_products.hpp>
 
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
@@ -130,6 +131,8 @@ void tiled_rows_blocked(const TiledWeights& w, const TiledActivations& x, Mutabl
 /// Rows begin .. end - 1 of weights with at least one column: y(token, row). Allocates nothing. Codes must be what w holds.
 template <class Codes, class Arch = native_arch>
 void tiled_rows(const TiledWeights& w, const TiledActivations& x, MutableMatrix y, Index begin, Index end) {
+  if constexpr (detail::has_matrix<Arch>)
+    if (x.by_matrix) return detail::matrix_rows<Arch>(w, &detail::decode_units<Arch, Codes>, x, y, begin, end);
   if constexpr (Codes::bits > Arch::direct_bits)
     if (x.tokens > Arch::direct_tokens) return detail::tiled_rows_blocked<Arch, Codes>(w, x, y, begin, end);
   detail::tiled_rows_direct<Arch, Codes>(w, x, y, begin, end);

@@ -44,6 +44,8 @@ inline constexpr Architecture architectures[] = {
     {"avx-vnni", v2 | v3 | avx_vnni},
     {"avx512-vnni", v2 | v3 | v4 | avx512_vnni},
     {"avx512-vbmi", v2 | v3 | v4 | avx512_vnni | avx512_vbmi},
+    {"avx512-bf16", v2 | v3 | v4 | avx512_vnni | avx512_vbmi | avx512_bf16},
+    {"amx", v2 | v3 | v4 | avx512_vnni | avx512_vbmi | avx512_bf16 | amx_tile | amx_int8 | amx_bf16},
 };
 
 /// The features that this file's flags allow.

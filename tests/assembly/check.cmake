@@ -1,0 +1,22 @@
+# Compiles FILE with COMPILER and OPTIONS and compares the tile instructions in the object, as OBJDUMP writes them, with EXPECTED,
+# a list of regular expressions in their order.
+
+set(object "${OUT}.o")
+separate_arguments(OPTIONS)
+execute_process(COMMAND "${COMPILER}" "@${FLAGS}" ${OPTIONS} -c "${FILE}" -o "${object}" RESULT_VARIABLE failed ERROR_VARIABLE errors)
+if(failed)
+  message(FATAL_ERROR "${COMPILER} ${OPTIONS} does not compile ${FILE}:\n${errors}")
+endif()
+execute_process(COMMAND "${OBJDUMP}" -d --no-show-raw-insn "${object}" OUTPUT_VARIABLE code RESULT_VARIABLE failed)
+string(REGEX MATCHALL "(ldtilecfg|tile[a-z]+|tdp[a-z0-9]+)[^\n]*" found "${code}")
+list(LENGTH found count)
+list(LENGTH EXPECTED wanted)
+if(failed OR NOT count EQUAL wanted)
+  message(FATAL_ERROR "${count} tile instructions instead of ${wanted}: ${found}")
+endif()
+foreach(instruction expected IN ZIP_LISTS found EXPECTED)
+  string(REGEX REPLACE "[ \t]+" " " instruction "${instruction}")
+  if(NOT instruction MATCHES "^${expected} ?$")
+    message(FATAL_ERROR "${COMPILER} ${OPTIONS}: ${instruction} instead of ${expected}")
+  endif()
+endforeach()
