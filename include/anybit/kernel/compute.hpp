@@ -19,6 +19,8 @@ inline namespace ANYBIT_ABI {
 /// int8_per_block  the same with a scale for each token and block of columns, so that an outlier costs only its own block. Blocks
 ///                 are the weights' groups, in pieces of at most `block_columns`.
 /// bf16            activations rounded to bfloat16 (8 significant bits, ties to even) times dequantized weights, summed in float.
+///                 Processors with instructions for it (AMX, AVX512_BF16) round the weights so, too, which moves each by at
+///                 most 2^-9 of itself.
 /// int8_static     int8_per_token with one scale for all tokens, known before they come (static_activation_scale() finds it by
 ///                 calibration). What lies beyond 127 scales is cut off there.
 enum class Compute { f32, int8_per_token, int8_per_block, bf16, int8_static };

@@ -4,6 +4,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <bit>
 
 #include <anybit/core/isa.hpp>
 #include <anybit/kernel/x86/dot4_avx2.hpp>
@@ -116,6 +117,25 @@ struct Avx512Vnni {
   static ANYBIT_INLINE void store(float* p, Floats f) { _mm512_storeu_ps(p, f); }
   static ANYBIT_INLINE Floats scaled(Floats a, float s) { return _mm512_mul_ps(a, _mm512_set1_ps(s)); }
   static ANYBIT_INLINE Floats multiply_add(Ints a, Floats s, Floats c) { return _mm512_fmadd_ps(_mm512_cvtepi32_ps(a), s, c); }
+#if ANYBIT_HAS_AVX512_BF16
+  static ANYBIT_INLINE void round_to_bf16(const float* in, std::uint16_t* out) {
+    const __m512bh v = _mm512_cvtne2ps_pbh(load(in + 16), load(in));
+    std::memcpy(out, &v, sizeof v);
+  }
+  static ANYBIT_INLINE Bytes spread(const void* p) {
+    std::int32_t four;
+    std::memcpy(&four, p, 4);
+    return _mm512_set1_epi32(four);
+  }
+  static ANYBIT_INLINE Floats dot_bf16(Floats a, Bytes b, Bytes x) {
+#if defined(__GNUC__)
+    asm("vdpbf16ps {%2, %1, %0|%0, %1, %2}" : "+v"(a) : "v"(b), "v"(x));
+    return a;
+#else
+    return _mm512_dpbf16_ps(a, std::bit_cast<__m512bh>(b), std::bit_cast<__m512bh>(x));
+#endif
+  }
+#endif
   template <int MaxByte>
   static ANYBIT_INLINE void segment_dots(const std::uint8_t* b, const std::int8_t* x, Index n, Index count, std::int32_t* out) {
     detail::segment_dots(b, x, n, count, out, [](__m256i a, __m256i u, __m256i v) { return _mm256_dpbusd_epi32(a, u, v); });
