@@ -64,7 +64,7 @@ void check_shapes() {
   for (const Shape& s :
        {Shape{1, 1, 1}, {3, 7, 2}, {17, 65, 17}, {33, 127, 6}, {40, 128, 33}, {7, 513, 16}, {65, 300, 70}, {70, 1056, 11}}) {
     const auto w = pack(some_weights<S>({s.rows, s.cols}, seed));
-    const Activations x(s.tokens, s.cols, static_cast<Index>(seed % 3), seed);
+    const InputAtOddPlace x(s.tokens, s.cols, static_cast<Index>(seed % 3), seed);
     check<kernel::native_arch>(w, x.view, seed);
     check<WithTiles>(w, x.view, seed);
     ++seed;
@@ -83,7 +83,7 @@ TEST_CASE("bf16: integers, zero points, codebooks on no grid, codes of more than
 
 TEST_CASE("bf16: NaN and infinity in activations touch their token only") {
   using S = Scheme<Nf4, PerGroup<64>>;
-  Activations x(20, 300, 0, 3);
+  InputAtOddPlace x(20, 300, 0, 3);
   x.storage[1 + 4 * 300 + 7] = std::numeric_limits<float>::quiet_NaN();
   x.storage[1 + 18 * 300] = std::numeric_limits<float>::infinity();
   const auto w = pack(some_weights<S>({40, 300}, 4));
@@ -102,7 +102,7 @@ TEST_CASE("bf16: NaN and infinity in activations touch their token only") {
 TEST_CASE("bf16: Compute::bf16 takes the instructions that there are") {
   using S = Scheme<Nf4, PerGroup<64>>;
   const auto w = pack(some_weights<S>({50, 200}, 6));
-  const Activations x(9, 200, 1, 6);
+  const InputAtOddPlace x(9, 200, 1, 6);
   Workspace workspace;
   Matrix y(9, 50), expected(9, 50);
   matmul(w, x.view, y.view(), Compute::bf16, workspace);

@@ -39,7 +39,7 @@ template <AnyScheme S, class Arch = Native>
 void by_tiles(const kernel::TiledWeights& w, ConstMatrix x, MutableMatrix y, ActivationMode mode, Index begin, Index end) {
   Workspace workspace;
   const auto a =
-      kernel::arrange_activations<Arch>(kernel::round_activations(x, w.group, mode, workspace, Serial{}), w, workspace, Serial{});
+      kernel::tile_activations<Arch>(kernel::round_activations(x, w.group, mode, workspace, Serial{}), w, workspace, Serial{});
   REQUIRE(a.by_matrix == emulated::Tiles::permitted);
   const long products = emulated::Tiles::products, releases = emulated::Tiles::releases;
   kernel::tiled_rows<codes_of<S>, Arch>(w, a, y, begin, end);
@@ -85,7 +85,7 @@ void check_shapes() {
                          {19, 640, 15},
                          {50, 1100, 20},
                          {65, 300, 70}}) {
-    const Activations x(s.tokens, s.cols, static_cast<Index>(seed % 3), seed);
+    const InputAtOddPlace x(s.tokens, s.cols, static_cast<Index>(seed % 3), seed);
     const ActivationMode mode = seed % 3 == 0   ? ActivationMode::int8_static(0.004f)
                                 : seed % 3 == 1 ? Compute::int8_per_token
                                                 : Compute::int8_per_block;
@@ -131,7 +131,7 @@ TEST_CASE("tiles with the largest codes and activations everywhere") {
   const auto extremes = [&]<AnyScheme S>(std::type_identity<S>) {
     for (const Fill fill : {Fill::lowest, Fill::highest})
       for (const float value : {1.0f, -1.0f}) {
-        Activations x(18, 1024, 0, 1);
+        InputAtOddPlace x(18, 1024, 0, 1);
         std::fill(x.storage.begin(), x.storage.end(), value);
         check<S>(some_weights<S>({34, 1024}, 5, fill), x.view, Compute::int8_per_token);
       }
@@ -144,7 +144,7 @@ TEST_CASE("tiles with the largest codes and activations everywhere") {
 
 TEST_CASE("tiles: more tokens than are multiplied at once; NaN touches its own token only") {
   using S = Scheme<Superfloat<4>, PerGroup<128>>;
-  Activations x(300, 260, 0, 2);
+  InputAtOddPlace x(300, 260, 0, 2);
   x.storage[1 + 17 * 260 + 5] = std::numeric_limits<float>::quiet_NaN();
   x.storage[1 + 290 * 260] = std::numeric_limits<float>::infinity();
   const auto packed = pack(some_weights<S>({37, 260}, 3));
@@ -162,7 +162,7 @@ TEST_CASE("tiles: more tokens than are multiplied at once; NaN touches its own t
 
 TEST_CASE("without permission or with few tokens vectors multiply") {
   using S = Scheme<UInt<5>, PerGroup<64>>;
-  const Activations x(20, 200, 0, 7);
+  const InputAtOddPlace x(20, 200, 0, 7);
   emulated::Tiles::permitted = false;
   check<S>(some_weights<S>({30, 200}, 7), x.view, Compute::int8_per_token);
   emulated::Tiles::permitted = true;
@@ -170,7 +170,7 @@ TEST_CASE("without permission or with few tokens vectors multiply") {
   const auto tiled = kernel::tile_weights(pack(some_weights<S>({30, 200}, 7)), Compute::int8_per_token);
   Workspace workspace;
   const auto rounded = kernel::round_activations(x.view, 64, Compute::int8_per_token, workspace, Serial{});
-  CHECK_FALSE(kernel::arrange_activations<FromTokens21>(rounded, tiled, workspace, Serial{}).by_matrix);
+  CHECK_FALSE(kernel::tile_activations<FromTokens21>(rounded, tiled, workspace, Serial{}).by_matrix);
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -181,12 +181,12 @@ TEST_CASE("a processor without tiles is not asked for them") {
 
 TEST_CASE("tiles on threads that never used them and after a fork") {
   using S = Scheme<Superfloat<4>, PerGroup<64>>;
-  const Activations x(40, 300, 0, 9);
+  const InputAtOddPlace x(40, 300, 0, 9);
   const auto tiled = kernel::tile_weights(pack(some_weights<S>({150, 300}, 9)), Compute::int8_per_token);
   Workspace workspace;
   Matrix expected(40, 150), found(40, 150);
   kernel::matmul(tiled, x.view, expected.view(), Compute::int8_per_token, workspace, Serial{});
-  const auto a = kernel::arrange_activations<Native>(
+  const auto a = kernel::tile_activations<Native>(
       kernel::round_activations(x.view, 64, Compute::int8_per_token, workspace, Serial{}), tiled, workspace, Serial{});
   std::vector<std::thread> threads;
   for (Index i = 0; i < 3; ++i)

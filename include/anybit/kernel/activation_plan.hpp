@@ -47,6 +47,8 @@ struct TiledActivations {
   const std::int32_t* starts = nullptr;
   const float* scales = nullptr;
   const float* blocks = nullptr;  ///< in the order of starts; null for one scale a token
+  /// Codes are in the order of matrix_activations.hpp instead, and starts and blocks in that of RoundedActivations.
+  bool by_matrix = false;
 
   /// Tokens begin .. end - 1, begin a multiple of the largest group, and end too, or the last.
   TiledActivations range(Index begin, Index end) const {
@@ -56,6 +58,16 @@ struct TiledActivations {
     if (r.blocks) r.blocks += begin * segments;
     return r;
   }
+};
+
+/// Activations as bfloat16: rows `stride` values apart, with zeros to a multiple of 32 columns, and rows of zeros to a multiple
+/// of 16.
+struct Bf16Activations {
+  Index tokens = 0, cols = 0, stride = 0;
+  const std::uint16_t* values = nullptr;
+
+  /// Tokens begin .. end - 1, begin a multiple of 16, and end too, or the last.
+  Bf16Activations range(Index begin, Index end) const { return {end - begin, cols, stride, values + begin * stride}; }
 };
 
 /// What tells one TiledActivations of some rounded activations from another.
@@ -82,6 +94,7 @@ struct ActivationPlan {
   Index cols = 0;
   Index group = 0;        ///< columns that share a weight's scale, at most cols; 0 where rounding does not depend on it
   bool values = false;    ///< read as floats
+  bool bf16 = false;      ///< read as Bf16Activations
   bool integers = false;  ///< read as RoundedActivations
   Index tilings = 0;      ///< read as TiledActivations of `tiled`
   std::array<kernel::Tiling, static_cast<std::size_t>(most_tilings)> tiled{};
@@ -97,14 +110,15 @@ struct ActivationPlan {
     for (Index i = 0; i < other.tilings; ++i)
       if (!has(other.tiled[static_cast<std::size_t>(i)]))
         tiled[static_cast<std::size_t>(tilings++)] = other.tiled[static_cast<std::size_t>(i)];
-    values = values || other.values, integers = integers || other.integers;
+    values = values || other.values, bf16 = bf16 || other.bf16, integers = integers || other.integers;
     if (group == 0) group = other.group;
     row_grain = row_grain < other.row_grain ? other.row_grain : row_grain;
     return true;
   }
   /// Whether activations made from this plan hold what the other asks for.
   bool serves(const ActivationPlan& other) const {
-    return shares_rounding(other) && missing_tilings(other) == 0 && (values || !other.values) && (integers || !other.integers);
+    return shares_rounding(other) && missing_tilings(other) == 0 && (values || !other.values) && (bf16 || !other.bf16) &&
+           (integers || !other.integers);
   }
   /// The number of a tiling in `tiled`, or -1.
   Index find(kernel::Tiling t) const {
@@ -133,6 +147,7 @@ struct Activations {
   ActivationPlan plan;
   Index tokens = 0;
   ConstMatrix values;
+  kernel::Bf16Activations bf16;
   kernel::RoundedActivations rounded;
   std::array<kernel::TiledActivations, static_cast<std::size_t>(ActivationPlan::most_tilings)> tiled{};
 
@@ -141,6 +156,7 @@ struct Activations {
     Activations some = *this;
     some.tokens = end - begin;
     if (plan.values) some.values = values.row_range(begin, end);
+    if (plan.bf16) some.bf16 = bf16.range(begin, end);
     if (plan.integers) some.rounded = rounded.range(begin, end);
     for (Index i = 0; i < plan.tilings; ++i)
       some.tiled[static_cast<std::size_t>(i)] = tiled[static_cast<std::size_t>(i)].range(begin, end);

@@ -18,6 +18,7 @@
 #include <anybit/core/half.hpp>
 #include <anybit/core/view.hpp>
 #include <anybit/exec/executor.hpp>
+#include <anybit/kernel/activation_plan.hpp>
 #include <anybit/kernel/compute.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/kernel/matrix_products.hpp>
@@ -29,13 +30,6 @@ inline namespace ANYBIT_CODE {
 /// Whether Compute::bf16 multiplies in bfloat16 with Arch; else it multiplies rounded activations in f32.
 template <class Arch>
 inline constexpr bool multiplies_bf16 = requires { Arch::dot_bf16; };
-
-/// Activations as bfloat16: rows `stride` values apart, with zeros to a multiple of 32 columns, and rows of zeros to a multiple
-/// of 16.
-struct Bf16Activations {
-  Index tokens = 0, cols = 0, stride = 0;
-  const std::uint16_t* values = nullptr;
-};
 
 namespace detail {
 
@@ -214,23 +208,38 @@ template <class Arch, bool ByMatrix>
 
 }  // namespace detail
 
+namespace detail {
+
+/// Activations whose memory is there and not yet written.
+struct Bf16Task {
+  Bf16Activations made;  ///< without its pointer
+  std::uint16_t* values;
+
+  Bf16Task(Index tokens, Index cols, Workspace& workspace) : made{tokens, cols, round_up(cols, bf16_columns), nullptr} {
+    if (made.stride % 1024 == 0) made.stride += bf16_columns;  // rows a power of two apart share few lines of a cache
+    values = workspace.get<std::uint16_t>(Workspace::codes, round_up(tokens, matrix_tokens) * made.stride);
+  }
+  Bf16Activations activations() const { return {made.tokens, made.cols, made.stride, values}; }
+  /// Token t is `in`; the last one brings the rows of zeros after it.
+  template <class Arch>
+  void round(Index t, const float* in) const {
+    std::uint16_t* out = values + t * made.stride;
+    round_to_bf16<Arch>(in, made.cols, out);
+    const std::uint16_t* const end = values + (t + 1 < made.tokens ? t + 1 : round_up(made.tokens, matrix_tokens)) * made.stride;
+    std::fill(out + made.cols, values + (end - values), std::uint16_t{0});
+  }
+};
+
+}  // namespace detail
+
+/// For products with weights of as many columns.
 template <class Arch, Executor E>
 Bf16Activations bf16_activations(ConstMatrix x, Workspace& workspace, E&& executor) {
-  using detail::bf16_columns;
-  Bf16Activations r{x.rows, x.cols, 0, nullptr};
-  const Index used = round_up(x.cols, bf16_columns), rows = round_up(x.rows, detail::matrix_tokens);
-  r.stride = used + (used % 1024 == 0 ? bf16_columns : 0);  // rows a power of two apart share few lines of a cache
-  auto* values = workspace.get<std::uint16_t>(Workspace::rounded, rows * r.stride);
-  executor.parallel_for(rows, 1, [&](Index begin, Index end) {
-    for (Index t = begin; t < end; ++t) {
-      const Index known = t < x.rows ? x.cols : 0;
-      std::uint16_t* out = values + t * r.stride;
-      if (known > 0) detail::round_to_bf16<Arch>(x.data + t * x.stride, known, out);
-      std::fill(out + known, out + used, std::uint16_t{0});
-    }
+  const detail::Bf16Task task(x.rows, x.cols, workspace);
+  executor.parallel_for(x.rows, 1, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) task.template round<Arch>(t, x.data + t * x.stride);
   });
-  r.values = values;
-  return r;
+  return task.activations();
 }
 
 /// Rows begin .. end - 1 of weights with at least one column. Allocates nothing. By tile registers wherever there are some, so

@@ -177,6 +177,9 @@ using native_arch = Generic;
 
 namespace detail {
 
+template <class Arch>
+inline constexpr bool has_matrix = requires { typename Arch::Matrix; };
+
 /// The largest MaxByte for which Arch multiplies as it does for this one, so that kernels are compiled once for all of them.
 template <class Arch>
 constexpr int same_products(int max_byte) {

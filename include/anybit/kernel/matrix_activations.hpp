@@ -1,13 +1,16 @@
 #pragma once
-// Rounded activations in the order of matrix instructions: blocks of 16 tokens by 64 columns, each contiguous.
+// Rounded activations in the order of matrix instructions: blocks of 16 tokens by 64 columns, each contiguous. Blocks of 16
+// tokens follow one another, then those of the next 16. A segment of the weights starts with a block of its own; past its end and
+// past the last token are zeros.
 
+#include <anybit/core/macros_begin.hpp>
+
+#include <algorithm>
 #include <cstring>
 
-#include <anybit/exec/executor.hpp>
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
-#include <anybit/kernel/tiled_activations.hpp>
-#include <anybit/kernel/tiled_weights.hpp>
+#include <anybit/kernel/tile_format.hpp>
 
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
@@ -21,47 +24,29 @@ inline constexpr Index matrix_bytes = matrix_tokens * line_bytes;
 /// Blocks of 64 columns that a segment of so many steps takes.
 constexpr Index matrix_blocks(Index steps) { return ceil_div(steps, matrix_steps); }
 
-}  // namespace detail
-
-/// Codes of 16 tokens, block after block of their columns, then of the next 16 tokens. Segments start with a block of their own;
-/// past their ends and past the last token are zeros. Starts and blocks are in the order of RoundedActivations.
-template <Executor E>
-TiledActivations matrix_activations(const RoundedActivations& x, const TiledWeights& w, Workspace& workspace, E&& executor) {
-  using detail::matrix_tokens, detail::matrix_bytes;
+/// Bytes of a token.
+inline Index matrix_stride(const RoundedActivations& x) {
   Index blocks = 0;
-  for (const Index steps : w.steps) blocks += detail::matrix_blocks(steps);
-  TiledActivations r{x.tokens, blocks * line_bytes, x.segments, nullptr, nullptr, x.scales, x.blocks};
-  r.by_matrix = true;
-  const std::int32_t factor = w.zero_points ? -1 : w.lowest;
-  auto* starts = workspace.get<std::int32_t>(Workspace::tiled_starts, x.tokens * x.segments);
-  auto* codes = workspace.get<std::int8_t>(Workspace::tiled_codes, round_up(x.tokens, matrix_tokens) * r.stride);
-  executor.parallel_for(ceil_div(x.tokens, matrix_tokens), 1, [&](Index begin, Index end) {
-    for (Index tile = begin; tile < end; ++tile)
-      for (Index row = 0; row < matrix_tokens; ++row) {
-        const Index token = tile * matrix_tokens + row;
-        std::int8_t* to = codes + tile * matrix_tokens * r.stride + row * line_bytes;
-        if (token >= x.tokens) {
-          for (Index b = 0; b < blocks; ++b) std::memset(to + b * matrix_bytes, 0, static_cast<std::size_t>(line_bytes));
-          continue;
-        }
-        for (Index s = 0; s < x.segments; ++s) starts[token * x.segments + s] = factor * x.sums[token * x.segments + s];
-        const std::int8_t* from = x.codes + token * x.stride;
-        Segment segment(x.cols, x.group, x.segment_cols);
-        for (const Index steps : w.steps) {
-          Index left = round_up(segment.length, 4);
-          for (Index b = 0; b < detail::matrix_blocks(steps); ++b, to += matrix_bytes) {
-            const Index n = std::clamp(left, Index{0}, line_bytes);
-            std::memcpy(to, from, static_cast<std::size_t>(n));
-            std::memset(to + n, 0, static_cast<std::size_t>(line_bytes - n));
-            from += n, left -= n;
-          }
-          segment.next();
-        }
-      }
-  });
-  r.codes = codes, r.starts = starts;
-  return r;
+  for (Segment s(x.cols, x.group, x.segment_cols); !s.done(); s.next()) blocks += matrix_blocks(ceil_div(s.length, 4));
+  return blocks * line_bytes;
 }
+
+/// Puts one token where it belongs in `codes`; zeros if it is past the last.
+inline void arrange_for_matrix(const RoundedActivations& x, Index token, Index stride, std::int8_t* codes) {
+  std::int8_t* to = codes + token / matrix_tokens * matrix_tokens * stride + token % matrix_tokens * line_bytes;
+  const std::int8_t* from = x.codes + token * x.stride;
+  for (Segment s(x.cols, x.group, x.segment_cols); !s.done(); s.next())
+    for (Index left = round_up(s.length, 4); left > 0; left -= line_bytes, to += matrix_bytes) {
+      const Index n = token < x.tokens ? std::min(left, line_bytes) : 0;
+      std::memcpy(to, from, static_cast<std::size_t>(n));
+      std::memset(to + n, 0, static_cast<std::size_t>(line_bytes - n));
+      from += n;
+    }
+}
+
+}  // namespace detail
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>

@@ -26,9 +26,6 @@ inline namespace ANYBIT_CODE {
 
 namespace detail {
 
-template <class Arch>
-inline constexpr bool has_matrix = requires { typename Arch::Matrix; };
-
 /// 64 bytes minus 64 bytes.
 using ByteVector = std::uint8_t __attribute__((vector_size(64), aligned(1), may_alias));
 
@@ -226,14 +223,6 @@ template <class Arch>
 }
 
 }  // namespace detail
-
-/// The activations that products with w read: in the order of matrix instructions where those are to be had and faster.
-template <class Arch, Executor E>
-TiledActivations arrange_activations(const RoundedActivations& x, const TiledWeights& w, Workspace& workspace, E&& executor) {
-  if constexpr (detail::has_matrix<Arch>)
-    if (x.tokens >= Arch::Matrix::least_tokens && Arch::Matrix::available()) return matrix_activations(x, w, workspace, executor);
-  return tile_activations<Arch>(x, w, workspace, executor);
-}
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel

@@ -8,6 +8,7 @@
 #include <bit>
 
 #include <anybit/exec/executor.hpp>
+#include <anybit/kernel/bf16_rows.hpp>
 #include <anybit/kernel/f32_rows.hpp>
 #include <anybit/kernel/int8_rows.hpp>
 #include <anybit/kernel/tiled_activations.hpp>
@@ -94,7 +95,13 @@ inline void stage_token(const InputTokens& x, std::span<const std::byte> order, 
     else
       parallel_tiles(executor, x.tokens, Arch::token_group, tokens);
   };
-  if (!rounds) {
+  if (plan.bf16) {
+    const detail::Bf16Task rounding(x.tokens, x.cols, workspace);
+    run([&](Index begin, Index end) {
+      for (Index t = begin; t < end; ++t) rounding.round<Arch>(t, input(t));
+    });
+    a.bf16 = rounding.activations();
+  } else if (!rounds) {
     run([&](Index begin, Index end) {
       for (Index t = begin; t < end; ++t) {
         const float* const in = input(t);
@@ -103,8 +110,8 @@ inline void stage_token(const InputTokens& x, std::span<const std::byte> order, 
           for (Index i = 0; i < x.cols; ++i) out[i] = bf16_to_f32(f32_to_bf16(in[i]));
       }
     });
-    return a;
   }
+  if (!rounds) return a;
   const detail::RoundingTask rounding(x.tokens, x.cols, plan.group > 0 ? plan.group : x.cols, plan.mode, workspace);
   const RoundedActivations rounded = rounding.activations();
   const detail::TilingTasks<Arch> tilings(rounded, std::span(plan.tiled).first(static_cast<std::size_t>(plan.tilings)),
@@ -134,12 +141,18 @@ inline bool reads_integers(const PackedRows& w, ActivationMode mode) {
   return w.ops->bytes && rounds_to_int8(mode.compute()) && w.extents.cols > 0;
 }
 
+/// Whether products of `mode` multiply in bfloat16.
+inline bool reads_bf16(const PackedRows& w, ActivationMode mode) {
+  return multiplies_bf16<native_arch> && mode.compute() == Compute::bf16 && w.extents.cols > 0;
+}
+
 inline constexpr Index row_grain = 16;
 
 inline ActivationPlan plan_activations(const PackedRows& w, ActivationMode mode) {
   ActivationPlan p;
   p.mode = mode, p.cols = w.extents.cols, p.row_grain = row_grain, p.round = &make_activations;
-  p.integers = reads_integers(w, mode), p.values = !p.integers;
+  p.integers = reads_integers(w, mode), p.bf16 = reads_bf16(w, mode), p.values = !p.integers && !p.bf16;
+  if (p.bf16) p.row_grain = detail::bf16_panel_rows;
   if (p.integers || mode.compute() == Compute::int8_per_block) p.group = std::min(w.group, p.cols);
   return p;
 }
@@ -157,6 +170,8 @@ inline void product_rows(const PackedRows& w, const Activations& a, MutableMatri
   if (a.tokens == 0) return;
   if (reads_integers(w, a.plan.mode))
     int8_rows(w, a.rounded, y, begin, end);
+  else if (reads_bf16(w, a.plan.mode))
+    bf16_rows<native_arch>(w, a.bf16, y, begin, end);
   else
     f32_rows(w, a.values, y, begin, end);
 }

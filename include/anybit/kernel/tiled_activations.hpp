@@ -10,6 +10,7 @@
 #include <anybit/exec/executor.hpp>
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
+#include <anybit/kernel/matrix_activations.hpp>
 #include <anybit/kernel/tiled_weights.hpp>
 #include <anybit/simd/transpose.hpp>
 
@@ -63,8 +64,18 @@ struct TilingTask {
       to += 4 * n * (steps - dwords);
     }
   }
+  /// Each token where it belongs in the order of matrix instructions, with starts and blocks as they are.
+  void arrange(const RoundedActivations& x, Index begin, Index end) const {
+    for (Index i = begin * x.segments; i < end * x.segments; ++i) {
+      starts[i] = tiling.factor * x.sums[i];
+      if (blocks) blocks[i] = x.blocks[i];
+    }
+    const Index last = end == x.tokens ? round_up(end, matrix_tokens) : end;
+    for (Index t = begin; t < last; ++t) arrange_for_matrix(x, t, made.stride, codes);
+  }
   /// Tokens begin .. end - 1, begin a multiple of Arch::token_group, and end too, or the last.
   void run(const RoundedActivations& x, Index begin, Index end) const {
+    if (made.by_matrix) return arrange(x, begin, end);
     in_powers<Arch::token_group>(end - begin, [&](auto group, Index at) { interleave<group()>(x, begin + at); });
   }
   TiledActivations activations() const {
@@ -93,20 +104,25 @@ struct TilingTasks {
 
   TilingTasks(const RoundedActivations& x, std::span<const Tiling> tilings, Workspace& workspace)
       : count(static_cast<Index>(tilings.size())) {
+    bool by_matrix = false;
+    if constexpr (has_matrix<Arch>) by_matrix = x.tokens >= Arch::Matrix::least_tokens && Arch::Matrix::available();
+    const Index tokens = by_matrix ? round_up(x.tokens, matrix_tokens) : x.tokens;
     std::array<Index, static_cast<std::size_t>(ActivationPlan::most_tilings)> strides{};
     Index bytes = 0;
-    for (std::size_t i = 0; i < tilings.size(); ++i)
-      bytes += x.tokens * (strides[i] = TilingTask<Arch>::stride_of(x, tilings[i]));
+    for (std::size_t i = 0; i < tilings.size(); ++i) {
+      strides[i] = by_matrix ? matrix_stride(x) : TilingTask<Arch>::stride_of(x, tilings[i]);
+      bytes += tokens * strides[i];
+    }
     auto* codes = workspace.get<std::int8_t>(Workspace::tiled_codes, bytes);
     auto* starts = workspace.get<std::int32_t>(Workspace::tiled_starts, count * x.tokens * x.segments);
     auto* blocks = x.blocks ? workspace.get<float>(Workspace::tiled_blocks, count * x.tokens * x.segments) : nullptr;
     for (std::size_t i = 0; i < tilings.size(); ++i) {
       TilingTask<Arch>& task = of[i];
-      task.made = {x.tokens, strides[i], x.segments, x.codes, nullptr, x.scales, nullptr};
+      task.made = {x.tokens, strides[i], x.segments, x.codes, nullptr, x.scales, nullptr, by_matrix};
       task.tiling = tilings[i];
-      task.as_they_are = x.tokens == 1 && x.stride == strides[i];
+      task.as_they_are = !by_matrix && x.tokens == 1 && x.stride == strides[i];
       task.codes = codes, task.starts = starts, task.blocks = blocks;
-      codes += x.tokens * strides[i], starts += x.tokens * x.segments;
+      codes += tokens * strides[i], starts += x.tokens * x.segments;
       if (blocks) blocks += x.tokens * x.segments;
     }
   }
