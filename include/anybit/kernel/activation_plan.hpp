@@ -74,6 +74,7 @@ struct Bf16Activations {
 struct Tiling {
   std::int32_t unit = 1;    ///< steps of a segment are rounded up to multiples of so many
   std::int32_t factor = 0;  ///< starts are sums times this
+  bool chunks = false;      ///< starts are of chunks (matrix_activations.hpp) instead of segments
   bool operator==(const Tiling&) const = default;
 };
 

@@ -87,6 +87,10 @@ template <class = void>
     tiled->start = place.bytes;
   else
     make_tiles(ops, w, *tiled, place.what == Placement::given ? place.memory : nullptr, executor);
+  if (prepared.compute == Compute::int8_folded) {
+    fold_weights(ops, w, *tiled, prepared.fold_error, executor);
+    if (tiled->folded) prepared.folded_rows = tiled->folded->rows;
+  }
   prepared.tiled = true;
   return std::make_shared<const TiledWeights>(*std::move(tiled));
 }
@@ -182,11 +186,15 @@ class AnyPacked {
   /// and results keep their bits. Other formats of up to 8 bits go on multiplying in float, unless their levels may move by up to
   /// `level_error` times the largest (0.004 is enough for NF4): then they too multiply in integers, with levels moved so. Says
   /// what it made, or why nothing. There is one such order at a time: preparing for another compute replaces it.
-  kernel::Prepared prepare(Compute compute, ExecutorRef executor = {}, float level_error = 0) {
+  /// With Compute::int8_folded the scales of groups are folded in rows whose quantization error gains at most `fold_error` of its
+  /// energy by that, as far as levels tell (16 rows together); Prepared::folded_rows are how many. What was prepared for it
+  /// serves int8_per_token, too.
+  kernel::Prepared prepare(Compute compute, ExecutorRef executor = {}, float level_error = 0,
+                           float fold_error = default_fold_error) {
     if (const auto* nothing = kernel::why_not_prepared(compute)) return {false, compute, level_error, 0, nothing};
-    if (tiled_ && prepared_.compute == compute) return prepared_;
+    if (tiled_ && prepared_.compute == compute && prepared_.fold_error == fold_error) return prepared_;
     bytes();
-    prepared_ = {false, compute, level_error, 0, {}};
+    prepared_ = {false, compute, level_error, 0, {}, fold_error};
     tiled_ = ops_->tile(tensor_.get(), executor, prepared_, {});
     return prepared_;
   }

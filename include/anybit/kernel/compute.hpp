@@ -23,14 +23,20 @@ inline namespace ANYBIT_ABI {
 ///                 most 2^-9 of itself.
 /// int8_static     int8_per_token with one scale for all tokens, known before they come (static_activation_scale() finds it by
 ///                 calibration). What lies beyond 127 scales is cut off there.
-enum class Compute { f32, int8_per_token, int8_per_block, bf16, int8_static };
-inline constexpr std::array<std::string_view, 5> compute_names{"f32", "int8_per_token", "int8_per_block", "bf16", "int8_static"};
+/// int8_folded     int8_per_token with weights that are rounded once more where that costs little: the scales of a row's groups
+/// are
+///                 folded into whole numbers of 8 bits and one scale a row, so that sums run through groups. Of prepared weights
+///                 (AnyPacked::prepare) and only in rows whose error grows little enough; other rows, and weights that are not
+///                 prepared for it, are int8_per_token's.
+enum class Compute { f32, int8_per_token, int8_per_block, bf16, int8_static, int8_folded };
+inline constexpr std::array<std::string_view, 6> compute_names{"f32",  "int8_per_token", "int8_per_block",
+                                                               "bf16", "int8_static",    "int8_folded"};
 
 constexpr std::string_view name(Compute c) { return compute_names[static_cast<std::size_t>(c)]; }
 
 /// Whether activations become integers of 8 bits.
 constexpr bool rounds_to_int8(Compute c) {
-  return c == Compute::int8_per_token || c == Compute::int8_per_block || c == Compute::int8_static;
+  return c == Compute::int8_per_token || c == Compute::int8_per_block || c == Compute::int8_static || c == Compute::int8_folded;
 }
 
 /// A Compute, and the scale that int8_static needs. Every other Compute converts to it, so that products take either.
@@ -59,6 +65,9 @@ class ActivationMode {
 };
 
 inline constexpr Index block_columns = 128;
+
+/// By default Compute::int8_folded folds rows whose quantization error gains at most so much of its energy by that.
+inline constexpr float default_fold_error = 0.01f;
 
 /// Memory that a caller keeps between products so that they need not allocate. It grows to the largest use. One per
 /// thread that calls; the threads of an executor share the caller's.

@@ -34,6 +34,7 @@
 //   direct_sums, direct_tiles at most so many pairs of tile and token, and so many tiles, at once
 //   blocked_tiles             tiles at once with more tokens
 //   ahead                     bytes that memory is asked for ahead of time, 0: not
+//   Fold                      only where it is faster than plain loops: fold_lines() of folded_tiles.hpp for a line
 //   round_to_bf16, spread, dot_bf16    only where instructions multiply bfloat16 (bf16_rows.hpp)
 //   Matrix                    only where instructions multiply whole blocks: their vocabulary (matrix_products.hpp)
 

@@ -24,6 +24,34 @@ inline constexpr Index matrix_bytes = matrix_tokens * line_bytes;
 /// Blocks of 64 columns that a segment of so many steps takes.
 constexpr Index matrix_blocks(Index steps) { return ceil_div(steps, matrix_steps); }
 
+/// A chunk is as many consecutive segments of a row as have so many blocks together: 512 columns, unless segments are short or
+/// ragged. Sums of its products in 8 bits are below 2^24, which float holds exactly, whatever the weights' signs.
+inline constexpr Index chunk_blocks = 8;
+static_assert(chunk_blocks * matrix_steps * 4 >= max_segment);
+
+/// Where the chunk ends that begins with segment `first`; steps(s) are a segment's.
+template <class Steps>
+inline Index chunk_end(Index first, Index segments, Steps&& steps) {
+  Index last = first;
+  for (Index blocks = 0; last < segments && (blocks += matrix_blocks(steps(last))) <= chunk_blocks;) ++last;
+  return last;
+}
+/// Calls use(first segment, end) for every chunk of activations.
+template <class Use>
+inline void each_chunk_of(const RoundedActivations& x, Use&& use) {
+  Segment segment(x.cols, x.group, x.segment_cols);
+  for (Index first = 0, last = 0; !segment.done(); first = last) {
+    for (Index blocks = 0; !segment.done() && (blocks += matrix_blocks(ceil_div(segment.length, 4))) <= chunk_blocks; ++last)
+      segment.next();
+    use(first, last);
+  }
+}
+inline Index chunk_count(const RoundedActivations& x) {
+  Index n = 0;
+  each_chunk_of(x, [&n](Index, Index) { ++n; });
+  return n;
+}
+
 /// Bytes of a token.
 inline Index matrix_stride(const RoundedActivations& x) {
   Index blocks = 0;

@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include <anybit/kernel/folded_tiles.hpp>
 #include <anybit/kernel/matrix_activations.hpp>
 #include <anybit/kernel/tile_products.hpp>
 
@@ -29,87 +30,92 @@ namespace detail {
 /// 64 bytes minus 64 bytes.
 using ByteVector = std::uint8_t __attribute__((vector_size(64), aligned(1), may_alias));
 
-/// Some segments of two neighbouring tiles of weights, decoded.
+/// Some segments of two neighbouring tiles of weights, decoded: a chunk of them.
 struct MatrixPanel {
-  /// 512 columns, in which lies the longest segment, and the ends of some short ones. Both panels stay in a first-level cache
+  /// 512 columns, in which lies the longest segment, and the ends of some short ones. The panel stays in a first-level cache
   /// beside the sums.
-  static constexpr Index most_blocks = 8;
-  static constexpr Index most_segments = most_blocks;
-  static_assert(most_blocks * matrix_steps * 4 >= max_segment);
-  Index first = 0, count = 0, blocks = 0;  ///< segments
-  bool is_signed = true;                   ///< bytes are u + lowest or u - zero; else u
+  static constexpr Index most_blocks = chunk_blocks, most_sums = most_blocks;
+  Index first = 0, count = 0;  ///< sums: segments, or a chunk that is folded into one
+  Index segments = 0, blocks = 0;
+  bool is_signed = true;  ///< bytes are levels, folded or not; else u
+  Index sum_blocks[static_cast<std::size_t>(most_sums)];
   alignas(64) std::byte bytes[2][static_cast<std::size_t>(most_blocks * matrix_bytes)];
-  alignas(64) float scales[static_cast<std::size_t>(most_segments)][2][16];
-  alignas(64) std::int32_t zeros[static_cast<std::size_t>(most_segments)][2][16];  ///< factors of the starts
+  alignas(64) float scales[static_cast<std::size_t>(most_sums)][2][16];
+  alignas(64) std::int32_t zeros[static_cast<std::size_t>(most_sums)][2][16];  ///< factors of the starts
 };
 
 using DecodeUnits = void (*)(const TiledWeights&, const std::byte* unit, Index units, std::byte* out);
 
-/// Segments from `first` on, as many as fit, of the tiles that start at starts[0] and starts[1] and whose codes of that segment
-/// lie `at` bytes further on. Returns how many bytes of codes that were.
+/// Subtracts from the bytes of 16 rows by 4 columns one number for each row.
+inline void subtract_lines(const std::int32_t* of_rows, Index lines, std::byte* line) {
+  alignas(64) std::uint8_t each[64];
+  for (std::size_t r = 0; r < 16; ++r) std::memset(each + 4 * r, of_rows[r], 4);
+  ByteVector minus, bytes;
+  std::memcpy(&minus, each, sizeof minus);
+  for (Index k = 0; k < lines; ++k, line += line_bytes) {
+    std::memcpy(&bytes, line, sizeof bytes);
+    bytes -= minus;
+    std::memcpy(line, &bytes, sizeof bytes);
+  }
+}
+
+/// The chunk of segments from `first` on of tiles tile[0] and tile[1], whose codes of that segment lie `at` bytes from the starts
+/// of the tiles; `chunk` is its number, for folded tiles. Returns how many bytes of codes that were.
 template <class Arch>
-[[gnu::noinline]] Index fill_matrix_panel(const TiledWeights& w, DecodeUnits decode, const std::byte* const* starts, Index at,
-                                          Index first, MatrixPanel& panel) {
-  const Index segments = w.segments(), in_unit = unit_steps(w.bits);
-  panel.first = first, panel.count = 0, panel.blocks = 0;
+[[gnu::noinline]] Index fill_matrix_panel(const TiledWeights& w, const FoldedTiles* folded, DecodeUnits decode, const Index* tile,
+                                          Index at, Index first, Index chunk, MatrixPanel& panel) {
+  const Index in_unit = unit_steps(w.bits);
+  const auto steps_of = [&w](Index s) { return Index{w.steps[static_cast<std::size_t>(s)]}; };
+  panel.segments = chunk_end(first, w.segments(), steps_of) - first, panel.blocks = 0;
   Index steps = 0;
   bool gaps = false;
-  for (Index s = first; s < segments; ++s) {
-    const Index here = w.steps[static_cast<std::size_t>(s)], blocks = matrix_blocks(here);
-    if (panel.blocks + blocks > MatrixPanel::most_blocks) break;
-    gaps = gaps || here != blocks * matrix_steps;
-    steps += here, panel.blocks += blocks, ++panel.count;
-  }
   panel.is_signed = w.lowest >= -128 && w.max_byte + w.lowest <= 127;
+  for (Index i = 0; i < panel.segments; ++i) {
+    const Index here = steps_of(first + i), blocks = matrix_blocks(here);
+    gaps = gaps || here != blocks * matrix_steps;
+    steps += here, panel.blocks += blocks;
+    panel.sum_blocks[i] = blocks;
+    const std::byte* stored = w.tile(tile[0]) + w.zeros_at() + (first + i) * tile_rows;
+    const std::byte* stored_2 = w.tile(tile[1]) + w.zeros_at() + (first + i) * tile_rows;
+    for (Index r = 0; r < tile_rows && w.zero_points; ++r)
+      if (w.max_byte > 127 || std::max(stored[r], stored_2[r]) > std::byte{128}) panel.is_signed = false;
+  }
+  panel.first = first, panel.count = panel.segments;
+  if (folded) panel.first = chunk, panel.count = 1, panel.sum_blocks[0] = panel.blocks, panel.is_signed = true;
   for (std::size_t m = 0; m < 2; ++m) {
-    const std::byte* codes = starts[m] + at;
+    const std::byte *start = w.tile(tile[m]), *codes = start + at;
     std::byte* out = panel.bytes[m];
     if (!gaps) decode(w, codes, steps / in_unit, out);
-    for (Index i = 0; i < panel.count; ++i) {
-      const Index s = first + i;
-      const auto n = static_cast<std::size_t>(i);
+    for (Index i = 0; i < panel.segments; ++i) {
+      const Index s = first + i, here = steps_of(s), room = matrix_blocks(here) * matrix_bytes;
       if (gaps) {
-        const Index here = w.steps[static_cast<std::size_t>(s)], bytes = here * line_bytes,
-                    room = matrix_blocks(here) * matrix_bytes;
         decode(w, codes, here / in_unit, out);
-        std::memset(out + bytes, 0, static_cast<std::size_t>(room - bytes));
-        codes += here * w.step_bytes(), out += room;
+        std::memset(out + here * line_bytes, 0, static_cast<std::size_t>(room - here * line_bytes));
+        codes += here * w.step_bytes();
       }
-      const std::byte* stored = starts[m] + s * w.scale_bytes();
-      Arch::store(
-          panel.scales[n][m],
-          Arch::scaled(w.half_scales ? Arch::load_f16(stored) : Arch::load(reinterpret_cast<const float*>(stored)), w.factor));
-      const std::byte* zeros = starts[m] + w.zeros_at() + s * tile_rows;
-      for (Index r = 0; r < tile_rows; ++r) {
-        const std::int32_t zero = w.zero_points ? std::to_integer<std::int32_t>(zeros[r]) : 1;
-        panel.zeros[n][m][r] = zero;
-        if (w.zero_points && (zero > 128 || w.max_byte > 127)) panel.is_signed = false;
+      std::int32_t zeros[static_cast<std::size_t>(tile_rows)];
+      read_zeros(w, start, s, zeros);
+      if (folded) {
+        fold_lines<Arch>(folded->factors_of(w, tile[m], s), zeros, 0, here, out);
+      } else {
+        if (panel.is_signed) subtract_lines(zeros, here, out);
+        const std::byte* stored = start + s * w.scale_bytes();
+        Arch::store(
+            panel.scales[i][m],
+            Arch::scaled(w.half_scales ? Arch::load_f16(stored) : Arch::load(reinterpret_cast<const float*>(stored)), w.factor));
+        for (Index r = 0; r < tile_rows; ++r) panel.zeros[i][m][r] = w.zero_points ? zeros[r] : 1;
       }
+      out += room;
     }
-  }
-  if (!panel.is_signed || (!w.zero_points && w.lowest == 0)) return steps * w.step_bytes();
-  for (std::size_t m = 0; m < 2; ++m) {
-    std::byte* line = panel.bytes[m];
-    for (Index i = 0; i < panel.count; ++i) {
-      alignas(64) std::uint8_t subtrahend[64];
-      for (std::size_t r = 0; r < 16; ++r) std::memset(subtrahend + 4 * r, w.zero_points ? panel.zeros[i][m][r] : -w.lowest, 4);
-      ByteVector minus, bytes;
-      std::memcpy(&minus, subtrahend, sizeof minus);
-      const Index lines = matrix_blocks(w.steps[static_cast<std::size_t>(first + i)]) * matrix_steps;
-      for (Index k = 0; k < lines; ++k, line += line_bytes) {
-        std::memcpy(&bytes, line, sizeof bytes);
-        bytes -= minus;
-        std::memcpy(line, &bytes, sizeof bytes);
-      }
-    }
+    if (folded) Arch::store(panel.scales[0][m], Arch::load(folded->steps_of(tile[m], chunk)));
   }
   return steps * w.step_bytes();
 }
 
 /// A panel times 16 * Tiles tokens or less: adds to sums[token][32 rows].
 template <class Arch, int Tiles, bool Signed>
-[[gnu::noinline]] void multiply_matrix_panel(const TiledWeights& w, const MatrixPanel& panel, const TiledActivations& x,
-                                             Index token, Index tokens, const std::int8_t* a, float* sums) {
+[[gnu::noinline]] void multiply_matrix_panel(const MatrixPanel& panel, const TiledActivations& x, Index token, Index tokens,
+                                             const std::int8_t* a, float* sums) {
   using Matrix = typename Arch::Matrix;
   // The sums of one segment become floats while the next one is multiplied.
   alignas(64) std::int32_t dots[2][2][static_cast<std::size_t>(Tiles)][16][16];
@@ -147,7 +153,7 @@ template <class Arch, int Tiles, bool Signed>
   const std::byte* b = panel.bytes[0];
   constexpr Index b_second = sizeof panel.bytes[0];
   for (Index i = 0; i < panel.count; ++i) {
-    const Index blocks = matrix_blocks(w.steps[static_cast<std::size_t>(panel.first + i)]), slice = ceil_div(tokens, blocks);
+    const Index blocks = panel.sum_blocks[i], slice = ceil_div(tokens, blocks);
     Matrix::template zero<0>();
     Matrix::template zero<1>();
     if constexpr (Tiles == 2) {
@@ -178,10 +184,10 @@ template <class Arch, int Tiles, bool Signed>
   add(panel.count - 1, 0, tokens);
 }
 
-/// Rows begin .. end - 1 of y for tiled activations by_matrix.
+/// Rows begin .. end - 1 of y for tiled activations by_matrix; with `folded`, all of folded tiles.
 template <class Arch>
 [[gnu::noinline]] void matrix_rows(const TiledWeights& w, DecodeUnits decode, const TiledActivations& x, MutableMatrix y,
-                                   Index begin, Index end) {
+                                   Index begin, Index end, const FoldedTiles* folded = nullptr) {
   using Matrix = typename Arch::Matrix;
   // Activations of so many tokens and their sums stay in a second-level cache of 2 MB while all panels pass.
   constexpr Index most_tokens = 256, least_tokens = 128, cache = 1 << 20, most_rows = 2 * tile_rows, both = 2 * matrix_tokens;
@@ -194,17 +200,17 @@ template <class Arch>
     for (Index tile = begin / tile_rows; tile * tile_rows < end; tile += 2) {
       const Index row = tile * tile_rows, from = std::max(begin, row), to = std::min(end, row + most_rows);
       // Past the last tile it comes again, and what it gives is not kept.
-      const std::byte* const starts[2] = {w.tile(tile), w.tile(std::min(tile + 1, (end - 1) / tile_rows))};
+      const Index tiles[2] = {tile, std::min(tile + 1, (end - 1) / tile_rows)};
       std::fill_n(sums, tokens * most_rows, 0.0f);
       const std::int8_t* codes = x.codes + token * x.stride;
-      for (Index segment = 0, at = w.codes_at(); segment < w.segments(); segment += panel.count) {
-        at += fill_matrix_panel<Arch>(w, decode, starts, at, segment, panel);
+      for (Index segment = 0, chunk = 0, at = w.codes_at(); segment < w.segments(); segment += panel.segments, ++chunk) {
+        at += fill_matrix_panel<Arch>(w, folded, decode, tiles, at, segment, chunk, panel);
         for (Index t = 0; t < tokens; t += both) {
           const Index n = std::min(tokens - t, both);
           const auto multiply = [&]<int Tiles>(std::integral_constant<int, Tiles>) {
-            (panel.is_signed ? multiply_matrix_panel<Arch, Tiles, true>
-                             : multiply_matrix_panel<Arch, Tiles, false>)(w, panel, x, token + t, n, codes + t * x.stride,
-                                                                          sums + t * most_rows);
+            (panel.is_signed
+                 ? multiply_matrix_panel<Arch, Tiles, true>
+                 : multiply_matrix_panel<Arch, Tiles, false>)(panel, x, token + t, n, codes + t * x.stride, sums + t * most_rows);
           };
           n > matrix_tokens ? multiply(std::integral_constant<int, 2>()) : multiply(std::integral_constant<int, 1>());
         }

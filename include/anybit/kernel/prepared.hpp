@@ -26,6 +26,8 @@ struct Prepared {
   float level_error = 0;           ///< asked for
   Index bytes = 0;                 ///< of the kernel layout, beside the packed weights
   std::string_view why_not;        ///< why nothing was made, as part of a sentence; empty if tiled
+  float fold_error = default_fold_error;  ///< asked for
+  Index folded_rows = 0;                  ///< of Compute::int8_folded; other rows multiply as with int8_per_token
   explicit operator bool() const { return tiled; }
 };
 

@@ -10,6 +10,7 @@
 #include <anybit/exec/executor.hpp>
 #include <anybit/kernel/bf16_rows.hpp>
 #include <anybit/kernel/f32_rows.hpp>
+#include <anybit/kernel/folded_tiles.hpp>
 #include <anybit/kernel/int8_rows.hpp>
 #include <anybit/kernel/tiled_activations.hpp>
 
@@ -136,6 +137,10 @@ inline void stage_token(const InputTokens& x, std::span<const std::byte> order, 
 inline bool reads_tiles(const TiledWeights& w, ActivationMode mode) {
   return rounds_to_int8(mode.compute()) && w.segment_cols == segment_columns(w.group, mode.compute());
 }
+/// Whether they read some tiles folded.
+inline bool reads_folded(const TiledWeights& w, ActivationMode mode) {
+  return mode.compute() == Compute::int8_folded && w.folded && w.folded->tiles > 0;
+}
 /// Whether products of `mode` read rounded activations as integers.
 inline bool reads_integers(const PackedRows& w, ActivationMode mode) {
   return w.ops->bytes && rounds_to_int8(mode.compute()) && w.extents.cols > 0;
@@ -161,7 +166,10 @@ inline ActivationPlan plan_activations(const TiledWeights& w, ActivationMode mod
   ActivationPlan p;
   p.mode = mode, p.cols = w.extents.cols, p.row_grain = 4 * tile_rows, p.round = &make_activations;
   p.group = std::min(w.group, p.cols);
-  p.tilings = p.cols > 0 ? 1 : 0, p.tiled[0] = tiling_of<native_arch>(w);
+  const auto read = [&p](Tiling t) { p.tiled[static_cast<std::size_t>(p.tilings++)] = t; };
+  const bool folds = reads_folded(w, mode);
+  if (p.cols > 0 && folds) read(folded_tiling_of<native_arch>(w));
+  if (p.cols > 0 && (!folds || w.folded->tiles < w.tiles())) read(tiling_of<native_arch>(w));
   return p;
 }
 
@@ -181,8 +189,13 @@ inline void product_rows(const TiledWeights& w, const Activations& a, MutableMat
     for (Index t = 0; t < a.tokens; ++t) std::fill(y.data + t * y.stride + begin, y.data + t * y.stride + end, 0.0f);
     return;
   }
-  const Index i = a.plan.find(tiling_of<native_arch>(w));
-  w.rows(w, a.tiled[static_cast<std::size_t>(i)], y, begin, end);
+  const auto find = [&a](Tiling t) {
+    const Index i = a.plan.find(t);
+    return i < 0 ? nullptr : &a.tiled[static_cast<std::size_t>(i)];
+  };
+  const TiledActivations* const exact = find(tiling_of<native_arch>(w));
+  if (reads_folded(w, a.plan.mode)) return w.folded_rows(w, exact, find(folded_tiling_of<native_arch>(w)), y, begin, end);
+  w.rows(w, *exact, y, begin, end);
 }
 
 namespace detail {

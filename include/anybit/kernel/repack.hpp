@@ -6,6 +6,8 @@
 #include <optional>
 
 #include <anybit/exec/executor.hpp>
+#include <anybit/kernel/fold_tiles.hpp>
+#include <anybit/kernel/folded_products.hpp>
 #include <anybit/kernel/matmul.hpp>
 #include <anybit/kernel/tiled_products.hpp>
 
@@ -50,7 +52,8 @@ struct TileOps : RowOps {
   /// The bytes that tiles hold, times 2^up.
   void (*stored)(const void* tensor, Index row, Index first, Index n, std::uint8_t* out) = nullptr;
   Affine (*affine)(const void* tensor, Index row, Index group) = nullptr;
-  void (*rows)(const TiledWeights&, const TiledActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
+  decltype(TiledWeights::rows) rows = nullptr;
+  decltype(TiledWeights::folded_rows) folded_rows = nullptr;
 };
 
 namespace detail {
@@ -66,6 +69,7 @@ constexpr void store_tiles_as(TileOps& ops) {
     ops.stored = ops.bytes;
   ops.affine = &decode_affine<S>;
   ops.rows = &tiled_rows<Stored>;
+  ops.folded_rows = &folded_tiled_rows<Stored>;
 }
 
 }  // namespace detail
@@ -109,7 +113,7 @@ inline TiledWeights tiles_without_memory(const TileOps& ops, const PackedRows& s
   w.zero_points = ops.zero_points;
   w.factor = grid.step;
   w.lowest = grid.lowest;
-  w.rows = ops.rows;
+  w.rows = ops.rows, w.folded_rows = ops.folded_rows;
   const Index cols = w.extents.cols, in_unit = unit_steps(w.bits);
   for (Segment s(cols, w.group, w.segment_cols); !s.done(); s.next()) {
     w.steps.push_back(static_cast<std::int32_t>(round_up(ceil_div(s.length, 4), in_unit)));
@@ -184,18 +188,35 @@ inline void make_tiles(const TileOps& ops, const PackedRows& source, TiledWeight
   w.start = to;
 }
 
-/// Both. Allocates.
+/// For Compute::int8_folded, once tiles are where they stay: folds those of 16 rows none of whose quantization errors gains more
+/// than `fold_error` of its energy by that. What folds is kept apart from the tiles, 2 bytes for each group of a row.
+inline void fold_weights(const TileOps& ops, const PackedRows& source, TiledWeights& w, float fold_error, ExecutorRef executor) {
+  std::array<bool, 256> used{};
+  const ByteTable& levels = ops.levels.empty() ? *ops.table : w.table;
+  for (std::size_t c = 0; c < (ops.levels.empty() ? levels.bytes.size() : ops.levels.size()); ++c) used[levels.bytes[c]] = true;
+  w.folded = detail::fold_tiles(
+      w, used, static_cast<double>(fold_error),
+      [&](Index row, Index first, Index n, std::uint8_t* out) {
+        if (ops.bytes) return ops.bytes(source.tensor, row, first, n, out);
+        ops.stored(source.tensor, row, first, n, out);
+        for (Index i = 0; i < n; ++i) out[i] = w.table.bytes[out[i]];
+      },
+      executor);
+}
+
+/// All of it. Allocates.
 inline std::optional<TiledWeights> tile_weights(const TileOps& ops, const PackedRows& w, Compute compute, float level_error,
-                                                ExecutorRef executor) {
+                                                ExecutorRef executor, float fold_error = default_fold_error) {
   auto tiled = plan_tiles(ops, w, compute, level_error);
   if (tiled) make_tiles(ops, w, *tiled, nullptr, executor);
+  if (tiled && compute == Compute::int8_folded) fold_weights(ops, w, *tiled, fold_error, executor);
   return tiled;
 }
 /// The same with a known scheme.
 template <ScalarScheme S, Executor E = Serial>
   requires(has_integer_dot_v<typename S::format>)
-TiledWeights tile_weights(const PackedTensor<S>& t, Compute compute, E&& executor = E{}) {
-  return *tile_weights(tile_ops_v<S>, PackedRows(t), compute, 0, executor);
+TiledWeights tile_weights(const PackedTensor<S>& t, Compute compute, E&& executor = E{}, float fold_error = default_fold_error) {
+  return *tile_weights(tile_ops_v<S>, PackedRows(t), compute, 0, executor, fold_error);
 }
 template <ScalarScheme S, Executor E = Serial>
   requires(S::bits <= 8 && !S::has_zero_point)

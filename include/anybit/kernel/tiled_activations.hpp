@@ -43,16 +43,33 @@ struct TilingTask {
     return 4 * steps;
   }
 
+  /// The starts of n tokens from `first` on, those of a chunk side by side.
+  void add_chunks(const RoundedActivations& x, Index first, Index n) const {
+    std::int32_t* start = starts + first * made.segments;
+    each_chunk_of(x, [&](Index begin, Index end) {
+      for (Index t = 0; t < n; ++t, ++start) {
+        const std::int32_t* sums = x.sums + (first + t) * x.segments;
+        std::int32_t sum = 0;
+        for (Index s = begin; s < end; ++s) sum += sums[s];
+        *start = tiling.factor * sum;
+      }
+    });
+  }
+
   /// Tokens first .. first + Tokens - 1.
   template <Index Tokens>
   void interleave(const RoundedActivations& x, Index first) const {
     constexpr Index n = Tokens;
-    for (Index s = 0; s < x.segments; ++s)
-      for (Index t = 0; t < n; ++t) {
-        const Index from = (first + t) * x.segments + s, to = first * x.segments + s * n + t;
-        starts[to] = tiling.factor * x.sums[from];
-        if (blocks) blocks[to] = x.blocks[from];
-      }
+    if (tiling.chunks) {
+      add_chunks(x, first, n);
+    } else {
+      for (Index s = 0; s < x.segments; ++s)
+        for (Index t = 0; t < n; ++t) {
+          const Index from = (first + t) * x.segments + s, to = first * x.segments + s * n + t;
+          starts[to] = tiling.factor * x.sums[from];
+          if (blocks) blocks[to] = x.blocks[from];
+        }
+    }
     if (as_they_are) return;
     const std::int8_t* from = x.codes + first * x.stride;
     std::int8_t* to = codes + first * made.stride;
@@ -64,9 +81,9 @@ struct TilingTask {
       to += 4 * n * (steps - dwords);
     }
   }
-  /// Each token where it belongs in the order of matrix instructions, with starts and blocks as they are.
+  /// Each token where it belongs in the order of matrix instructions, with starts and blocks as they are; chunks need no starts.
   void arrange(const RoundedActivations& x, Index begin, Index end) const {
-    for (Index i = begin * x.segments; i < end * x.segments; ++i) {
+    for (Index i = begin * x.segments; i < end * x.segments && !tiling.chunks; ++i) {
       starts[i] = tiling.factor * x.sums[i];
       if (blocks) blocks[i] = x.blocks[i];
     }
@@ -94,6 +111,13 @@ Tiling tiling_of(const TiledWeights& w) {
   return {static_cast<std::int32_t>(unit_steps(w.bits)), w.zero_points ? -1 : w.lowest + Arch::bias(w.max_byte)};
 }
 
+/// The tiling that products with folded tiles read.
+template <class Arch>
+Tiling folded_tiling_of(const TiledWeights& w) {
+  constexpr int max_byte = detail::same_products<Arch>(255);
+  return {static_cast<std::int32_t>(unit_steps(w.bits)), Arch::bias(max_byte) - folded_bias, true};
+}
+
 namespace detail {
 
 /// The tilings of some rounded activations, whose scales and sums need not be there yet.
@@ -118,7 +142,8 @@ struct TilingTasks {
     auto* blocks = x.blocks ? workspace.get<float>(Workspace::tiled_blocks, count * x.tokens * x.segments) : nullptr;
     for (std::size_t i = 0; i < tilings.size(); ++i) {
       TilingTask<Arch>& task = of[i];
-      task.made = {x.tokens, strides[i], x.segments, x.codes, nullptr, x.scales, nullptr, by_matrix};
+      const Index parts = tilings[i].chunks ? chunk_count(x) : x.segments;
+      task.made = {x.tokens, strides[i], parts, x.codes, nullptr, x.scales, nullptr, by_matrix};
       task.tiling = tilings[i];
       task.as_they_are = !by_matrix && x.tokens == 1 && x.stride == strides[i];
       task.codes = codes, task.starts = starts, task.blocks = blocks;

@@ -12,6 +12,7 @@
 // One vector of codes thus serves 16 rows, codes start at multiples of 64 bytes, and consecutive tiles are read as one
 // stream without gaps: scales are few, so all are prefetched before the first code is used.
 
+#include <memory>
 #include <vector>
 
 #include <anybit/core/types.hpp>
@@ -25,6 +26,10 @@ namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
 
 inline constexpr Index tile_rows = 16;
+
+struct FoldedTiles;
+/// Added to the bytes of folded tiles where bytes multiply unsigned.
+inline constexpr std::int32_t folded_bias = 128;
 
 /// Moved, not copied: tiles are read where they were made.
 struct TiledWeights {
@@ -47,6 +52,12 @@ struct TiledWeights {
   WeightBuffer memory;               ///< of the tiles, unless they are in the caller's
   /// The product for this width: rows begin .. end - 1 of y(token, row). Allocates nothing.
   void (*rows)(const TiledWeights&, const TiledActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
+
+  /// Of Compute::int8_folded: what the scales of groups are folded into, and the product with it (folded_tiles.hpp). `exact` and
+  /// `folded` are the activations for tiles that are folded not and those that are, null if there are none. Null otherwise.
+  std::shared_ptr<const FoldedTiles> folded;
+  void (*folded_rows)(const TiledWeights&, const TiledActivations* exact, const TiledActivations* folded, MutableMatrix y,
+                      Index begin, Index end) = nullptr;
 
   Index segments() const { return static_cast<Index>(steps.size()); }
   Index tiles() const { return ceil_div(extents.rows, tile_rows); }

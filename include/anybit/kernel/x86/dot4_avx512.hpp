@@ -13,6 +13,23 @@ ANYBIT_VECTOR_CODE_BEGIN
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
 
+namespace detail {
+
+/// Of Avx512Vnni::Fold: in each quarter of a vector the bytes of rows 4 q, 4 q + 1 become words of the one, those of the next two
+/// of the other.
+struct alignas(64) RowsOfWords {
+  std::int16_t low[32]{}, high[32]{};
+  constexpr RowsOfWords() {
+    for (int i = 0; i < 32; ++i) {
+      low[i] = static_cast<std::int16_t>(i / 8 * 4 + i % 8 / 4);
+      high[i] = static_cast<std::int16_t>(low[i] + 2);
+    }
+  }
+};
+inline constexpr RowsOfWords rows_of_words;
+
+}  // namespace detail
+
 struct Avx512Vnni {
   using Ints = __m512i;
   using Floats = __m512;
@@ -117,6 +134,30 @@ struct Avx512Vnni {
   static ANYBIT_INLINE void store(float* p, Floats f) { _mm512_storeu_ps(p, f); }
   static ANYBIT_INLINE Floats scaled(Floats a, float s) { return _mm512_mul_ps(a, _mm512_set1_ps(s)); }
   static ANYBIT_INLINE Floats multiply_add(Ints a, Floats s, Floats c) { return _mm512_fmadd_ps(_mm512_cvtepi32_ps(a), s, c); }
+#if ANYBIT_HAS_AVX512
+  /// fold_lines() (folded_tiles.hpp) of one line.
+  class Fold {
+   public:
+    ANYBIT_INLINE Fold(const std::int16_t* factors, const std::int32_t* zeros, int bias)
+        : bias_(_mm512_set1_epi8(static_cast<char>(bias))) {
+      const auto words = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(factors)));
+      low_ = _mm512_permutexvar_epi16(_mm512_load_si512(detail::rows_of_words.low), words);
+      high_ = _mm512_permutexvar_epi16(_mm512_load_si512(detail::rows_of_words.high), words);
+      const Bytes lowest_of_dword = _mm512_set4_epi32(0x0C0C0C0C, 0x08080808, 0x04040404, 0);
+      zeros_ = _mm512_shuffle_epi8(_mm512_loadu_si512(zeros), lowest_of_dword);
+    }
+    ANYBIT_INLINE Bytes operator()(Bytes u) const {
+      const Bytes level = _mm512_sub_epi8(u, zeros_), none = _mm512_setzero_si512();
+      // Levels times 2^8: the product loses 15 bits, so that 7 of the factor's are left of its point.
+      const Bytes low = _mm512_mulhrs_epi16(_mm512_unpacklo_epi8(none, level), low_),
+                  high = _mm512_mulhrs_epi16(_mm512_unpackhi_epi8(none, level), high_);
+      return _mm512_xor_si512(_mm512_packs_epi16(low, high), bias_);
+    }
+
+   private:
+    Bytes low_, high_, zeros_, bias_;
+  };
+#endif
 #if ANYBIT_HAS_AVX512_BF16
   static ANYBIT_INLINE void round_to_bf16(const float* in, std::uint16_t* out) {
     const __m512bh v = _mm512_cvtne2ps_pbh(load(in + 16), load(in));
