@@ -141,8 +141,12 @@ struct Way {
   Compute compute;
   bool tiled = false;
 };
-inline constexpr Way ways[] = {
-    {Compute::f32}, {Compute::int8_per_token}, {Compute::int8_per_token, true}, {Compute::int8_per_block, true}};
+inline constexpr Way ways[] = {{Compute::f32},
+                               {Compute::bf16},
+                               {Compute::int8_per_token},
+                               {Compute::int8_per_token, true},
+                               {Compute::int8_per_block, true},
+                               {Compute::int8_folded, true}};
 inline std::string name(Way way) { return std::string(anybit::name(way.compute)) + (way.tiled ? "_tiled" : ""); }
 
 /// How far levels on no grid may move: enough for NF4. The `error` of what is timed has the difference.

@@ -20,7 +20,7 @@ inline namespace ANYBIT_ABI {
 ///                 are the weights' groups, in pieces of at most `block_columns`.
 /// bf16            activations rounded to bfloat16 (8 significant bits, ties to even) times dequantized weights, summed in float.
 ///                 Processors with instructions for it (AMX, AVX512_BF16) round the weights so, too, which moves each by at
-///                 most 2^-9 of itself.
+///                 most 2^-8 of itself.
 /// int8_static     int8_per_token with one scale for all tokens, known before they come (static_activation_scale() finds it by
 ///                 calibration). What lies beyond 127 scales is cut off there.
 /// int8_folded     int8_per_token with weights that are rounded once more where that costs little: the scales of a row's groups
