@@ -120,10 +120,9 @@ struct RoundingTask {
     return r;
   }
 
-  /// Token t is `in`.
-  void round(Index t, const float* in, ActivationMode mode) const {
+  /// Token t is `in`. Its codes go to `out`: codes + t * stride, or elsewhere if only tilings read them.
+  void round(Index t, const float* in, ActivationMode mode, std::int8_t* out) const {
     const RoundedActivations& r = made;
-    std::int8_t* out = codes + t * r.stride;
     scales[t] = blocks ? 1.0f : round_token(in, r.cols, out, mode.scale());
     // Segments move to their places from the last on, since places only grow.
     Index at = r.stride, end = r.cols;
@@ -141,9 +140,8 @@ struct RoundingTask {
   }
 
   /// The values of token t, once it is rounded.
-  void read(Index t, float* out) const {
+  void read(Index t, const std::int8_t* from, float* out) const {
     const RoundedActivations& r = made;
-    const std::int8_t* from = codes + t * r.stride;
     Index s = 0;
     for (Segment segment(r.cols, r.group, r.segment_cols); !segment.done(); segment.next(), ++s) {
       const float scale = blocks ? blocks[t * r.segments + s] : scales[t];
@@ -160,7 +158,7 @@ template <Executor E>
 RoundedActivations round_activations(ConstMatrix x, Index group, ActivationMode mode, Workspace& workspace, E&& executor) {
   const detail::RoundingTask task(x.rows, x.cols, group, mode, workspace);
   executor.parallel_for(x.rows, 1, [&](Index begin, Index end) {
-    for (Index t = begin; t < end; ++t) task.round(t, x.data + t * x.stride, mode);
+    for (Index t = begin; t < end; ++t) task.round(t, x.data + t * x.stride, mode, task.codes + t * task.made.stride);
   });
   return task.activations();
 }

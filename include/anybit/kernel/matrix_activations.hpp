@@ -59,10 +59,10 @@ inline Index matrix_stride(const RoundedActivations& x) {
   return blocks * line_bytes;
 }
 
-/// Puts one token where it belongs in `codes`; zeros if it is past the last.
-inline void arrange_for_matrix(const RoundedActivations& x, Index token, Index stride, std::int8_t* codes) {
+/// Puts one token, whose codes start at `from`, where it belongs in `codes`; zeros if it is past the last.
+inline void arrange_for_matrix(const RoundedActivations& x, Index token, const std::int8_t* from, Index stride,
+                               std::int8_t* codes) {
   std::int8_t* to = codes + token / matrix_tokens * matrix_tokens * stride + token % matrix_tokens * line_bytes;
-  const std::int8_t* from = x.codes + token * x.stride;
   for (Segment s(x.cols, x.group, x.segment_cols); !s.done(); s.next())
     for (Index left = round_up(s.length, 4); left > 0; left -= line_bytes, to += matrix_bytes) {
       const Index n = token < x.tokens ? std::min(left, line_bytes) : 0;

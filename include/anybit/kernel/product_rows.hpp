@@ -120,11 +120,14 @@ inline void stage_token(const InputTokens& x, std::span<const std::byte> order, 
   run([&](Index begin, Index end) {
     for (Index from = begin, to; from < end; from = to) {
       to = std::min(from + Arch::token_group, end);
+      // Codes that only tilings read lie one group upon the other, and stay in the first-level cache.
+      std::int8_t* const codes = rounding.codes + (plan.integers ? from : begin) * rounded.stride;
       for (Index t = from; t < to; ++t) {
-        rounding.round(t, input(t), plan.mode);
-        if (values) rounding.read(t, values + t * x.cols);
+        std::int8_t* const out = codes + (t - from) * rounded.stride;
+        rounding.round(t, input(t), plan.mode, out);
+        if (values) rounding.read(t, out, values + t * x.cols);
       }
-      tilings.run(rounded, from, to);
+      tilings.run(rounded, from, to, codes);
     }
   });
   if (plan.integers) a.rounded = rounded;

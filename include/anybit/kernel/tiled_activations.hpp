@@ -56,22 +56,21 @@ struct TilingTask {
     });
   }
 
-  /// Tokens first .. first + Tokens - 1.
+  /// Tokens first .. first + Tokens - 1, whose codes start at `from`.
   template <Index Tokens>
-  void interleave(const RoundedActivations& x, Index first) const {
+  void interleave(const RoundedActivations& x, Index first, const std::int8_t* from) const {
     constexpr Index n = Tokens;
     if (tiling.chunks) {
       add_chunks(x, first, n);
     } else {
       for (Index s = 0; s < x.segments; ++s)
         for (Index t = 0; t < n; ++t) {
-          const Index from = (first + t) * x.segments + s, to = first * x.segments + s * n + t;
-          starts[to] = tiling.factor * x.sums[from];
-          if (blocks) blocks[to] = x.blocks[from];
+          const Index in = (first + t) * x.segments + s, to = first * x.segments + s * n + t;
+          starts[to] = tiling.factor * x.sums[in];
+          if (blocks) blocks[to] = x.blocks[in];
         }
     }
     if (as_they_are) return;
-    const std::int8_t* from = x.codes + first * x.stride;
     std::int8_t* to = codes + first * made.stride;
     for (Segment segment(x.cols, x.group, x.segment_cols); !segment.done(); segment.next()) {
       const Index dwords = ceil_div(segment.length, 4), steps = round_up(dwords, tiling.unit);
@@ -82,18 +81,20 @@ struct TilingTask {
     }
   }
   /// Each token where it belongs in the order of matrix instructions, with starts and blocks as they are; chunks need no starts.
-  void arrange(const RoundedActivations& x, Index begin, Index end) const {
+  void arrange(const RoundedActivations& x, Index begin, Index end, const std::int8_t* from) const {
     for (Index i = begin * x.segments; i < end * x.segments && !tiling.chunks; ++i) {
       starts[i] = tiling.factor * x.sums[i];
       if (blocks) blocks[i] = x.blocks[i];
     }
     const Index last = end == x.tokens ? round_up(end, matrix_tokens) : end;
-    for (Index t = begin; t < last; ++t) arrange_for_matrix(x, t, made.stride, codes);
+    for (Index t = begin; t < last; ++t)
+      arrange_for_matrix(x, t, from + std::min(t - begin, end - 1 - begin) * x.stride, made.stride, codes);
   }
   /// Tokens begin .. end - 1, begin a multiple of Arch::token_group, and end too, or the last.
-  void run(const RoundedActivations& x, Index begin, Index end) const {
-    if (made.by_matrix) return arrange(x, begin, end);
-    in_powers<Arch::token_group>(end - begin, [&](auto group, Index at) { interleave<group()>(x, begin + at); });
+  void run(const RoundedActivations& x, Index begin, Index end, const std::int8_t* from) const {
+    if (made.by_matrix) return arrange(x, begin, end, from);
+    in_powers<Arch::token_group>(end - begin,
+                                 [&](auto group, Index at) { interleave<group()>(x, begin + at, from + at * x.stride); });
   }
   TiledActivations activations() const {
     TiledActivations r = made;
@@ -151,8 +152,9 @@ struct TilingTasks {
       if (blocks) blocks += x.tokens * x.segments;
     }
   }
-  void run(const RoundedActivations& x, Index begin, Index end) const {
-    for (Index i = 0; i < count; ++i) of[static_cast<std::size_t>(i)].run(x, begin, end);
+  /// `from` has the codes of token `begin`, and of those behind it.
+  void run(const RoundedActivations& x, Index begin, Index end, const std::int8_t* from) const {
+    for (Index i = 0; i < count; ++i) of[static_cast<std::size_t>(i)].run(x, begin, end, from);
   }
 };
 
@@ -162,7 +164,8 @@ template <class Arch, Executor E>
 TiledActivations tile_activations(const RoundedActivations& x, const TiledWeights& w, Workspace& workspace, E&& executor) {
   const Tiling tiling = tiling_of<Arch>(w);
   const detail::TilingTasks<Arch> tasks(x, {&tiling, 1}, workspace);
-  parallel_tiles(executor, x.tokens, Arch::token_group, [&](Index begin, Index end) { tasks.run(x, begin, end); });
+  parallel_tiles(executor, x.tokens, Arch::token_group,
+                 [&](Index begin, Index end) { tasks.run(x, begin, end, x.codes + begin * x.stride); });
   return tasks.of[0].activations();
 }
 
