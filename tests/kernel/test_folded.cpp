@@ -86,7 +86,7 @@ void check(const QuantizedMatrix<S>& q, Index tokens, unsigned seed, bool expect
   const kernel::Tiling both[2] = {tiling, plain};
   const auto a = kernel::round_activations(x.view, w.group, Compute::int8_folded, workspace, Serial{});
   const kernel::detail::TilingTasks<WithTiles> tasks(a, both, workspace);
-  tasks.run(a, 0, tokens);
+  tasks.run(a, 0, tokens, a.codes);
   const auto folds = tasks.of[0].activations(), others = tasks.of[1].activations();
   REQUIRE(folds.by_matrix);
   for (Index begin = 0, length = 5; begin < rows; begin += length, length = length * 3 % 41 + 1)
