@@ -111,17 +111,6 @@ TEST_CASE("GGUF: getters name the key, what was found and what is needed") {
   check_error(file->read_f32("matrix.weight"), "no tensor 'matrix.weight' among 4");
 }
 
-TEST_CASE("GGUF: known types that nothing here decodes are listed, and refused with a remedy only when read") {
-  GgufWriter w;
-  w.add_tensor("blk.0.ffn_up.weight", {1, 256}, "IQ1_S", std::string(50, 'x'));
-  const Exact bytes(w.bytes());
-  const auto file = GgufFile::parse(bytes.bytes(), "bad.file");
-  REQUIRE(file.ok());
-  CHECK(file->find("blk.0.ffn_up.weight")->bytes.size() == 50);
-  check_error(file->read_f32("blk.0.ffn_up.weight"),
-              "tensor 'blk.0.ffn_up.weight' has type IQ1_S, which anybit cannot turn into floats: convert");
-}
-
 TEST_CASE("GGUF: a tensor of an unknown type is listed, and an error only when its values are wanted") {
   GgufWriter w;
   w.add_raw_tensor("new", {7}, 77, 0);

@@ -12,6 +12,7 @@
 #include <anybit/core/types.hpp>
 #include <anybit/format/minifloat.hpp>
 #include <anybit/io/ggml_blocks.hpp>
+#include <anybit/io/ggml_iq_blocks.hpp>
 #include <anybit/scheme/scale_e8m0.hpp>
 
 namespace anybit::io {
@@ -66,9 +67,6 @@ constexpr DType gguf_blocks(std::string_view name, int gguf_id) {
   return {name, Values, Bytes, gguf_id, false, blocks_to_f32<Values, Bytes, Block>};
 }
 constexpr DType plain_size(std::string_view name, int bytes) { return {name, 1, bytes, -1, true, nullptr}; }
-constexpr DType gguf_size(std::string_view name, int values, int bytes, int gguf_id) {
-  return {name, values, bytes, gguf_id, false, nullptr};
-}
 
 }  // namespace detail
 
@@ -101,23 +99,23 @@ inline constexpr std::array dtypes = {
     detail::gguf_blocks<256, 144, ggml::q45_k<false>>("Q4_K", 12),
     detail::gguf_blocks<256, 176, ggml::q45_k<true>>("Q5_K", 13),
     detail::gguf_blocks<256, 210, ggml::q6_k>("Q6_K", 14),
-    detail::gguf_size("Q8_1", 32, 36, 9),
-    detail::gguf_size("Q8_K", 256, 292, 15),
-    detail::gguf_size("IQ2_XXS", 256, 66, 16),
-    detail::gguf_size("IQ2_XS", 256, 74, 17),
-    detail::gguf_size("IQ3_XXS", 256, 98, 18),
-    detail::gguf_size("IQ1_S", 256, 50, 19),
+    detail::gguf_blocks<32, 36, ggml::q8_1>("Q8_1", 9),
+    detail::gguf_blocks<256, 292, ggml::q8_k>("Q8_K", 15),
+    detail::gguf_blocks<256, 66, ggml::iq2_xxs>("IQ2_XXS", 16),
+    detail::gguf_blocks<256, 74, ggml::iq2_xs>("IQ2_XS", 17),
+    detail::gguf_blocks<256, 98, ggml::iq3_xxs>("IQ3_XXS", 18),
+    detail::gguf_blocks<256, 50, ggml::iq1_s>("IQ1_S", 19),
     detail::gguf_blocks<32, 18, ggml::iq4_nl>("IQ4_NL", 20),
-    detail::gguf_size("IQ3_S", 256, 110, 21),
-    detail::gguf_size("IQ2_S", 256, 82, 22),
+    detail::gguf_blocks<256, 110, ggml::iq3_s>("IQ3_S", 21),
+    detail::gguf_blocks<256, 82, ggml::iq2_s>("IQ2_S", 22),
     detail::gguf_blocks<256, 136, ggml::iq4_xs>("IQ4_XS", 23),
-    detail::gguf_size("IQ1_M", 256, 56, 29),
+    detail::gguf_blocks<256, 56, ggml::iq1_m>("IQ1_M", 29),
     detail::gguf_blocks<256, 54, ggml::tq1_0>("TQ1_0", 34),
     detail::gguf_blocks<256, 66, ggml::tq2_0>("TQ2_0", 35),
     detail::gguf_blocks<32, 17, ggml::mxfp4>("MXFP4", 39),
-    detail::gguf_size("NVFP4", 64, 36, 40),
-    detail::gguf_size("Q1_0", 128, 18, 41),
-    detail::gguf_size("Q2_0", 64, 18, 42),
+    detail::gguf_blocks<64, 36, ggml::nvfp4>("NVFP4", 40),
+    detail::gguf_blocks<128, 18, ggml::q1_0>("Q1_0", 41),
+    detail::gguf_blocks<64, 18, ggml::q2_0>("Q2_0", 42),
 };
 
 /// Null if the table has none.

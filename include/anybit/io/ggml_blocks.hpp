@@ -7,26 +7,17 @@
 // bits are the same under any -ffp-contract and on any instruction set.
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
-#include <anybit/core/half.hpp>
-#include <anybit/core/types.hpp>
+#include <anybit/io/ggml_bytes.hpp>
 
 namespace anybit::io {
 inline namespace ANYBIT_CODE {
 namespace ggml {
 
 // Each function writes one block to `y`; `b` is the block's first byte, at any alignment.
-
-inline std::uint8_t u8(const std::byte* b) { return std::to_integer<std::uint8_t>(*b); }
-inline std::int8_t i8(const std::byte* b) { return static_cast<std::int8_t>(u8(b)); }
-inline float f16(const std::byte* b) { return f16_to_f32(static_cast<std::uint16_t>(u8(b) | u8(b + 1) << 8)); }
-inline std::uint32_t u32(const std::byte* b) {
-  std::uint32_t v;
-  std::memcpy(&v, b, sizeof v);
-  return v;
-}
 
 inline void q4_0(const std::byte* b, float* y) {
   const float d = f16(b);
@@ -68,6 +59,18 @@ inline void q5_1(const std::byte* b, float* y) {
 inline void q8_0(const std::byte* b, float* y) {
   const float d = f16(b);
   for (int j = 0; j < 32; ++j) y[j] = static_cast<float>(i8(b + 2 + j)) * d;
+}
+
+/// d, the scale times the sum of the codes, codes[32]: activations of a product, which no model file holds.
+inline void q8_1(const std::byte* b, float* y) {
+  const float d = f16(b);
+  for (int j = 0; j < 32; ++j) y[j] = static_cast<float>(i8(b + 4 + j)) * d;
+}
+
+/// d (binary32), codes[256], 16 sums of 16 codes: likewise. The only product here that rounds.
+inline void q8_k(const std::byte* b, float* y) {
+  const float d = std::bit_cast<float>(u32(b));
+  for (int j = 0; j < 256; ++j) y[j] = d * static_cast<float>(i8(b + 4 + j));
 }
 
 /// scales[16] (low nibble: scale, high: minimum), qs[64], d, dmin. Two bits a code; the four codes of byte l of each
@@ -161,15 +164,51 @@ inline void iq4_xs(const std::byte* b, float* y) {
   }
 }
 
-/// e (E8M0), qs[16] (E2M1). Twice the level times 2^(e-128), as ggml has it; e of 0 and 1 are subnormal.
+/// Twice the levels of E2M1.
+inline constexpr std::int8_t doubled_e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+/// 2^(e-128), half an E8M0 scale: e of 0 and 1 are subnormal.
+inline float half_e8m0(std::uint32_t e) { return std::bit_cast<float>(e < 2 ? std::uint32_t{0x00200000} << e : (e - 1) << 23); }
+
+/// e (E8M0), qs[16] (E2M1).
 inline void mxfp4(const std::byte* b, float* y) {
-  constexpr std::int8_t doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-  const std::uint32_t e = u8(b);
-  const float half_scale = std::bit_cast<float>(e < 2 ? std::uint32_t{0x00200000} << e : (e - 1) << 23);
+  const float half_scale = half_e8m0(u8(b));
   for (int j = 0; j < 16; ++j) {
-    y[j] = static_cast<float>(doubled[u8(b + 1 + j) & 15]) * half_scale;
-    y[j + 16] = static_cast<float>(doubled[u8(b + 1 + j) >> 4]) * half_scale;
+    y[j] = static_cast<float>(doubled_e2m1[u8(b + 1 + j) & 15]) * half_scale;
+    y[j + 16] = static_cast<float>(doubled_e2m1[u8(b + 1 + j) >> 4]) * half_scale;
   }
+}
+
+/// Half an unsigned E4M3: 4 bits of exponent, 3 of fraction, subnormal where the exponent is 0. ggml takes 0x7F for 0.
+inline float half_ue4m3(int code) {
+  const int exponent = code >> 3 & 15, fraction = code & 7;
+  if (code == 0x7F) return 0;
+  return exponent == 0 ? std::ldexp(static_cast<float>(fraction), -10)
+                       : std::ldexp(static_cast<float>(8 + fraction), exponent - 11);
+}
+
+/// Scales of four 16 (UE4M3), qs[32] (E2M1): of each 16 values eight bytes.
+inline void nvfp4(const std::byte* b, float* y) {
+  for (int s = 0; s < 4; ++s) {
+    const float half_scale = half_ue4m3(u8(b + s));
+    for (int j = 0; j < 8; ++j) {
+      const int codes = u8(b + 4 + 8 * s + j);
+      y[16 * s + j] = static_cast<float>(doubled_e2m1[codes & 15]) * half_scale;
+      y[16 * s + j + 8] = static_cast<float>(doubled_e2m1[codes >> 4]) * half_scale;
+    }
+  }
+}
+
+/// d, 128 bits: d or -d.
+inline void q1_0(const std::byte* b, float* y) {
+  const float d = f16(b);
+  for (int j = 0; j < 128; ++j) y[j] = u8(b + 2 + j / 8) >> (j % 8) & 1 ? d : -d;
+}
+
+/// d, 64 codes of two bits: -1, 0, 1 or 2 times d.
+inline void q2_0(const std::byte* b, float* y) {
+  const float d = f16(b);
+  for (int j = 0; j < 64; ++j) y[j] = static_cast<float>((u8(b + 2 + j / 4) >> (2 * (j % 4)) & 3) - 1) * d;
 }
 
 /// qs[48], qh[4], d: five (in qh four) base-3 digits a byte, as a fraction of 256, so that multiplying by 3 moves the next

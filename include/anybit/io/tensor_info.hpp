@@ -70,11 +70,9 @@ inline Result<std::size_t> tensor_bytes(const DType& dtype, std::span<const Inde
 inline Result<Matrix> to_f32(const TensorInfo& t) {
   const DType* const dtype = find_dtype(t.dtype);
   if (!dtype || !dtype->to_f32)
-    return {ErrorCode::unsupported,
-            detail::text("tensor ", detail::shown(t.name), " has ", dtype ? "type " : "the unknown type ",
-                         dtype ? std::string(dtype->name) : detail::shown(t.dtype), ", which anybit cannot turn into floats: ",
-                         dtype && !dtype->in_safetensors ? "convert the model to F16, Q8_0 or a Q2_K to Q6_K mix"
-                                                         : "convert it to F32, F16 or BF16")};
+    return {ErrorCode::unsupported, detail::text("tensor ", detail::shown(t.name), " has ", dtype ? "type " : "the unknown type ",
+                                                 dtype ? std::string(dtype->name) : detail::shown(t.dtype),
+                                                 ", which anybit cannot turn into floats: convert it to F32, F16 or BF16")};
   ANYBIT_TRY(const std::size_t bytes, tensor_bytes(*dtype, t.shape));
   ANYBIT_CHECK(bytes == t.bytes.size(), "TensorInfo: bytes do not match dtype and shape");
   Matrix out(t.extents().rows, t.extents().cols);
