@@ -11,6 +11,7 @@
 #include <anybit/io/detail/utf8.hpp>
 #include <anybit/io/gguf.hpp>
 #include <anybit/io/gguf_writer.hpp>
+#include <anybit/io/imatrix.hpp>
 #include <anybit/io/json.hpp>
 #include <anybit/io/llama2c.hpp>
 #include <anybit/io/safetensors.hpp>
@@ -108,6 +109,47 @@ io::GgufWriter model_file(const char* tokenizer, const char* pre) {
   return w;
 }
 
+/// A model in two parts, one after the other in `bytes`; the first two bytes say how long the first is.
+void read_parts(std::span<const std::byte> bytes) {
+  if (bytes.size() < 2) return;
+  const auto most = bytes.size() - 2;
+  const auto first =
+      std::min<std::size_t>(std::to_integer<std::size_t>(bytes[0]) | std::to_integer<std::size_t>(bytes[1]) << 8, most);
+  const auto one = [&](const std::string& path) {
+    const bool is_first = path == "fuzz-00001-of-00002.gguf";
+    return io::GgufFile::parse_part(is_first ? bytes.subspan(2, first) : bytes.subspan(2 + first), path);
+  };
+  if (const auto f = io::GgufFile::open_parts("fuzz-00001-of-00002.gguf", one)) read_tensors(*f), read_keys(*f);
+}
+
+std::string two_parts() {
+  std::string parts[2];
+  for (std::uint16_t i = 0; i < 2; ++i) {
+    io::GgufWriter w;
+    w.add_metadata("split.no", i), w.add_metadata("split.count", std::uint16_t{2});
+    w.add_metadata("split.tensors.count", std::int32_t{2});
+    w.add_f32(i == 0 ? "a" : "b", {2, 2}, {1, 2, 3, 4});
+    parts[i] = w.bytes();
+  }
+  const auto size = static_cast<std::uint16_t>(parts[0].size());
+  return std::string(reinterpret_cast<const char*>(&size), 2) + parts[0] + parts[1];
+}
+
+/// What has been read can be used.
+void read_imatrix(std::span<const std::byte> bytes) {
+  if (const auto m = io::Imatrix::parse(bytes, "fuzz"))
+    for (const auto& [name, entry] : m->entries)
+      if (entry.mean_squares().size() % entry.counts.size() != 0) std::abort();
+}
+
+std::string imatrix_file() {
+  io::GgufWriter w;
+  w.add_metadata("general.type", "imatrix"), w.add_metadata("imatrix.datasets", std::vector<std::string>{"a"});
+  w.add_metadata("imatrix.chunk_count", std::uint32_t{1}), w.add_metadata("imatrix.chunk_size", std::uint32_t{8});
+  w.add_f32("t.in_sum2", {2, 2}, {1, 2, 3, 4}), w.add_f32("t.counts", {2, 1}, {1, 0});
+  return w.bytes();
+}
+
 std::string safetensors(std::string_view json, std::size_t data) {
   const std::uint64_t size = json.size();
   return std::string(reinterpret_cast<const char*>(&size), sizeof size).append(json).append(data, 'x');
@@ -130,6 +172,9 @@ const std::vector<std::string>& seeds() {
                            4),
         "\5{\"hidden_size\":48,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0,\"x\":[1e-5,-2]},\"tie\":true,\"n\":null}",
         "\6{\"metadata\":{\"total_size\":12.0},\"weight_map\":{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}}",
+        "\7" + imatrix_file(),
+        std::string("\7\1\0\0\0\1\0\0\0t\2\0\0\0\1\0\0\0\0\0\200?\1\0\0\0\1\0\0\0d", 31),
+        "\10" + two_parts(),
         std::string("\4\4\0\0\0\0\0\0\0\1\0\0\0a\0\0\0\0\1\0\0\0b\0\0\0\0\1\0\0\0c", 32)};
   }();
   return all;
@@ -147,7 +192,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string_view text(reinterpret_cast<const char*>(data), std::min<std::size_t>(size, 256));
   const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);
   check_name(text);
-  switch (data[0] % 7) {
+  switch (data[0] % 9) {
     case 0:
       if (const auto f = io::GgufFile::parse(bytes, "fuzz")) {
         read_tensors(*f), read_keys(*f);
@@ -171,6 +216,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         for (const auto& [file, tensors] : index->tensors_of_file)
           if (file.empty() || file == ".." || file.find_first_of("/\\") != std::string::npos || tensors.empty()) std::abort();
       break;
+    case 7: read_imatrix(bytes); break;
+    case 8: read_parts(bytes); break;
     case 2:
       if (const auto f = io::Llama2cFile::parse(bytes, "fuzz")) read_tensors(*f);
       break;

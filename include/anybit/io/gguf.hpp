@@ -27,12 +27,22 @@ class GgufFile : public TensorFile<GgufFile> {
   /// One file, or all parts of a split model, which lie beside the first. The metadata are the first part's.
   template <class = void>
   static Result<GgufFile> open(const std::string& path) {
-    ANYBIT_TRY(GgufFile file, TensorFile::open(path));
+    return open_parts(path, [](const std::string& part) { return TensorFile::open(part); });
+  }
+  /// Likewise through `open_one(path)`, for models that lie elsewhere than in files.
+  template <class OpenOne>
+  static Result<GgufFile> open_parts(const std::string& path, OpenOne&& open_one) {
+    ANYBIT_TRY(GgufFile file, open_one(path));
     file.paths_.push_back(path);
     ANYBIT_TRY(const Part part, file.part());
     if (part.count == 1) return file;
-    if (auto done = file.open_others(part); !done) return in_context(done.error(), path);
+    if (auto done = file.open_others(part, open_one); !done) return in_context(done.error(), path);
     return file;
+  }
+  /// Of bytes that the caller keeps, one part or a whole model.
+  template <class = void>
+  static Result<GgufFile> parse_part(std::span<const std::byte> bytes, std::string name) {
+    return TensorFile::parse(bytes, std::move(name));
   }
   /// Of bytes that the caller keeps, a whole model; `name` is for messages.
   template <class = void>
@@ -120,8 +130,8 @@ class GgufFile : public TensorFile<GgufFile> {
     return detail::text("-", five(number + 1), "-of-", five(count), ".gguf");
   }
 
-  template <class = void>
-  Status open_others(Part mine) {
+  template <class OpenOne>
+  Status open_others(Part mine, OpenOne& open_one) {
     const std::string suffix = part_suffix(mine.number, mine.count);
     const std::string of = detail::text("part ", mine.number + 1, " of ", mine.count);
     if (!name_.ends_with(suffix))
@@ -133,7 +143,7 @@ class GgufFile : public TensorFile<GgufFile> {
     for (std::uint64_t i = 1; i < mine.count; ++i) {
       const std::string path = stem + part_suffix(i, mine.count);
       const auto context = [&](const Error& e) { return in_context(e, detail::text("is ", of, "; part ", i + 1)); };
-      auto other = TensorFile::open(path);
+      Result<GgufFile> other = open_one(path);
       if (!other) return context(other.error());
       const auto theirs = other->part();
       if (!theirs) return context(theirs.error());
