@@ -14,12 +14,15 @@
 
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/mapped_file.hpp>
+#include <anybit/model/container.hpp>
 
 #include "checkpoint_folder.hpp"
+#include "gguf_file.hpp"
 #include "linear_source.hpp"
 #include "packed_codes.hpp"
 #include "quantization_config.hpp"
 #include "shared/file_roles.hpp"
+#include "shared/open_model.hpp"
 #include "shared/outputs.hpp"
 #include "shared/parse.hpp"
 #include "shared/printable.hpp"
@@ -134,8 +137,18 @@ Result<Outcome> convert(const LinearSource& source, Format to, const Options& o,
   return out;
 }
 
-/// One file of packed tensors under the checkpoint's names; other tensors as they are, and layers that no scheme holds in
-/// float32.
+/// A model that `anybit generate` opens, every linear packed that a scheme holds.
+Result<Outcome> convert_to_model(const LinearSource& source, const std::string& path) {
+  ANYBIT_TRY(const model::Model m, open_model(source.folder(), {}));
+  Outcome out;
+  model::for_each_linear(m.decoder, [&](const std::string&, const nn::Linear& l) { ++(l.packed() ? out.exact : out.as_floats); });
+  if (out.exact == 0) return nothing_to_convert(source);
+  ANYBIT_TRY_STATUS(model::save_model(path, m, {.recipe = "converted", .source = source.format()}));
+  return out;
+}
+
+/// Of an architecture that anybit does not run: one file of packed tensors under the checkpoint's names; other tensors as they
+/// are, and layers that no scheme holds in float32.
 Result<Outcome> convert_to_container(const LinearSource& source, const std::string& path) {
   Outcome out;
   io::AnybitWriter writer;
@@ -174,27 +187,67 @@ void print(const Outcome& o, const Options& options, const LinearSource& source)
   for (const auto& [reason, layers] : o.reasons) std::printf("  %zu because %s\n", layers, printable(reason).c_str());
 }
 
+/// Whether anybit knows the architecture of a folder.
+bool runs(const LinearSource& source) {
+  const auto folder = io::HfFolder::open(source.folder());
+  return folder && model::detail::read_config(*folder);
+}
+
+int to_gguf(const std::string& in, const std::string& out, const std::string& mix, GgufRequest request) {
+  request.in = in, request.out = out, request.mix = io::find_gguf_mix(mix);
+  if (!request.mix) return wrong_use("convert", "--type is '" + printable(mix) + "'; it must be one of " + io::gguf_mix_names());
+  if (const auto writable = check_writable(out); !writable) return fail("convert", cannot_write, writable.error());
+  const auto o = convert_to_gguf(request);
+  if (!o) return fail("convert", o.error().code == ErrorCode::io ? cannot_write : bad_input, o.error());
+  std::printf("%s: gguf %s from %s:", printable(out).c_str(), mix.c_str(), printable(in).c_str());
+  for (const char* comma = ""; const auto& [type, tensors] : o->types)
+    std::printf("%s %zu %s", std::exchange(comma, ","), tensors, type.c_str());
+  std::printf("\n");
+  for (const auto& [types, tensors] : o->substituted)
+    std::printf(
+        "%zu tensors are %s and not %s, whose blocks do not divide their rows (llama.cpp does the same; --strict refuses)\n",
+        tensors, types.second.c_str(), types.first.c_str());
+  if (o->rounded_twice > 0)
+    std::printf("%zu tensors were quantized in the input already: errors of both add up\n", o->rounded_twice);
+  if (o->rounded == 0)
+    std::printf("exact: every weight of the input is kept\n");
+  else
+    std::printf("%zu tensors exact, %zu rounded to the nearest: largest error of a weight %.4g (%s), mean %.4g\n", o->exact,
+                o->rounded, o->error.largest, printable(o->worst).c_str(),
+                o->error.sum / static_cast<double>(std::max<Index>(1, o->values)));
+  return success;
+}
+
 int convert(int argc, const char* const* argv) {
   Options o;
+  GgufRequest gguf;
+  std::string mix = "Q4_K_M";
   CLI::App app(
       "Writes a quantized checkpoint in another format: code for code where the target has the grid, else rounded to the nearest point "
-      "of one that it has, with the errors.",
+      "of one that it has, with the errors. With --to gguf any model becomes a GGUF file.",
       "anybit convert");
-  app.add_option("IN", o.in, "A Hugging Face folder with quantized linears")->required();
-  app.add_option("OUT", o.out, "The folder to write, which must not exist; a file with --to anybit")->required();
-  app.add_option("--to", o.to, "gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, or anybit (one file of packed tensors)")
+  app.add_option("IN", o.in, "A Hugging Face folder with quantized linears; with --to gguf any model, or a GGUF file")
+      ->required();
+  app.add_option("OUT", o.out, "The folder to write, which must not exist; a file with --to anybit and --to gguf")->required();
+  app.add_option("--to", o.to, "gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, anybit (one file), or gguf")
       ->required()
       ->type_name("FORMAT");
   app.add_option("--bits", o.grid.bits, "Round to this width (2 to 8)")->check(CLI::Range(2, 8));
   app.add_option("--group", o.grid.group, "Round to groups of so many inputs")->check(CLI::Range(1, 1 << 24));
+  app.add_option("--type", mix, "With --to gguf: " + io::gguf_mix_names())->capture_default_str();
+  app.add_option("--context", gguf.context, "With --to gguf: the model is for at most so many tokens")
+      ->check(CLI::Range(1, 1 << 30));
+  app.add_option("--threads", gguf.threads, "With --to gguf; 0: as many as the machine runs")->check(CLI::Range(0, 1024));
+  app.add_flag("--strict", gguf.strict, "With --to gguf: an error where a tensor cannot have the type that --type gives it");
   if (const auto end = parse(app, argc, argv, "anybit convert Llama-3-8B-AWQ Llama-3-8B-GPTQ --to gptq")) return *end;
   const auto to = format_named(o.to);
   const bool container = o.to == "anybit";
-  if (!to && !container)
-    return wrong_use(
-        "convert", "--to is '" + printable(o.to) + "'; it must be gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb or anybit");
+  if (!to && !container && o.to != "gguf")
+    return wrong_use("convert", "--to is '" + printable(o.to) +
+                                    "'; it must be gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, anybit or gguf");
   std::vector<FileRole> inputs = model_inputs(o.in, {});
   if (const auto apart = check_roles(inputs, {{"OUT", o.out}}); !apart) return fail("convert", usage, apart.error());
+  if (o.to == "gguf") return to_gguf(o.in, o.out, mix, gguf);
   const auto source = LinearSource::open(o.in);
   if (!source) return fail("convert", bad_input, source.error());
   if (source->folder().empty())
@@ -204,7 +257,13 @@ int convert(int argc, const char* const* argv) {
   for (const std::string& remark : source->remarks()) std::fprintf(stderr, "anybit convert: %s\n", printable(remark).c_str());
   if (container) {
     if (const auto writable = check_writable(o.out); !writable) return fail("convert", cannot_write, writable.error());
-    const auto outcome = convert_to_container(*source, o.out);
+    const bool model = runs(*source);
+    if (!model)
+      std::fprintf(
+          stderr,
+          "anybit convert: anybit does not run this architecture: the file has packed tensors under the checkpoint's names, and "
+          "no model\n");
+    const auto outcome = model ? convert_to_model(*source, o.out) : convert_to_container(*source, o.out);
     if (!outcome) return fail("convert", outcome.error().code == ErrorCode::io ? cannot_write : bad_input, outcome.error());
     print(*outcome, o, *source);
     return success;

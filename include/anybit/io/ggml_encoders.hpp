@@ -79,13 +79,20 @@ inline std::string ggml_encoder_names() {
   return all;
 }
 
+/// Of weights, absolute.
+struct RoundingError {
+  double largest = 0, sum = 0;
+  void add(const RoundingError& other) { largest = std::max(largest, other.largest), sum += other.sum; }
+};
+
 /// Rows in the type of `encoder`, nearest or by ggml's search, to rows.rows * cols / block_values blocks at `to`. An error where
 /// cols is no multiple of the block, a weight is not finite, or the type cannot hold a weight's magnitude; it names the row.
-inline Status encode_rows(const GgmlEncoder& encoder, ConstMatrix rows, std::byte* to) {
+inline Result<RoundingError> encode_rows(const GgmlEncoder& encoder, ConstMatrix rows, std::byte* to) {
   const DType& type = *find_dtype(encoder.name);
   if (rows.cols % type.block_values != 0)
     return {ErrorCode::unsupported, detail::text("rows of ", rows.cols, " values are no multiple of the ", type.block_values,
                                                  " values in a block of ", type.name, ": choose a type with smaller blocks")};
+  RoundingError out;
   std::vector<float> decoded(static_cast<std::size_t>(rows.cols));
   for (Index r = 0; r < rows.rows; ++r) {
     const float* const x = rows.row(r).data();
@@ -107,9 +114,13 @@ inline Status encode_rows(const GgmlEncoder& encoder, ConstMatrix rows, std::byt
                                                  [](float a, float b) { return std::fabs(a) < std::fabs(b); });
         return cannot_hold(top - x);
       }
+    for (Index c = 0; c < rows.cols; ++c) {
+      const double error = std::fabs(static_cast<double>(x[c]) - static_cast<double>(decoded[static_cast<std::size_t>(c)]));
+      out.add({error, error});
+    }
     to += blocks * type.block_bytes;
   }
-  return Ok{};
+  return out;
 }
 
 }  // namespace ANYBIT_CODE

@@ -63,6 +63,11 @@ class GgufFile : public TensorFile<GgufFile> {
   std::vector<std::string> keys() const {
     return metadata_.keys();
   }
+  /// A value without its meaning, to be copied.
+  template <class = void>
+  Result<GgufMetadata::RawValue> raw(std::string_view key) const {
+    return in_file(metadata_.raw(key));
+  }
   // Integers may have any width in the file; nothing else is converted but numbers to double and float.
   template <class = void>
   Result<std::uint64_t> get_u64(std::string_view key) const {

@@ -56,6 +56,22 @@ class GgufMetadata {
     return out;
   }
 
+  /// A value as its file has it, behind its type: what GgufWriter::add_raw_metadata takes.
+  struct RawValue {
+    std::uint32_t type;
+    std::string bytes;
+  };
+  template <class = void>
+  Result<RawValue> raw(std::string_view key) const {
+    ANYBIT_TRY(const Value v, need(key, "a value"));
+    RawValue out{static_cast<std::uint32_t>(v.type), {}};
+    const auto put = [&out](auto number) { out.bytes.append(reinterpret_cast<const char*>(&number), sizeof number); };
+    if (v.type == Type::array) put(static_cast<std::uint32_t>(v.element)), put(static_cast<std::uint64_t>(v.count));
+    if (v.type == Type::string) put(static_cast<std::uint64_t>(v.bytes.size()));
+    out.bytes.append(reinterpret_cast<const char*>(v.bytes.data()), v.bytes.size());
+    return out;
+  }
+
   /// Integers of any width; a negative one is an error.
   template <class = void>
   Result<std::uint64_t> get_u64(std::string_view key) const {

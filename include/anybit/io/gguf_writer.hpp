@@ -4,6 +4,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -13,7 +14,9 @@
 #include <anybit/core/result.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/io/atomic_write.hpp>
+#include <anybit/io/detail/text.hpp>
 #include <anybit/io/dtype.hpp>
+#include <anybit/io/tensor_info.hpp>
 
 namespace anybit::io {
 inline namespace ANYBIT_CODE {
@@ -112,6 +115,61 @@ class GgufWriter {
   }
 
   std::string pairs_, infos_, data_;
+};
+
+/// A file whose tensors are written one after the other, so that one at a time is in memory.
+class GgufStream {
+ public:
+  struct Tensor {
+    std::string name;
+    std::vector<Index> shape;  ///< row-major
+    std::string type;          ///< a name in io::dtypes that GGUF has
+  };
+
+  /// `metadata` holds no tensors; `tensors` are all that will be written, in their order. An error where a type does not fit a
+  /// shape. Nothing stands at `path` before commit().
+  template <class = void>
+  static Result<GgufStream> create(const std::string& path, GgufWriter metadata, const std::vector<Tensor>& tensors) {
+    std::uint64_t offset = 0;
+    std::vector<std::size_t> sizes;
+    for (const Tensor& t : tensors) {
+      const DType* const type = find_dtype(t.type);
+      ANYBIT_CHECK(type && type->gguf_id >= 0, "GgufStream: GGUF has no such type");
+      auto size = tensor_bytes(*type, t.shape);
+      if (!size)
+        return in_context(Error{size.error().code, size.error().message + ": choose another type"},
+                          "tensor " + detail::shown(t.name));
+      std::vector<std::uint64_t> ne;
+      for (auto extent = t.shape.rbegin(); extent != t.shape.rend(); ++extent) ne.push_back(static_cast<std::uint64_t>(*extent));
+      metadata.add_raw_tensor(t.name, ne, static_cast<std::uint32_t>(type->gguf_id), offset);
+      offset += (*size + metadata.alignment - 1) / metadata.alignment * metadata.alignment;
+      sizes.push_back(*size);
+    }
+    ANYBIT_TRY(AtomicFile file, AtomicFile::create(path));
+    ANYBIT_TRY_STATUS(file.write(metadata.bytes()));
+    return GgufStream(std::move(file), std::move(sizes), metadata.alignment);
+  }
+
+  /// The next tensor: exactly its bytes.
+  Status write(std::span<const std::byte> bytes) {
+    ANYBIT_CHECK(written_ < sizes_.size() && bytes.size() == sizes_[written_], "GgufStream::write: another tensor comes next");
+    ++written_;
+    ANYBIT_TRY_STATUS(file_.write(bytes));
+    const std::string padding((alignment_ - bytes.size() % alignment_) % alignment_, '\0');
+    return file_.write(padding);
+  }
+  Status commit() {
+    ANYBIT_CHECK(written_ == sizes_.size(), "GgufStream::commit: tensors are missing");
+    return file_.commit();
+  }
+
+ private:
+  GgufStream(AtomicFile file, std::vector<std::size_t> sizes, std::uint64_t alignment)
+      : file_(std::move(file)), sizes_(std::move(sizes)), alignment_(static_cast<std::size_t>(alignment)) {}
+
+  AtomicFile file_;
+  std::vector<std::size_t> sizes_;
+  std::size_t written_ = 0, alignment_;
 };
 
 }  // namespace ANYBIT_CODE

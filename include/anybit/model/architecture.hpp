@@ -16,6 +16,7 @@
 #include <anybit/core/result.hpp>
 #include <anybit/model/decoder.hpp>
 #include <anybit/model/gguf_config.hpp>
+#include <anybit/model/gguf_config_writer.hpp>
 #include <anybit/model/hf_config.hpp>
 #include <anybit/model/points.hpp>
 #include <anybit/model/tokenizer/vocabulary.hpp>
@@ -103,6 +104,8 @@ struct Architecture {
   nn::RopeOrder gguf_order = nn::RopeOrder::halves;                 ///< of the rows of q and k in GGUF
   nn::RopeOrder hugging_face_order = nn::RopeOrder::halves;         ///< and in Hugging Face's files
   Result<DecoderConfig> (*read_gguf)(GgufConfigReader&) = nullptr;  ///< null where GGUF has no such architecture
+  /// The keys that read_gguf() asks for.
+  void (*write_gguf)(GgufConfigWriter&, const DecoderConfig&) = gguf_config::write_shape;
   Result<DecoderConfig> (*read_hugging_face)(HfConfigReader&) = nullptr;
   Blueprint (*blueprint)(const DecoderConfig&) = nullptr;
   /// The residual stream before the first block: x is (ids, dim), the first id stands at `position`.

@@ -98,6 +98,12 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   return c;
 }
 
+/// The layout names the order of the rows of fused q, k and v: all q, all k, all v.
+inline void write_gguf(GgufConfigWriter& w, const DecoderConfig& c) {
+  gguf_config::write_shape(w, c);
+  w.text("tensor_data_layout", "jploski");
+}
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model::falcon
 
@@ -114,6 +120,7 @@ inline constexpr Architecture falcon_architecture = [] {
   a.hugging_face_root = "transformer.", a.hugging_face_block = "transformer.h.";
   a.fused_order = FusedOrder::by_head;
   a.read_gguf = falcon::read_gguf;
+  a.write_gguf = falcon::write_gguf;
   a.read_hugging_face = falcon::read_hugging_face;
   return a;
 }();

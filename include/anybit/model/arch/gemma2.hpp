@@ -66,6 +66,13 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   return c;
 }
 
+inline void write_gguf(GgufConfigWriter& w, const DecoderConfig& c) {
+  gguf_config::write_shape(w, c);
+  w.number("attn_logit_softcapping", c.form.attention_cap);
+  w.number("final_logit_softcapping", c.form.logit_cap);
+  w.count("attention.sliding_window", c.form.window);
+}
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model::gemma2
 
@@ -77,6 +84,7 @@ inline constexpr Architecture gemma2_architecture = [] {
   a.model_types = gemma2::model_types;
   a.names = [](const DecoderConfig&) { return std::span<const TensorNames>(gemma2::names); };
   a.read_gguf = gemma2::read_gguf;
+  a.write_gguf = gemma2::write_gguf;
   a.read_hugging_face = gemma2::read_hugging_face;
   return a;
 }();

@@ -53,6 +53,17 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   return c;
 }
 
+/// The pattern is left out where it is the usual one, as converters do.
+inline void write_gguf(GgufConfigWriter& w, const DecoderConfig& c) {
+  gguf_config::write_shape(w, c);
+  w.number("rope.freq_base_swa", c.rope_window_base);
+  w.count("attention.sliding_window", c.form.window);
+  Index pattern = 1;
+  while (pattern < c.blocks && c.form.window_of(pattern - 1) != 0) ++pattern;
+  if (c.form.windowed.empty() || c.form.window_of(pattern - 1) != 0) return;
+  if (pattern != 6) w.count("attention.sliding_window_pattern", pattern);
+}
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model::gemma3
 
@@ -64,6 +75,7 @@ inline constexpr Architecture gemma3_architecture = [] {
   a.model_types = gemma3::model_types;
   a.names = gemma2_architecture.names;
   a.read_gguf = gemma3::read_gguf;
+  a.write_gguf = gemma3::write_gguf;
   a.read_hugging_face = gemma3::read_hugging_face;
   return a;
 }();

@@ -72,6 +72,11 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   return c;
 }
 
+inline void write_gguf(GgufConfigWriter& w, const DecoderConfig& c) {
+  gguf_config::write_shape(w, c);
+  w.flag("use_parallel_residual", c.form.parallel());
+}
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model::gpt_neox
 
@@ -85,6 +90,7 @@ inline constexpr Architecture gpt_neox_architecture = [] {
   a.hugging_face_root = "gpt_neox.", a.hugging_face_block = "gpt_neox.layers.";
   a.fused_order = FusedOrder::by_head;
   a.read_gguf = gpt_neox::read_gguf;
+  a.write_gguf = gpt_neox::write_gguf;
   a.read_hugging_face = gpt_neox::read_hugging_face;
   return a;
 }();

@@ -50,6 +50,13 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   return c;
 }
 
+inline void write_gguf(GgufConfigWriter& w, const DecoderConfig& c) {
+  gguf_config::write_shape(w, c);
+  if (c.rope_original_context > 0) w.count("rope.scaling.original_context_length", c.rope_original_context);
+  if (c.rope_magnitude != 1) w.number("rope.scaling.attn_factor", c.rope_magnitude);
+  w.count("attention.sliding_window", c.form.window);
+}
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model::phi3
 
@@ -61,6 +68,7 @@ inline constexpr Architecture phi3_architecture = [] {
   a.model_types = phi3::model_types;
   a.names = [](const DecoderConfig&) { return std::span<const TensorNames>(phi3::names); };
   a.read_gguf = phi3::read_gguf;
+  a.write_gguf = phi3::write_gguf;
   a.read_hugging_face = phi3::read_hugging_face;
   return a;
 }();

@@ -1,0 +1,38 @@
+#pragma once
+// `anybit convert --to gguf`: a model, or another GGUF file, in one of llama.cpp's mixes.
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <anybit/core/result.hpp>
+#include <anybit/core/types.hpp>
+#include <anybit/io/ggml_encoders.hpp>
+#include <anybit/io/gguf_mix.hpp>
+
+namespace tool {
+
+struct GgufRequest {
+  std::string in, out;
+  const anybit::io::GgufMix* mix = nullptr;
+  anybit::Index context = 0;  ///< > 0: the model is for texts of so many tokens at most
+  anybit::Index threads = 0;
+  bool strict = false;  ///< a tensor whose rows the type of the mix does not divide is an error
+};
+
+struct GgufOutcome {
+  std::map<std::string, std::size_t> types;                                ///< tensors by type
+  std::map<std::pair<std::string, std::string>, std::size_t> substituted;  ///< by the type of the mix and the one taken
+  std::size_t exact = 0, rounded = 0;                                      ///< matrices
+  std::size_t rounded_twice = 0;                                           ///< of those, the ones that were quantized before
+  anybit::io::RoundingError error;                                         ///< over `values`
+  anybit::Index values = 0;
+  std::string worst;  ///< tensor of the largest error
+  std::vector<std::string> remarks;
+};
+
+/// The whole file or nothing.
+anybit::Result<GgufOutcome> convert_to_gguf(const GgufRequest& request);
+
+}  // namespace tool
