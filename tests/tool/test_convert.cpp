@@ -10,6 +10,7 @@
 
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/checkpoint.hpp>
+#include <anybit/io/gguf.hpp>
 #include <anybit/io/safetensors_writer.hpp>
 
 #include "convert/checkpoint_folder.hpp"
@@ -17,7 +18,9 @@
 #include "io/checkpoint_support.hpp"
 #include "program.hpp"
 #include "support/catch.hpp"
+#include "support/largest_difference.hpp"
 #include "support/same_bits.hpp"
+#include "support/test_data.hpp"
 
 namespace fs = std::filesystem;
 using namespace checkpoint_support;
@@ -123,6 +126,72 @@ TEST_CASE("convert to anybit's container: the codes packed, under the checkpoint
   const auto a = SafetensorsFile::open(p.path("a")).value(), b = SafetensorsFile::open(p.path("b")).value();
   REQUIRE(a.tensors().size() == b.tensors().size());
   for (const TensorInfo& t : a.tensors()) CHECK(same_bits(a.read_f32(t.name).value(), b.read_f32(t.name).value()));
+}
+
+TEST_CASE("convert to anybit's container: a checkpoint that anybit runs becomes a model that generate and logits open") {
+  ANYBIT_TEST_DATA_OR_SKIP(folder, "vectors/checkpoints/gptq_v2_b4_g128_asym");
+  const Program p;
+  const Ended e = p.run("convert " + folder + " " + p.path("m.safetensors") + " --to anybit");
+  INFO(e.err);
+  REQUIRE(e.exit_code == 0);
+  CHECK(contains(e.out, "exact: "));
+  CHECK(p.run("generate " + p.path("m.safetensors") + " --prompt a --tokens 2").exit_code == 0);
+  p.write("ids.json", R"([{"ids": [1, 2, 3, 4, 5]}])");
+  for (const auto& [model, out] : {std::pair(folder, "a"), {p.path("m.safetensors"), "b"}})
+    REQUIRE(p.run("logits " + model + " --ids " + p.path("ids.json") + " --out " + p.path(out)).exit_code == 0);
+  const auto a = SafetensorsFile::open(p.path("a")).value(), b = SafetensorsFile::open(p.path("b")).value();
+  CHECK(same_bits(a.read_f32("p0.logits").value(), b.read_f32("p0.logits").value()));
+}
+
+TEST_CASE("convert to GGUF: a checkpoint has the same logits as a file of floats, and its tokenizer") {
+  ANYBIT_TEST_DATA_OR_SKIP(folder, "vectors/checkpoints/gptq_v2_b4_g128_asym");
+  const Program p;
+  const Ended e = p.run("convert " + folder + " " + p.path("m.gguf") + " --to gguf --type F32");
+  INFO(e.err);
+  REQUIRE(e.exit_code == 0);
+  CHECK(contains(e.out, "exact: every weight of the input is kept"));
+  p.write("ids.json", R"([{"ids": [1, 2, 3, 4, 5, 60, 7, 8]}])");
+  for (const auto& [model, out] : {std::pair(folder, "a"), {p.path("m.gguf"), "b"}})
+    REQUIRE(p.run("logits " + model + " --ids " + p.path("ids.json") + " --out " + p.path(out)).exit_code == 0);
+  const auto a = SafetensorsFile::open(p.path("a")).value(), b = SafetensorsFile::open(p.path("b")).value();
+  CHECK(test_support::largest_difference(a.read_f32("p0.logits").value().view(), b.read_f32("p0.logits").value().view()) < 1e-4);
+  p.write("texts.json", R"(["ab cd", "  x\n1"])");
+  const Ended ours = p.run("tokenize " + folder + " --json " + p.path("texts.json"));
+  REQUIRE(ours.exit_code == 0);
+  CHECK(p.run("tokenize " + p.path("m.gguf") + " --json " + p.path("texts.json")).out == ours.out);
+}
+
+TEST_CASE("convert from GGUF to GGUF: metadata stay, tensors take the type of the mix or their neighbours' and say so") {
+  const Program p;
+  const Ended e = p.run("convert " + p.model() + " " + p.path("q.gguf") + " --to gguf --type Q4_K_M");
+  INFO(e.err);
+  REQUIRE(e.exit_code == 0);
+  CHECK(contains(e.out, "largest error of a weight"));
+  const auto a = GgufFile::open(p.model()).value(), b = GgufFile::open(p.path("q.gguf")).value();
+  CHECK(b.get_u64("general.file_type").value() == 15);
+  CHECK(b.get_u64("general.quantization_version").value() == 2);
+  for (const std::string& key : a.keys())
+    if (key != "general.file_type" && key != "general.quantization_version") CHECK(a.raw(key)->bytes == b.raw(key)->bytes);
+  REQUIRE(a.tensors().size() == b.tensors().size());
+  bool short_rows = false;
+  for (std::size_t i = 0; i < a.tensors().size(); ++i) {
+    CHECK(a.tensors()[i].name == b.tensors()[i].name);
+    CHECK(a.tensors()[i].shape == b.tensors()[i].shape);
+    short_rows = short_rows || (b.tensors()[i].shape.size() == 2 && b.tensors()[i].shape[1] % 256 != 0);
+  }
+  CHECK(contains(e.out, "llama.cpp does the same") == short_rows);
+  CHECK((p.run("convert " + p.model() + " " + p.path("s.gguf") + " --to gguf --strict").exit_code == 0) == !short_rows);
+  CHECK(p.run("generate " + p.path("q.gguf") + " --prompt a --tokens 2").exit_code == 0);
+  // The same types again: every byte stays.
+  const Ended again = p.run("convert " + p.path("q.gguf") + " " + p.path("r.gguf") + " --to gguf --type Q4_K_M");
+  REQUIRE(again.exit_code == 0);
+  CHECK(contains(again.out, "exact: every weight"));
+  CHECK(p.read("q.gguf") == p.read("r.gguf"));
+
+  CHECK(p.run("convert " + p.model() + " " + p.path("x") + " --to gguf --type Q4_K").exit_code == 2);
+  CHECK(p.run("convert " + p.model() + " " + p.model() + " --to gguf").exit_code == 2);
+  CHECK(p.run("convert " + p.path("text.txt") + " " + p.path("x") + " --to gguf").exit_code == 3);
+  CHECK(!fs::exists(p.path("x")));
 }
 
 TEST_CASE("convert rounds to the nearest point of the target's grid where it must, and says by how much") {

@@ -187,10 +187,12 @@ void print(const Outcome& o, const Options& options, const LinearSource& source)
   for (const auto& [reason, layers] : o.reasons) std::printf("  %zu because %s\n", layers, printable(reason).c_str());
 }
 
-/// Whether anybit knows the architecture of a folder.
-bool runs(const LinearSource& source) {
-  const auto folder = io::HfFolder::open(source.folder());
-  return folder && model::detail::read_config(*folder);
+/// Whether anybit runs the folder's model, by its configuration.
+Status runs(const LinearSource& source) {
+  ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(source.folder()));
+  const auto config = model::detail::read_config(folder);
+  if (!config) return config.error();
+  return Ok{};
 }
 
 int to_gguf(const std::string& in, const std::string& out, const std::string& mix, GgufRequest request) {
@@ -257,12 +259,10 @@ int convert(int argc, const char* const* argv) {
   for (const std::string& remark : source->remarks()) std::fprintf(stderr, "anybit convert: %s\n", printable(remark).c_str());
   if (container) {
     if (const auto writable = check_writable(o.out); !writable) return fail("convert", cannot_write, writable.error());
-    const bool model = runs(*source);
+    const Status model = runs(*source);
     if (!model)
-      std::fprintf(
-          stderr,
-          "anybit convert: anybit does not run this architecture: the file has packed tensors under the checkpoint's names, and "
-          "no model\n");
+      std::fprintf(stderr, "anybit convert: %s. So the file has the checkpoint's tensors, and is no model that generate opens\n",
+                   printable(model.error().message).c_str());
     const auto outcome = model ? convert_to_model(*source, o.out) : convert_to_container(*source, o.out);
     if (!outcome) return fail("convert", outcome.error().code == ErrorCode::io ? cannot_write : bad_input, outcome.error());
     print(*outcome, o, *source);
