@@ -4,6 +4,7 @@
 #include <deque>
 #include <fstream>
 #include <limits>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
@@ -12,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include <anybit/io/safetensors_writer.hpp>
+#include <anybit/model/pooling.hpp>
 
 #include "shared/file_roles.hpp"
 #include "shared/open_model.hpp"
@@ -30,7 +32,39 @@ struct LogitsOptions {
   Index threads = 0;
 };
 
-Result<std::vector<std::vector<model::TokenId>>> read_prompts(const std::string& path) {
+struct Prompt {
+  std::vector<model::TokenId> ids, types, source;
+  Matrix features;  ///< (frames, bins)
+};
+
+/// Whether `from` is a list of ids, which go into `to`.
+bool read_ids(const nlohmann::json& from, std::vector<model::TokenId>& to) {
+  if (!from.is_array()) return false;
+  for (const auto& id : from) {
+    const auto value = id.is_number_integer() ? id.get<std::int64_t>() : std::int64_t{-1};
+    if (value < 0 || value > std::numeric_limits<model::TokenId>::max()) return false;
+    to.push_back(static_cast<model::TokenId>(value));
+  }
+  return true;
+}
+
+/// Whether `from` is a list of equally long lists of numbers, (bins, frames); `to` is turned to (frames, bins).
+bool read_features(const nlohmann::json& from, Matrix& to) {
+  if (!from.is_array() || from.empty() || !from[0].is_array()) return false;
+  to = Matrix(static_cast<Index>(from[0].size()), static_cast<Index>(from.size()));
+  for (Index bin = 0; bin < to.cols(); ++bin) {
+    const auto& row = from[static_cast<std::size_t>(bin)];
+    if (!row.is_array() || static_cast<Index>(row.size()) != to.rows()) return false;
+    for (Index frame = 0; frame < to.rows(); ++frame) {
+      const auto& value = row[static_cast<std::size_t>(frame)];
+      if (!value.is_number()) return false;
+      to(frame, bin) = value.get<float>();
+    }
+  }
+  return true;
+}
+
+Result<std::vector<Prompt>> read_prompts(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
@@ -40,17 +74,17 @@ Result<std::vector<std::vector<model::TokenId>>> read_prompts(const std::string&
   };
   const auto json = nlohmann::json::parse(text.str(), nullptr, false);
   if (!json.is_array()) return bad(json.is_discarded() ? "is not JSON" : "is not a list");
-  std::vector<std::vector<model::TokenId>> prompts;
+  std::vector<Prompt> prompts;
   for (std::size_t i = 0; i < json.size(); ++i) {
     const std::string which = "prompt " + std::to_string(i);
     if (!json[i].is_object() || !json[i].contains("ids") || !json[i]["ids"].is_array()) return bad(which + " has no list of ids");
-    std::vector<model::TokenId>& ids = prompts.emplace_back();
-    for (const auto& id : json[i]["ids"]) {
-      const auto value = id.is_number_integer() ? id.get<std::int64_t>() : std::int64_t{-1};
-      if (value < 0 || value > std::numeric_limits<model::TokenId>::max()) return bad(which + " has the id " + id.dump());
-      ids.push_back(static_cast<model::TokenId>(value));
-    }
-    if (ids.empty()) return bad(which + " has no ids");
+    Prompt& p = prompts.emplace_back();
+    for (const auto& [key, to] : {std::pair{"ids", &p.ids}, std::pair{"types", &p.types}, std::pair{"src", &p.source}})
+      if (json[i].contains(key) && !read_ids(json[i][key], *to))
+        return bad(which + ": " + key + " holds something else than whole numbers from 0 on");
+    if (json[i].contains("features") && !read_features(json[i]["features"], p.features))
+      return bad(which + ": features are not bins of equally many frames");
+    if (p.ids.empty()) return bad(which + " has no ids");
   }
   return prompts;
 }
@@ -58,17 +92,27 @@ Result<std::vector<std::vector<model::TokenId>>> read_prompts(const std::string&
 /// Tensors that the file will have. They stay where they are.
 class Recording {
  public:
-  void add(std::string name, ConstMatrix values) { tensors_.push_back({std::move(name), Matrix(values)}); }
+  void add(std::string name, ConstMatrix values) { tensors_.push_back({std::move(name), Matrix(values), false}); }
+  void add(std::string name, std::span<const float> values) {
+    tensors_.push_back({std::move(name), Matrix(ConstMatrix(values.data(), 1, static_cast<Index>(values.size()))), true});
+  }
   Status write(const std::string& path) const {
     std::vector<io::TensorInfo> all;
-    for (const auto& [name, values] : tensors_)
-      all.push_back(io::tensor_of<float>(name, {values.rows(), values.cols()},
-                                         std::span(values.data(), static_cast<std::size_t>(values.extents().size()))));
+    for (const auto& [name, values, is_vector] : tensors_) {
+      const auto shape = is_vector ? std::vector<Index>{values.cols()} : std::vector<Index>{values.rows(), values.cols()};
+      all.push_back(
+          io::tensor_of<float>(name, shape, std::span(values.data(), static_cast<std::size_t>(values.extents().size()))));
+    }
     return io::write_safetensors(path, all);
   }
 
  private:
-  std::deque<std::pair<std::string, Matrix>> tensors_;
+  struct Recorded {
+    std::string name;
+    Matrix values;
+    bool is_vector = false;
+  };
+  std::deque<Recorded> tensors_;
 };
 
 /// "model.layers.1.self_attn.q_proj": the module of a weight as Hugging Face calls it, else as GGUF does.
@@ -79,15 +123,24 @@ std::string module_name(const model::Decoder& d, model::WeightId id) {
   return name.ends_with(".weight") ? name.substr(0, name.size() - 7) : name;
 }
 
-/// Taps that record the streams and, if wanted, what enters each linear.
+/// Taps that record the streams and, if wanted, what enters each linear. Streams of an encoder in front of a decoder are
+/// "encoder.h.0", .., and those of the decoder "decoder.h.0", ..; else "h.0", ..
 std::vector<model::Tap> recording_taps(const model::Decoder& d, const std::string& prefix, bool inputs, Recording& to) {
   std::vector<model::Tap> taps;
   const auto record = [&](Index block, model::Point point, std::string name) {
     taps.push_back({block, point, [&to, name = std::move(name)](MutableMatrix x, model::TokenRange) { to.add(name, x); }});
   };
-  record(model::Tap::every_block, model::Point::embedding, prefix + "h.0");
-  for (Index i = 0; i < d.config.blocks; ++i) record(i, model::Point::residual, prefix + "h." + std::to_string(i + 1));
-  if (d.config.form.final_norm) record(model::Tap::every_block, model::Point::final_norm, prefix + "h.norm");
+  const Index encoder = d.config.encoder_blocks();
+  const std::string last = prefix + (encoder > 0 ? "decoder.h." : "h."), first = prefix + "encoder.h.";
+  if (encoder > 0) {
+    record(model::Tap::every_block, model::Point::encoder_embedding, first + "0");
+    for (Index i = 0; i < encoder; ++i) record(i, model::Point::residual, first + std::to_string(i + 1));
+    if (d.config.encoder.front().form.final_norm) record(model::Tap::every_block, model::Point::encoder_out, first + "norm");
+    record(model::Tap::every_block, model::Point::encoder_out, prefix + "encoder.out");
+  }
+  record(model::Tap::every_block, model::Point::embedding, last + "0");
+  for (Index i = encoder; i < d.config.blocks; ++i) record(i, model::Point::residual, last + std::to_string(i - encoder + 1));
+  if (d.config.form.final_norm) record(model::Tap::every_block, model::Point::final_norm, last + "norm");
   if (!inputs) return taps;
   for (const model::SiteSpec& site : d.blueprint->sites) {
     std::set<std::string> modules;  // q, k and v may be one
@@ -98,17 +151,39 @@ std::vector<model::Tap> recording_taps(const model::Decoder& d, const std::strin
   return taps;
 }
 
-Result<Recording> record(const model::Decoder& d, const std::vector<std::vector<model::TokenId>>& prompts,
-                         const LogitsOptions& o) {
+/// Runs one prompt and adds what is recorded behind the taps: logits, or an encoder's vectors.
+Status record(const model::Decoder& d, const Prompt& p, const std::string& prefix, const model::Run& run, Recording& out) {
+  const bool paired = !d.config.encoder.empty();
+  if (!paired && (!p.source.empty() || p.features.rows() > 0))
+    return Error{ErrorCode::invalid_argument, "a source is given, but " + std::string(d.blueprint->architecture->name) +
+                                                  " has no encoder in front of a decoder: give ids alone"};
+  nn::KvCache cache(model::cache_shape(d.config), static_cast<Index>(p.ids.size()));
+  model::Run how = run;
+  how.types = p.types;
+  std::optional<model::Encoded> encoded;
+  if (paired) {
+    ANYBIT_TRY(encoded, model::encode(d, {.ids = p.source, .features = p.features.view()}, run));
+    how.encoded = &*encoded;
+  }
+  if (!d.config.form.head) {
+    ANYBIT_TRY(const Matrix states, model::hidden_states(d, p.ids, cache, how));
+    if (const auto vector = model::pooled(d, states.view(), run.executor); !vector.empty()) out.add(prefix + "pooled", vector);
+    out.add(prefix + "mean_unit", model::mean_unit(states.view()));
+    return Ok{};
+  }
+  ANYBIT_TRY(const Matrix logits, model::forward(d, p.ids, cache, how));
+  out.add(prefix + "logits", logits.view());
+  return Ok{};
+}
+
+Result<Recording> record(const model::Decoder& d, const std::vector<Prompt>& prompts, const LogitsOptions& o) {
   ThreadPool pool(static_cast<unsigned>(thread_count(o.threads)));
   Recording out;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const std::string prefix = "p" + std::to_string(i) + ".";
     const std::vector<model::Tap> taps = recording_taps(d, prefix, o.inputs, out);
-    nn::KvCache cache(model::cache_shape(d.config), static_cast<Index>(prompts[i].size()));
-    auto logits = model::forward(d, prompts[i], cache, {.executor = pool, .taps = taps});
-    if (!logits) return in_context(logits.error(), "prompt " + std::to_string(i));
-    out.add(prefix + "logits", logits->view());
+    if (const auto done = record(d, prompts[i], prefix, {.executor = pool, .taps = taps}, out); !done)
+      return in_context(done.error(), "prompt " + std::to_string(i));
   }
   return out;
 }
@@ -118,10 +193,16 @@ int logits(int argc, const char* const* argv) {
   CLI::App app(
       "Runs a model on token ids and writes its logits and hidden states, for comparison with other implementations.\n"
       "Of prompt N the file has pN.logits (tokens, vocabulary), pN.h.0 to pN.h.L (the stream before each block and behind the\n"
-      "last), pN.h.norm (behind the last norm), and with --inputs pN.in.MODULE (what enters that linear).",
+      "last), pN.h.norm (behind the last norm), and with --inputs pN.in.MODULE (what enters that linear). Encoder-decoders have\n"
+      "these as pN.encoder.h.* and pN.decoder.h.*, and pN.encoder.out; encoders have no logits, but pN.pooled and pN.mean_unit.",
       "anybit logits");
   app.add_option("MODEL", o.model, "A Hugging Face folder, GGUF, or what anybit has written")->required();
-  app.add_option("--ids", o.ids, "JSON: a list of prompts, each {\"ids\": [..]}")->type_name("FILE")->required();
+  app.add_option(
+         "--ids", o.ids,
+         "JSON: a list of prompts, each {\"ids\": [..]}, for encoder-decoders with \"src\": [..] or \"features\": [[..]] (bins x\n"
+         "frames), for encoders with \"types\": [..] where wanted")
+      ->type_name("FILE")
+      ->required();
   app.add_option("--out", o.out, "The safetensors file to write")->type_name("FILE")->required();
   app.add_flag("--inputs", o.inputs, "Write the inputs of all linears too");
   app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")

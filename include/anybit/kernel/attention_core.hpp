@@ -183,6 +183,26 @@ inline SeenPositions seen_positions(const AttentionOptions& o, Index p, Index le
   return {std::max(p - o.window + 1, Index{0}), o.window < end - p ? p + o.window : end};
 }
 
+/// Adds the numbers of one head by distance to the scores begin .. end - 1 of a query at position p; scores[i] is of position
+/// first + i, by_distance[0] of the query's own.
+inline void add_distance_bias(const float* by_distance, Index reach, Index p, Index first, Index begin, Index end,
+                              float* scores) {
+  for (Index i = begin / simd::width * simd::width; i < end; i += simd::width) {
+    const Index near = first + i - p, far = near + simd::width - 1;
+    simd::f32 bias;
+    if (near >= reach || far <= -reach) {
+      bias = simd::broadcast(by_distance[near >= reach ? reach : -reach]);
+    } else if (near >= -reach && far <= reach) {
+      bias = simd::load(by_distance + near);
+    } else {
+      float lanes[static_cast<std::size_t>(simd::width)];
+      for (Index lane = 0; lane < simd::width; ++lane) lanes[lane] = by_distance[std::clamp(near + lane, -reach, reach)];
+      bias = simd::load(lanes);
+    }
+    simd::store(scores + i, simd::load(scores + i) + bias);
+  }
+}
+
 /// Soft cap and slope for the scores begin .. end - 1 of a query at position p; scores[i] is of position first + i.
 inline void adjust_scores(const AttentionOptions& o, float slope, Index p, Index first, Index begin, Index end, float* scores) {
   float counted[static_cast<std::size_t>(simd::width)];
@@ -376,6 +396,11 @@ void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, 
         if (adjusted) {
           const auto head = static_cast<std::size_t>(rows.h0 + row % rows.heads);
           adjust_scores(o, o.slopes.empty() ? 0 : o.slopes[head], p, from, begin, end, scores);
+        }
+        if (!o.distance_bias.empty()) {
+          const Index reach = o.reach(a.shape.heads);
+          const float* const own = o.distance_bias.data() + (rows.h0 + row % rows.heads) * (2 * reach + 1) + reach;
+          add_distance_bias(own, reach, p, from, begin, end, scores);
         }
         const float factor = w.softmax[rows.begin + row].take(scores, begin, end, (b1 - b0) * kv_block);
         float* const sums = w.mixed + (rows.begin + row) * d_padded;

@@ -27,6 +27,12 @@ struct AttentionOptions {
   Index window = 0;               ///< w > 0: a query sees positions less than w away from its own, itself included
   std::span<const float> slopes;  ///< of each head: slope * distance is subtracted (ALiBi, arXiv:2108.12409); empty: nothing is
   bool causal = true;             ///< false: a query sees later positions as well, up to the last one given
+  /// Added to the score of a query at p and a key at u (T5, arXiv:1910.10683): of head h number h (2 reach + 1) + reach + (u -
+  /// p), with u - p cut to -reach .. reach. Empty: nothing is. As many numbers for each head, an odd count.
+  std::span<const float> distance_bias{};
+
+  /// The reach of `distance_bias`.
+  Index reach(Index heads) const { return static_cast<Index>(distance_bias.size()) / heads / 2; }
 };
 
 /// Vectors of length head_dim of (token or position, head): that of (t, h) begins at data + t * token_stride + h * head_stride.
@@ -128,6 +134,9 @@ inline Status check(const AttentionInputs& a, const KvInputs& kv) {
   if (!is_finite(o.scale)) return bad("a scale of " + n(o.scale));
   if (!o.slopes.empty() && o.slopes.size() != static_cast<std::size_t>(s.heads))
     return bad(n(o.slopes.size()) + " slopes for " + n(s.heads) + " heads");
+  if (const auto heads = static_cast<std::size_t>(s.heads);
+      !o.distance_bias.empty() && (o.distance_bias.size() % heads != 0 || o.distance_bias.size() / heads % 2 == 0))
+    return bad(n(o.distance_bias.size()) + " numbers by distance for " + n(s.heads) + " heads: an odd count for each is needed");
   if (a.tokens == 0) return Ok{};
   if (o.causal && a.first + a.tokens > a.length)
     return bad("queries up to position " + n(a.first + a.tokens - 1) + ", but " + n(a.length) +

@@ -4,9 +4,11 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -46,9 +48,22 @@ class Scratch {
   std::vector<Matrix> matrices_;
 };
 
+/// The stacks of a model: its encoder, where a decoder follows, and the one that gives its states and logits.
+enum class Stack : std::uint8_t { encoder, last };
+
+/// What a stack starts from, at positions position, position + 1, ..
+struct StackInput {
+  Stack stack = Stack::last;
+  std::span<const TokenId> ids{};
+  std::span<const TokenId> types{};  ///< of the tokens, of a model that knows types; empty: all 0
+  ConstMatrix features{};            ///< (frames, bins), of a stack with DecoderForm::feature_bins, in place of ids
+  Index position = 0;
+};
+
 /// One block's part of a forward pass, as Architecture::run_block is given it.
 struct BlockPass {
-  const Decoder& decoder;           ///< configuration and rotations
+  const Decoder& decoder;           ///< rotations
+  const DecoderConfig& config;      ///< of the stack that the block is of
   std::span<const Weight> weights;  ///< of the block; it need not be one of the decoder's own
   Index block = 0, layer = 0;       ///< as taps count, and in the cache
   const nn::RopeTable& rope;
@@ -61,6 +76,10 @@ struct BlockPass {
   /// Of the block only what lies between: `from` is attn_in or mlp_in; the pass ends behind the taps at `until`, with x of no
   /// meaning unless that is the residual stream.
   Point from = Point::attn_in, until = Point::residual;
+  std::span<const float> distance_bias{};  ///< AttentionOptions::distance_bias
+  ConstMatrix memory{};                    ///< what the encoder made of the source, of blocks with cross-attention
+  nn::KvCache* cross = nullptr;            ///< its keys and values, which the first pass writes; the caller advances it
+  Index cross_layer = 0;
 
   /// Calls the taps at a point; false where the pass ends.
   bool at(Point point, MutableMatrix m) const {
@@ -79,6 +98,8 @@ struct StoredTensor {
   Part part = Part::whole;
   bool transposed = false;  ///< stored as (inputs, outputs) (Conv1D of GPT-2)
   bool less_one = false;    ///< a gain that is stored less 1 (Gemma)
+  bool flattened = false;   ///< stored with more than two extents, all but the first of which are columns (convolutions)
+  bool copy = false;        ///< repeats what another tensor holds, and must equal it
 };
 
 /// A weight's name in anybit, that of GGUF where GGUF does not fuse it, and where it is found: behind "blk.N." and
@@ -93,6 +114,13 @@ struct TensorNames {
 /// key-value head its queries, its key and its value.
 enum class FusedOrder : std::uint8_t { blocks, by_head };
 
+/// The blocks of one stack in a file.
+struct BlockNames {
+  std::string_view prefix{};    ///< in front of the number of the block, counted from 0 in the stack
+  Index first = 0, blocks = 0;  ///< in the model
+  std::span<const TensorNames> names{};
+};
+
 struct Architecture {
   std::string_view name{};  ///< general.architecture of GGUF; of the same style where GGUF has no such architecture
   std::span<const std::string_view> model_types{};  ///< model_type of config.json
@@ -100,6 +128,11 @@ struct Architecture {
   std::span<const TensorNames> (*names)(const DecoderConfig&) = nullptr;
   std::string_view hugging_face_root = "model.";          ///< left out in some files
   std::string_view hugging_face_block = "model.layers.";  ///< in front of the number of the block
+  std::string_view hugging_face_prefix{};                 ///< in front of all names in some files (BERT)
+  std::string_view hugging_face_left_out{};  ///< in front of what no state or logit depends on: heads of pre-training
+  // Of the encoder, where a decoder follows.
+  std::span<const TensorNames> (*encoder_names)(const DecoderConfig&) = nullptr;
+  std::string_view hugging_face_encoder_block{};
   FusedOrder fused_order = FusedOrder::blocks;
   nn::RopeOrder gguf_order = nn::RopeOrder::halves;                 ///< of the rows of q and k in GGUF
   nn::RopeOrder hugging_face_order = nn::RopeOrder::halves;         ///< and in Hugging Face's files
@@ -108,12 +141,12 @@ struct Architecture {
   void (*write_gguf)(GgufConfigWriter&, const DecoderConfig&) = gguf_config::write_shape;
   Result<DecoderConfig> (*read_hugging_face)(HfConfigReader&) = nullptr;
   Blueprint (*blueprint)(const DecoderConfig&) = nullptr;
-  /// The residual stream before the first block: x is (ids, dim), the first id stands at `position`.
-  void (*embed)(const Decoder&, std::span<const TokenId> ids, Index position, MutableMatrix x, ExecutorRef) = nullptr;
+  /// The residual stream before the first block of a stack: x is (positions, dim).
+  void (*embed)(const Decoder&, const StackInput&, MutableMatrix x, ExecutorRef) = nullptr;
   /// Adds to pass.x what the block makes of it.
   void (*run_block)(BlockPass& pass) = nullptr;
-  /// From the residual stream behind the last block, which it may change, to what the head multiplies.
-  void (*finish)(const Decoder&, MutableMatrix x, MutableMatrix normed, ExecutorRef) = nullptr;
+  /// From the residual stream behind a stack's last block, which it may change, to what the head multiplies or the decoder reads.
+  void (*finish)(const Decoder&, Stack, MutableMatrix x, MutableMatrix normed, ExecutorRef) = nullptr;
 };
 
 /// A decoder of this architecture whose weights are to be filled in.
@@ -131,6 +164,7 @@ inline Decoder make_decoder(const Architecture& architecture, DecoderConfig conf
 /// The model that stops behind the first `count` blocks; it shares their weights.
 inline Decoder first_blocks(const Decoder& d, Index count) {
   DecoderConfig c = d.config;
+  ANYBIT_CHECK(c.encoder.empty(), "first_blocks: of a model without an encoder in front of it");
   c.blocks = count;
   Decoder out = make_decoder(*d.blueprint->architecture, std::move(c));
   for (std::size_t i = 0; i < out.weights.size(); ++i)
@@ -139,17 +173,49 @@ inline Decoder first_blocks(const Decoder& d, Index count) {
   return out;
 }
 
+enum class NamesOf : std::uint8_t { gguf, hugging_face };
+
+/// How files call the blocks of each stack. A model with an encoder counts blocks through both stacks, files in each.
+inline std::vector<BlockNames> block_names(const Architecture& a, const DecoderConfig& c, NamesOf kind) {
+  const bool gguf = kind == NamesOf::gguf;
+  if (c.encoder.empty()) return {{gguf ? "blk." : a.hugging_face_block, 0, c.blocks, a.names(c)}};
+  const Index first = c.encoder_blocks();
+  return {{gguf ? "enc.blk." : a.hugging_face_encoder_block, 0, first, a.encoder_names(c)},
+          {gguf ? "dec.blk." : a.hugging_face_block, first, c.blocks - first, a.names(c)}};
+}
+
+namespace detail {
+/// "3" and "attn_q.weight" of "blk.3.attn_q.weight" with the prefix "blk."; nothing where the name is of no block.
+inline std::optional<std::pair<std::string, std::string_view>> split_block(std::string_view name, std::string_view prefix) {
+  if (!name.starts_with(prefix)) return std::nullopt;
+  name.remove_prefix(prefix.size());
+  std::size_t digits = 0;
+  while (digits < name.size() && name[digits] >= '0' && name[digits] <= '9') ++digits;
+  if (digits == 0 || digits == name.size() || name[digits] != '.') return std::nullopt;
+  return std::pair(std::string(name.substr(0, digits)), name.substr(digits + 1));
+}
+}  // namespace detail
+
 /// "model.layers.3.self_attn.q_proj.weight" for "blk.3.attn_q.weight"; empty where the architecture has no such tensor.
-inline std::string hugging_face_name(const Architecture& a, const DecoderConfig& config, std::string_view name) {
+inline std::string stored_name(const Architecture& a, const DecoderConfig& config, std::string_view name, NamesOf kind) {
   std::string prefix;
-  if (name.starts_with("blk.")) {
-    const std::size_t dot = name.find('.', 4);
-    prefix = std::string(a.hugging_face_block) + std::string(name.substr(4, dot - 4)) + ".";
-    name.remove_prefix(dot == std::string_view::npos ? name.size() : dot + 1);
+  std::span<const TensorNames> names = a.names(config);
+  if (const auto block = detail::split_block(name, "blk.")) {
+    Index number = 0;
+    std::from_chars(block->first.data(), block->first.data() + block->first.size(), number);
+    for (const BlockNames& b : block_names(a, config, kind))
+      if (number >= b.first) prefix = io::detail::text(b.prefix, number - b.first, "."), names = b.names;
+    name = block->second;
   }
-  for (const TensorNames& n : a.names(config))
-    if (n.name == name) return prefix + std::string(n.hugging_face.name);
+  for (const TensorNames& n : names)
+    if (n.name == name) {
+      const StoredTensor& stored = kind == NamesOf::gguf ? n.gguf : n.hugging_face;
+      return prefix + std::string(kind == NamesOf::gguf && stored.name.empty() ? n.name : stored.name);
+    }
   return {};
+}
+inline std::string hugging_face_name(const Architecture& a, const DecoderConfig& config, std::string_view name) {
+  return stored_name(a, config, name, NamesOf::hugging_face);
 }
 
 /// Every tap at a point that the architecture has, in a block that the model has.

@@ -25,9 +25,9 @@ struct DecoderConfig {
   Index vocabulary = 0;  ///< tokens
   Index dim = 0;         ///< width of the residual stream
   Index hidden = 0;      ///< width inside the feed-forward part
-  Index blocks = 0;
-  Index heads = 0;     ///< query heads
-  Index kv_heads = 0;  ///< key and value heads; each serves heads / kv_heads query heads
+  Index blocks = 0;      ///< those of an encoder come first
+  Index heads = 0;       ///< query heads
+  Index kv_heads = 0;    ///< key and value heads; each serves heads / kv_heads query heads
   Index head_dim = 0;
   Index rotary_dim = 0;  ///< how many leading values of a head are rotated
   Index context = 0;     ///< positions that the model was made for
@@ -42,7 +42,13 @@ struct DecoderConfig {
   Index rope_original_context = 0;         ///< positions before the context was extended; 0: not known
   float rope_window_base = 0;              ///< > 0: base in blocks with a window, without scale and factors (Gemma 3)
   DecoderForm form{};
+  /// None, or the encoder in front of the decoder: a stack with dimensions and form of its own, as wide as the decoder's. All
+  /// else here but `blocks` is of the decoder.
+  std::vector<DecoderConfig> encoder{};
 
+  Index encoder_blocks() const { return encoder.empty() ? 0 : encoder.front().blocks; }
+  /// The stack that has the block.
+  const DecoderConfig& of(Index block) const { return block < encoder_blocks() ? encoder.front() : *this; }
   Index query_width() const { return heads * head_dim; }
   Index kv_width() const { return kv_heads * head_dim; }
   /// Width of embeddings and of what the head reads.
@@ -66,17 +72,29 @@ inline Status check(const DecoderForm& f, Index blocks) {
     return Error{ErrorCode::corrupt_data, "model configuration: " + std::move(what) + ": convert the model again"};
   };
   if (f.norm > NormKind::layer_gain || f.order > BlockOrder::parallel_two || f.head_norm > HeadNorm::layer ||
-      f.positions > Positions::alibi || f.activation > nn::Activation::relu)
+      f.positions > Positions::relative || f.activation > nn::Activation::relu)
     return bad("a kind of norm, order, positions or activation is out of range");
   for (const auto& [name, value] : std::initializer_list<std::pair<std::string_view, float>>{
            {"attention scale", f.attention_scale}, {"cap of attention scores", f.attention_cap}, {"cap of logits", f.logit_cap}})
     if (!is_finite(value) || value < 0) return bad(text(name, " is ", value, ", not 0 or above"));
   if (!is_finite(f.embedding_scale) || f.embedding_scale == 0) return bad(text("embedding scale is ", f.embedding_scale));
+  if (!is_finite(f.logit_scale) || f.logit_scale == 0) return bad(text("logit scale is ", f.logit_scale));
   if (!is_finite(f.alibi_scale)) return bad(text("scale of slopes is ", f.alibi_scale));
   constexpr Index limit = Index{1} << 31;
-  for (const auto& [name, value] : std::initializer_list<std::pair<std::string_view, Index>>{
-           {"window", f.window}, {"embedding width", f.embedding_width}, {"position offset", f.position_offset}})
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<std::string_view, Index>>{{"window", f.window},
+                                                                 {"embedding width", f.embedding_width},
+                                                                 {"position offset", f.position_offset},
+                                                                 {"number of token types", f.token_types},
+                                                                 {"number of features", f.feature_bins}})
     if (value < 0 || value >= limit) return bad(text(name, " is ", value, ", not 0 to ", limit - 1));
+  // Half of the buckets are of single distances, and a stack that looks ahead has them for both sides.
+  const Index share = f.causal ? 2 : 4;
+  constexpr Index farthest = Index{1} << 16;
+  if (f.positions == Positions::relative &&
+      (f.relative_buckets < share || f.relative_distance <= f.relative_buckets / share || f.relative_distance > farthest))
+    return bad(text(f.relative_buckets, " buckets of distances up to ", f.relative_distance, ": at least ", share,
+                    " buckets are needed, and distances above ", f.relative_buckets / share, " up to ", farthest));
   if (!f.windowed.empty() && static_cast<Index>(f.windowed.size()) < blocks)
     return bad(text("windows are given for ", f.windowed.size(), " of ", blocks, " blocks"));
   return Ok{};
@@ -124,6 +142,17 @@ inline Status check(const DecoderConfig& c) {
   if (!neutral_or_positive(c.rope_window_base)) return bad(text("rope base of windowed blocks is ", c.rope_window_base));
   if (c.rope_original_context < 0 || c.rope_original_context >= limit)
     return bad(text("original context length is ", c.rope_original_context));
+  if (c.encoder.size() > 1) return bad(text(c.encoder.size(), " encoders"));
+  if (c.form.cross_attention != !c.encoder.empty())
+    return bad("cross-attention and encoder belong together, and only one of them is there");
+  for (const DecoderConfig& e : c.encoder) {
+    if (e.dim != c.dim) return bad(text("the encoder is ", e.dim, " wide, the decoder ", c.dim));
+    if (e.blocks >= c.blocks) return bad(text(e.blocks, " of ", c.blocks, " blocks are the encoder's"));
+    if (!e.encoder.empty() || e.form.causal || e.form.embedding_width > 0)
+      return bad("the encoder has an encoder of its own, looks back only, or has narrow embeddings");
+    ANYBIT_TRY_STATUS(check(e));
+  }
+  if (c.form.feature_bins > 0 && c.form.causal) return bad("features are for encoders");
   return check(c.form, c.blocks);
 }
 

@@ -66,6 +66,12 @@ void for_each_option(Config& c, Default& d, F&& f) {
   f("form.scale_by_layer", x.scale_by_layer, y.scale_by_layer), f("form.attention_cap", x.attention_cap, y.attention_cap);
   f("form.logit_cap", x.logit_cap, y.logit_cap), f("form.alibi_scale", x.alibi_scale, y.alibi_scale);
   f("form.window", x.window, y.window);
+  f("form.causal", x.causal, y.causal), f("form.cross_attention", x.cross_attention, y.cross_attention);
+  f("form.k_bias", x.k_bias, y.k_bias), f("form.embedding_norm", x.embedding_norm, y.embedding_norm);
+  f("form.pooler", x.pooler, y.pooler), f("form.head", x.head, y.head), f("form.logit_scale", x.logit_scale, y.logit_scale);
+  f("form.token_types", x.token_types, y.token_types), f("form.feature_bins", x.feature_bins, y.feature_bins);
+  f("form.relative_buckets", x.relative_buckets, y.relative_buckets);
+  f("form.relative_distance", x.relative_distance, y.relative_distance);
 }
 /// Of flags and kinds, the number that for_each_option()'s value is in a file.
 template <class T>
@@ -75,6 +81,9 @@ auto number_of(T value) {
   else
     return value;
 }
+/// Behind the architecture's name, in the keys of an encoder in front of the decoder.
+inline constexpr std::string_view encoder_suffix = ".encoder";
+
 /// Behind the architecture's name: "1" or "0" for each block, whether the window holds there.
 inline constexpr std::string_view windowed_key = "form.windowed";
 
@@ -347,6 +356,27 @@ class ContainerTensors {
 
 namespace detail {
 
+/// Numbers and options of one stack.
+inline void write_config(io::AnybitWriter& writer, const std::string& prefix, const DecoderConfig& c) {
+  for_each_number(c, [&](const char* key, auto number) { writer.set_metadata(prefix + "." + key, number_text(number)); });
+  const DecoderConfig usual;
+  for_each_option(c, usual, [&](const char* key, const auto& value, const auto& standard) {
+    if (value != standard) writer.set_metadata(prefix + "." + key, number_text(number_of(value)));
+  });
+  if (c.form.windowed.empty()) return;
+  std::string flags;
+  for (const std::uint8_t windowed : c.form.windowed) flags += windowed ? '1' : '0';
+  writer.set_metadata(prefix + "." + std::string(windowed_key), flags);
+}
+inline Status read_config(const MetadataReader& read, const std::string& prefix, DecoderConfig& c) {
+  Status numbers = Ok{};
+  for_each_number(c, [&](const char* key, auto& to) {
+    if (numbers) numbers = read.number(prefix + "." + key, to);
+  });
+  ANYBIT_TRY_STATUS(std::move(numbers));
+  return read_options(read, prefix, c);
+}
+
 /// Hands use(writer) a writer that holds the whole model.
 template <class Use>
 auto with_writer(const Model& m, const Provenance& provenance, Use use) {
@@ -361,17 +391,8 @@ auto with_writer(const Model& m, const Provenance& provenance, Use use) {
   writer.set_metadata("general.name", io::detail::to_utf8(m.name));
   if (!provenance.recipe.empty()) writer.set_metadata("general.recipe", io::detail::to_utf8(provenance.recipe));
   if (!provenance.source.empty()) writer.set_metadata("general.source", io::detail::to_utf8(provenance.source));
-  for_each_number(d.config,
-                  [&](const char* key, auto number) { writer.set_metadata(architecture + "." + key, number_text(number)); });
-  const DecoderConfig usual;
-  for_each_option(d.config, usual, [&](const char* key, const auto& value, const auto& standard) {
-    if (value != standard) writer.set_metadata(architecture + "." + key, number_text(number_of(value)));
-  });
-  if (!d.config.form.windowed.empty()) {
-    std::string flags;
-    for (const std::uint8_t windowed : d.config.form.windowed) flags += windowed ? '1' : '0';
-    writer.set_metadata(architecture + "." + std::string(windowed_key), flags);
-  }
+  write_config(writer, architecture, d.config);
+  for (const DecoderConfig& encoder : d.config.encoder) write_config(writer, architecture + std::string(encoder_suffix), encoder);
   if (d.config.rope_order != d.blueprint->architecture->gguf_order)
     writer.set_metadata(architecture + "." + std::string(rope_order_key), std::string(name(d.config.rope_order)));
   const auto add_gains = [&](std::string name, const std::vector<float>& g) {
@@ -390,7 +411,7 @@ auto with_writer(const Model& m, const Provenance& provenance, Use use) {
   for (std::size_t i = 0; i < d.weights.size(); ++i) {
     const WeightSpec& spec = d.blueprint->weights[i];
     if (!spec.multiplies()) add_gains(spec.name, d.weights[i].values);
-    if (!spec.bias.empty()) add_gains(spec.bias, d.weights[i].linear.bias());
+    if (!spec.bias.empty() && d.weights[i].linear.extents().size() > 0) add_gains(spec.bias, d.weights[i].linear.bias());
   }
   if (!d.config.rope_factors.empty()) add_gains("rope_freqs.weight", d.config.rope_factors);
   if (!d.config.rope_long_factors.empty()) add_gains("rope_factors_long.weight", d.config.rope_long_factors);
@@ -422,17 +443,15 @@ inline Result<Model> model_from_container(const io::AnybitFile& file, const Sche
     return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(named),
                                                      "; anybit runs ", architecture_names())};
   DecoderConfig config;
-  Status numbers = Ok{};
-  detail::for_each_number(config, [&](const char* key, auto& to) {
-    if (numbers) numbers = read.number(own + "." + key, to);
-  });
-  if (!numbers) return numbers.error();
-  ANYBIT_TRY_STATUS(detail::read_options(read, own, config));
+  ANYBIT_TRY_STATUS(detail::read_config(read, own, config));
+  if (const std::string encoder = own + std::string(detail::encoder_suffix); read.has(encoder + ".block_count"))
+    ANYBIT_TRY_STATUS(detail::read_config(read, encoder, config.encoder.emplace_back()));
   config.rope_order = architecture->gguf_order;
   if (const std::string key = own + "." + std::string(detail::rope_order_key); read.has(key)) {
     ANYBIT_TRY(const std::size_t order, read.choice(key, detail::rope_orders));
     config.rope_order = static_cast<nn::RopeOrder>(order);
   }
+  for (DecoderConfig& encoder : config.encoder) encoder.rope_order = config.rope_order;
   ANYBIT_TRY(Decoder decoder, detail::read_decoder(detail::ContainerTensors(file, schemes), *architecture, std::move(config)));
   ANYBIT_TRY_STATUS(detail::read_rotations(file, rotated, decoder));
   ANYBIT_TRY_STATUS(detail::check_activation_scales(file, decoder));

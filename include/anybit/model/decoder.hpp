@@ -82,12 +82,13 @@ struct Decoder {
   std::vector<float>& output_norm() { return (*this)[weight("output_norm.weight")].values; }
   const std::vector<float>& output_norm() const { return (*this)[weight("output_norm.weight")].values; }
   /// Whether the output head is a tensor of its own; else it is the embedding.
-  bool has_head() const { return (*this)[blueprint->head].linear.extents().size() > 0; }
+  bool has_head() const { return blueprint->head != blueprint->embedding && head_weight().extents().size() > 0; }
   nn::Linear& head() { return (*this)[blueprint->head].linear; }
   /// The linear that makes logits.
-  const nn::Linear& output_head() const { return has_head() ? (*this)[blueprint->head].linear : token_embedding(); }
+  const nn::Linear& output_head() const { return has_head() ? head_weight() : token_embedding(); }
 
  private:
+  const nn::Linear& head_weight() const { return (*this)[blueprint->head].linear; }
   std::size_t first_of(Index block) const { return blueprint->blocks[static_cast<std::size_t>(block)]; }
 };
 
@@ -113,7 +114,8 @@ void for_each_linear_of(D& decoder, Index block, F&& f) {
 }
 
 /// The shape of the model's KV cache: nn::KvCache(cache_shape(c), capacity).
-inline nn::KvShape cache_shape(const DecoderConfig& c) { return {c.blocks, c.kv_heads, c.head_dim}; }
+/// Of a model with an encoder in front of its decoder, the decoder's.
+inline nn::KvShape cache_shape(const DecoderConfig& c) { return {c.blocks - c.encoder_blocks(), c.kv_heads, c.head_dim}; }
 /// Rotations where the last of the positions so far is `length` - 1, which dynamic scaling and LongRoPE depend on. It refers to
 /// the configuration's factors.
 inline nn::RopeOptions rope_options(const DecoderConfig& c, Index length) {

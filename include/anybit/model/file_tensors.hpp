@@ -5,12 +5,14 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -21,19 +23,7 @@
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-enum class NamesOf : std::uint8_t { gguf, hugging_face };
-
 namespace detail {
-
-/// "3" and "attn_q.weight" of "blk.3.attn_q.weight" with the prefix "blk."; nothing where the name is of no block.
-inline std::optional<std::pair<std::string, std::string_view>> split_block(std::string_view name, std::string_view prefix) {
-  if (!name.starts_with(prefix)) return std::nullopt;
-  name.remove_prefix(prefix.size());
-  std::size_t digits = 0;
-  while (digits < name.size() && name[digits] >= '0' && name[digits] <= '9') ++digits;
-  if (digits == 0 || digits == name.size() || name[digits] != '.') return std::nullopt;
-  return std::pair(std::string(name.substr(0, digits)), name.substr(digits + 1));
-}
 
 /// Buffers that old checkpoints carry along: masks and frequencies, which follow from the configuration.
 inline bool is_buffer(std::string_view name, std::size_t extents) {
@@ -71,11 +61,16 @@ class FileTensors {
  public:
   /// `config` says how many rows the parts of fused tensors have.
   FileTensors(const File& file, const Architecture& architecture, const DecoderConfig& config, NamesOf names)
-      : file_(file), architecture_(architecture), config_(config), names_(names) {
+      : file_(file),
+        architecture_(architecture),
+        config_(config),
+        names_(names),
+        stacks_(block_names(architecture, config, names)) {
     for (const io::TensorInfo& t : file.tensors()) {
-      if (names == NamesOf::hugging_face && detail::is_buffer(t.name, t.shape.size())) continue;
+      if (names == NamesOf::hugging_face && (detail::is_buffer(t.name, t.shape.size()) || is_left_out(t.name))) continue;
       if (!add_weights(t)) add(t, t.name, {});
     }
+    for (const auto& [weight, tensor] : copies_) add_copy(weight, *tensor);
   }
 
   const std::string& name() const { return file_.name(); }
@@ -94,8 +89,7 @@ class FileTensors {
   /// The name of a weight's tensor in the file, for messages.
   std::string label(std::string_view weight) const {
     if (const io::TensorInfo* const t = source(weight)) return t->name;
-    if (names_ == NamesOf::gguf) return std::string(weight);
-    const std::string named = hugging_face_name(architecture_, config_, weight);
+    const std::string named = stored_name(architecture_, config_, weight, names_);
     return named.empty() ? std::string(weight) : named;
   }
   /// Two tensors of the file that are the same weight; nothing where there are none.
@@ -138,8 +132,33 @@ class FileTensors {
     StoredTensor stored{};
   };
 
+  bool is_left_out(std::string_view name) const {
+    return !architecture_.hugging_face_left_out.empty() && name.starts_with(architecture_.hugging_face_left_out);
+  }
+
+  /// The tensor as `stored` has its extents.
+  static io::TensorInfo reshaped(io::TensorInfo t, const StoredTensor& stored) {
+    if (stored.flattened && t.shape.size() > 2) {
+      const Index rows = t.shape[0], values = t.extents().size();
+      t.shape = {rows, rows > 0 ? values / rows : 0};
+    }
+    return t;
+  }
+
+  void add_copy(const std::string& weight, const io::TensorInfo& t) {
+    const io::TensorInfo* const first = source(weight);
+    if (!first) return add(t, weight, {});
+    const bool same = first->dtype == t.dtype && first->shape == t.shape &&
+                      std::equal(first->bytes.begin(), first->bytes.end(), t.bytes.begin(), t.bytes.end());
+    if (!same && !duplicate_) duplicate_ = t.name;
+  }
+
   void add(const io::TensorInfo& t, std::string weight, const StoredTensor& stored) {
-    io::TensorInfo view = t;
+    if (stored.copy) {
+      copies_.emplace_back(std::move(weight), &t);
+      return;
+    }
+    io::TensorInfo view = reshaped(t, stored);
     view.name = weight;
     // Quantized modules have outputs by inputs, whatever the architecture does with floats.
     if (stored.transposed && view.shape.size() == 2 && quantized_module(t).empty()) std::swap(view.shape[0], view.shape[1]);
@@ -159,22 +178,38 @@ class FileTensors {
 
   /// Whether the tensor is one or more weights, which are added.
   bool add_weights(const io::TensorInfo& t) {
-    if (names_ == NamesOf::gguf) return add_named(t, t.name, "blk.");
-    const std::string_view name = t.name, block = architecture_.hugging_face_block;
-    if (add_named(t, name, block) || add_named(t, std::string(architecture_.hugging_face_root) + t.name, block)) return true;
+    if (add_named(t, t.name)) return true;
+    if (names_ == NamesOf::gguf) return false;
+    const std::string_view name = t.name, prefix = architecture_.hugging_face_prefix;
+    if (add_named(t, std::string(architecture_.hugging_face_root) + t.name)) return true;
+    if (!prefix.empty() && name.starts_with(prefix) && add_named(t, name.substr(prefix.size()))) return true;
     // Models of text and images have the text model below one of these.
-    if (name.starts_with("language_model.")) return add_named(t, name.substr(15), block);
-    if (name.starts_with("model.language_model.")) return add_named(t, "model." + std::string(name.substr(21)), block);
+    if (name.starts_with("language_model.")) return add_named(t, name.substr(15));
+    if (name.starts_with("model.language_model.")) return add_named(t, "model." + std::string(name.substr(21)));
     return false;
   }
-  bool add_named(const io::TensorInfo& t, std::string_view name, std::string_view block_prefix) {
-    const auto block = detail::split_block(name, block_prefix);
-    const std::string_view rest = block ? block->second : name;
+  bool add_named(const io::TensorInfo& t, std::string_view name) {
+    for (const BlockNames& stack : stacks_)
+      if (const auto block = detail::split_block(name, stack.prefix))
+        if (const auto number = number_in_stack(block->first); number && *number < stack.blocks)
+          if (add_of_table(t, block->second, stack.names, io::detail::text("blk.", stack.first + *number, "."))) return true;
+    return add_of_table(t, name, architecture_.names(config_), {});
+  }
+  static std::optional<Index> number_in_stack(const std::string& digits) {
+    Index number = 0;
+    const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    if (parsed.ec != std::errc() || (digits.size() > 1 && digits[0] == '0')) return std::nullopt;
+    return number;
+  }
+  bool add_of_table(const io::TensorInfo& t, std::string_view rest, std::span<const TensorNames> table,
+                    const std::string& prefix) {
     bool any = false;
-    for (const TensorNames& n : architecture_.names(config_)) {
+    for (const TensorNames& n : table) {
       const StoredTensor& stored = names_ == NamesOf::gguf ? n.gguf : n.hugging_face;
-      if (stored.name.empty() || stored.name != rest) continue;
-      add(t, block ? "blk." + block->first + "." + std::string(n.name) : std::string(n.name), stored);
+      std::string_view own = stored.name;
+      if (names_ == NamesOf::gguf && own.empty() && !n.hugging_face.copy) own = n.name;
+      if (own.empty() || own != rest) continue;
+      add(t, prefix + std::string(n.name), stored);
       any = true;
     }
     return any;
@@ -194,7 +229,7 @@ class FileTensors {
   }
 
   Result<Matrix> read(const Source& s) const {
-    const io::TensorInfo& t = *s.tensor;
+    const io::TensorInfo t = reshaped(*s.tensor, s.stored);
     if constexpr (requires { file_.quantized_module(t.name); })
       if (!quantized_module(t).empty()) {
         ANYBIT_TRY(Matrix whole, file_.read_f32(t.name));
@@ -249,8 +284,10 @@ class FileTensors {
   const Architecture& architecture_;
   DecoderConfig config_;
   NamesOf names_;
+  std::vector<BlockNames> stacks_;
   io::TensorList tensors_;
   std::map<std::string, Source, std::less<>> sources_;
+  std::vector<std::pair<std::string, const io::TensorInfo*>> copies_;
   std::optional<std::string> duplicate_;
 };
 

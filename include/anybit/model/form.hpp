@@ -1,6 +1,6 @@
 #pragma once
-// The form of a decoder's blocks as data: which norms stand where, what attention adds to the products of queries and keys, how
-// positions enter. model/arch/decoder_block.hpp computes every form; an architecture's file says which is its own.
+// The form of a stack of blocks as data: which norms stand where, what attention sees and adds to the products of queries and
+// keys, how positions enter. model/arch/decoder_block.hpp computes every form; an architecture's file says which is its own.
 
 #include <cstdint>
 #include <vector>
@@ -34,8 +34,9 @@ enum class HeadNorm : std::uint8_t {
 
 enum class Positions : std::uint8_t {
   rotary,
-  learned,  ///< a table that is added to the embeddings
-  alibi,    ///< a slope per head, subtracted from scores times the distance (arXiv:2108.12409)
+  learned,   ///< a table that is added to the embeddings
+  alibi,     ///< a slope per head, subtracted from scores times the distance (arXiv:2108.12409)
+  relative,  ///< a number per head and bucket of distances, added to scores (T5, arXiv:1910.10683)
 };
 
 /// Every default is llama's.
@@ -58,6 +59,17 @@ struct DecoderForm {
   float alibi_scale = 1;                 ///< of the slopes of Positions::alibi
   Index window = 0;                      ///< w > 0: a query sees positions less than w away from its own
   std::vector<std::uint8_t> windowed{};  ///< per block, whether the window holds there; empty: in all
+  bool causal = true;                    ///< false: a token sees the whole sequence, which comes at once (encoders)
+  bool cross_attention = false;          ///< between attention and MLP, to what the encoder makes of the source
+  bool k_bias = true;                    ///< whether k has a bias where q and v have one (Whisper: no)
+  bool embedding_norm = false;           ///< a norm behind embeddings and positions (BERT)
+  bool pooler = false;                   ///< a linear and tanh on the state of the first token (BERT), if the file has it
+  bool head = true;                      ///< false: states and no logits are what the model gives
+  float logit_scale = 1;                 ///< of logits, before their cap (T5 1.0)
+  Index token_types = 0;                 ///< rows of a table that is added to embeddings by the type of a token (BERT)
+  Index relative_buckets = 0;            ///< of Positions::relative
+  Index relative_distance = 0;           ///< distances from here on share the last bucket
+  Index feature_bins = 0;                ///< > 0: the input is features, so many per frame, through two convolutions (Whisper)
 
   Index window_of(Index block) const { return windowed.empty() || windowed[static_cast<std::size_t>(block)] != 0 ? window : 0; }
   /// The window holds in the blocks of which `has_window(i)` is true. So many blocks as no model has are left out, so that a

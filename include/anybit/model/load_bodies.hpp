@@ -53,6 +53,7 @@ inline Result<DecoderConfig> read_config(const io::GgufFile& file, const Archite
   // Files disagree about vocab_size; the embedding says how many rows there are.
   const io::TensorInfo* const embedding = file.find("token_embd.weight");
   c.vocabulary = embedding ? embedding->extents().rows : 1;
+  for (DecoderConfig& encoder : c.encoder) encoder.vocabulary = c.vocabulary, encoder.rope_order = c.rope_order;
   return c;
 }
 
@@ -98,6 +99,7 @@ inline Result<FolderConfig> read_config(const io::HfFolder& folder) {
   ANYBIT_TRY(out.config, out.architecture->read_hugging_face(read));
   ANYBIT_TRY_STATUS(read.all_neutral());
   out.config.rope_order = out.architecture->hugging_face_order;
+  for (DecoderConfig& encoder : out.config.encoder) encoder.rope_order = out.config.rope_order;
   out.tied = read.tied();
   if (auto valid = check(out.config); !valid) return in_context(valid.error(), json.file());
   return out;
@@ -148,7 +150,7 @@ inline Result<Decoder> decoder_from(const io::Checkpoint& folder, const FolderCo
     return {ErrorCode::corrupt_data,
             io::detail::text(folder.name(), ": tensor ", io::detail::shown(*view.duplicate()),
                              " is there a second time under another name: remove one or fetch the model again")};
-  if (!c.tied && !view.find("output.weight"))
+  if (!c.tied && c.config.form.head && !view.find("output.weight"))
     return {ErrorCode::corrupt_data,
             io::detail::text(folder.name(), ": tie_word_embeddings is false and there is no tensor ",
                              io::detail::shown(view.label("output.weight")), ": correct config.json or fetch the model again")};

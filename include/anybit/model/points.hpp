@@ -12,29 +12,36 @@ inline namespace ANYBIT_ABI {
 
 /// In the order of a pass. Matrices are (tokens, width).
 enum class Point : std::uint8_t {
-  embedding,   ///< the residual stream before the first block
-  attn_in,     ///< what q, k and v read
-  q,           ///< queries, before positions turn them
-  k,           ///< keys, likewise
-  v,           ///< values
-  head_out,    ///< the mixed values of all heads, as o reads them
-  attn_out,    ///< what attention adds to the residual stream
-  mlp_in,      ///< what gate and up read
-  mlp_hidden,  ///< what down reads
-  mlp_out,     ///< what the feed-forward part adds to the residual stream
-  residual,    ///< the residual stream behind the block
-  final_norm,  ///< what the head reads
+  encoder_embedding,  ///< the residual stream before the first block of the encoder, where a decoder follows
+  encoder_out,        ///< what such an encoder makes of the source
+  embedding,          ///< the residual stream before the first block, behind an encoder that of the decoder
+  attn_in,            ///< what q, k and v read
+  q,                  ///< queries, before positions turn them
+  k,                  ///< keys, likewise
+  v,                  ///< values
+  head_out,           ///< the mixed values of all heads, as o reads them
+  attn_out,           ///< what attention adds to the residual stream
+  cross_in,           ///< what the queries of cross-attention read
+  memory,             ///< what its keys and values read: the encoder's output, (source positions, width), once per source
+  cross_head_out,     ///< the mixed values of all its heads
+  cross_out,          ///< what cross-attention adds to the residual stream
+  mlp_in,             ///< what gate and up read
+  mlp_hidden,         ///< what down reads
+  mlp_out,            ///< what the feed-forward part adds to the residual stream
+  residual,           ///< the residual stream behind the block
+  final_norm,         ///< what the head reads
   logits,
 };
 
-inline constexpr std::array<std::string_view, 13> point_names{"embedding", "attn_in",    "q",      "k",          "v",
-                                                              "head_out",  "attn_out",   "mlp_in", "mlp_hidden", "mlp_out",
-                                                              "residual",  "final_norm", "logits"};
+inline constexpr std::array<std::string_view, 19> point_names{
+    "encoder_embedding", "encoder_out", "embedding", "attn_in",        "q",         "k",      "v",          "head_out",
+    "attn_out",          "cross_in",    "memory",    "cross_head_out", "cross_out", "mlp_in", "mlp_hidden", "mlp_out",
+    "residual",          "final_norm",  "logits"};
 constexpr std::string_view name(Point p) { return point_names[static_cast<std::size_t>(p)]; }
 /// Whether the point is in every block, and not once in the model.
-constexpr bool is_in_blocks(Point p) { return p != Point::embedding && p < Point::final_norm; }
+constexpr bool is_in_blocks(Point p) { return p > Point::embedding && p < Point::final_norm; }
 
-/// Positions of the rows that a tap is given.
+/// Positions of the rows that a tap is given: of the source in an encoder and at Point::memory.
 struct TokenRange {
   Index begin = 0, end = 0;
 };

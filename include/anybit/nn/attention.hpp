@@ -53,26 +53,17 @@ class CacheSource {
   Index layer_;
 };
 
-}  // namespace detail
-
-/// out_th = sum_p softmax_p(q_th . k_p / sqrt(head_dim)) v_p over the positions p <= cache.length() + t, or as the options say. q
-/// and out are (tokens, heads * head_dim); the cache has the tokens' own keys and values already, by append(). The same bits for
-/// any number of threads and, where causal, for tokens in pieces or at once. NaN or infinity in a token reaches only the tokens
-/// that see it, and in a cache of codes those that share its group.
-inline void attention(const AttentionShape& c, ConstMatrix q, const KvCache& cache, Index layer, MutableMatrix out,
-                      ExecutorRef executor, const AttentionOptions& options = {}) {
+inline void attention(const kernel::AttentionInputs& a, const KvCache& cache, Index layer, ExecutorRef executor) {
+  const AttentionShape& c = a.shape;
+  const AttentionOptions& options = a.options;
   ANYBIT_CHECK(options.window >= 0, "nn::attention: a window is a number of positions, 0 for none");
   ANYBIT_CHECK(options.soft_cap >= 0, "nn::attention: a soft cap is positive, 0 for none");
   ANYBIT_CHECK(options.slopes.empty() || static_cast<Index>(options.slopes.size()) == c.heads,
                "nn::attention: one slope for each head of queries");
-  const kernel::AttentionInputs a{.shape = c,
-                                  .tokens = q.rows,
-                                  .first = cache.length(),
-                                  .length = cache.length() + q.rows,
-                                  .q = {q.data, q.stride, c.head_dim},
-                                  .out = {out.data, out.stride, c.head_dim},
-                                  .options = options};
-  const detail::CacheSource source(cache, layer);
+  ANYBIT_CHECK(options.distance_bias.empty() ||
+                   static_cast<Index>(options.distance_bias.size()) == c.heads * (2 * options.reach(c.heads) + 1),
+               "nn::attention: an odd count of numbers by distance for each head of queries");
+  const CacheSource source(cache, layer);
   const kernel::detail::AttentionUnits units(a);
   // The heads of a group share keys and values, so they stay together, unless threads would be idle then.
   const bool scarce = executor.concurrency() > 1 && units.tiles * c.kv_heads < executor.concurrency() * 2;
@@ -83,6 +74,41 @@ inline void attention(const AttentionShape& c, ConstMatrix q, const KvCache& cac
     if (memory.size() < needed) memory = AlignedBuffer(needed);
     kernel::detail::attention_units(a, source, begin, end, memory.as<std::byte>());
   });
+}
+
+}  // namespace detail
+
+/// out_th = sum_p softmax_p(q_th . k_p / sqrt(head_dim)) v_p over the positions p <= cache.length() + t, or as the options say. q
+/// and out are (tokens, heads * head_dim); the cache has the tokens' own keys and values already, by append(). The same bits for
+/// any number of threads and, where causal, for tokens in pieces or at once. NaN or infinity in a token reaches only the tokens
+/// that see it, and in a cache of codes those that share its group.
+inline void attention(const AttentionShape& c, ConstMatrix q, const KvCache& cache, Index layer, MutableMatrix out,
+                      ExecutorRef executor, const AttentionOptions& options = {}) {
+  detail::attention({.shape = c,
+                     .tokens = q.rows,
+                     .first = cache.length(),
+                     .length = cache.length() + q.rows,
+                     .q = {q.data, q.stride, c.head_dim},
+                     .out = {out.data, out.stride, c.head_dim},
+                     .options = options},
+                    cache, layer, executor);
+}
+
+/// Attention of a decoder to its source: every row of q sees all of the `length` keys and values that the cache, of floats, holds
+/// in this layer, whether it was advanced behind them or not. The same bits for any number of threads, and for tokens in pieces
+/// or at once.
+inline void cross_attention(const AttentionShape& c, ConstMatrix q, const KvCache& cache, Index layer, Index length,
+                            MutableMatrix out, ExecutorRef executor, AttentionOptions options = {}) {
+  ANYBIT_CHECK(!cache.config().quantized(), "nn::cross_attention: the source's keys and values are floats");
+  options.causal = false;
+  detail::attention({.shape = c,
+                     .tokens = q.rows,
+                     .first = 0,
+                     .length = length,
+                     .q = {q.data, q.stride, c.head_dim},
+                     .out = {out.data, out.stride, c.head_dim},
+                     .options = options},
+                    cache, layer, executor);
 }
 
 }  // namespace ANYBIT_CODE

@@ -91,7 +91,7 @@ class Stream {
     begins_.push_back(0);
     for (const auto& w : windows) begins_.push_back(begins_.back() + static_cast<Index>(w.size()));
     x_ = Matrix(begins_.back(), d.config.dim);
-    for (std::size_t w = 0; w < windows.size(); ++w) d.blueprint->architecture->embed(d, windows[w], 0, window(w), executor);
+    for (std::size_t w = 0; w < windows.size(); ++w) d.blueprint->architecture->embed(d, {.ids = windows[w]}, window(w), executor);
   }
   MutableMatrix window(std::size_t w) { return x_.view().row_range(begins_[w], begins_[w + 1]); }
   std::size_t windows() const { return windows_.size(); }

@@ -231,7 +231,7 @@ inline Result<Loss> loss_and_gradients(const model::Decoder& d, std::span<const 
   Index row = 0;
   for (const Example& e : batch) {
     const Index end = row + static_cast<Index>(e.ids.size());
-    architecture.embed(d, e.ids, 0, x.view().row_range(row, end), o.executor);
+    architecture.embed(d, {.ids = e.ids}, x.view().row_range(row, end), o.executor);
     row = end;
   }
   std::vector<BlockTape> tapes(o.recompute_blocks ? 1 : static_cast<std::size_t>(c.blocks));
@@ -244,7 +244,7 @@ inline Result<Loss> loss_and_gradients(const model::Decoder& d, std::span<const 
 
   Matrix out(tokens, c.embedding_width()), dout(tokens, c.embedding_width());
   const model::WeightId head = d.has_head() ? d.blueprint->head : d.blueprint->embedding;
-  architecture.finish(d, x.view(), out.view(), o.executor);
+  architecture.finish(d, model::Stack::last, x.view(), out.view(), o.executor);
   const double divisor = o.divisor > 0 ? o.divisor : static_cast<double>(rows.size());
   Loss loss;
   loss.predictions = static_cast<Index>(rows.size());

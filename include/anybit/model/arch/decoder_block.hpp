@@ -1,6 +1,6 @@
 #pragma once
-// The blueprint and the forward pass of every form of decoder (model/form.hpp). Architectures differ in their configuration and
-// in names; the arithmetic is here.
+// The blueprint of every form of model and the forward pass of its blocks (model/form.hpp). Architectures differ in their
+// configuration and in names; the arithmetic is here and in the files that this includes.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -11,10 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/model/arch/cross_attention.hpp>
+#include <anybit/model/arch/stack_ends.hpp>
 #include <anybit/model/architecture.hpp>
 #include <anybit/nn/activation.hpp>
 #include <anybit/nn/attention.hpp>
-#include <anybit/nn/embedding.hpp>
 #include <anybit/nn/norm.hpp>
 
 namespace anybit::model::decoder_block {
@@ -33,6 +34,12 @@ enum Slot : std::size_t {
   attn_k_norm_bias,
   attn_output,
   post_attention_norm,
+  cross_attn_norm,
+  cross_attn_norm_bias,
+  cross_attn_q,
+  cross_attn_k,
+  cross_attn_v,
+  cross_attn_output,
   ffn_norm,
   ffn_norm_bias,
   ffn_gate,
@@ -53,6 +60,12 @@ inline constexpr std::array<std::string_view, slots> slot_names{"attn_norm.weigh
                                                                 "attn_k_norm.bias",
                                                                 "attn_output.weight",
                                                                 "post_attention_norm.weight",
+                                                                "cross_attn_norm.weight",
+                                                                "cross_attn_norm.bias",
+                                                                "cross_attn_q.weight",
+                                                                "cross_attn_k.weight",
+                                                                "cross_attn_v.weight",
+                                                                "cross_attn_output.weight",
                                                                 "ffn_norm.weight",
                                                                 "ffn_norm.bias",
                                                                 "ffn_gate.weight",
@@ -71,6 +84,12 @@ constexpr bool has(const DecoderForm& f, Slot s) {
     case attn_k_norm_bias: return f.head_norm == HeadNorm::layer;
     case post_attention_norm:
     case post_ffw_norm: return sandwich;
+    case cross_attn_norm:
+    case cross_attn_q:
+    case cross_attn_k:
+    case cross_attn_v:
+    case cross_attn_output: return f.cross_attention;
+    case cross_attn_norm_bias: return bias && f.cross_attention;
     case ffn_norm: return f.order != BlockOrder::parallel;
     case ffn_norm_bias: return bias && f.order != BlockOrder::parallel;
     case ffn_gate: return f.gated;
@@ -97,23 +116,74 @@ class Places {
 inline constexpr std::array points{Point::embedding, Point::attn_in,    Point::q,      Point::k,          Point::v,
                                    Point::head_out,  Point::attn_out,   Point::mlp_in, Point::mlp_hidden, Point::mlp_out,
                                    Point::residual,  Point::final_norm, Point::logits};
+/// Of models with an encoder in front of a decoder; the points of cross-attention are in the decoder's blocks alone.
+inline constexpr std::array encoder_decoder_points{Point::encoder_embedding,
+                                                   Point::encoder_out,
+                                                   Point::embedding,
+                                                   Point::attn_in,
+                                                   Point::q,
+                                                   Point::k,
+                                                   Point::v,
+                                                   Point::head_out,
+                                                   Point::attn_out,
+                                                   Point::cross_in,
+                                                   Point::memory,
+                                                   Point::cross_head_out,
+                                                   Point::cross_out,
+                                                   Point::mlp_in,
+                                                   Point::mlp_hidden,
+                                                   Point::mlp_out,
+                                                   Point::residual,
+                                                   Point::final_norm,
+                                                   Point::logits};
 
-inline Blueprint blueprint(const DecoderConfig& c) {
-  using Kind = Producer::Kind;
+/// What a stack has before its first block, besides the embedding of tokens; `prefix` is "enc." of an encoder in front of a
+/// decoder.
+template <class Add>
+void add_stack_inputs(const DecoderConfig& c, const std::string& prefix, const Add& add) {
   const DecoderForm& f = c.form;
+  if (f.feature_bins > 0) {
+    // Windows of 3 frames; they stay floats, since no site has them.
+    add({.name = prefix + "conv1.weight", .shape = {c.dim, 3 * f.feature_bins}, .bias = prefix + "conv1.bias"});
+    add({.name = prefix + "conv2.weight", .shape = {c.dim, 3 * c.dim}, .bias = prefix + "conv2.bias"});
+  }
+  if (f.positions == Positions::learned)
+    add({.name = prefix + "position_embd.weight", .shape = {c.context + f.position_offset, c.dim}, .role = Role::table});
+  if (f.positions == Positions::relative)
+    add({.name = prefix + "attn_rel_b.weight", .shape = {f.relative_buckets, c.heads}, .role = Role::table});
+  if (f.token_types > 0) add({.name = prefix + "token_types.weight", .shape = {f.token_types, c.dim}, .role = Role::table});
+  if (f.embedding_norm) {
+    add({.name = prefix + "token_embd_norm.weight", .shape = {1, c.dim}, .role = Role::gain});
+    if (f.norm == NormKind::layer) add({.name = prefix + "token_embd_norm.bias", .shape = {1, c.dim}, .role = Role::bias});
+  }
+}
+template <class Add>
+void add_final_norm(const DecoderConfig& c, const std::string& prefix, const Add& add) {
+  if (!c.form.final_norm) return;
+  add({.name = prefix + "output_norm.weight", .shape = {1, c.dim}, .role = Role::gain});
+  if (c.form.norm == NormKind::layer) add({.name = prefix + "output_norm.bias", .shape = {1, c.dim}, .role = Role::bias});
+}
+
+inline Blueprint blueprint(const DecoderConfig& model) {
+  using Kind = Producer::Kind;
   Blueprint b;
   const auto add = [&](WeightSpec spec) {
     b.weights.push_back(std::move(spec));
     return static_cast<WeightId>(b.weights.size() - 1);
   };
-  b.embedding = add({.name = "token_embd.weight", .shape = {c.vocabulary, c.embedding_width()}, .role = Role::table});
-  if (f.positions == Positions::learned)
-    add({.name = "position_embd.weight", .shape = {c.context + f.position_offset, c.dim}, .role = Role::table});
-  if (f.embedding_width > 0) {
-    add({.name = "token_embd_proj.weight", .shape = {c.dim, f.embedding_width}});
-    add({.name = "output_proj.weight", .shape = {f.embedding_width, c.dim}});
+  b.embedding = add({.name = "token_embd.weight", .shape = {model.vocabulary, model.embedding_width()}, .role = Role::table});
+  for (const DecoderConfig& encoder : model.encoder) {
+    add_stack_inputs(encoder, "enc.", add);
+    add_final_norm(encoder, "enc.", add);
   }
-  for (Index i = 0; i < c.blocks; ++i) {
+  add_stack_inputs(model, "", add);
+  if (model.form.embedding_width > 0) {
+    add({.name = "token_embd_proj.weight", .shape = {model.dim, model.form.embedding_width}});
+    add({.name = "output_proj.weight", .shape = {model.form.embedding_width, model.dim}});
+  }
+  for (Index i = 0; i < model.blocks; ++i) {
+    const DecoderConfig& c = model.of(i);
+    const DecoderForm& f = c.form;
     const std::string prefix = "blk." + std::to_string(i) + ".";
     const std::size_t first = b.weights.size();
     const Places places(f);
@@ -127,9 +197,13 @@ inline Blueprint blueprint(const DecoderConfig& c) {
       };
       switch (slot) {
         case attn_q: linear(c.query_width(), c.dim, f.qkv_bias, false); break;
-        case attn_k: linear(c.kv_width(), c.dim, f.qkv_bias, false); break;
+        case attn_k: linear(c.kv_width(), c.dim, f.qkv_bias && f.k_bias, false); break;
         case attn_v: linear(c.kv_width(), c.dim, f.qkv_bias); break;
         case attn_output: linear(c.dim, c.query_width(), f.output_bias); break;
+        case cross_attn_q: linear(c.query_width(), c.dim, f.qkv_bias, false); break;
+        case cross_attn_k: linear(c.kv_width(), c.dim, f.qkv_bias && f.k_bias, false); break;
+        case cross_attn_v: linear(c.kv_width(), c.dim, f.qkv_bias); break;
+        case cross_attn_output: linear(c.dim, c.query_width(), f.output_bias); break;
         case ffn_gate:
         case ffn_up: linear(c.hidden, c.dim, f.mlp_bias); break;
         case ffn_down: linear(c.dim, c.hidden, f.mlp_bias); break;
@@ -138,6 +212,7 @@ inline Blueprint blueprint(const DecoderConfig& c) {
         case attn_q_norm:
         case attn_k_norm: spec.shape = {1, c.head_dim}; break;
         case attn_norm_bias:
+        case cross_attn_norm_bias:
         case ffn_norm_bias: spec.role = Role::bias; break;
         default: break;
       }
@@ -172,6 +247,30 @@ inline Blueprint blueprint(const DecoderConfig& c) {
                        .point = Point::head_out,
                        .effect = Point::attn_out,
                        .writes_residual = f.order != BlockOrder::sandwich});
+    if (f.cross_attention) {
+      b.sites.push_back({.block = i,
+                         .name = "cross_attn_q",
+                         .inputs = c.dim,
+                         .readers = {id(cross_attn_q)},
+                         .producer = norm(cross_attn_norm, cross_attn_norm_bias),
+                         .point = Point::cross_in,
+                         .effect = Point::cross_out});
+      // The encoder's last norm feeds these of all blocks, so no block can scale it for itself.
+      b.sites.push_back({.block = i,
+                         .name = "cross_attn_k",
+                         .inputs = c.dim,
+                         .readers = {id(cross_attn_k), id(cross_attn_v)},
+                         .point = Point::memory,
+                         .effect = Point::cross_out});
+      b.sites.push_back({.block = i,
+                         .name = "cross_attn_output",
+                         .inputs = c.query_width(),
+                         .readers = {id(cross_attn_output)},
+                         .producer = {Kind::linear, id(cross_attn_v), c.heads / c.kv_heads, c.head_dim},
+                         .point = Point::cross_head_out,
+                         .effect = Point::cross_out,
+                         .writes_residual = f.order != BlockOrder::sandwich});
+    }
     if (!shared)
       b.sites.push_back({.block = i,
                          .name = f.gated ? "ffn_gate" : "ffn_up",
@@ -191,25 +290,15 @@ inline Blueprint blueprint(const DecoderConfig& c) {
                        .effect = Point::mlp_out,
                        .writes_residual = f.order != BlockOrder::sandwich});
   }
-  if (f.final_norm) {
-    add({.name = "output_norm.weight", .shape = {1, c.dim}, .role = Role::gain});
-    if (f.norm == NormKind::layer) add({.name = "output_norm.bias", .shape = {1, c.dim}, .role = Role::bias});
-  }
-  b.head = add({.name = "output.weight",
-                .shape = {c.vocabulary, c.embedding_width()},
-                .bias = f.head_bias ? "output.bias" : "",
-                .optional = true});
+  add_final_norm(model, "", add);
+  if (model.form.pooler) add({.name = "pooler.weight", .shape = {model.dim, model.dim}, .bias = "pooler.bias", .optional = true});
+  b.head = b.embedding;
+  if (model.form.head)
+    b.head = add({.name = "output.weight",
+                  .shape = {model.vocabulary, model.embedding_width()},
+                  .bias = model.form.head_bias ? "output.bias" : "",
+                  .optional = true});
   return b;
-}
-
-/// RMSNorm or LayerNorm, as the form says.
-inline void normalize(const DecoderConfig& c, ConstMatrix x, const Weight& gain, const Weight* bias, MutableMatrix y,
-                      ExecutorRef executor) {
-  if (c.form.norm == NormKind::rms)
-    nn::rms_norm(x, gain.values, c.norm_epsilon, y, executor);
-  else
-    nn::layer_norm(x, gain.values, bias ? std::span<const float>(bias->values) : std::span<const float>(), c.norm_epsilon, y,
-                   executor);
 }
 
 /// Slopes of ALiBi: 2^(-8 i / n) for i = 1 .. n, n the largest power of two up to `heads`; further heads take those of 2 n with
@@ -226,35 +315,11 @@ inline std::vector<float> alibi_slopes(Index heads, float scale) {
   return out;
 }
 
-inline void embed(const Decoder& d, std::span<const TokenId> ids, Index position, MutableMatrix x, ExecutorRef executor) {
-  const DecoderConfig& c = d.config;
-  const DecoderForm& f = c.form;
-  if (f.embedding_width > 0) {
-    Matrix narrow(x.rows, f.embedding_width);
-    nn::embed(d.token_embedding(), ids, narrow.view());
-    Workspace workspace;
-    d[d.weight("token_embd_proj.weight")].linear.apply(narrow.view(), x, executor, workspace);
-  } else {
-    nn::embed(d.token_embedding(), ids, x);
-  }
-  if (f.embedding_scale != 1)
-    for (Index t = 0; t < x.rows; ++t)
-      for (float& value : x.row(t)) value *= f.embedding_scale;
-  if (f.positions == Positions::learned) {
-    const nn::Linear& table = d[d.weight("position_embd.weight")].linear;
-    std::vector<float> row(static_cast<std::size_t>(x.cols));
-    for (Index t = 0; t < x.rows; ++t) {
-      table.read_row(position + t + f.position_offset, row);
-      for (Index j = 0; j < x.cols; ++j) x.row(t)[static_cast<std::size_t>(j)] += row[static_cast<std::size_t>(j)];
-    }
-  }
-  if (d.online.residual) d.online.residual->forward(x, executor);
-}
-
 /// How attention runs in a block; it refers to `slopes`.
 inline nn::AttentionOptions attention_options(const DecoderConfig& c, Index block, std::vector<float>& slopes) {
   const DecoderForm& f = c.form;
   nn::AttentionOptions options;
+  options.causal = f.causal;
   options.scale = f.attention_scale, options.soft_cap = f.attention_cap, options.window = f.window_of(block);
   if (f.scale_by_layer) {
     const float scale = f.attention_scale > 0 ? f.attention_scale : 1.0f / std::sqrt(static_cast<float>(c.head_dim));
@@ -265,11 +330,11 @@ inline nn::AttentionOptions attention_options(const DecoderConfig& c, Index bloc
 }
 
 /// Matrices of one pass in Scratch.
-enum Number : std::size_t { normed_, delta_, q_, k_, v_, mixed_, gate_, up_, mlp_in_, mlp_delta_ };
+enum Number : std::size_t { normed_, delta_, q_, k_, v_, mixed_, gate_, up_, mlp_in_, mlp_delta_, memory_, cross_k_, cross_v_ };
 
 /// Queries and keys, head by head.
 inline void normalize_heads(const BlockPass& p, const Places& at, MutableMatrix x, Slot gain, Slot bias) {
-  const DecoderConfig& c = p.decoder.config;
+  const DecoderConfig& c = p.config;
   ANYBIT_CHECK(x.stride == x.cols, "normalize_heads: rows must lie one behind the other");
   const MutableMatrix heads(x.data, x.rows * (x.cols / c.head_dim), c.head_dim);
   const std::vector<float>& g = p.weights[at[gain]].values;
@@ -281,7 +346,7 @@ inline void normalize_heads(const BlockPass& p, const Places& at, MutableMatrix 
 
 /// From `normed` to what attention adds, in `delta`; false where the pass ends.
 inline bool attend(BlockPass& p, const Places& at, MutableMatrix normed, MutableMatrix delta) {
-  const DecoderConfig& c = p.decoder.config;
+  const DecoderConfig& c = p.config;
   const DecoderForm& f = c.form;
   const ExecutorRef executor = p.executor;
   const auto scratch = [&](Number n, Index width) { return p.scratch.at(n, p.x.rows, width); };
@@ -304,7 +369,8 @@ inline bool attend(BlockPass& p, const Places& at, MutableMatrix normed, Mutable
   }
   p.cache.append(p.layer, k, v, executor);
   std::vector<float> slopes;
-  const nn::AttentionOptions options = attention_options(c, p.block, slopes);
+  nn::AttentionOptions options = attention_options(c, p.block, slopes);
+  options.distance_bias = p.distance_bias;
   nn::attention({c.heads, c.kv_heads, c.head_dim}, q, p.cache, p.layer, mixed, executor, options);
   p.cache.settle(p.layer, p.x.rows);
   if (p.decoder.online.attn_output) p.decoder.online.attn_output->forward(mixed, executor);
@@ -316,7 +382,7 @@ inline bool attend(BlockPass& p, const Places& at, MutableMatrix normed, Mutable
 
 /// From `normed` to what the feed-forward part adds, in `delta`; false where the pass ends.
 inline bool feed_forward(BlockPass& p, const Places& at, MutableMatrix normed, MutableMatrix delta) {
-  const DecoderConfig& c = p.decoder.config;
+  const DecoderConfig& c = p.config;
   const DecoderForm& f = c.form;
   const ExecutorRef executor = p.executor;
   const auto apply = [&](Slot which, ConstMatrix in, MutableMatrix out) {
@@ -339,12 +405,8 @@ inline bool feed_forward(BlockPass& p, const Places& at, MutableMatrix normed, M
   return p.at(Point::mlp_out, delta);
 }
 
-inline void copy(ConstMatrix from, MutableMatrix to) {
-  for (Index t = 0; t < from.rows; ++t) std::copy(from.row(t).begin(), from.row(t).end(), to.row(t).begin());
-}
-
 inline void run_block(BlockPass& p) {
-  const DecoderConfig& c = p.decoder.config;
+  const DecoderConfig& c = p.config;
   const DecoderForm& f = c.form;
   const Places at(f);
   const bool post = f.order == BlockOrder::post;
@@ -379,28 +441,19 @@ inline void run_block(BlockPass& p) {
     nn::add(delta, p.x, p.executor);
     if (post) norm(attn_norm, attn_norm_bias, p.x);
   }
+  if (f.cross_attention && p.from <= Point::cross_in) {
+    enter(cross_attn_norm, cross_attn_norm_bias, normed);
+    const auto linear = [&](Slot which) -> const nn::Linear& { return p.weights[at[which]].linear; };
+    const CrossLinears linears{linear(cross_attn_q), linear(cross_attn_k), linear(cross_attn_v), linear(cross_attn_output)};
+    if (!cross_attend(p, linears, {memory_, q_, cross_k_, cross_v_, mixed_}, normed, delta)) return;
+    nn::add(delta, p.x, p.executor);
+    if (post) norm(cross_attn_norm, cross_attn_norm_bias, p.x);
+  }
   enter(ffn_norm, ffn_norm_bias, normed);
   if (!p.at(Point::mlp_in, normed) || !feed_forward(p, at, normed, delta)) return;
   nn::add(delta, p.x, p.executor);
   if (post) norm(ffn_norm, ffn_norm_bias, p.x);
   p.at(Point::residual, p.x);
-}
-
-inline void finish(const Decoder& d, MutableMatrix x, MutableMatrix normed, ExecutorRef executor) {
-  const DecoderForm& f = d.config.form;
-  if (d.online.residual) d.online.residual->inverse(x, executor);
-  Matrix wide;  // between the norm and the projection out of the stream
-  if (f.embedding_width > 0) wide = Matrix(x.rows, x.cols);
-  const MutableMatrix to = f.embedding_width > 0 ? wide.view() : normed;
-  if (f.final_norm) {
-    const Weight* const bias = f.norm == NormKind::layer ? &d[d.weight("output_norm.bias")] : nullptr;
-    normalize(d.config, x, d[d.weight("output_norm.weight")], bias, to, executor);
-  } else {
-    copy(x, to);
-  }
-  if (f.embedding_width == 0) return;
-  Workspace workspace;
-  d[d.weight("output_proj.weight")].linear.apply(to, normed, executor, workspace);
 }
 
 /// An architecture that computes so; its file adds names and configuration.
