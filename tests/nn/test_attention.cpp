@@ -149,3 +149,60 @@ TEST_CASE("NaN and infinity in a token reach only the tokens that see it") {
         CHECK(same_bits(attention_in_pieces(s, {}, 1, o), out));
       }
 }
+
+TEST_CASE("numbers by distance are added to scores as the reference adds them, causal or not") {
+  for (const AttentionShape& c : {AttentionShape{4, 2, 10}, AttentionShape{3, 3, 33}})
+    for (const Index count : {1, 31, 77, 301})
+      for (const Index reach : {0, 1, 20, 64, 400}) {
+        const Tokens s(c, count);
+        std::mt19937 rng(9);
+        std::normal_distribution<float> normal(0, 2);
+        std::vector<float> bias(static_cast<std::size_t>(c.heads * (2 * reach + 1)));
+        for (float& b : bias) b = normal(rng);
+        reference::Matrix table(c.heads, 2 * reach + 1);
+        table.values.assign(bias.begin(), bias.end());
+        for (const bool causal : {true, false})
+          for (const float scale : {0.0f, 1.0f}) {
+            CAPTURE(c.heads, c.head_dim, count, reach, causal, scale);
+            AttentionOptions o;
+            o.causal = causal, o.scale = scale, o.distance_bias = bias;
+            reference::AttentionOptions r;
+            r.causal = causal, r.scale = double{scale}, r.distance_bias = table;
+            const Matrix whole = attention_in_pieces(s, {}, count, o);
+            CHECK(largest_difference(whole, reference::attention(reference::matrix_of(s.q), reference::matrix_of(s.k),
+                                                                 reference::matrix_of(s.v), c.head_dim, r)) < 1e-4);
+            if (!causal || count > 100) continue;
+            CHECK(same_bits(attention_in_pieces(s, {}, 1, o), whole));
+            CHECK(same_bits(attention_in_pieces(s, {}, 45, o), whole));
+          }
+      }
+}
+
+TEST_CASE("cross-attention sees all of its source, for tokens in pieces or at once") {
+  ThreadPool pool(3);
+  for (const AttentionShape& c : {AttentionShape{4, 2, 10}, AttentionShape{5, 5, 8}})
+    for (const auto& [source, count] : {std::pair<Index, Index>{1, 1}, {1, 40}, {33, 1}, {70, 45}, {300, 3}}) {
+      CAPTURE(c.heads, source, count);
+      const Tokens s(c, source), queries(c, count);
+      KvCache cache({2, c.kv_heads, c.head_dim}, source);
+      Matrix k(s.k.view()), v(s.v.view());
+      cache.append(1, k.view(), v.view(), {});
+      const auto run = [&](Index piece, ExecutorRef executor = {}) {
+        Matrix out(count, queries.q.cols());
+        for (Index at = 0; at < count; at += piece) {
+          const Index end = std::min(at + piece, count);
+          cross_attention(c, queries.q.view().row_range(at, end), cache, 1, source, out.view().row_range(at, end), executor);
+        }
+        return out;
+      };
+      reference::AttentionOptions all;
+      all.causal = false;
+      const Matrix whole = run(count);
+      CHECK(largest_difference(whole, reference::attention(reference::matrix_of(queries.q), reference::matrix_of(s.k),
+                                                           reference::matrix_of(s.v), c.head_dim, all)) < 1e-5);
+      CHECK(same_bits(run(1), whole));
+      CHECK(same_bits(run(7, pool), whole));
+      cache.advance(source);
+      CHECK(same_bits(run(count), whole));
+    }
+}

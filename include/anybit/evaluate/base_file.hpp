@@ -39,6 +39,7 @@ inline Status write_base(const std::string& path, const model::Decoder& d, const
   ANYBIT_TRY(io::AtomicFile file, io::AtomicFile::create(path));
   const std::int32_t sizes[] = {static_cast<std::int32_t>(windows.length), static_cast<std::int32_t>(d.config.vocabulary),
                                 static_cast<std::int32_t>(windows.count())};
+  ANYBIT_TRY_STATUS(model::check_is_decoder(d, "base file"));
   ANYBIT_TRY_STATUS(file.write(detail::base_magic));
   ANYBIT_TRY_STATUS(file.write(std::as_bytes(std::span(sizes))));
   ANYBIT_TRY_STATUS(file.write(std::as_bytes(std::span(windows.tokens))));
@@ -108,6 +109,7 @@ class BaseFile {
   /// A model, with a cache of the kind `kv`, against the base, position by position.
   Result<std::vector<TokenComparison>> compare(const model::Decoder& d, ExecutorRef executor = {},
                                                const OnProgress& progress = {}, const nn::KvCacheConfig& kv = {}) const {
+    ANYBIT_TRY_STATUS(model::check_is_decoder(d, "comparison"));
     ANYBIT_TRY_STATUS(check(kv, model::cache_shape(d.config)));
     if (d.config.vocabulary != vocabulary_)
       return Error{ErrorCode::shape_mismatch,

@@ -53,6 +53,7 @@ void for_scored_positions(const model::Decoder& d, const Windows& windows, Index
 /// llama_cpp_windows()); perplexity() makes one figure of them.
 inline Result<std::vector<double>> losses(const model::Decoder& d, const Windows& windows, ExecutorRef executor = {},
                                           const OnProgress& progress = {}, const nn::KvCacheConfig& kv = {}) {
+  ANYBIT_TRY_STATUS(model::check_is_decoder(d, "losses"));
   ANYBIT_TRY_STATUS(check(kv, model::cache_shape(d.config)));
   std::vector<double> nll(static_cast<std::size_t>(windows.scored()));
   nn::KvCache cache(model::cache_shape(d.config), windows.length, kv);

@@ -22,6 +22,7 @@ inline namespace ANYBIT_CODE {
 inline Result<ReferenceLogits> reference_logits(const model::Decoder& d, const Windows& windows, ExecutorRef executor,
                                                 model::ModelStats* inputs = nullptr, const OnProgress& progress = {},
                                                 ReferenceStorage storage = ReferenceStorage::float32) {
+  ANYBIT_TRY_STATUS(model::check_is_decoder(d, "logits of the reference"));
   ReferenceLogits reference(windows.scored(), d.config.vocabulary, storage);
   nn::KvCache cache(model::cache_shape(d.config), windows.length);
   for (Index i = 0; i < windows.count(); ++i) {
@@ -42,6 +43,7 @@ inline Result<ReferenceLogits> reference_logits(const model::Decoder& d, const W
 inline Result<std::vector<TokenComparison>> compare(const ReferenceLogits& reference, const model::Decoder& d,
                                                     const Windows& windows, ExecutorRef executor, const OnProgress& progress = {},
                                                     const nn::KvCacheConfig& kv = {}) {
+  ANYBIT_TRY_STATUS(model::check_is_decoder(d, "comparison"));
   ANYBIT_TRY_STATUS(check(kv, model::cache_shape(d.config)));
   std::vector<TokenComparison> tokens(static_cast<std::size_t>(windows.scored()));
   nn::KvCache cache(model::cache_shape(d.config), windows.length, kv);
@@ -96,6 +98,7 @@ struct Speed {
 /// As llama-bench measures it, with smaller sizes: a prompt of random tokens in one pass of which only the last logits are
 /// made, and single random tokens decoded from an empty context. The median of the repetitions, after one to warm up.
 inline Result<Speed> measure_speed(const model::Decoder& d, ExecutorRef executor, const SpeedOptions& options = {}) {
+  ANYBIT_TRY_STATUS(model::check_is_decoder(d, "speed"));
   ANYBIT_TRY_STATUS(check(options.kv, model::cache_shape(d.config)));
   std::mt19937 random(1);
   std::vector<model::TokenId> ids(static_cast<std::size_t>(std::max(options.prompt_tokens, options.decode_tokens)));

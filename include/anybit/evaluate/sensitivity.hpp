@@ -15,6 +15,7 @@ inline namespace ANYBIT_CODE {
 /// transforms. Blocks before the changed one are run once a window.
 inline Result<std::vector<double>> sensitivities(const model::Decoder& source, const model::Decoder& quantized,
                                                  const Windows& windows, ExecutorRef executor, const OnProgress& progress = {}) {
+  ANYBIT_TRY_STATUS(model::check_is_decoder(source, "sensitivities"));
   const model::DecoderConfig& c = source.config;
   if (windows.scored() <= 0)
     return Error{ErrorCode::insufficient_data, "sensitivities: no prediction is scored; give at least one window of text"};

@@ -51,6 +51,9 @@ class Scratch {
 /// The stacks of a model: its encoder, where a decoder follows, and the one that gives its states and logits.
 enum class Stack : std::uint8_t { encoder, last };
 
+/// The stack that has the block.
+inline Stack stack_of(const DecoderConfig& c, Index block) { return block < c.encoder_blocks() ? Stack::encoder : Stack::last; }
+
 /// What a stack starts from, at positions position, position + 1, ..
 struct StackInput {
   Stack stack = Stack::last;
@@ -79,7 +82,6 @@ struct BlockPass {
   std::span<const float> distance_bias{};  ///< AttentionOptions::distance_bias
   ConstMatrix memory{};                    ///< what the encoder made of the source, of blocks with cross-attention
   nn::KvCache* cross = nullptr;            ///< its keys and values, which the first pass writes; the caller advances it
-  Index cross_layer = 0;
 
   /// Calls the taps at a point; false where the pass ends.
   bool at(Point point, MutableMatrix m) const {

@@ -49,6 +49,8 @@ struct WeightSpec {
   bool optional = false;  ///< absent from some models: a head that is tied to the embedding
   /// Whether a search may clip it. The product of queries and keys is too sensitive (AWQ's own rule).
   bool clippable = true;
+  /// Recipes of fewer bits per weight leave it at 8 bits and say so, unless the plan wants them there (ModelPlan::guards).
+  int least_bits = 0;
 
   bool multiplies() const { return role == Role::linear || role == Role::table; }
 };

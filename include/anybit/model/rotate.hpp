@@ -87,7 +87,7 @@ inline Result<Decoder> rotate(const Decoder& source, const RotationOptions& opti
     return Error{ErrorCode::invalid_argument, "rotate: the model is rotated already; give the one that it was made from"};
   const DecoderForm& form = source.config.form;
   if (form.norm != NormKind::rms || form.order != BlockOrder::pre || form.positions == Positions::learned ||
-      form.embedding_width > 0 || !form.final_norm)
+      form.embedding_width > 0 || !form.final_norm || !source.config.encoder.empty())
     return Error{
         ErrorCode::unsupported,
         io::detail::text("rotate: the ", source.blueprint->architecture->name,

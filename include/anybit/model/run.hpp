@@ -139,17 +139,15 @@ class Pass {
     detail::call_taps(run.taps, stack_ == Stack::encoder ? Point::encoder_embedding : Point::embedding, x, positions_);
   }
   /// From block `number` to the next. `weights` need not be the decoder's own; `layer` is that of the cache, which the caller
-  /// advances. `from` and `until` as in BlockPass. A block with cross-attention needs run.encoded, whose layer it writes where
-  /// the cross cache is empty.
+  /// advances. `from` and `until` as in BlockPass. A block with cross-attention needs run.encoded, and writes the same layer of
+  /// its cross cache while that is empty.
   void block(std::span<const Weight> weights, Index number, Index layer, nn::KvCache& cache, MutableMatrix x, const Run& run,
              Point from = Point::attn_in, Point until = Point::residual) {
     const bool windowed = window_rope_ && config_.form.window_of(number) > 0;
     BlockPass pass{d_,    config_, weights,       number,       layer,    windowed ? *window_rope_ : rope_,
                    cache, x,       scratch_,      run.executor, run.taps, positions_,
                    from,  until,   distance_bias_};
-    if (config_.form.cross_attention && run.encoded)
-      pass.memory = run.encoded->states.view(), pass.cross = &run.encoded->cross,
-      pass.cross_layer = number - d_.config.encoder_blocks();
+    if (config_.form.cross_attention && run.encoded) pass.memory = run.encoded->states.view(), pass.cross = &run.encoded->cross;
     architecture().run_block(pass);
   }
   /// Writes the head's input to `normed`, or what the decoder reads; x, the residual stream behind the last block, may change.

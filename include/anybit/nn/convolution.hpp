@@ -1,8 +1,6 @@
 #pragma once
 // Convolution along one axis, as speech encoders begin with: a linear over windows of frames.
 
-#include <algorithm>
-
 #include <anybit/nn/linear.hpp>
 
 namespace anybit::nn {
@@ -13,7 +11,10 @@ struct Conv1dShape {
   Index stride = 1;   ///< from one window to the next
   Index padding = 1;  ///< frames of zeros before the first and behind the last
 
-  Index outputs(Index frames) const { return std::max((frames + 2 * padding - width) / stride + 1, Index{0}); }
+  Index outputs(Index frames) const {
+    const Index all = frames + 2 * padding;
+    return all < width ? 0 : (all - width) / stride + 1;
+  }
 };
 
 /// y_t = W (window of x from frame t stride - padding on) + bias; x (frames, channels), y (outputs(frames), rows of W). Column

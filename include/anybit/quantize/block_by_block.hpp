@@ -56,6 +56,8 @@ struct LayerWiseOptions {
   /// Told several times a block, from the calling thread. False stops the run with ErrorCode::cancelled; what is done stays in
   /// `state`.
   std::function<bool(const LayerWiseProgress&)> progress{};
+  /// Of a model with an encoder in front of its decoder: the source of each window.
+  std::span<const Source> sources{};
 };
 
 struct LayerWiseModel {
@@ -83,24 +85,51 @@ class StageClock {
   Clock::time_point start_ = Clock::now(), last_ = start_;
 };
 
-/// The residual stream of every calibration token, moved on from block to block.
+/// The residual stream of every calibration token, moved on from block to block; where an encoder stands in front, first of every
+/// position of the sources.
 class Stream {
  public:
   Stream() = default;
-  Stream(const Decoder& d, std::span<const std::span<const TokenId>> windows, ExecutorRef executor) : windows_(windows) {
-    begins_.push_back(0);
-    for (const auto& w : windows) begins_.push_back(begins_.back() + static_cast<Index>(w.size()));
-    x_ = Matrix(begins_.back(), d.config.dim);
-    for (std::size_t w = 0; w < windows.size(); ++w) d.blueprint->architecture->embed(d, {.ids = windows[w]}, window(w), executor);
+  Stream(const Decoder& d, std::span<const std::span<const TokenId>> windows, std::span<const Source> sources,
+         ExecutorRef executor)
+      : windows_(windows) {
+    encoded_.resize(sources.size());
+    start(d, sources.empty() ? Stack::last : Stack::encoder, sources, executor);
   }
   MutableMatrix window(std::size_t w) { return x_.view().row_range(begins_[w], begins_[w + 1]); }
-  std::size_t windows() const { return windows_.size(); }
   Index tokens() const { return begins_.empty() ? 0 : begins_.back(); }
 
+  /// From the encoder's last block to the decoder's first.
+  void enter_decoder(const Decoder& d, ExecutorRef executor) {
+    for (std::size_t w = 0; w < encoded_.size(); ++w) {
+      const MutableMatrix x = window(w);
+      Encoded& to =
+          encoded_[w].emplace(Encoded{Matrix(x.rows, x.cols), nn::KvCache({1, d.config.kv_heads, d.config.head_dim}, x.rows)});
+      d.blueprint->architecture->finish(d, Stack::encoder, x, to.states.view(), executor);
+    }
+    start(d, Stack::last, {}, executor);
+  }
+  /// Null where the block at work needs none.
+  Encoded* encoded(std::size_t w) { return w < encoded_.size() && encoded_[w] ? &*encoded_[w] : nullptr; }
+
  private:
+  void start(const Decoder& d, Stack stack, std::span<const Source> sources, ExecutorRef executor) {
+    std::vector<StackInput> inputs;
+    begins_.assign(1, 0);
+    for (std::size_t w = 0; w < windows_.size(); ++w) {
+      StackInput& in = inputs.emplace_back(StackInput{.stack = stack, .ids = windows_[w]});
+      if (stack == Stack::encoder) in.ids = sources[w].ids, in.features = sources[w].features;
+      const bool frames = in.features.rows > 0;
+      begins_.push_back(begins_.back() + (frames ? positions_of_frames(in.features.rows) : static_cast<Index>(in.ids.size())));
+    }
+    x_ = Matrix(begins_.back(), d.config.dim);
+    for (std::size_t w = 0; w < windows_.size(); ++w) d.blueprint->architecture->embed(d, inputs[w], window(w), executor);
+  }
+
   std::span<const std::span<const TokenId>> windows_;
   std::vector<Index> begins_;
   Matrix x_;
+  std::vector<std::optional<Encoded>> encoded_;
 };
 
 /// Passes of one block over windows; what a pass of some length needs is kept from window to window.
@@ -109,31 +138,41 @@ class WindowRunner {
   WindowRunner(const Decoder& d, ExecutorRef executor) : d_(d), executor_(executor) {}
 
   /// Moves x behind the block.
-  void run(std::span<const Weight> block, Index number, MutableMatrix x, std::span<const Tap> taps = {}) {
-    pass(block, number, x, taps, Point::residual);
+  void run(std::span<const Weight> block, Index number, Stream& stream, std::size_t window, std::span<const Tap> taps = {}) {
+    pass(block, number, stream.window(window), stream.encoded(window), taps, Point::residual);
   }
   /// As far as `until`, on a copy of x.
-  void look(std::span<const Weight> block, Index number, ConstMatrix x, std::span<const Tap> taps, Point until) {
-    keep(x.rows);
+  void look(std::span<const Weight> block, Index number, Stream& stream, std::size_t window, std::span<const Tap> taps,
+            Point until) {
+    const ConstMatrix x = stream.window(window);
+    keep(x.rows, number);
     for (Index t = 0; t < x.rows; ++t) std::copy_n(x.row(t).data(), x.cols, kept_->x.view().row(t).data());
-    pass(block, number, kept_->x.view(), taps, until);
+    pass(block, number, kept_->x.view(), stream.encoded(window), taps, until);
   }
 
  private:
   struct Kept {
-    Kept(const Decoder& d, Index tokens)
-        : x(tokens, d.config.dim), pass(d, tokens), cache({1, d.config.kv_heads, d.config.head_dim}, tokens) {}
+    Kept(const Decoder& d, Index tokens, Stack s)
+        : stack(s), x(tokens, d.config.dim), pass(d, tokens, 0, s), cache(shape_of(d.config, s), tokens) {}
+    static nn::KvShape shape_of(const DecoderConfig& c, Stack s) {
+      const DecoderConfig& of = s == Stack::encoder ? c.encoder.front() : c;
+      return {1, of.kv_heads, of.head_dim};
+    }
+    Stack stack;
     Matrix x;
     Pass pass;
     nn::KvCache cache;
   };
-  void keep(Index tokens) {
-    if (!kept_ || kept_->pass.tokens() != tokens) kept_.emplace(d_, tokens);
+  void keep(Index tokens, Index number) {
+    const Stack stack = stack_of(d_.config, number);
+    if (!kept_ || kept_->pass.tokens() != tokens || kept_->stack != stack) kept_.emplace(d_, tokens, stack);
   }
-  void pass(std::span<const Weight> block, Index number, MutableMatrix x, std::span<const Tap> taps, Point until) {
-    keep(x.rows);
-    kept_->cache.clear();
-    kept_->pass.block(block, number, 0, kept_->cache, x, {executor_, taps}, Point::attn_in, until);
+  void pass(std::span<const Weight> block, Index number, MutableMatrix x, Encoded* encoded, std::span<const Tap> taps,
+            Point until) {
+    keep(x.rows, number);
+    kept_->cache.clear();  // and that of cross-attention is never advanced, so each pass writes it anew
+    kept_->pass.block(block, number, 0, kept_->cache, x, {.executor = executor_, .taps = taps, .encoded = encoded},
+                      Point::attn_in, until);
   }
 
   const Decoder& d_;
@@ -158,9 +197,9 @@ class LayerWise {
     QuantizedModel& out = result_.quantized;
     out.decoder = source_;
     set_embedding(out.decoder, embedding, options_.head_compute);
-    quantized_ = Stream(out.decoder, windows_, options_.executor);
-    if (drifts_) original_ = Stream(source_, windows_, options_.executor);
-    result_.tokens = quantized_.tokens();
+    quantized_ = Stream(out.decoder, windows_, options_.sources, options_.executor);
+    if (drifts_) original_ = Stream(source_, windows_, options_.sources, options_.executor);
+    for (const auto& w : windows_) result_.tokens += static_cast<Index>(w.size());
     clock_.add_to(result_.seconds.forward);
 
     BlockFiles files;
@@ -171,6 +210,10 @@ class LayerWise {
     clock_.add_to(result_.seconds.state);
     for (Index i = 0; i < source_.config.blocks; ++i) {
       block_ = i;
+      if (i > 0 && i == source_.config.encoder_blocks()) {
+        quantized_.enter_decoder(out.decoder, options_.executor);
+        if (drifts_) original_.enter_decoder(source_, options_.executor);
+      }
       ANYBIT_TRY_STATUS(tell_progress("next block"));
       ANYBIT_TRY(original_block_, block_of(source_, options_.load_block, i));
       out.decoder.set_block(i, original_block_);
@@ -202,6 +245,15 @@ class LayerWise {
       if (auto valid = check_ids(source_, windows_[w]); !valid)
         return in_context(valid.error(), io::detail::text("calibration window ", w));
     }
+    const std::size_t needed = source_.config.encoder.empty() ? 0 : windows_.size();
+    if (options_.sources.size() != needed)
+      return Error{ErrorCode::invalid_argument,
+                   io::detail::text("layer-wise quantization: ", options_.sources.size(), " sources for ", windows_.size(),
+                                    needed > 0 ? " windows: an encoder-decoder needs a source for each"
+                                               : " windows: the model has no encoder in front of a decoder, leave them out")};
+    for (std::size_t w = 0; w < options_.sources.size(); ++w)
+      if (auto valid = detail::check(options_.sources[w], source_); !valid)
+        return in_context(valid.error(), io::detail::text("calibration window ", w));
     if (options_.true_sequential)
       for (const ModelRecipe* r : plan_.linears)
         if (r->folds_into_linear)
@@ -271,10 +323,10 @@ class LayerWise {
     for (std::size_t w = 0; w < windows_.size(); ++w) {
       ANYBIT_TRY_STATUS(tell_progress("statistics"));
       if (drifts_ && last)
-        runner_.run(original_block_, block_, original_.window(w), keep);
+        runner_.run(original_block_, block_, original_, w, keep);
       else if (drifts_)
-        runner_.look(original_block_, block_, original_.window(w), keep, until);
-      runner_.look(result_.quantized.decoder.block(block_), block_, quantized_.window(w), add, until);
+        runner_.look(original_block_, block_, original_, w, keep, until);
+      runner_.look(result_.quantized.decoder.block(block_), block_, quantized_, w, add, until);
       if (!status) return status;
     }
     return Ok{};
@@ -284,8 +336,8 @@ class LayerWise {
   Status advance(bool taken) {
     for (std::size_t w = 0; w < windows_.size(); ++w) {
       ANYBIT_TRY_STATUS(tell_progress("statistics"));
-      runner_.run(result_.quantized.decoder.block(block_), block_, quantized_.window(w));
-      if (drifts_ && taken) runner_.run(original_block_, block_, original_.window(w));
+      runner_.run(result_.quantized.decoder.block(block_), block_, quantized_, w);
+      if (drifts_ && taken) runner_.run(original_block_, block_, original_, w);
     }
     clock_.add_to(result_.seconds.forward);
     return Ok{};
@@ -294,7 +346,7 @@ class LayerWise {
   Result<RunFingerprint> fingerprint(const PackedEmbedding& embedding) const {
     ANYBIT_TRY(std::string model, fingerprint_of(source_, options_.load_block));
     return RunFingerprint{std::move(model), fingerprint_of(plan_, embedding, options_.true_sequential, options_.sample_cap),
-                          fingerprint_of(windows_)};
+                          fingerprint_of(windows_, options_.sources)};
   }
 
   const Decoder& source_;

@@ -13,10 +13,10 @@
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-/// Of a site that a norm feeds.
+/// Of a site that a norm feeds, but the queries of cross-attention, whose output depends on a source as well.
 class BlockOutput {
  public:
-  static bool is_of(const SiteSpec& site) { return site.producer.kind == Producer::Kind::norm; }
+  static bool is_of(const SiteSpec& site) { return site.producer.kind == Producer::Kind::norm && site.point != Point::cross_in; }
 
   /// The block as it stands is what errors are measured from: what the site's linears feed may be packed already. `inputs` are
   /// sequences of what enters the site, each from its first token on; they and `d`, which gives configuration and rotations, must
@@ -24,9 +24,9 @@ class BlockOutput {
   BlockOutput(const Decoder& d, std::span<const Weight> block, SiteId site, std::span<const Matrix> inputs,
               ExecutorRef executor = {})
       : blueprint_(*d.blueprint), site_(blueprint_[site]), executor_(executor), block_(block.begin(), block.end()) {
-    ANYBIT_CHECK(is_of(site_), "BlockOutput: of a site that a norm feeds");
+    ANYBIT_CHECK(is_of(site_), "BlockOutput: see is_of()");
     for (const Matrix& x : inputs) {
-      Sequence& s = sequences_.emplace_back(d, x.view());
+      Sequence& s = sequences_.emplace_back(d, site_.block, x.view());
       run(block_, s);
       s.exact = s.output;
     }
@@ -55,12 +55,12 @@ class BlockOutput {
 
  private:
   struct Sequence {
-    Sequence(const Decoder& d, ConstMatrix x)
+    Sequence(const Decoder& d, Index block, ConstMatrix x)
         : input(x),
           residual(x.rows, d.config.dim),
           output(x.rows, d.config.dim),
-          pass(d, x.rows),
-          cache({1, d.config.kv_heads, d.config.head_dim}, x.rows) {}
+          pass(d, x.rows, 0, stack_of(d.config, block)),
+          cache({1, d.config.of(block).kv_heads, d.config.of(block).head_dim}, x.rows) {}
     ConstMatrix input;
     Matrix residual;  ///< zeros: what the norm makes of it is replaced by the input
     Matrix exact, output;

@@ -76,12 +76,20 @@ class ModelStats {
   }
 
   /// Runs `ids` through the decoder from an empty context, adds what enters each site, and gives back what hidden_states() does.
-  Result<Matrix> accumulate(const Decoder& d, std::span<const TokenId> ids, ExecutorRef executor) {
+  /// A model with an encoder in front of its decoder needs the source of the text.
+  Result<Matrix> accumulate(const Decoder& d, std::span<const TokenId> ids, ExecutorRef executor,
+                            const Source* source = nullptr) {
     ANYBIT_CHECK(sites() == d.blueprint->sites.size(), "ModelStats::accumulate: these are of some sites alone");
     std::vector<Matrix> inputs(light_.size());
     nn::KvCache cache(cache_shape(d.config), static_cast<Index>(ids.size()));
     const std::vector<Tap> taps = site_taps(*d.blueprint, [&](SiteId site, ConstMatrix x) { inputs[index(site)] = Matrix(x); });
-    ANYBIT_TRY(Matrix hidden, hidden_states(d, ids, cache, {executor, taps}));
+    Run run{executor, taps};
+    std::optional<Encoded> encoded;
+    if (source) {
+      ANYBIT_TRY(encoded, encode(d, *source, run));
+      run.encoded = &*encoded;
+    }
+    ANYBIT_TRY(Matrix hidden, hidden_states(d, ids, cache, run));
     std::vector<Status> status(inputs.size(), Ok{});
     executor.parallel_for(static_cast<Index>(inputs.size()), 1, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i)

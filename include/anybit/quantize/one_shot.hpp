@@ -10,15 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include <anybit/algorithm/nearest.hpp>
-#include <anybit/format/integer.hpp>
 #include <anybit/quantize/sibling_quantizer.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
-
-/// The scheme of the embedding and the output head of every quantized model: 8.5 bits, as in llama.cpp's Q8_0.
-using EmbeddingScheme = Scheme<SInt<8>, PerGroup<32>, ScaleF16>;
 
 struct QuantizedModel {
   Decoder decoder;

@@ -23,6 +23,7 @@ struct ModelPlan {
   /// Null: the usual 8 bits. Where embedding and head are one tensor, so they stay unless `head` is set.
   const ModelRecipe* embedding = nullptr;
   const ModelRecipe* head = nullptr;
+  bool guards = true;  ///< WeightSpec::least_bits holds
 };
 
 }  // namespace ANYBIT_ABI
@@ -60,6 +61,9 @@ inline Status check(const ModelPlan& plan, const Decoder& d) {
   std::vector<const ModelRecipe*> all = plan.linears;
   for (const ModelRecipe* r : {plan.embedding, plan.head})
     if (r) all.push_back(r);
+  if (plan.head && !d.config.form.head)
+    return Error{ErrorCode::invalid_argument,
+                 io::detail::text("plan ", plan.name, " has a recipe for the output head, the model has no head: leave it out")};
   for (std::size_t i = 0; i < expected; ++i) ANYBIT_CHECK(plan.linears[i] != nullptr, "ModelPlan: a linear without a recipe");
   for (const ModelRecipe* r : plan.linears)
     if (r->rotation != plan.linears.front()->rotation)

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/algorithm/nearest.hpp>
+#include <anybit/format/integer.hpp>
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/quantize/block_output.hpp>
 #include <anybit/quantize/model_stats.hpp>
@@ -20,6 +22,10 @@
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
+
+/// The scheme of the embedding and the output head of every quantized model, and of what a recipe of fewer bits must leave
+/// (WeightSpec::least_bits): 8.5 bits, as in llama.cpp's Q8_0.
+using EmbeddingScheme = Scheme<SInt<8>, PerGroup<32>, ScaleF16>;
 
 /// One quantized linear, and how its outputs compare with the original's: W x is approximated by
 /// output_scale * (Q (x / input_scale)), empty scales meaning 1.
@@ -100,12 +106,20 @@ class SiblingQuantizer {
     all.packed.resize(count), all.reports.resize(count);
     std::vector<bool> finished(count, false);
     for (std::size_t i = 0; i < count; ++i) {
+      const WeightSpec& spec = (*decoder_.blueprint)[(*decoder_.blueprint)[group.id].readers[i]];
+      if (!plan_.guards || recipes[i]->bits_per_weight(spec.shape) >= spec.least_bits) continue;
+      auto kept = at_eight_bits(*recipes[i], spec, *group.linears[i].linear);
+      if (!kept) return in_context(kept.error(), "recipe " + recipes[i]->name + ": " + spec.name);
+      all.packed[i] = std::move(kept->first), all.reports[i] = std::move(kept->second), finished[i] = true;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
       if (finished[i]) continue;
       const ModelRecipe& recipe = *recipes[i];
       std::vector<std::size_t> members;
       std::vector<ConstMatrix> weights;
       for (std::size_t j = i; j < count; ++j)
-        if (recipes[j] == &recipe) members.push_back(j), weights.push_back(group.linears[j].linear->dense()->view());
+        if (recipes[j] == &recipe && !finished[j])
+          members.push_back(j), weights.push_back(group.linears[j].linear->dense()->view());
       QuantizeOptions options = options_;
       options.tied = tied;
       if (!mixed) options.clip = clip.view();
@@ -114,7 +128,7 @@ class SiblingQuantizer {
             e, "recipe " + recipe.name + ": " + group.linears[i].name + (members.size() > 1 ? " and its siblings" : ""));
       };
       std::optional<ModelRecipe> judge;
-      if (recipe.with_block_loss && upstream == Upstream::norm) {
+      if (recipe.with_block_loss && upstream == Upstream::norm && BlockOutput::is_of((*decoder_.blueprint)[group.id])) {
         auto made = judged(recipe, group);
         if (!made) return named(made.error());
         judge = *std::move(made);
@@ -133,6 +147,16 @@ class SiblingQuantizer {
       all.input_scale = std::move(done->input_scale);
     }
     return all;
+  }
+
+  /// A weight that no recipe of so few bits may have.
+  Result<std::pair<AnyPacked, Report>> at_eight_bits(const ModelRecipe& recipe, const WeightSpec& spec,
+                                                     const nn::Linear& linear) const {
+    ANYBIT_TRY(auto q, Nearest<EmbeddingScheme>{}.quantize(linear.dense()->view()));
+    q.report.fallbacks.push_back(io::detail::text("rounded to 8 bits: the architecture wants at least ", spec.least_bits,
+                                                  " here, ", recipe.name, " has fewer"));
+    ANYBIT_TRY_STATUS(check_strict(q.report, options_));
+    return std::pair(AnyPacked(pack(q.matrix)), std::move(q.report));
   }
 
   /// The recipe for what feeds on a norm, choosing by what attention or MLP make of it.

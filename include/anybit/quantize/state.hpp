@@ -62,15 +62,25 @@ inline Result<BlockWeights> block_of(const Decoder& d, const BlockLoader& load, 
 inline Result<std::string> fingerprint_of(const Decoder& d, const BlockLoader& load) {
   Fingerprint f;
   f.add(d.blueprint->architecture->name).add(name(d.config.rope_order));
-  for_each_number(d.config, [&](const char* key, auto number) { f.add(key).add(number_text(number)); });
-  const DecoderConfig usual;
-  for_each_option(d.config, usual, [&](const char* key, const auto& value, const auto& standard) {
-    if (value != standard) f.add(key).add(number_text(number_of(value)));
-  });
-  if (!d.config.form.windowed.empty()) f.add(std::span<const std::uint8_t>(d.config.form.windowed));
+  const auto add_config = [&](const DecoderConfig& c) {
+    for_each_number(c, [&](const char* key, auto number) { f.add(key).add(number_text(number)); });
+    const DecoderConfig usual;
+    for_each_option(c, usual, [&](const char* key, const auto& value, const auto& standard) {
+      if (value != standard) f.add(key).add(number_text(number_of(value)));
+    });
+    if (!c.form.windowed.empty()) f.add(std::span<const std::uint8_t>(c.form.windowed));
+  };
+  add_config(d.config);
+  for (const DecoderConfig& encoder : d.config.encoder) add_config(encoder);
   f.add(std::span<const float>(d.config.rope_factors));
   if (!d.config.rope_long_factors.empty()) f.add(std::span<const float>(d.config.rope_long_factors));
   add_linear(f, d.token_embedding());
+  if (!d.config.encoder.empty())  // what the stacks have before and behind their blocks
+    for (std::size_t i = 0; i < d.weights.size(); ++i)
+      if (d.blueprint->weights[i].block == no_block) {
+        if (d.weights[i].linear.extents().size() > 0) add_linear(f, d.weights[i].linear);
+        f.add(std::span<const float>(d.weights[i].values));
+      }
   for (Index i = 0; i < d.config.blocks; ++i) {
     ANYBIT_TRY(const BlockWeights block, block_of(d, load, i));
     for (const Weight& w : block) {
@@ -95,10 +105,14 @@ inline std::string fingerprint_of(const ModelPlan& plan, const PackedEmbedding& 
   return plan.name + (true_sequential ? ", true-sequential, " : ", ") + f.text();
 }
 
-inline std::string fingerprint_of(std::span<const std::span<const TokenId>> windows) {
+inline std::string fingerprint_of(std::span<const std::span<const TokenId>> windows, std::span<const Source> sources = {}) {
   Fingerprint f;
   Index tokens = 0;
   for (const auto& w : windows) f.add(w), tokens += static_cast<Index>(w.size());
+  for (const Source& s : sources) {
+    f.add(s.ids);
+    for (Index t = 0; t < s.features.rows; ++t) f.add(std::span<const float>(s.features.row(t)));
+  }
   return io::detail::text(tokens, " tokens, ", f.text());
 }
 

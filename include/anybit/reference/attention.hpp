@@ -18,6 +18,8 @@ struct AttentionOptions {
   Index window = 0;     ///< w > 0: positions u with |p - u| < w only (Mistral 7B, arXiv:2310.06825)
   Vector slopes;        ///< of each head of queries, m: m |p - u| is subtracted (ALiBi, arXiv:2108.12409); empty: nothing is
   bool causal = true;   ///< false: later positions are seen as well
+  /// (heads, 2 r + 1): number (h, r + u - p) is added, with u - p cut to -r .. r (T5, arXiv:1910.10683); empty: nothing is
+  Matrix distance_bias{};
 
   bool sees(Index p, Index u) const {
     const Index distance = p > u ? p - u : u - p;
@@ -43,6 +45,10 @@ inline Vector attend(const Vector& q, Index p, const Matrix& keys, const Matrix&
       product *= scale;
       if (o.soft_cap > 0) product = o.soft_cap * std::tanh(product / o.soft_cap);
       if (o.slopes.size() > 0) product -= o.slopes[h] * std::abs(static_cast<double>(p - seen[i]));
+      if (o.distance_bias.cols > 0) {
+        const Index reach = o.distance_bias.cols / 2, ahead = seen[i] - p;
+        product += o.distance_bias(h, reach + (ahead < -reach ? -reach : ahead > reach ? reach : ahead));
+      }
       scores[i] = product;
     }
     const Vector a = softmax(scores);

@@ -66,6 +66,7 @@ inline constexpr Index logit_rows = 128;
 
 inline Status check_batch(const model::Decoder& d, std::span<const Example> batch, const LossOptions& o) {
   using io::detail::text;
+  ANYBIT_TRY_STATUS(model::check_is_decoder(d, "train"));
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const Example& e = batch[i];
     const auto bad = [&](ErrorCode code, auto... why) { return Status(code, text("train: example ", i, " ", why...)); };

@@ -38,15 +38,15 @@ inline bool cross_attend(BlockPass& p, const CrossLinears& w, const CrossScratch
     of_source.positions = {0, source};
     if (!of_source.at(Point::memory, memory)) return false;
     apply(w.k, memory, k), apply(w.v, memory, v);
-    p.cross->append(p.cross_layer, k, v, p.executor);
-    p.cross->settle(p.cross_layer, source);
+    p.cross->append(p.layer, k, v, p.executor);
+    p.cross->settle(p.layer, source);
   } else if (p.until == Point::memory) {
     return false;
   }
   apply(w.q, normed, q);
   nn::AttentionOptions options;
   options.scale = c.form.attention_scale;
-  nn::cross_attention({c.heads, c.kv_heads, c.head_dim}, q, *p.cross, p.cross_layer, p.memory.rows, mixed, p.executor, options);
+  nn::cross_attention({c.heads, c.kv_heads, c.head_dim}, q, *p.cross, p.layer, p.memory.rows, mixed, p.executor, options);
   if (!p.at(Point::cross_head_out, mixed)) return false;
   apply(w.output, mixed, delta);
   return p.at(Point::cross_out, delta);

@@ -95,6 +95,14 @@ inline Status read_activation(HfConfigReader& read, DecoderForm& f) {
   return Ok{};
 }
 
+/// `wo`, whose inputs outgrow half floats in trained models, stays at 8 bits or above.
+inline Blueprint blueprint(const DecoderConfig& c) {
+  Blueprint b = decoder_block::blueprint(c);
+  for (WeightSpec& w : b.weights)
+    if (w.name.ends_with(".ffn_down.weight")) w.least_bits = 8;
+  return b;
+}
+
 inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   DecoderConfig c;
   c.form = form();
@@ -156,6 +164,7 @@ inline constexpr Architecture t5_architecture = [] {
     return std::span<const TensorNames>(c.form.gated ? t5::gated_encoder_names : t5::plain_encoder_names);
   };
   a.hugging_face_root = "", a.hugging_face_block = "decoder.block.", a.hugging_face_encoder_block = "encoder.block.";
+  a.blueprint = t5::blueprint;
   a.read_gguf = t5::read_gguf;
   a.read_hugging_face = t5::read_hugging_face;
   return a;
