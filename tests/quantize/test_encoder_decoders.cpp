@@ -155,7 +155,7 @@ TEST_CASE("encoder-decoders: scales that recipes fold leave the model as it was"
       CAPTURE(d.blueprint->architecture->name, recipe.name);
       Decoder q = quantize_model(d, paired_stats(d, p, recipe.needs), recipe, pack_embedding(d).value()).value().decoder;
       q.token_embedding() = d.token_embedding();
-      if (d.has_head()) q.head() = d.head();
+      if (d.has_head()) q.head() = d.output_head();
       CHECK(largest_difference(logits_of_pair(d, p, 1).view(), logits_of_pair(q, p, 1).view()) < 0.03);
       const bool scaled = q.values(0, "attn_norm") != d.values(0, "attn_norm");
       CHECK(scaled == (recipe.name != "fine"));
@@ -179,7 +179,7 @@ TEST_CASE("encoder-decoders: T5's wo stays at 8 bits and says so") {
     ++kept;
     CHECK(l.report.fallbacks.front().find("at least 8 bits") != std::string::npos);
     const nn::Linear& linear = q.decoder[*d.blueprint->find(l.name)].linear;
-    CHECK(linear.packed()->scheme_name() == EmbeddingScheme::name());
+    CHECK(linear.packed()->scheme_name() == EmbeddingScheme::name.view());
   }
   CHECK(kept == 5);
   const auto strict = quantize_model(d, stats, recipe, embedding, {.strict = true});

@@ -41,8 +41,11 @@ Result<model::QuantizedModel> Workbench::quantize(const model::ModelPlan& plan, 
     progress_.update(p.block, p.blocks);
     return true;
   };
-  ANYBIT_TRY(model::LayerWiseModel done,
-             model::quantize_layer_wise(source_.decoder, plan, spans(calibration_windows_), embedding, options));
+  auto windows = spans(calibration_windows_);
+  std::vector<model::Source> sources;
+  for (const Prompt& p : calibration_pairs_) windows.push_back(p.ids), sources.push_back(p.as_source());
+  options.sources = sources;
+  ANYBIT_TRY(model::LayerWiseModel done, model::quantize_layer_wise(source_.decoder, plan, windows, embedding, options));
   char text[200];
   const model::LayerWiseSeconds& s = done.seconds;
   std::snprintf(text, sizeof text, "block by block: %.1f s forward, %.1f s statistics, %.1f s quantizing, %.1f s state",

@@ -136,7 +136,23 @@ bool Workbench::learns() const {
          std::any_of(recipes_.begin(), recipes_.end(), [](const ModelRecipe* r) { return r->needs != Needs::none; });
 }
 
+Status Workbench::load_pairs() {
+  if (options_.evaluates || by_size())
+    return Error{
+        ErrorCode::unsupported,
+        options_.model + ": is an encoder-decoder: give one recipe to `anybit quantize`, and pairs to `anybit perplexity`"};
+  if (!learns()) return Ok{};
+  if (options_.calibrate.empty())
+    return Error{ErrorCode::insufficient_data, options_.model +
+                                                   ": is an encoder-decoder, which calibrates by pairs of source and text: give "
+                                                   "--calibrate a JSON list of {\"src\": [..], \"ids\": [..]}"};
+  ANYBIT_TRY(calibration_pairs_, read_prompts(options_.calibrate));
+  for (const Prompt& p : calibration_pairs_) calibration_text_.insert(calibration_text_.end(), p.ids.begin(), p.ids.end());
+  return Ok{};
+}
+
 Status Workbench::load_texts() {
+  if (!model_->decoder.config.encoder.empty()) return load_pairs();
   if (!options_.evaluates && !learns()) return Ok{};
   std::string calibration_name = options_.calibrate, evaluation_name = options_.evaluate;
   TwoTexts texts;
@@ -187,6 +203,12 @@ Status Workbench::calibrate() {
   for (Index i = 0; i < windows.count(); ++i) {
     ANYBIT_TRY(const Matrix hidden, source_.calibration->accumulate(source_.decoder, windows.window(i), executor_));
     progress_.update(i + 1, windows.count());
+  }
+  for (std::size_t i = 0; i < calibration_pairs_.size(); ++i) {
+    const model::Source source = calibration_pairs_[i].as_source();
+    const auto added = source_.calibration->accumulate(source_.decoder, calibration_pairs_[i].ids, executor_, &source);
+    if (!added) return in_context(added.error(), options_.calibrate + ": pair " + std::to_string(i));
+    progress_.update(static_cast<Index>(i) + 1, static_cast<Index>(calibration_pairs_.size()));
   }
   if (learns())
     for (const std::string& line : model::warnings(model::check_sites(*source_.decoder.blueprint, *source_.calibration)))

@@ -17,6 +17,7 @@
 #include "recipes/recipe_book.hpp"
 #include "shared/open_model.hpp"
 #include "shared/progress.hpp"
+#include "shared/prompts.hpp"
 
 namespace tool {
 
@@ -83,6 +84,8 @@ class Workbench {
 
   bool by_size() const { return !options_.target_bpw.empty(); }
   anybit::Status load_texts();
+  /// Of an encoder-decoder, pairs of source and text.
+  anybit::Status load_pairs();
   anybit::Result<std::vector<anybit::model::TokenId>> tokens_of(const std::string& text, const std::string& name,
                                                                 anybit::Index wanted, bool asked_for, const char* option);
   anybit::Result<anybit::evaluate::Windows> windows_of(const std::vector<anybit::model::TokenId>& tokens) const;
@@ -137,6 +140,7 @@ class Workbench {
   std::vector<const anybit::model::ModelRecipe*> recipes_;
   const anybit::model::ModelRecipe* head_recipe_ = nullptr;
   std::vector<anybit::model::TokenId> calibration_text_;
+  std::vector<Prompt> calibration_pairs_;
   anybit::evaluate::Windows calibration_windows_;
   Source source_;
   anybit::evaluate::Windows windows_;

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include <anybit/evaluate/losses.hpp>
+#include <anybit/evaluate/paired.hpp>
 
 #include "shared/file_roles.hpp"
 #include "shared/open_model.hpp"
@@ -15,6 +16,7 @@
 #include "shared/parse.hpp"
 #include "shared/printable.hpp"
 #include "shared/progress.hpp"
+#include "shared/prompts.hpp"
 #include "shared/text.hpp"
 
 namespace tool {
@@ -33,7 +35,10 @@ struct PerplexityOptions {
 std::optional<int> parse_options(int argc, const char* const* argv, PerplexityOptions& o) {
   CLI::App app("Measures how well a model, quantized or not, predicts a text.", "anybit perplexity");
   app.add_option("MODEL", o.model, "GGUF, llama2.c, or what anybit has written")->required();
-  app.add_option("TEXT", o.text, "A UTF-8 text, such as the test set of WikiText-2")->required();
+  app.add_option("TEXT", o.text,
+                 "A UTF-8 text, such as the test set of WikiText-2; for an encoder-decoder JSON, a list of pairs of token ids:\n"
+                 "{\"src\": [..] or \"features\": [[..]], \"ids\": [..]}, ids with the start token first")
+      ->required();
   app.add_option("--tokens", o.tokens, "Only so many of the text")->type_name("N");
   app.add_option("--window", o.window, "Tokens of a window, at most the model's context; default 512 (llama.cpp), 2048 (gptq)")
       ->type_name("N");
@@ -97,6 +102,33 @@ Result<std::vector<double>> losses_of(const model::Decoder& d, const evaluate::W
   return nll;
 }
 
+/// Of an encoder-decoder: every token but the first of each text, from its source and the tokens before.
+int paired_perplexity(const model::Model& m, const PerplexityOptions& o) {
+  const auto prompts = read_prompts(o.text);
+  if (!prompts) return fail("perplexity", bad_input, prompts.error());
+  std::vector<evaluate::PairedText> pairs;
+  for (const Prompt& p : *prompts) pairs.push_back({p.as_source(), p.ids});
+  ThreadPool pool(thread_count(o.threads));
+  const Stopwatch watch;
+  const auto nll = evaluate::losses(m.decoder, pairs, pool);
+  if (!nll) return fail("perplexity", bad_input, in_context(nll.error(), o.text));
+  const evaluate::Perplexity p = evaluate::perplexity(*nll);
+  if (o.json != "-")
+    std::printf("%s: perplexity %.4f +/- %.4f (%lld predictions, %zu pairs)\n", printable(m.name).c_str(), p.value, p.plus_minus,
+                static_cast<long long>(p.scored), pairs.size());
+  using nlohmann::ordered_json;
+  const auto number = [](double v) { return std::isfinite(v) ? ordered_json(v) : ordered_json(nullptr); };
+  return write_json("perplexity", o.json,
+                    ordered_json{{"model", m.name},
+                                 {"file", o.model},
+                                 {"pairs", pairs.size()},
+                                 {"predictions", p.scored},
+                                 {"perplexity", number(p.value)},
+                                 {"plus_minus", number(p.plus_minus)},
+                                 {"mean_nll", number(p.mean_nll)},
+                                 {"seconds", watch.seconds()}});
+}
+
 nlohmann::ordered_json to_json(const model::Model& m, const PerplexityOptions& o, const evaluate::Windows& w,
                                const evaluate::Perplexity& p, double seconds) {
   using nlohmann::ordered_json;
@@ -117,11 +149,12 @@ nlohmann::ordered_json to_json(const model::Model& m, const PerplexityOptions& o
 int perplexity(int argc, const char* const* argv) {
   PerplexityOptions o;
   if (const auto end = parse_options(argc, argv, o)) return *end;
-  auto m = open_model(o.model, o.tokenizer);
+  auto m = open_model(o.model, o.tokenizer, Runs::encoder_decoders_too);
   if (!m) return fail("perplexity", bad_input, m.error());
   if (o.int8_activations) round_activations(m->decoder);
   if (const auto possible = check(o.kv, cache_shape(m->decoder.config)); !possible)
     return wrong_use("perplexity", "--kv-bits: " + possible.error().message);
+  if (!m->decoder.config.encoder.empty()) return paired_perplexity(*m, o);
   const auto windows = windows_of(*m, o);
   if (!windows) return fail("perplexity", bad_input, windows.error());
   Progress progress;

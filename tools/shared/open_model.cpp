@@ -14,25 +14,23 @@ using namespace anybit;
 namespace {
 
 model::LoadOptions load_options(const std::string& tokenizer) {
-  return {.tokenizer = tokenizer,
-          .schemes = catalog().registry(),
-          .pack = [](const io::CheckpointLinear& l) -> Result<AnyPacked> {
-            ANYBIT_TRY(PackedBytes bytes, packed_exactly(l));
-            return catalog().registry().open(std::move(bytes));
-          }};
+  return {
+      .tokenizer = tokenizer, .schemes = catalog().registry(), .pack = [](const io::CheckpointLinear& l) -> Result<AnyPacked> {
+        ANYBIT_TRY(PackedBytes bytes, packed_exactly(l));
+        return catalog().registry().open(std::move(bytes));
+      }};
 }
 
 }  // namespace
 
-Result<model::Model> open_model(const std::string& path, const std::string& tokenizer) {
+Result<model::Model> open_model(const std::string& path, const std::string& tokenizer, Runs runs) {
   ANYBIT_TRY(model::Model m, model::load_model(path, load_options(tokenizer)));
+  if (runs == Runs::decoders || m.decoder.config.encoder.empty()) ANYBIT_TRY_STATUS(model::check_is_decoder(m.decoder, path));
   m.name = utf8(m.name);
   return m;
 }
 
-Result<model::Decoder> open_decoder(const std::string& path) {
-  return model::load_decoder(path, load_options({}));
-}
+Result<model::Decoder> open_decoder(const std::string& path) { return model::load_decoder(path, load_options({})); }
 
 Index thread_count(Index asked) {
   return asked > 0 ? asked : std::max<Index>(1, static_cast<Index>(std::thread::hardware_concurrency()));

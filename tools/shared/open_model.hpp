@@ -8,8 +8,12 @@
 
 namespace tool {
 
+/// Which models a command runs.
+enum class Runs { decoders, encoder_decoders_too };
+
 /// Its name is UTF-8.
-anybit::Result<anybit::model::Model> open_model(const std::string& path, const std::string& tokenizer);
+anybit::Result<anybit::model::Model> open_model(const std::string& path, const std::string& tokenizer,
+                                                Runs runs = Runs::decoders);
 
 /// Of a Hugging Face folder, or of any file; no tokenizer is read from the folder.
 anybit::Result<anybit::model::Decoder> open_decoder(const std::string& path);

@@ -92,6 +92,7 @@ inline Result<Forecast> forecast(const Model& m, const ModelPlan& plan, std::spa
                                  const LayerWiseOptions& options = {}) {
   const Decoder& source = m.decoder;
   ANYBIT_TRY_STATUS(check(plan, source));
+  ANYBIT_TRY_STATUS(check_is_decoder(source, "forecast"));
   ANYBIT_TRY(const BlockWeights first, detail::block_of(source, options.load_block, 0));
   const Decoder packed = detail::blank_model(source, first, plan, embedding, options.head_compute);
   Forecast out;

@@ -79,6 +79,11 @@ inline Status check(const ModelPlan& plan, const Decoder& d) {
   return Ok{};
 }
 
+/// Whether a recipe has too few bits for a weight, which then stays at 8 bits (WeightSpec::least_bits).
+inline bool is_kept_at_eight_bits(const ModelPlan& plan, const ModelRecipe& recipe, const WeightSpec& spec) {
+  return plan.guards && recipe.bits_per_weight(spec.shape) < spec.least_bits;
+}
+
 /// Bytes that hold the weights of one matrix by a recipe; scales and zero points are in it, the column order of act-order is not.
 inline Index bytes(const ModelRecipe& recipe, Extents e) {
   return static_cast<Index>(std::llround(recipe.bits_per_weight(e) * static_cast<double>(e.size()) / 8));

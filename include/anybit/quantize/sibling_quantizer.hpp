@@ -107,7 +107,7 @@ class SiblingQuantizer {
     std::vector<bool> finished(count, false);
     for (std::size_t i = 0; i < count; ++i) {
       const WeightSpec& spec = (*decoder_.blueprint)[(*decoder_.blueprint)[group.id].readers[i]];
-      if (!plan_.guards || recipes[i]->bits_per_weight(spec.shape) >= spec.least_bits) continue;
+      if (!is_kept_at_eight_bits(plan_, *recipes[i], spec)) continue;
       auto kept = at_eight_bits(*recipes[i], spec, *group.linears[i].linear);
       if (!kept) return in_context(kept.error(), "recipe " + recipes[i]->name + ": " + spec.name);
       all.packed[i] = std::move(kept->first), all.reports[i] = std::move(kept->second), finished[i] = true;
@@ -153,8 +153,8 @@ class SiblingQuantizer {
   Result<std::pair<AnyPacked, Report>> at_eight_bits(const ModelRecipe& recipe, const WeightSpec& spec,
                                                      const nn::Linear& linear) const {
     ANYBIT_TRY(auto q, Nearest<EmbeddingScheme>{}.quantize(linear.dense()->view()));
-    q.report.fallbacks.push_back(io::detail::text("rounded to 8 bits: the architecture wants at least ", spec.least_bits,
-                                                  " here, ", recipe.name, " has fewer"));
+    q.report.fallbacks.push_back(io::detail::text("kept at 8 bits: the architecture wants at least ", spec.least_bits,
+                                                  " bits here, ", recipe.name, " has fewer"));
     ANYBIT_TRY_STATUS(check_strict(q.report, options_));
     return std::pair(AnyPacked(pack(q.matrix)), std::move(q.report));
   }

@@ -100,6 +100,7 @@ inline std::string fingerprint_of(const ModelPlan& plan, const PackedEmbedding& 
   Fingerprint f;
   for (const ModelRecipe* r : plan.linears)
     f.add(r->description).add(r->scheme->name).add(anybit::name(r->compute)).add(describe(r->needs));
+  if (!plan.guards) f.add("no guards");
   f.add(own_bytes(embedding.embedding.bytes()));
   f.add(number_text(sample_cap));
   return plan.name + (true_sequential ? ", true-sequential, " : ", ") + f.text();
@@ -285,7 +286,10 @@ class BlockFiles {
         status = read_gains(file, spec.name, sum, to.values);
         continue;
       }
-      status = read_linear(file, spec.name, *recipes[w], sum, to.linear);
+      const ModelRecipe& recipe = *recipes[w];
+      const bool kept = is_kept_at_eight_bits(plan, recipe, spec);
+      status =
+          read_linear(file, spec.name, recipe, kept ? kernel::packed_ops_v<EmbeddingScheme> : *recipe.scheme, sum, to.linear);
       if (!status || spec.bias.empty()) continue;
       std::vector<float> bias = to.linear.bias();
       status = read_gains(file, spec.bias, sum, bias);
@@ -318,14 +322,14 @@ class BlockFiles {
     return {ErrorCode::corrupt_data, file.name() + ": " + what + ": damaged"};
   }
   /// `linear` is the float one, whose shape is needed.
-  static Status read_linear(const io::AnybitFile& file, const std::string& name, const ModelRecipe& recipe, Fingerprint& sum,
-                            nn::Linear& linear) {
+  static Status read_linear(const io::AnybitFile& file, const std::string& name, const ModelRecipe& recipe,
+                            const kernel::PackedOps& scheme, Fingerprint& sum, nn::Linear& linear) {
     if (!file.has(name)) return bad(file, "has no tensor " + name);
     ANYBIT_TRY(const PackedBytes view, file.packed(name));
     if (view.extents() != linear.extents()) return bad(file, "tensor " + name + " has another shape than the model's");
     ANYBIT_TRY(PackedBytes copy, PackedBytes::copy(own_bytes(view)));
     sum.add(name).add(copy.bytes());
-    auto opened = recipe.open(std::move(copy));
+    auto opened = AnyPacked::open(scheme, std::move(copy));
     if (!opened) return in_context(in_context(opened.error(), "tensor " + name), file.name());
     ActivationMode activations;
     if (recipe.compute == Compute::int8_static) {
