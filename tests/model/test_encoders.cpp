@@ -116,7 +116,8 @@ void check_says(const R& r, const std::string& part) {
 TEST_CASE("encoders: golden logits and streams and inputs of linears of encoder-decoders") {
   ANYBIT_TEST_DATA_OR_SKIP(vectors, "vectors/arch");
   for (const auto& [folder, architecture] :
-       {std::pair{"t5", &t5_architecture}, std::pair{"flan_t5", &t5_architecture}, std::pair{"whisper", &whisper_architecture}}) {
+       {std::pair{"t5", &t5_architecture}, std::pair{"flan_t5", &t5_architecture}, std::pair{"whisper", &whisper_architecture},
+        std::pair{"bart", &bart_architecture}}) {
     CAPTURE(folder);
     const auto d = load_decoder(vectors + "/" + folder);
     INFO((d ? std::string() : d.error().message));

@@ -69,6 +69,7 @@ void for_each_option(Config& c, Default& d, F&& f) {
   f("form.causal", x.causal, y.causal), f("form.cross_attention", x.cross_attention, y.cross_attention);
   f("form.k_bias", x.k_bias, y.k_bias), f("form.embedding_norm", x.embedding_norm, y.embedding_norm);
   f("form.pooler", x.pooler, y.pooler), f("form.head", x.head, y.head), f("form.logit_scale", x.logit_scale, y.logit_scale);
+  f("form.logit_bias", x.logit_bias, y.logit_bias);
   f("form.token_types", x.token_types, y.token_types), f("form.feature_bins", x.feature_bins, y.feature_bins);
   f("form.relative_buckets", x.relative_buckets, y.relative_buckets);
   f("form.relative_distance", x.relative_distance, y.relative_distance);

@@ -65,6 +65,7 @@ struct DecoderForm {
   bool embedding_norm = false;           ///< a norm behind embeddings and positions (BERT)
   bool pooler = false;                   ///< a linear and tanh on the state of the first token (BERT), if the file has it
   bool head = true;                      ///< false: states and no logits are what the model gives
+  bool logit_bias = false;               ///< added to logits, of a head that may be the embedding (BART)
   float logit_scale = 1;                 ///< of logits, before their cap (T5 1.0)
   Index token_types = 0;                 ///< rows of a table that is added to embeddings by the type of a token (BERT)
   Index relative_buckets = 0;            ///< of Positions::relative

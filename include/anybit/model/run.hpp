@@ -209,6 +209,7 @@ inline void apply_head(const Decoder& d, ConstMatrix hidden, MutableMatrix logit
   ANYBIT_CHECK(d.config.form.head, "apply_head: the model is an encoder without a head, its hidden states are the result");
   d.output_head().apply(hidden, logits, executor, workspace);
   if (const float scale = d.config.form.logit_scale; scale != 1) as_eigen(logits) *= scale;
+  if (d.config.form.logit_bias) nn::add_bias(d[d.weight("logit_bias")].values, logits, executor);
   if (const float cap = d.config.form.logit_cap; cap > 0) nn::soft_cap(cap, logits, executor);
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include <anybit/model/arch/bart.hpp>
 #include <anybit/model/arch/bert.hpp>
 #include <anybit/model/arch/falcon.hpp>
 #include <anybit/model/arch/gemma.hpp>
@@ -28,10 +29,10 @@ namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
 inline constexpr std::array architectures{
-    &llama_architecture,  &bert_architecture,   &falcon_architecture,   &gemma_architecture, &gemma2_architecture,
-    &gemma3_architecture, &gpt2_architecture,   &gpt_neox_architecture, &gptj_architecture,  &opt_architecture,
-    &palm_architecture,   &phi2_architecture,   &phi3_architecture,     &qwen2_architecture, &qwen3_architecture,
-    &t5_architecture,     &whisper_architecture};
+    &llama_architecture,  &bart_architecture,   &bert_architecture,   &falcon_architecture,   &gemma_architecture,
+    &gemma2_architecture, &gemma3_architecture, &gpt2_architecture,   &gpt_neox_architecture, &gptj_architecture,
+    &opt_architecture,    &palm_architecture,   &phi2_architecture,   &phi3_architecture,     &qwen2_architecture,
+    &qwen3_architecture,  &t5_architecture,     &whisper_architecture};
 
 /// By general.architecture; null if there is none.
 inline const Architecture* find_architecture(std::string_view name) {

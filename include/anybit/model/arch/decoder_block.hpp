@@ -292,6 +292,7 @@ inline Blueprint blueprint(const DecoderConfig& model) {
   }
   add_final_norm(model, "", add);
   if (model.form.pooler) add({.name = "pooler.weight", .shape = {model.dim, model.dim}, .bias = "pooler.bias", .optional = true});
+  if (model.form.logit_bias) add({.name = "logit_bias", .shape = {1, model.vocabulary}, .role = Role::bias});
   b.head = b.embedding;
   if (model.form.head)
     b.head = add({.name = "output.weight",

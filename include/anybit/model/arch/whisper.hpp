@@ -79,9 +79,6 @@ inline Status read_stack(HfConfigReader& read, const std::string& stack, std::st
   const std::string hidden = stack + "_ffn_dim", blocks = stack + "_layers", heads = stack + "_attention_heads";
   ANYBIT_TRY_STATUS(hf_config::read_shape(read, c, {"d_model", hidden, blocks, heads, "", context}));
   ANYBIT_TRY_STATUS(read.activation("activation_function", "gelu", c.form.activation));
-  bool scaled = false;
-  ANYBIT_TRY_STATUS(read.flag_or("scale_embedding", false, scaled));
-  if (scaled && stack == "decoder") c.form.embedding_scale = std::sqrt(static_cast<float>(c.dim));
   return Ok{};
 }
 

@@ -1,0 +1,117 @@
+// The commands on models with encoders: pairs in, quantized models and losses out; what runs one sequence refuses them.
+
+#include <string>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include <anybit/model/container.hpp>
+
+#include "model/random_encoders.hpp"
+#include "model/random_ids.hpp"
+#include "tool/program.hpp"
+
+using namespace anybit;
+using nlohmann::json;
+using test_tool::contains;
+using test_tool::Ended;
+using test_tool::Program;
+
+namespace {
+
+void save(const std::string& path, const model::Decoder& d) {
+  model::Vocabulary v;
+  v.kind = model::TokenizerKind::byte_bpe;
+  for (int i = 0; i < 61; ++i) {
+    v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
+    v.kinds.push_back(model::TokenKind::normal);
+  }
+  REQUIRE(save_model(path, {"m", d, model::Tokenizer::make(std::move(v)).value()}));
+}
+
+json pairs_of_ids(unsigned seed) {
+  json pairs = json::array();
+  for (unsigned i = 0; i < 6; ++i)
+    pairs.push_back({{"src", test_support::ids(40, seed + 2 * i)}, {"ids", test_support::ids(30, seed + 2 * i + 1)}});
+  return pairs;
+}
+
+}  // namespace
+
+TEST_CASE("an encoder-decoder is quantized and measured by pairs") {
+  const Program p;
+  const std::string t5 = p.path("t5.safetensors"), out = p.path("q.safetensors");
+  save(t5, test_support::random_t5(true));
+  p.write("pairs.json", pairs_of_ids(1).dump());
+  const auto perplexity = [&](const std::string& model) {
+    const Ended o = p.run("perplexity " + model + " " + p.path("pairs.json") + " --json -");
+    INFO(o.err);
+    REQUIRE(o.exit_code == 0);
+    CHECK(json::parse(o.out).at("predictions") == 6 * 29);
+    return json::parse(o.out).at("mean_nll").get<double>();
+  };
+  const double exact = perplexity(t5);
+  for (const std::string options : {"", " --sequential"}) {
+    const Ended o =
+        p.run("quantize " + t5 + " " + out + " --recipe gptq-int4-g128 --calibrate " + p.path("pairs.json") + options);
+    INFO(o.err);
+    REQUIRE(o.exit_code == 0);
+    CHECK(contains(o.out, "8 bits"));  // wo, said
+    CHECK(perplexity(out) != exact);
+  }
+  const Ended uncalibrated = p.run("quantize " + t5 + " " + out + " --recipe gptq-int4-g128");
+  CHECK(uncalibrated.exit_code != 0);
+  CHECK(contains(uncalibrated.err, "calibrates by pairs"));
+  p.write("alone.json", R"([{"ids": [1, 2, 3]}])");
+  const Ended alone = p.run("quantize " + t5 + " " + out + " --recipe gptq-int4-g128 --calibrate " + p.path("alone.json"));
+  CHECK(alone.exit_code != 0);
+  CHECK(contains(alone.err, "pair 0"));
+}
+
+TEST_CASE("commands that run one sequence refuse models with encoders") {
+  const Program p;
+  save(p.path("t5.safetensors"), test_support::random_t5(false));
+  save(p.path("bert.safetensors"), test_support::random_bert());
+  for (const std::string name : {"t5", "bert"}) {
+    const std::string model = p.path(name + ".safetensors");
+    CAPTURE(name);
+    for (const std::string& command :
+         {"generate " + model + " --prompt A", "compare " + model + " --recipe gptq-int4-g128 --calibrate " + p.path("text.txt") +
+                                                   " --evaluate " + p.path("text.txt")}) {
+      CAPTURE(command);
+      const Ended o = p.run(command);
+      CHECK(o.exit_code != 0);
+      CHECK(contains(o.err, "encoder"));
+    }
+  }
+  const Ended o = p.run("perplexity " + p.path("bert.safetensors") + " " + p.path("text.txt"));
+  CHECK(o.exit_code != 0);
+  CHECK(contains(o.err, "an encoder, which predicts no next token"));
+}
+
+TEST_CASE("logits: sources and types and what does not fit") {
+  const Program p;
+  save(p.path("t5.safetensors"), test_support::random_t5(true));
+  save(p.path("bert.safetensors"), test_support::random_bert());
+  save(p.path("whisper.safetensors"), test_support::random_whisper());
+  const auto run = [&](const std::string& name, const std::string& prompts) {
+    p.write("in.json", prompts);
+    return p.run("logits " + p.path(name + ".safetensors") + " --ids " + p.path("in.json") + " --out " +
+                 p.path("out.safetensors"));
+  };
+  CHECK(run("t5", R"([{"src": [1, 2], "ids": [0, 5]}])").exit_code == 0);
+  CHECK(run("bert", R"([{"ids": [0, 5], "types": [0, 1]}, {"ids": [3]}])").exit_code == 0);
+  for (const auto& [name, prompts, says] :
+       {std::tuple{"t5", R"([{"ids": [1]}])", "no tokens"}, std::tuple{"t5", R"([{"src": [1, -1], "ids": [1]}])", "src holds"},
+        std::tuple{"t5", R"([{"features": [[1]], "ids": [1]}])", "reads tokens"},
+        std::tuple{"whisper", R"([{"src": [1], "ids": [1]}])", "reads features"},
+        std::tuple{"whisper", R"([{"features": [[1, 2], [3]], "ids": [1]}])", "equally many frames"},
+        std::tuple{"whisper", R"([{"features": [[1, 2]], "ids": [1]}])", "frames of 1 bins"},
+        std::tuple{"bert", R"([{"src": [1], "ids": [1]}])", "no encoder in front of a decoder"},
+        std::tuple{"bert", R"([{"ids": [1], "types": [2]}])", "type 2"}}) {
+    const Ended o = run(name, prompts);
+    CAPTURE(name, prompts, o.err);
+    CHECK(o.exit_code != 0);
+    CHECK(contains(o.err, says));
+  }
+}
