@@ -1,6 +1,7 @@
 // Blueprints and taps: what a model is made of, and what can be read and changed while it runs.
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <anybit/model/arch/architectures.hpp>
@@ -80,7 +81,11 @@ TEST_CASE("taps are called at every point in the order of the pass, and change n
                       CHECK((positions.begin == 0 && positions.end == 20));
                     }});
   const Matrix logits = tapped(d, taps).value();
-  CHECK(seen == std::vector<std::string>(point_names.begin(), point_names.end()));
+  std::vector<std::string> in_order;
+  for (const std::string_view point : point_names)
+    if (point != "encoder_embedding" && point != "encoder_out" && point != "memory" && !point.starts_with("cross_"))
+      in_order.emplace_back(point);  // the others are of models with an encoder in front
+  CHECK(seen == in_order);
   CHECK(same_bits(logits, tapped(d, {}).value()));
 }
 
