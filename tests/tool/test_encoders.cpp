@@ -102,7 +102,8 @@ TEST_CASE("logits: sources and types and what does not fit") {
   CHECK(run("t5", R"([{"src": [1, 2], "ids": [0, 5]}])").exit_code == 0);
   CHECK(run("bert", R"([{"ids": [0, 5], "types": [0, 1]}, {"ids": [3]}])").exit_code == 0);
   for (const auto& [name, prompts, says] :
-       {std::tuple{"t5", R"([{"ids": [1]}])", "no tokens"}, std::tuple{"t5", R"([{"src": [1, -1], "ids": [1]}])", "src holds"},
+       {std::tuple{"t5", R"([{"ids": [1]}])", "no source: add \"src\""},
+        std::tuple{"t5", R"([{"src": [1, -1], "ids": [1]}])", "src holds"},
         std::tuple{"t5", R"([{"features": [[1]], "ids": [1]}])", "reads tokens"},
         std::tuple{"whisper", R"([{"src": [1], "ids": [1]}])", "reads features"},
         std::tuple{"whisper", R"([{"features": [[1, 2], [3]], "ids": [1]}])", "equally many frames"},

@@ -96,6 +96,10 @@ Status record(const model::Decoder& d, const Prompt& p, const std::string& prefi
   if (!paired && (!p.source.empty() || p.features.rows() > 0))
     return Error{ErrorCode::invalid_argument, "a source is given, but " + std::string(d.blueprint->architecture->name) +
                                                   " has no encoder in front of a decoder: give ids alone"};
+  if (paired && p.source.empty() && p.features.rows() == 0)
+    return Error{ErrorCode::insufficient_data,
+                 std::string("it has no source: add \"") +
+                     (d.config.encoder.front().form.feature_bins > 0 ? "features\", bins by frames" : "src\", a list of ids")};
   nn::KvCache cache(model::cache_shape(d.config), static_cast<Index>(p.ids.size()));
   model::Run how = run;
   how.types = p.types;
