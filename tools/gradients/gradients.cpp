@@ -11,7 +11,7 @@
 #include "shared/open_model.hpp"
 #include "shared/outputs.hpp"
 #include "shared/parse.hpp"
-#include "train/id_lists.hpp"
+#include "train/examples.hpp"
 
 namespace tool {
 
@@ -24,11 +24,10 @@ struct GradientsOptions {
   Index threads = 0;
 };
 
-Result<std::vector<train::NamedTensor>> compute(const model::Decoder& d, const std::vector<std::vector<model::TokenId>>& ids,
-                                                const GradientsOptions& o) {
+Result<std::vector<train::NamedTensor>> compute(const model::Decoder& d, const Examples& examples, const GradientsOptions& o) {
   ThreadPool pool(thread_count(o.threads));
   train::Gradients gradients = train::make_gradients(d, o.adapter.empty() ? train::all_weights : train::is_adapter);
-  ANYBIT_TRY(const train::Loss loss, train::loss_and_gradients(d, examples_of(ids), gradients, {.executor = pool}));
+  ANYBIT_TRY(const train::Loss loss, train::loss_and_gradients(d, examples.views(), gradients, {.executor = pool}));
   ANYBIT_TRY(std::vector<train::NamedTensor> out, train::hugging_face_gradients(d, gradients));
   for (train::NamedTensor& t : out) t.name.insert(0, "grad.");
   out.push_back({"loss", {1}, {static_cast<float>(loss.mean())}});

@@ -9,19 +9,21 @@
 #include <utility>
 #include <vector>
 
-#include <anybit/io/hf_folder.hpp>
+#include <anybit/evaluate/loss_curve_svg.hpp>
 #include <anybit/io/safetensors_writer.hpp>
+#include <anybit/train/frozen_base.hpp>
 #include <anybit/train/lora.hpp>
 #include <anybit/train/trainer.hpp>
 
+#include "recipes/recipe_book.hpp"
 #include "shared/file_roles.hpp"
 #include "shared/open_model.hpp"
 #include "shared/outputs.hpp"
 #include "shared/parse.hpp"
 #include "shared/printable.hpp"
 #include "shared/progress.hpp"
-#include "shared/text.hpp"
-#include "train/id_lists.hpp"
+#include "train/examples.hpp"
+#include "train/save_trained.hpp"
 
 namespace tool {
 
@@ -31,8 +33,9 @@ namespace fs = std::filesystem;
 namespace {
 
 struct TrainCommand {
-  std::string model, tokenizer, ids, text, save, adapter, losses;
-  Index context = 512, threads = 0;
+  std::string model, tokenizer, ids, text, conversations, chat_template, teacher, base, adapter;
+  std::string save, merge, requantize, losses, svg;
+  Index context = 512, threads = 0, held_out = 0;
   Index lora_rank = 0;
   float lora_alpha = 16, lora_dropout = 0;
   std::vector<double> betas{0.9, 0.999};
@@ -40,70 +43,157 @@ struct TrainCommand {
   train::TrainOptions options{};
 
   bool adapters() const { return lora_rank > 0 || !adapter.empty(); }
+  bool has_examples() const { return !ids.empty() || !text.empty() || !conversations.empty(); }
+  /// Token ids need no vocabulary, a text and anybit's container do.
+  bool needs_vocabulary() const { return !text.empty() || !conversations.empty() || !merge.empty() || is_container_path(save); }
+  bool saves_adapter() const { return adapters() && !save.empty(); }
 };
 
-/// The model with its tokenizer where a text is to be cut into tokens.
+/// The model, with its vocabulary where that is needed.
 struct Loaded {
-  model::Decoder decoder;
-  std::vector<std::vector<model::TokenId>> ids;
+  std::optional<model::Model> whole;
+  model::Decoder alone{};
+
+  model::Decoder& decoder() { return whole ? whole->decoder : alone; }
 };
 
 Result<Loaded> load(const TrainCommand& o) {
   Loaded out;
-  if (o.text.empty()) {
-    ANYBIT_TRY(out.ids, read_id_lists(o.ids));
-    ANYBIT_TRY(out.decoder, open_decoder(o.model));
+  if (o.needs_vocabulary()) {
+    ANYBIT_TRY(model::Model m, open_model(o.model, o.tokenizer));
+    out.whole = std::move(m);
+  } else {
+    ANYBIT_TRY(out.alone, open_decoder(o.model));
+  }
+  return out;
+}
+
+Result<Examples> read_examples(const TrainCommand& o, const Loaded& loaded) {
+  if (!o.ids.empty()) return read_id_lists(o.ids);
+  if (!o.text.empty()) return read_plain_text(o.text, *loaded.whole, o.context);
+  const train::ChatTemplate* const named = train::find_chat_template(o.chat_template);
+  return read_conversations(o.conversations, *loaded.whole, named ? *named : train::chat_template_for(loaded.whole->tokenizer),
+                            o.context);
+}
+
+/// The linears of the blocks by the recipe of this name or text.
+Status pack_by(const std::string& recipe, model::Decoder& d, ExecutorRef executor) {
+  RecipeBook book = named_recipes();
+  ANYBIT_TRY(const model::ModelRecipe* const found, book.find(recipe));
+  return train::pack_blocks(d, *found, executor);
+}
+
+/// Mean loss over examples, without a step.
+Result<double> mean_loss(const model::Decoder& d, std::span<const train::Example> examples, const train::TrainOptions& o) {
+  train::Gradients none(d.weights.size());
+  train::LossOptions options = o.loss;
+  options.dropout = {};
+  double sum = 0;
+  Index count = 0;
+  for (const train::Example& e : examples) {
+    ANYBIT_TRY(const train::Loss loss, train::loss_and_gradients(d, std::span(&e, 1), none, options));
+    sum += loss.sum, count += loss.predictions;
+  }
+  return sum / static_cast<double>(count);
+}
+
+/// Prints, records and draws the steps of a run.
+class StepLog {
+ public:
+  explicit StepLog(bool prints) : prints_(prints) { progress_.begin("training", 1, 1); }
+
+  void add(const train::TrainStep& s) {
+    steps_.push_back(s);
+    if (prints_ && !s.resumed) {
+      progress_.clear();
+      std::printf("step %lld of %lld: loss %.4f, gradient norm %.3g, rate %.3g, %s\n", static_cast<long long>(s.step + 1),
+                  static_cast<long long>(s.steps), s.loss, s.gradient_norm, s.rate, duration_text(watch_.seconds()).c_str());
+    }
+    progress_.update(s.step + 1, s.steps);
+  }
+  void end() { progress_.end(), progress_.clear(); }
+
+  std::string csv() const {
+    std::string out = "step,loss,gradient_norm,rate\n";
+    for (const train::TrainStep& s : steps_) {
+      std::array<char, 128> line{};
+      std::snprintf(line.data(), line.size(), "%lld,%.6g,%.6g,%.6g\n", static_cast<long long>(s.step), s.loss, s.gradient_norm,
+                    s.rate);
+      out += line.data();
+    }
     return out;
   }
-  ANYBIT_TRY(const std::string text, read_text(o.text));
-  ANYBIT_TRY(model::Model m, open_model(o.model, o.tokenizer));
-  auto encoded = m.tokenizer.encode(text);
-  if (!encoded) return in_context(encoded.error(), o.text);
-  const Index length = std::min(o.context, m.decoder.config.context), count = static_cast<Index>(encoded->size()) / length;
-  if (count == 0)
-    return {ErrorCode::insufficient_data, o.text + ": holds " + std::to_string(encoded->size()) +
-                                              " tokens, fewer than one example of " + std::to_string(length) +
-                                              ": give a longer text or a smaller --context"};
-  for (Index i = 0; i < count; ++i) out.ids.emplace_back(encoded->begin() + i * length, encoded->begin() + (i + 1) * length);
-  out.decoder = std::move(m.decoder);
-  return out;
+  Status write(const TrainCommand& o) const {
+    if (!o.losses.empty()) ANYBIT_TRY_STATUS(write_text(o.losses, csv()));
+    if (!o.svg.empty()) ANYBIT_TRY_STATUS(write_text(o.svg, evaluate::loss_curve_svg(steps_, utf8(o.model))));
+    return Ok{};
+  }
+
+ private:
+  bool prints_;
+  Stopwatch watch_;
+  Progress progress_;
+  std::vector<train::TrainStep> steps_;
+};
+
+/// The adapter or the trained model, and the model with the adapter in it.
+Status save_all(const TrainCommand& o, Loaded& loaded, const train::LoraOptions& lora, ExecutorRef executor) {
+  model::Decoder& d = loaded.decoder();
+  if (o.saves_adapter()) {
+    const Uninterrupted whole;
+    ANYBIT_TRY_STATUS(train::save_adapters(o.save, d, lora, o.model));
+  } else if (!o.save.empty()) {
+    if (is_container_path(o.save)) {
+      ANYBIT_TRY_STATUS(save_container(o.save, o.model, *loaded.whole, "trained"));
+    } else {
+      ANYBIT_TRY_STATUS(save_folder(o.save, o.model, d));
+    }
+  }
+  if (o.merge.empty()) return Ok{};
+  ANYBIT_TRY_STATUS(train::merge_into_floats(d, executor));
+  if (!o.requantize.empty()) ANYBIT_TRY_STATUS(pack_by(o.requantize, d, executor));
+  return save_container(o.merge, o.model, *loaded.whole, o.requantize.empty() ? "merged" : "merged | " + o.requantize);
 }
 
-/// Tensors by the names of the folder's own files, which may leave the prefix of the architecture out.
-std::vector<io::TensorInfo> named_as_in(const io::HfFolder& folder, std::string_view root,
-                                        const std::vector<train::NamedTensor>& tensors) {
-  std::vector<io::TensorInfo> out;
-  for (const train::NamedTensor& t : tensors) {
-    std::string name = t.name;
-    if (!folder.find(name) && name.starts_with(root) && folder.find(name.substr(root.size()))) name = name.substr(root.size());
-    out.push_back(io::tensor_of<float>(std::move(name), t.shape, t.values));
-  }
-  return out;
+Status train_on(const TrainCommand& o, Loaded& loaded, std::span<const train::Example> examples, train::TrainOptions options,
+                StepLog& log) {
+  model::Decoder& d = loaded.decoder();
+  const auto apart = static_cast<std::size_t>(o.held_out);
+  if (apart >= examples.size())
+    return {ErrorCode::insufficient_data,
+            "--held-out leaves none of " + std::to_string(examples.size()) + " examples to train on"};
+  const auto learned = examples.first(examples.size() - apart), others = examples.last(apart);
+  const auto report = [&](const char* when) -> Status {
+    if (others.empty()) return Ok{};
+    ANYBIT_TRY(const double loss, mean_loss(d, others, options));
+    std::printf("loss on the %zu examples held out %s: %.4f\n", others.size(), when, loss);
+    return Ok{};
+  };
+  ANYBIT_TRY_STATUS(report("before"));
+  ANYBIT_TRY_STATUS(train::train_decoder(d, learned, o.adapters() ? train::is_adapter : train::all_weights, options,
+                                         [&](const train::TrainStep& s) { return log.add(s), true; }));
+  return report("behind");
 }
 
-/// The folder with new weights, in one file; what else is in it is copied.
-Status save_folder(const TrainCommand& o, const model::Decoder& d) {
-  ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(o.model));
-  ANYBIT_TRY(const std::vector<train::NamedTensor> weights, train::hugging_face_weights(d));
-  const auto tensors = named_as_in(folder, d.blueprint->architecture->hugging_face_root, weights);
-  std::error_code failed;
-  fs::create_directories(o.save, failed);
-  for (fs::directory_iterator at(o.model, failed), end; !failed && at != end; at.increment(failed)) {
-    const std::string name = at->path().filename().string();
-    if (!at->is_regular_file() || name.find(".safetensors") != std::string::npos) continue;
-    if (!name.ends_with(".json") && !name.ends_with(".txt") && !name.ends_with(".model") && !name.ends_with(".jinja")) continue;
-    fs::copy_file(at->path(), fs::path(o.save) / name, fs::copy_options::overwrite_existing, failed);
-    if (failed) return {ErrorCode::io, o.save + ": " + name + " cannot be copied there: " + failed.message()};
-  }
-  if (failed) return {ErrorCode::io, o.save + ": cannot be made: " + failed.message()};
-  return io::write_safetensors((fs::path(o.save) / "model.safetensors").string(), tensors, {{"format", "pt"}});
+ExitCode exit_code_of_training(const Error& e) {
+  return e.code == ErrorCode::not_finite ? recipe_failed : e.code == ErrorCode::io ? cannot_write : bad_input;
 }
 
 int train_model(const TrainCommand& o) {
   const auto failed = [](ExitCode code, const Error& e) { return fail("train", code, e); };
+  ThreadPool pool(thread_count(o.threads));
   auto loaded = load(o);
   if (!loaded) return failed(bad_input, loaded.error());
-  model::Decoder& d = loaded->decoder;
+  model::Decoder& d = loaded->decoder();
+  Examples examples;
+  if (o.has_examples()) {
+    auto read = read_examples(o, *loaded);
+    if (!read) return failed(bad_input, read.error());
+    examples = *std::move(read);
+    for (const std::string& line : examples.remarks) std::printf("%s\n", printable(line).c_str());
+  }
+  if (!o.base.empty())
+    if (const auto packed = pack_by(o.base, d, pool); !packed) return failed(usage, packed.error());
   train::LoraOptions lora;
   lora.rank = o.lora_rank, lora.alpha = o.lora_alpha, lora.dropout = o.lora_dropout, lora.seed = o.options.seed;
   if (!o.adapter.empty()) {
@@ -113,65 +203,90 @@ int train_model(const TrainCommand& o) {
   } else if (o.adapters()) {
     train::add_adapters(d, lora);
   }
-  if (!o.save.empty())
-    if (const auto writable = check_writable((fs::path(o.save) / "model.safetensors").string()); !writable)
-      return failed(cannot_write, writable.error());
-
-  ThreadPool pool(thread_count(o.threads));
-  train::TrainOptions options = o.options;
-  options.shuffle = !o.no_shuffle;
-  options.adamw.beta1 = o.betas[0], options.adamw.beta2 = o.betas[1], options.adamw.seed = options.seed;
-  options.loss.executor = pool, options.loss.recompute_blocks = !o.keep_activations;
-  options.loss.dropout.rate = lora.dropout, options.loss.dropout.seed = options.seed;
-  std::string table = "step,loss,gradient_norm,rate\n";
-  const Stopwatch watch;
-  Progress progress;
-  progress.begin("training", 1, 1);
-  const auto examples = examples_of(loaded->ids);
-  const auto done = train::train_decoder(
-      d, examples, o.adapters() ? train::is_adapter : train::all_weights, options, [&](const train::TrainStep& s) {
-        std::array<char, 128> line{};
-        std::snprintf(line.data(), line.size(), "%lld,%.6g,%.6g,%.6g\n", static_cast<long long>(s.step), s.loss, s.gradient_norm,
-                      s.rate);
-        table += line.data();
-        progress.clear();
-        std::printf("step %lld of %lld: loss %.4f, gradient norm %.3g, rate %.3g, %s\n", static_cast<long long>(s.step + 1),
-                    static_cast<long long>(s.steps), s.loss, s.gradient_norm, s.rate, duration_text(watch.seconds()).c_str());
-        progress.update(s.step + 1, s.steps);
-        return true;
-      });
-  progress.end();
-  // A run that ends early has steps behind it, whose weights are good.
-  if (!done && done.error().code != ErrorCode::not_finite) return failed(bad_input, done.error());
-  const Uninterrupted whole;
-  if (!o.losses.empty())
-    if (const auto written = write_text(o.losses, table); !written) return failed(cannot_write, written.error());
-  if (!o.save.empty()) {
-    const auto saved = o.adapters() ? train::save_adapters(o.save, d, lora, o.model) : save_folder(o, d);
-    if (!saved) return failed(cannot_write, saved.error());
+  std::optional<model::Decoder> teacher;
+  if (!o.teacher.empty()) {
+    auto opened = open_decoder(o.teacher);
+    if (!opened) return failed(bad_input, opened.error());
+    teacher = *std::move(opened);
   }
-  if (!done) return failed(recipe_failed, done.error());
+  if (!o.save.empty()) {
+    const std::string first = is_container_path(o.save) ? o.save : (fs::path(o.save) / "model.safetensors").string();
+    if (const auto writable = check_writable(first); !writable) return failed(cannot_write, writable.error());
+  }
+
+  Status done = Ok{};
+  if (o.has_examples()) {
+    train::TrainOptions options = o.options;
+    options.shuffle = !o.no_shuffle;
+    options.adamw.beta1 = o.betas[0], options.adamw.beta2 = o.betas[1], options.adamw.seed = options.seed;
+    options.loss.executor = pool, options.loss.recompute_blocks = !o.keep_activations;
+    options.loss.dropout.rate = lora.dropout, options.loss.dropout.seed = options.seed;
+    options.loss.teacher = teacher ? &*teacher : nullptr;
+    options.checkpoints.write = [](const std::string& path, std::span<const io::TensorInfo> tensors,
+                                   const std::map<std::string, std::string>& facts) {
+      const Uninterrupted whole;
+      return io::write_safetensors(path, tensors, facts);
+    };
+    const auto views = examples.views();
+    StepLog log(true);
+    done = train_on(o, *loaded, views, std::move(options), log);
+    log.end();
+    // A run that diverges has steps behind it, whose weights are good.
+    if (!done && done.error().code != ErrorCode::not_finite) return failed(exit_code_of_training(done.error()), done.error());
+    if (const auto written = log.write(o); !written) return failed(cannot_write, written.error());
+  }
+  if (const auto saved = save_all(o, *loaded, lora, pool); !saved)
+    return failed(exit_code_of_write(saved.error()), saved.error());
+  if (!done) return failed(exit_code_of_training(done.error()), done.error());
   return success;
 }
 
-int train_command(int argc, const char* const* argv) {
-  TrainCommand o;
-  CLI::App app(
-      "Trains a model with AdamW on a text or on token ids: all its weights, or with --lora-rank adapters on a frozen model, which\n"
-      "may be packed. Every token but the first of an example is predicted from those before it. The same bits come out for any\n"
-      "number of threads.",
-      "anybit train");
-  app.add_option("MODEL", o.model, "A Hugging Face folder; with --lora-rank also GGUF or what anybit has written")->required();
-  auto* const ids = app.add_option("--ids", o.ids, "JSON: a list of lists of token ids, one per example")->type_name("FILE");
+void add_options(CLI::App& app, TrainCommand& o) {
+  app.add_option("MODEL", o.model, "A Hugging Face folder, GGUF, a llama2.c checkpoint, or what anybit has written")->required();
+  app.add_option("--ids", o.ids, "JSON: a list of lists of token ids, one per example")->type_name("FILE");
   app.add_option("--text", o.text, "A text, cut into examples of --context tokens; what is left at its end is not used")
       ->type_name("FILE")
-      ->excludes(ids);
+      ->excludes("--ids");
+  app.add_option(
+         "--conversations", o.conversations,
+         "JSON lines: turns, messages, instruction and output, or prompt and completion. Only the assistant's tokens count")
+      ->type_name("FILE")
+      ->excludes("--ids")
+      ->excludes("--text");
+  app.add_option("--template", o.chat_template, "How conversations are written down: chatml, alpaca or plain")
+      ->check(CLI::IsMember({"chatml", "alpaca", "plain"}))
+      ->default_str("chatml where the vocabulary has its tokens, else plain")
+      ->needs("--conversations");
+  app.add_option("--held-out", o.held_out, "The last N examples are not trained on; their loss is printed before and behind")
+      ->type_name("N")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_option("--context", o.context, "Tokens per example of --text")
+  app.add_option("--context", o.context, "Tokens per example of --text, most tokens of a conversation")
       ->check(CLI::Range(Index{2}, Index{1} << 24))
       ->capture_default_str();
-  app.add_option("--save", o.save, "The folder to write: the model as it came in, or PEFT's adapter")->type_name("DIR");
+  app.add_option(
+         "--teacher", o.teacher,
+         "A model of the same vocabulary: the loss is the KL divergence from its predictions instead of the cross entropy")
+      ->type_name("MODEL");
+  app.add_option(
+         "--save", o.save,
+         "What is trained: the adapter in a folder of PEFT; else a Hugging Face folder with the types of MODEL, or with a "
+         "name that ends in .safetensors anybit's own file")
+      ->type_name("PATH");
   app.add_option("--losses", o.losses, "CSV with the loss, gradient norm and rate of every step")->type_name("FILE");
+  app.add_option("--svg", o.svg, "The losses as a picture")->type_name("FILE");
+  app.add_option("--checkpoint", o.options.checkpoints.path, "The state of the run, to go on from after an interruption")
+      ->type_name("FILE");
+  app.add_option("--checkpoint-every", o.options.checkpoints.every, "Steps between checkpoints; 0: only behind the last step")
+      ->check(CLI::NonNegativeNumber)
+      ->default_val(50)
+      ->needs("--checkpoint");
+  app.add_flag("--resume", o.options.checkpoints.resume,
+               "Goes on from --checkpoint, to the same bytes as without an interruption; starts anew where there is none")
+      ->needs("--checkpoint");
+}
+
+void add_adapter_options(CLI::App& app, TrainCommand& o) {
   app.add_option("--lora-rank", o.lora_rank,
                  "Trains adapters of this rank on all linears of the blocks; 0: the weights themselves")
       ->check(CLI::Range(Index{0}, Index{1} << 16))
@@ -181,6 +296,18 @@ int train_command(int argc, const char* const* argv) {
       ->check(CLI::Range(0.0f, 0.999f))
       ->capture_default_str();
   app.add_option("--adapter", o.adapter, "Goes on with the adapter in this folder of PEFT")->type_name("DIR");
+  app.add_option("--base", o.base,
+                 "QLoRA: the frozen linears of the blocks are packed by this recipe first, such as nearest-nf4-g64-dq")
+      ->type_name("RECIPE");
+  app.add_option("--merge", o.merge,
+                 "anybit's own file (.safetensors) of the model with the adapter added to its weights, as floats")
+      ->type_name("FILE");
+  app.add_option("--requantize", o.requantize, "The merged linears are packed again by this recipe")
+      ->type_name("RECIPE")
+      ->needs("--merge");
+}
+
+void add_step_options(CLI::App& app, TrainCommand& o) {
   train::TrainOptions& t = o.options;
   app.add_option("--lr", t.schedule.peak, "Largest learning rate")->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--schedule", t.schedule.decay, "How the rate falls to 0 over the run")
@@ -214,23 +341,57 @@ int train_command(int argc, const char* const* argv) {
   app.add_flag("--keep-activations", o.keep_activations, "Faster, with the activations of all blocks in memory");
   app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
       ->type_name("N");
+}
+
+/// What the options together cannot mean; empty: nothing.
+std::string contradiction(const TrainCommand& o) {
+  std::error_code ignored;
+  if (!o.has_examples() && (o.adapter.empty() || o.merge.empty()))
+    return "nothing to learn from: give --text, --conversations or --ids (or --adapter and --merge, to merge without training)";
+  for (const double beta : o.betas)
+    if (!(beta >= 0 && beta < 1)) return "--betas must be 0 or above and below 1";
+  if (!o.adapters() && (!o.base.empty() || !o.merge.empty()))
+    return "--base and --merge go with adapters: give --lora-rank or --adapter";
+  if (!o.merge.empty() && !is_container_path(o.merge))
+    return "--merge writes anybit's own file: its name must end in .safetensors";
+  if (o.adapters() && is_container_path(o.save)) return "--save is PEFT's folder for an adapter; --merge writes one file of both";
+  if (!o.save.empty() && fs::exists(o.save, ignored) && fs::equivalent(o.save, o.model, ignored))
+    return "--save is the model: name another folder";
+  if (!o.save.empty() && !o.adapters() && !is_container_path(o.save) && !fs::exists(fs::path(o.model) / "config.json", ignored))
+    return "a folder is saved of a Hugging Face folder only: let --save end in .safetensors, or train an adapter with --lora-rank";
+  if (const std::string& path = o.options.checkpoints.path;
+      !path.empty() && !o.options.checkpoints.resume && fs::exists(path, ignored))
+    return "--checkpoint is there already: give --resume to go on from it, or name another file";
+  return {};
+}
+
+int train_command(int argc, const char* const* argv) {
+  TrainCommand o;
+  CLI::App app(
+      "Trains a model with AdamW on a text, on conversations or on token ids: all its weights, or with --lora-rank adapters on a\n"
+      "frozen model, which may be packed. Every token but the first of an example is predicted from those before it. The same bits\n"
+      "come out for any number of threads.",
+      "anybit train");
+  add_options(app, o), add_adapter_options(app, o), add_step_options(app, o);
   if (const auto end = parse(app, argc, argv, "anybit train MODEL --text book.txt --lora-rank 16 --lr 2e-4 --save adapter"))
     return *end;
-  if (o.ids.empty() && o.text.empty()) return wrong_use("train", "nothing to learn from: give --ids or --text");
-  for (const double beta : o.betas)
-    if (!(beta >= 0 && beta < 1)) return wrong_use("train", "--betas must be 0 or above and below 1");
-  std::error_code ignored;
-  if (!o.save.empty() && fs::exists(o.save, ignored) && fs::equivalent(o.save, o.model, ignored))
-    return wrong_use("train", "--save is the model: name another folder");
-  if (!o.save.empty() && !o.adapters() && !fs::exists(fs::path(o.model) / "config.json", ignored))
-    return wrong_use(
-        "train", "a trained model is saved as a Hugging Face folder: give MODEL as one, or train an adapter with --lora-rank");
-  if (const auto apart = check_roles({{"the model", o.model}, {"--ids", o.ids}, {"--text", o.text}, {"--adapter", o.adapter}},
-                                     {{"--save", o.save}, {"--losses", o.losses}});
-      !apart)
-    return fail("train", usage, apart.error());
-  if (!o.losses.empty())
-    if (const auto writable = check_writable(o.losses); !writable) return fail("train", cannot_write, writable.error());
+  if (const std::string wrong = contradiction(o); !wrong.empty()) return wrong_use("train", wrong);
+  std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
+  for (const FileRole& role : {FileRole{"--ids", o.ids},
+                               {"--text", o.text},
+                               {"--conversations", o.conversations},
+                               {"--adapter", o.adapter},
+                               {"--teacher", o.teacher}})
+    inputs.push_back(role);
+  const std::vector<FileRole> outputs{{"--save", o.save},
+                                      {"--merge", o.merge},
+                                      {"--losses", o.losses},
+                                      {"--svg", o.svg},
+                                      {"--checkpoint", o.options.checkpoints.path}};
+  if (const auto apart = check_roles(inputs, outputs); !apart) return fail("train", usage, apart.error());
+  for (const std::string& path : {o.losses, o.svg, o.merge, o.options.checkpoints.path})
+    if (!path.empty())
+      if (const auto writable = check_writable(path); !writable) return fail("train", cannot_write, writable.error());
   return train_model(o);
 }
 

@@ -19,6 +19,7 @@
 
 #include <anybit/core/fingerprint.hpp>
 #include <anybit/model/container.hpp>
+#include <anybit/model/fingerprint.hpp>
 #include <anybit/quantize/one_shot.hpp>
 
 namespace anybit::model {
@@ -26,31 +27,10 @@ inline namespace ANYBIT_CODE {
 
 namespace detail {
 
-#define ANYBIT_STATE_TEXT_(x) #x
-#define ANYBIT_STATE_TEXT(x) ANYBIT_STATE_TEXT_(x)
-/// Other code sums in another order, so that a run that goes on with it would not give the same bytes.
-inline constexpr std::string_view state_build = "1, " ANYBIT_STATE_TEXT(ANYBIT_CODE);
-#undef ANYBIT_STATE_TEXT
-#undef ANYBIT_STATE_TEXT_
-
 /// Fingerprints of everything that a run depends on. All four must agree before it goes on with the blocks of an earlier one.
 struct RunFingerprint {
-  std::string model, plan, text, build{state_build};
+  std::string model, plan, text, build{build_name};
 };
-
-/// Without what a file has filled up with zeros.
-inline std::span<const std::byte> own_bytes(const PackedBytes& p) {
-  const std::byte* const end = p.order().data() + p.order().size();
-  return p.bytes().first(static_cast<std::size_t>(end - p.bytes().data()));
-}
-
-inline void add_linear(Fingerprint& f, const nn::Linear& l) {
-  const Extents e = l.extents();
-  f.add(io::detail::text(e.rows, "x", e.cols));
-  if (l.dense()) f.add(std::span<const float>(l.dense()->data(), static_cast<std::size_t>(e.size())));
-  if (l.packed()) f.add(own_bytes(l.packed()->bytes()));
-  if (!l.bias().empty()) f.add(std::span<const float>(l.bias()));
-}
 
 /// Block i of a model that holds its blocks, or reads them.
 inline Result<BlockWeights> block_of(const Decoder& d, const BlockLoader& load, Index i) {
