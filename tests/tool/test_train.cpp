@@ -1,0 +1,159 @@
+// train and gradients from end to end, on a small generated model.
+
+#ifdef ANYBIT_PROGRAM
+
+#include <string>
+
+#include <anybit/io/safetensors.hpp>
+
+#include "program.hpp"
+#include "support/catch.hpp"
+#include "support/test_data.hpp"
+
+using test_tool::contains, test_tool::Ended, test_tool::Program;
+
+namespace {
+
+/// An adapter of rank 2 on the text, 12 steps.
+std::string train_adapter(const Program& p, const std::string& save) {
+  return "train " + p.model() + " --text " + p.path("text.txt") + " --context 64 --batch 24 --epochs 2 --lora-rank 2 --lr 1e-2 " +
+         "--lora-dropout 0.1 --seed 3 --save " + p.path(save);
+}
+std::string conversations() {
+  std::string out;
+  for (int i = 0; i < 6; ++i)
+    out += "{\"turns\": [{\"role\": \"user\", \"text\": \"What is " + std::to_string(i) + "?\"}, " +
+           "{\"role\": \"assistant\", \"text\": \"Line " + std::to_string(i * i) + "\"}]}\n";
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("train: a run that is killed goes on to the same files") {
+  const Program p;
+  const Ended whole = p.run(train_adapter(p, "whole") + " --losses " + p.path("whole.csv") + " --svg " + p.path("whole.svg"));
+  INFO(whole.err);
+  REQUIRE(whole.exit_code == 0);
+  CHECK(contains(p.read("whole.svg"), "</svg>"));
+  const std::string adapter = p.read("whole/adapter_model.safetensors");
+  REQUIRE(!adapter.empty());
+
+  const std::string kept = train_adapter(p, "resumed") + " --losses " + p.path("resumed.csv") + " --checkpoint " + p.path("run") +
+                           " --checkpoint-every 1 --resume";
+  p.shell(std::string(ANYBIT_PROGRAM) + " " + kept + " & pid=$!; while [ ! -e " + p.path("run") +
+          " ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done; kill -KILL $pid; wait $pid");
+  REQUIRE(!p.read("run").empty());
+  const Ended resumed = p.run(kept + " --threads 1");
+  INFO(resumed.err);
+  REQUIRE(resumed.exit_code == 0);
+  CHECK(p.read("resumed/adapter_model.safetensors") == adapter);
+  CHECK(p.read("resumed.csv") == p.read("whole.csv"));
+
+  // Without --resume nothing of it is written over; another run is refused by the fact that differs.
+  const Ended there = p.run(train_adapter(p, "again") + " --checkpoint " + p.path("run"));
+  CHECK(there.exit_code == 2);
+  CHECK(contains(there.err, "--resume"));
+  const Ended other = p.run(kept + " --lr 1e-3");
+  CHECK(other.exit_code == 3);
+  CHECK(contains(other.err, "its schedule is"));
+}
+
+TEST_CASE("train: a diverging run ends with its step and a full disk with the file") {
+  const Program p;
+  const Ended far = p.run(train_adapter(p, "a") + " --lr 1e30 --clip 0 --checkpoint " + p.path("run") + " --checkpoint-every 1");
+  CHECK(far.exit_code == 5);
+  CHECK(contains(far.err, "lower the learning rate"));
+  CHECK(contains(far.err, "run holds step 0"));
+  const Ended full = p.run(train_adapter(p, "b") + " --checkpoint " + p.path("full") + " --checkpoint-every 1", "ulimit -f 4; ");
+  CHECK(full.exit_code == 4);
+  CHECK(contains(full.err, "full: cannot write"));
+  CHECK(p.read("full").empty());
+}
+
+TEST_CASE("train: QLoRA learns from conversations, and its merged model is quantized again") {
+  const Program p;
+  p.write("talk.jsonl", conversations());
+  const std::string qlora = "train " + p.model() + " --conversations " + p.path("talk.jsonl") +
+                            " --base nearest-nf4-g64-dq --lora-rank 4 --lr 1e-2 --epochs 8 --batch 4 --held-out 1 --save " +
+                            p.path("adapter") + " --merge " + p.path("merged.safetensors");
+  const Ended done = p.run(qlora);
+  INFO(done.err);
+  REQUIRE(done.exit_code == 0);
+  CHECK(contains(done.out, "held out before: "));
+  CHECK(contains(done.out, "held out behind: "));
+  const auto loss = [](const std::string& line) { return std::stod(line.substr(line.find("loss ") + 5)); };
+  const std::size_t first = done.out.find("step 1 of"), last = done.out.rfind("step ");
+  CHECK(loss(done.out.substr(last)) < loss(done.out.substr(first)));
+  CHECK(p.run("perplexity " + p.path("merged.safetensors") + " " + p.path("text.txt") + " --tokens 128").exit_code == 0);
+  const Ended again = p.run("train " + p.model() + " --adapter " + p.path("adapter") + " --base nearest-nf4-g64-dq --merge " +
+                            p.path("packed.safetensors") + " --requantize nearest-nf4-g64-dq");
+  INFO(again.err);
+  REQUIRE(again.exit_code == 0);
+  CHECK(contains(p.run("inspect " + p.path("packed.safetensors")).out, "nf4"));
+}
+
+TEST_CASE("train: conversations that cannot be used are named by their line") {
+  const Program p;
+  const auto refused = [&](const std::string& text, const std::string& more = {}) {
+    p.write("talk.jsonl", text);
+    const Ended e = p.run("train " + p.model() + " --conversations " + p.path("talk.jsonl") + " --lora-rank 2 --save " +
+                          p.path("adapter") + more);
+    CHECK(e.exit_code == 3);
+    return e.err;
+  };
+  CHECK(contains(refused(conversations() + "{\n"), "line 7: is not JSON"));
+  CHECK(contains(refused("{\"turns\": [{\"role\": \"pirate\", \"text\": \"\"}]}\n"), "line 1: the role 'pirate'"));
+  CHECK(contains(refused("{\"question\": \"\"}\n"), "line 1: has neither turns"));
+  CHECK(contains(refused("{\"turns\": [{\"role\": \"user\", \"text\": \"Hello\"}]}\n"), "has no text of the assistant"));
+  CHECK(contains(refused(conversations(), " --context 4"), "use a larger context"));
+  CHECK(contains(refused(conversations(), " --held-out 6"), "--held-out leaves none"));
+}
+
+TEST_CASE("train: options that do not go together are said before any work") {
+  const Program p;
+  const std::string start = "train " + p.model() + " --text " + p.path("text.txt");
+  CHECK(p.run("train " + p.model()).exit_code == 2);
+  CHECK(p.run(start + " --base nearest-nf4-g64-dq").exit_code == 2);
+  CHECK(p.run(start + " --save " + p.path("folder")).exit_code == 2);
+  CHECK(p.run(start + " --lora-rank 2 --save " + p.path("a.safetensors")).exit_code == 2);
+  CHECK(p.run(start + " --lora-rank 2 --merge " + p.path("merged")).exit_code == 2);
+  CHECK(p.run(start + " --resume").exit_code == 2);
+  CHECK(p.run(start + " --lora-rank 2 --losses " + p.path("text.txt")).exit_code == 2);
+  CHECK(p.run(start + " --lora-rank 2 --base gptq-int4-g128").exit_code == 2);
+  CHECK(p.run("gradients " + p.model() + " --ids " + p.path("text.txt") + " --out -").exit_code == 2);
+  CHECK(p.run("gradients " + p.model() + " --ids " + p.path("text.txt") + " --out " + p.path("g")).exit_code == 3);
+}
+
+TEST_CASE("train: all weights of any model are saved as anybit's own file") {
+  const Program p;
+  const std::string saved = p.path("trained.safetensors");
+  // Packed linears have no gradients: embedding, head and norms are what is trained of a GGUF model in Q8_0.
+  const Ended done =
+      p.run("train " + p.model() + " --text " + p.path("text.txt") + " --context 64 --batch 24 --lr 1e-3 --save " + saved);
+  INFO(done.err);
+  REQUIRE(done.exit_code == 0);
+  const auto bits = [&](const std::string& model) {
+    return p.run("perplexity " + model + " " + p.path("text.txt") + " --tokens 256 --json -").out;
+  };
+  CHECK(bits(saved) != bits(p.model()));
+}
+
+TEST_CASE("train: a folder keeps its names and types") {
+  ANYBIT_TEST_DATA_OR_SKIP(config, "vectors/arch/train_llama/config.json");
+  const Program p;
+  const std::string from = config.substr(0, config.rfind('/'));
+  p.write("ids.json", "[[1, 2, 3, 4], [5, 6, 7, 8]]");
+  const Ended done = p.run("train " + from + " --ids " + p.path("ids.json") + " --save " + p.path("trained"));
+  INFO(done.err);
+  REQUIRE(done.exit_code == 0);
+  const auto before = anybit::io::SafetensorsFile::open(from + "/model.safetensors"),
+             after = anybit::io::SafetensorsFile::open(p.path("trained/model.safetensors"));
+  REQUIRE((before.ok() && after.ok()));
+  for (const auto& t : before->tensors()) {
+    INFO(t.name);
+    REQUIRE(after->find(t.name) != nullptr);
+    CHECK(after->find(t.name)->dtype == t.dtype);
+  }
+}
+
+#endif
