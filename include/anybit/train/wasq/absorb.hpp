@@ -187,8 +187,12 @@ inline model::Decoder unfolded(const model::Decoder& rounded, const Absorbed& ab
 /// Largest |difference| of the logits of two models of one shape on some tokens.
 inline Result<float> largest_difference(const model::Decoder& a, const model::Decoder& b, std::span<const model::TokenId> ids,
                                         ExecutorRef executor = {}) {
-  ANYBIT_TRY(const Matrix x, model::forward(a, ids, {executor}));
-  ANYBIT_TRY(const Matrix y, model::forward(b, ids, {executor}));
+  const auto logits_of = [&](const model::Decoder& d) {
+    nn::KvCache cache(model::cache_shape(d.config), static_cast<Index>(ids.size()));
+    return model::forward(d, ids, cache, {executor});
+  };
+  ANYBIT_TRY(const Matrix x, logits_of(a));
+  ANYBIT_TRY(const Matrix y, logits_of(b));
   float most = 0;
   for (Index i = 0; i < x.extents().size(); ++i) most = std::max(most, std::abs(x.data()[i] - y.data()[i]));
   return most;
