@@ -24,6 +24,7 @@
 #include "shared/progress.hpp"
 #include "train/examples.hpp"
 #include "train/save_trained.hpp"
+#include "train/wasq_options.hpp"
 
 namespace tool {
 
@@ -41,6 +42,7 @@ struct TrainCommand {
   std::vector<double> betas{0.9, 0.999};
   bool no_shuffle = false, keep_activations = false;
   train::TrainOptions options{};
+  WasqOptions wasq{};
 
   bool adapters() const { return lora_rank > 0 || !adapter.empty(); }
   bool has_examples() const { return !ids.empty() || !text.empty() || !conversations.empty(); }
@@ -170,8 +172,15 @@ Status train_on(const TrainCommand& o, Loaded& loaded, std::span<const train::Ex
     return Ok{};
   };
   ANYBIT_TRY_STATUS(report("before"));
+  std::optional<WasqRun> on_grid;
+  if (o.wasq.any()) {
+    ANYBIT_TRY(on_grid, prepare_wasq(o.wasq, d, learned, options.loss));
+    options.reparametrize = train::wasq::on_grid(on_grid->grid), options.loss.taps = on_grid->taps;
+  }
   ANYBIT_TRY_STATUS(train::train_decoder(d, learned, o.adapters() ? train::is_adapter : train::all_weights, options,
                                          [&](const train::TrainStep& s) { return log.add(s), true; }));
+  if (on_grid)
+    for (const std::string& line : describe(*on_grid, d)) std::printf("%s\n", line.c_str());
   return report("behind");
 }
 
@@ -350,6 +359,8 @@ std::string contradiction(const TrainCommand& o) {
     return "nothing to learn from: give --text, --conversations or --ids (or --adapter and --merge, to merge without training)";
   for (const double beta : o.betas)
     if (!(beta >= 0 && beta < 1)) return "--betas must be 0 or above and below 1";
+  if (const std::string wrong = contradiction(o.wasq); !wrong.empty()) return wrong;
+  if (o.wasq.any() && o.adapters()) return "--wasq trains weights: leave adapters out";
   if (!o.adapters() && (!o.base.empty() || !o.merge.empty()))
     return "--base and --merge go with adapters: give --lora-rank or --adapter";
   if (!o.merge.empty() && !is_container_path(o.merge))
@@ -372,7 +383,7 @@ int train_command(int argc, const char* const* argv) {
       "frozen model, which may be packed. Every token but the first of an example is predicted from those before it. The same bits\n"
       "come out for any number of threads.",
       "anybit train");
-  add_options(app, o), add_adapter_options(app, o), add_step_options(app, o);
+  add_options(app, o), add_adapter_options(app, o), add_wasq_options(app, o.wasq), add_step_options(app, o);
   if (const auto end = parse(app, argc, argv, "anybit train MODEL --text book.txt --lora-rank 16 --lr 2e-4 --save adapter"))
     return *end;
   if (const std::string wrong = contradiction(o); !wrong.empty()) return wrong_use("train", wrong);
