@@ -13,6 +13,7 @@
 #include <anybit/io/safetensors_writer.hpp>
 #include <anybit/train/frozen_base.hpp>
 #include <anybit/train/lora.hpp>
+#include <anybit/train/lottery/tickets.hpp>
 #include <anybit/train/trainer.hpp>
 
 #include "recipes/recipe_book.hpp"
@@ -37,6 +38,9 @@ struct TrainCommand {
   std::string model, tokenizer, ids, text, conversations, chat_template, teacher, base, adapter;
   std::string save, merge, requantize, losses, svg;
   Index context = 512, threads = 0, held_out = 0;
+  std::string ticket;
+  double prune_share = 0.5;
+  Index prune_rounds = 3;
   Index lora_rank = 0;
   float lora_alpha = 16, lora_dropout = 0;
   std::vector<double> betas{0.9, 0.999};
@@ -157,6 +161,37 @@ Status save_all(const TrainCommand& o, Loaded& loaded, const train::LoraOptions&
   return save_container(o.merge, o.model, *loaded.whole, o.requantize.empty() ? "merged" : "merged | " + o.requantize);
 }
 
+/// Rounds of training and pruning; the model ends as the trained ticket.
+Status train_ticket(const TrainCommand& o, model::Decoder& d, std::span<const train::Example> examples,
+                    const train::TrainOptions& options, StepLog& log) {
+  namespace lottery = train::lottery;
+  const lottery::TrainRound round = [&](model::Decoder& model, const lottery::Kept& masks, Index number) -> Result<double> {
+    train::TrainOptions one = options;
+    one.reparametrize = lottery::under(masks);
+    double sum = 0;
+    Index last = 0;  // the last tenth of the steps
+    ANYBIT_TRY_STATUS(train::train_decoder(model, examples, train::all_weights, one, [&](const train::TrainStep& s) {
+      log.add(s);
+      if (s.step >= s.steps - std::max<Index>(s.steps / 10, 1)) sum += s.loss, ++last;
+      return true;
+    }));
+    std::printf("round %lld, %.1f %% pruned: loss %.4f\n", static_cast<long long>(number), 100 * lottery::sparsity(masks),
+                sum / static_cast<double>(std::max<Index>(last, 1)));
+    return sum / static_cast<double>(std::max<Index>(last, 1));
+  };
+  if (o.ticket == "mplth") {
+    ANYBIT_TRY_STATUS(lottery::mplth(d, {.as_published = o.wasq.as_published}, round));
+  } else if (o.ticket == "sa-mplth") {
+    lottery::SaMplth method;
+    method.seed = options.seed, method.share = o.prune_share, method.as_published = o.wasq.as_published;
+    ANYBIT_TRY_STATUS(lottery::sa_mplth(d, method, round));
+  } else {
+    lottery::IterativePruning method{.share = o.prune_share, .rounds = o.prune_rounds};
+    ANYBIT_TRY_STATUS(lottery::iterative_magnitude_pruning(d, method, round));
+  }
+  return Ok{};
+}
+
 Status train_on(const TrainCommand& o, Loaded& loaded, std::span<const train::Example> examples, train::TrainOptions options,
                 StepLog& log) {
   model::Decoder& d = loaded.decoder();
@@ -176,6 +211,10 @@ Status train_on(const TrainCommand& o, Loaded& loaded, std::span<const train::Ex
   if (o.wasq.any()) {
     ANYBIT_TRY(on_grid, prepare_wasq(o.wasq, d, learned, options.loss));
     options.reparametrize = train::wasq::on_grid(on_grid->grid), options.loss.taps = on_grid->taps;
+  }
+  if (!o.ticket.empty()) {
+    ANYBIT_TRY_STATUS(train_ticket(o, d, learned, options, log));
+    return report("behind");
   }
   ANYBIT_TRY_STATUS(train::train_decoder(d, learned, o.adapters() ? train::is_adapter : train::all_weights, options,
                                          [&](const train::TrainStep& s) { return log.add(s), true; }));
@@ -316,6 +355,19 @@ void add_adapter_options(CLI::App& app, TrainCommand& o) {
       ->needs("--merge");
 }
 
+void add_ticket_options(CLI::App& app, TrainCommand& o) {
+  app.add_option(
+         "--ticket", o.ticket,
+         "A sparse model by rounds of training, pruning and rewinding: imp (iterative magnitude pruning), mplth, sa-mplth")
+      ->check(CLI::IsMember({"imp", "mplth", "sa-mplth"}));
+  app.add_option("--prune-share", o.prune_share, "Of the weights of every linear of the blocks")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str();
+  app.add_option("--prune-rounds", o.prune_rounds, "imp: prunings; training runs once more than that")
+      ->check(CLI::Range(Index{1}, Index{1000}))
+      ->capture_default_str();
+}
+
 void add_step_options(CLI::App& app, TrainCommand& o) {
   train::TrainOptions& t = o.options;
   app.add_option("--lr", t.schedule.peak, "Largest learning rate")->check(CLI::PositiveNumber)->capture_default_str();
@@ -360,7 +412,11 @@ std::string contradiction(const TrainCommand& o) {
   for (const double beta : o.betas)
     if (!(beta >= 0 && beta < 1)) return "--betas must be 0 or above and below 1";
   if (const std::string wrong = contradiction(o.wasq); !wrong.empty()) return wrong;
-  if (o.wasq.any() && o.adapters()) return "--wasq trains weights: leave adapters out";
+  if ((o.wasq.any() || !o.ticket.empty()) && o.adapters()) return "--wasq and --ticket train weights: leave adapters out";
+  if (o.wasq.any() && !o.ticket.empty()) return "--wasq and --ticket are two runs: prune first, then train on the grid";
+  if (!o.ticket.empty() && !o.options.checkpoints.path.empty())
+    return "--checkpoint keeps one run, a ticket has several: leave it out";
+  if (o.wasq.as_published && !o.wasq.any() && o.ticket.empty()) return "--as-published goes with --wasq or --ticket";
   if (!o.adapters() && (!o.base.empty() || !o.merge.empty()))
     return "--base and --merge go with adapters: give --lora-rank or --adapter";
   if (!o.merge.empty() && !is_container_path(o.merge))
@@ -383,7 +439,8 @@ int train_command(int argc, const char* const* argv) {
       "frozen model, which may be packed. Every token but the first of an example is predicted from those before it. The same bits\n"
       "come out for any number of threads.",
       "anybit train");
-  add_options(app, o), add_adapter_options(app, o), add_wasq_options(app, o.wasq), add_step_options(app, o);
+  add_options(app, o), add_adapter_options(app, o), add_wasq_options(app, o.wasq), add_ticket_options(app, o),
+      add_step_options(app, o);
   if (const auto end = parse(app, argc, argv, "anybit train MODEL --text book.txt --lora-rank 16 --lr 2e-4 --save adapter"))
     return *end;
   if (const std::string wrong = contradiction(o); !wrong.empty()) return wrong_use("train", wrong);

@@ -51,8 +51,7 @@ void add_wasq_options(CLI::App& app, WasqOptions& o) {
       ->delimiter(',')
       ->check(CLI::Range(2, 16))
       ->needs("--wasq");
-  app.add_flag("--as-published", o.as_published, "The method with the defects of the repository of 2025, for comparison")
-      ->needs("--wasq");
+  app.add_flag("--as-published", o.as_published, "The method with the defects of the repository of 2025, for comparison");
   app.add_flag("--round-gradients", o.round_gradients, "fpm: gradients on the grid too")->needs("--wasq");
   app.add_option("--absorb", o.absorption,
                  "In place of a scale per row: scales per input channel that norms and linears in front take, for arrays without "
