@@ -6,11 +6,14 @@
 #include <string>
 #include <vector>
 
+#include <anybit/scheme/presets.hpp>
+#include <anybit/tensor/pack.hpp>
 #include <anybit/train/trainer.hpp>
 #include <anybit/train/wasq/activations.hpp>
 #include <anybit/train/wasq/fasteropt.hpp>
 #include <anybit/train/wasq/fpm.hpp>
 #include <anybit/train/wasq/opt.hpp>
+#include <anybit/train/wasq/pack.hpp>
 #include <anybit/train/wasq/vanilla.hpp>
 
 #include "support/catch.hpp"
@@ -79,7 +82,7 @@ TEST_CASE("wasq: FPM trains the model that rounding has hurt and leaves every we
     for (const wasq::GridLayer& l : m.layers) {
       const auto w = weights_of(d, l);
       for (std::size_t i = 0; i < w.size(); ++i) {
-        const float s = scales ? l.row_scales[i / static_cast<std::size_t>(l.cols)] : 1.0f;
+        const float s = scales ? l.stored_scales[i / static_cast<std::size_t>(l.cols)] : 1.0f;
         if (w[i] != s * l.grid.round(l.values[i] / s)) FAIL(l.name << " " << i);
         if (!scales && std::abs(l.values[i]) > l.grid.largest()) FAIL(l.name << " left the range");
       }
@@ -93,6 +96,7 @@ TEST_CASE("wasq: gradients of weights and scales are those of the sum that round
   wasq::GridLayer l{"w", 2, 3, {3}, {0.5f, 2.0f}};
   l.values = {0.3f, -0.2f, 0.9f, 1.5f, -2.6f, 0.1f};
   l.gradient.assign(6, 0.0f), l.scale_gradient.assign(2, 0.0f);
+  wasq::detail::store_scales(l);
   const std::vector<float> by_weights{1, 2, 3, 4, 5, 6};
   wasq::GridModel m;
   wasq::detail::pull_back(m, l, by_weights);
@@ -108,6 +112,32 @@ TEST_CASE("wasq: gradients of weights and scales are those of the sum that round
   l.floats.clear(), l.trained.clear();
   wasq::detail::pull_back(m, l, by_weights);
   CHECK(l.gradient == std::vector<float>{0, 0, 3, 0, 5, 0});
+}
+
+TEST_CASE("wasq: a trained layer is packed to the values that it was trained with") {
+  const Wheel data;
+  model::Decoder d = small_model();
+  wasq::GridModel m = wasq::Fpm{.bits = 4}.make(d);
+  losses(d, data, options_for(m));
+  for (const wasq::GridLayer& l : m.layers) {
+    REQUIRE(wasq::is_packable(l));
+    const auto packed = PackedTensor<presets::ScaledSuperfloat<4>>::from(wasq::pack_layer<4>(l));
+    REQUIRE(packed.ok());
+    const Matrix values = dequantize(*packed);
+    CHECK(test_support::same_bits(values, *d[d.weight(l.name)].linear.dense()));
+  }
+  wasq::GridLayer wide{"w", 2, 300, {5}};
+  const Matrix w = some(3, 2, 300);
+  wide.values.assign(w.data(), w.data() + 600);
+  wasq::search_row_scales(wide, w.view());
+  CHECK(wide.row_scales.size() == 6);
+  CHECK(wide.bits() == Approx(5 + 16 * 6 / 600.0));
+  std::vector<float> rounded(600);
+  wasq::detail::round_layer(wide, wide.values, rounded);
+  const auto packed = PackedTensor<presets::ScaledSuperfloat<5>>::from(wasq::pack_layer<5>(wide));
+  REQUIRE(packed.ok());
+  const Matrix values = dequantize(*packed);
+  for (Index i = 0; i < 600; ++i) CHECK(values.data()[i] == rounded[static_cast<std::size_t>(i)]);
 }
 
 TEST_CASE("wasq: OPT moves the chosen weights and no others") {

@@ -15,7 +15,9 @@
 #include <anybit/train/lora.hpp>
 #include <anybit/train/lottery/tickets.hpp>
 #include <anybit/train/trainer.hpp>
+#include <anybit/train/wasq/pack.hpp>
 
+#include "recipes/catalog.hpp"
 #include "recipes/recipe_book.hpp"
 #include "shared/file_roles.hpp"
 #include "shared/open_model.hpp"
@@ -220,7 +222,13 @@ Status train_on(const TrainCommand& o, Loaded& loaded, std::span<const train::Ex
                                          [&](const train::TrainStep& s) { return log.add(s), true; }));
   if (on_grid)
     for (const std::string& line : describe(*on_grid, d)) std::printf("%s\n", line.c_str());
-  return report("behind");
+  ANYBIT_TRY_STATUS(report("behind"));
+  if (on_grid && is_container_path(o.save)) {
+    ANYBIT_TRY(const Index packed, train::wasq::pack_layers(on_grid->grid, catalog().registry(), d));
+    std::printf("%lld of %zu linears are saved as codes, the others as floats\n", static_cast<long long>(packed),
+                on_grid->grid.layers.size());
+  }
+  return Ok{};
 }
 
 ExitCode exit_code_of_training(const Error& e) {

@@ -45,10 +45,10 @@ struct FasterOpt {
       if (as_published) {
         l.grid.rounding = Rounding::truncate, l.grid.inverted_sign = true;
         std::fill(l.row_scales.begin(), l.row_scales.end(), 1.0f);
+        detail::store_scales(l);
         for (std::size_t i = 0; i < values.size(); ++i)
           if (std::abs(values[i]) > l.grid.largest()) l.floats[i] = 1;
       } else {
-        scale_rest(l, w);
         search_row_scales(l, w);
       }
       detail::round_layer(l, values, rounded);
@@ -71,15 +71,6 @@ struct FasterOpt {
     std::nth_element(sorted.begin(), at, sorted.end());
     for (std::size_t i = 0; i < values.size(); ++i) out[i] = std::abs(values[i]) >= *at ? 1 : 0;
     return out;
-  }
-  /// Scales by the largest weight of a row that is on the grid.
-  static void scale_rest(GridLayer& l, ConstMatrix w) {
-    for (Index r = 0; r < l.rows; ++r) {
-      float most = 0;
-      for (Index c = 0; c < l.cols; ++c)
-        if (!l.floats[static_cast<std::size_t>(r * l.cols + c)]) most = std::max(most, std::abs(w(r, c)));
-      l.row_scales[static_cast<std::size_t>(r)] = std::max(most / l.grid.largest(), 1e-8f);
-    }
   }
 };
 

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/core/half.hpp>
 #include <anybit/io/detail/text.hpp>
 #include <anybit/model/decoder.hpp>
 #include <anybit/model/number_text.hpp>
@@ -29,12 +30,16 @@ struct GridLayer {
   std::string name;  ///< "blk.0.attn_q.weight"
   Index rows = 0, cols = 0;
   SuperfloatGrid grid{};
-  std::vector<float> row_scales{};          ///< empty: none
+  std::vector<float> row_scales{};          ///< per row and group of columns; empty: none
   std::vector<std::uint8_t> floats{};       ///< 1 where a weight stays a float; empty: nowhere
   std::vector<std::uint8_t> trained{};      ///< 1 where a weight is trained; empty: everywhere
   std::vector<float> values{}, gradient{};  ///< while it trains: what is rounded
   std::vector<float> scale_gradient{};
+  std::vector<float> stored_scales{};  ///< row_scales as a file has them, in binary16: what weights are rounded with
 
+  /// Columns that share a scale: as in Scheme<Superfloat<b>, PerGroup<128>, ScaleF16>, which holds a trained layer exactly.
+  static constexpr Index group = 128;
+  Index groups() const { return ceil_div(cols, group); }
   Index size() const { return rows * cols; }
   Index kept_floats() const { return std::count(floats.begin(), floats.end(), std::uint8_t{1}); }
   /// Of the weights, floats and scales (both in 16 bits, with 16 more for the place of a float that is no whole row's) included.
@@ -69,7 +74,16 @@ struct GridModel {
 namespace detail {
 
 inline Scales<float> scales_of(const GridLayer& l) {
-  return {l.row_scales.empty() ? ScaleAxis::none : ScaleAxis::rows, l.row_scales};
+  return {l.row_scales.empty() ? ScaleAxis::none : ScaleAxis::rows, l.stored_scales, GridLayer::group, l.groups()};
+}
+inline constexpr float least_scale = 1e-6f;
+/// To be called after row_scales change.
+inline void store_scales(GridLayer& l) {
+  l.stored_scales.clear();
+  for (float& s : l.row_scales) {
+    s = std::max(s, least_scale);
+    l.stored_scales.push_back(f16_to_f32(f32_to_f16(s)));
+  }
 }
 inline void round_layer(const GridLayer& l, std::span<const float> values, std::span<float> to) {
   round_weights<float>(l.grid, {values.data(), l.rows, l.cols}, scales_of(l), {to.data(), l.rows, l.cols}, 0, l.rows);
@@ -97,7 +111,7 @@ inline void pull_back(const GridModel& m, GridLayer& l, std::span<const float> b
 }
 /// Values into the range of the grid; scales stay above 0.
 inline void project(const GridModel& m, GridLayer& l) {
-  for (float& s : l.row_scales) s = std::max(s, 1e-8f);
+  store_scales(l);
   if (!m.clamps) return;
   const Scales<float> scales = scales_of(l);
   for (Index r = 0; r < l.rows; ++r)
@@ -136,11 +150,13 @@ inline Reparametrize on_grid(GridModel& m) {
       pairs.emplace_back(&l, p);
     }
     out.to_weights = [&m, pairs] {
-      for (const auto& [l, p] : pairs)
+      for (const auto& [l, p] : pairs) {
+        detail::store_scales(*l);  // a checkpoint may have changed them
         if (m.rounds_once)
           std::copy(l->values.begin(), l->values.end(), p.values.begin());
         else
           detail::round_layer(*l, l->values, p.values);
+      }
     };
     out.gradients_from_weights = [&m, pairs] {
       for (const auto& [l, p] : pairs)
@@ -156,39 +172,51 @@ inline Reparametrize on_grid(GridModel& m) {
   };
 }
 
-/// The linears of the blocks at `bits`, with a scale per row that makes its largest magnitude the largest of the grid.
+/// Scales that make the largest magnitude of every group the largest of the grid; weights that stay floats do not count.
+inline void fit_row_scales(GridLayer& l, ConstMatrix w) {
+  l.row_scales.assign(static_cast<std::size_t>(l.rows * l.groups()), 0.0f);
+  for (Index r = 0; r < l.rows; ++r)
+    for (Index c = 0; c < l.cols; ++c) {
+      if (!l.floats.empty() && l.floats[static_cast<std::size_t>(r * l.cols + c)]) continue;
+      float& most = l.row_scales[static_cast<std::size_t>(r * l.groups() + c / GridLayer::group)];
+      most = std::max(most, std::abs(w(r, c)) / l.grid.largest());
+    }
+  detail::store_scales(l);
+}
+
+/// Of 33 shares of such a scale, from 1 down by 1/40, the one with the least squared rounding error.
+inline void search_row_scales(GridLayer& l, ConstMatrix w) {
+  fit_row_scales(l, w);
+  for (Index r = 0; r < l.rows; ++r)
+    for (Index g = 0; g < l.groups(); ++g) {
+      float& scale = l.row_scales[static_cast<std::size_t>(r * l.groups() + g)];
+      const float whole = scale;
+      double best = -1;
+      for (int step = 40; step >= 8; --step) {
+        const float s = std::max(whole * static_cast<float>(step) / 40, detail::least_scale);
+        double error = 0;
+        for (Index c = g * GridLayer::group; c < std::min((g + 1) * GridLayer::group, l.cols); ++c) {
+          if (!l.floats.empty() && l.floats[static_cast<std::size_t>(r * l.cols + c)]) continue;
+          const double e = static_cast<double>(w(r, c) - s * l.grid.round(w(r, c) / s));
+          error += e * e;
+        }
+        if (best < 0 || error < best) best = error, scale = s;
+      }
+    }
+  detail::store_scales(l);
+}
+
+/// The linears of the blocks at `bits`; with `row_scales` those of fit_row_scales().
 inline std::vector<GridLayer> block_layers(const model::Decoder& d, int bits, bool row_scales) {
   std::vector<GridLayer> out;
   for (const model::WeightId id : d.blueprint->linears) {
     const Matrix* const w = d[id].linear.dense();
     if (!w) continue;
     GridLayer l{(*d.blueprint)[id].name, w->rows(), w->cols(), {bits}};
-    for (Index r = 0; row_scales && r < w->rows(); ++r) {
-      float most = 0;
-      for (const float x : w->view().row(r)) most = std::max(most, std::abs(x));
-      l.row_scales.push_back(std::max(most / l.grid.largest(), 1e-8f));
-    }
+    if (row_scales) fit_row_scales(l, w->view());
     out.push_back(std::move(l));
   }
   return out;
-}
-
-/// Relative error of a row's scale that is searched instead: the share of the largest magnitude, from 1 down by 1/40, with the
-/// least squared rounding error.
-inline void search_row_scales(GridLayer& l, ConstMatrix w) {
-  for (Index r = 0; r < l.rows; ++r) {
-    const float whole = l.row_scales[static_cast<std::size_t>(r)];
-    double best = -1;
-    for (int step = 40; step >= 8; --step) {
-      const float s = whole * static_cast<float>(step) / 40;
-      double error = 0;
-      for (const float x : w.row(r)) {
-        const double e = static_cast<double>(x - s * l.grid.round(x / s));
-        error += e * e;
-      }
-      if (best < 0 || error < best) best = error, l.row_scales[static_cast<std::size_t>(r)] = s;
-    }
-  }
 }
 
 }  // namespace ANYBIT_CODE

@@ -3,8 +3,8 @@
 //
 //   W' = s Q(U),  U = W / s;   dL/dW = dL/dW' M,   dL/ds = sum dL/dW' (Q(U) - M U),   M = [|U| <= largest]
 //
-// with one s per row, per column, or none. dL/ds is that of LSQ (Esser et al., arXiv:1902.08153); where s is the largest
-// magnitude of a channel it belongs to the weight that has it.
+// with one s per row or group of columns of a row, per column, or none. dL/ds is that of LSQ (Esser et al., arXiv:1902.08153);
+// where s is the largest magnitude of a channel it belongs to the weight that has it.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -21,16 +21,19 @@ inline namespace ANYBIT_CODE {
 
 enum class ScaleAxis : std::uint8_t { none, rows, columns };
 
-/// Scales on one axis of a matrix: one per row or column, nothing for ScaleAxis::none.
+/// Scales on one axis of a matrix: one per column; one per row, or per row and group of `group` columns; none.
 template <class Real>
 struct Scales {
   ScaleAxis axis = ScaleAxis::none;
   std::span<const Real> values{};
+  Index group = 0;   ///< columns; 0: the whole row
+  Index groups = 1;  ///< per row
 
-  Real at(Index row, Index col) const {
-    if (axis == ScaleAxis::none) return 1;
-    return values[static_cast<std::size_t>(axis == ScaleAxis::rows ? row : col)];
+  std::size_t index(Index row, Index col) const {
+    if (axis == ScaleAxis::columns) return static_cast<std::size_t>(col);
+    return static_cast<std::size_t>(group == 0 ? row : row * groups + col / group);
   }
+  Real at(Index row, Index col) const { return axis == ScaleAxis::none ? Real{1} : values[index(row, col)]; }
 };
 
 /// W' of the rows [begin, end).
@@ -53,9 +56,7 @@ void straight_through(const SuperfloatGrid& grid, MatrixView<const Real> w, cons
     for (Index c = 0; c < w.cols; ++c) {
       const Real s = scales.at(r, c), u = w(r, c) / s;
       const bool passes = grid.passes(u) != outside;
-      if (!dscales.empty())
-        dscales[static_cast<std::size_t>(scales.axis == ScaleAxis::rows ? r : c)] +=
-            d(r, c) * (grid.round(u) - (grid.passes(u) ? u : Real{0}));
+      if (!dscales.empty()) dscales[scales.index(r, c)] += d(r, c) * (grid.round(u) - (grid.passes(u) ? u : Real{0}));
       if (!passes) d(r, c) = 0;
     }
 }

@@ -68,15 +68,13 @@ struct Vanilla {
     std::vector<float> rounded(values.size());
     std::vector<int> order = bits;
     if (as_published) std::reverse(order.begin(), order.end());
-    const std::vector<float> whole = l.row_scales;  // for the first of `bits`
-    const float first = SuperfloatGrid{bits.front()}.largest();
     for (const int b : order) {
       l.grid.bits = b;
       if (as_published) {
         l.grid.rounding = Rounding::truncate, l.grid.inverted_sign = true;
         std::fill(l.row_scales.begin(), l.row_scales.end(), 1.0f);
+        detail::store_scales(l);
       } else {
-        for (std::size_t r = 0; r < whole.size(); ++r) l.row_scales[r] = whole[r] * first / l.grid.largest();
         search_row_scales(l, w);
       }
       detail::round_layer(l, values, rounded);
@@ -90,9 +88,7 @@ struct Vanilla {
       if (as_published ? absolute / n * (mean_score / n) <= published_threshold : added <= budget) return;
     }
     l.grid.bits = bits.back();
-    if (as_published) return;
-    for (std::size_t r = 0; r < whole.size(); ++r) l.row_scales[r] = whole[r] * first / l.grid.largest();
-    search_row_scales(l, w);
+    if (!as_published) search_row_scales(l, w);
   }
 };
 
