@@ -6,14 +6,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <anybit/core/finite.hpp>
 #include <anybit/evaluate/svg_shapes.hpp>
-#include <anybit/train/checkpoint.hpp>
 
 namespace anybit::evaluate {
 inline namespace ANYBIT_CODE {
@@ -29,13 +27,15 @@ inline double round_step(double range) {
 
 }  // namespace detail
 
-/// The running mean is m <- m + (loss - m) / min(steps so far, a twentieth of all). Steps whose loss is not finite are left out.
-inline std::string loss_curve_svg(std::span<const train::TrainStep> steps, std::string_view title) {
+/// `steps`: a range of what has a `step` and a `loss`, such as train::TrainStep. The running mean is m <- m + (loss - m) /
+/// min(steps so far, a twentieth of all). Steps whose loss is not finite are left out.
+template <class Steps>
+std::string loss_curve_svg(const Steps& steps, std::string_view title) {
   using Point = std::array<double, 2>;
   std::vector<Point> losses, means;
   const double window = std::max(1.0, static_cast<double>(steps.size()) / 20);
   double mean = 0, low = 0, high = 1;
-  for (const train::TrainStep& s : steps) {
+  for (const auto& s : steps) {
     if (!is_finite(s.loss)) continue;
     const auto x = static_cast<double>(s.step);
     mean += (s.loss - mean) / std::min(static_cast<double>(losses.size() + 1), window);
