@@ -49,7 +49,7 @@ inline const std::vector<Layer>& layers() {
         "algorithm", "prune", "kernel", "nn", "model", "quantize"}},
       {"steer",
        {"core", "format", "scheme", "tensor", "simd", "exec", "dense", "calibrate", "grid", "recipe", "io", "transform",
-        "algorithm", "prune", "kernel", "nn", "model", "quantize"}},
+        "algorithm", "prune", "kernel", "nn", "model", "quantize", "evaluate", "train"}},
       {"testing",
        {"core", "reference", "format", "scheme", "tensor", "simd", "exec", "dense", "calibrate", "grid", "recipe", "io",
         "transform", "algorithm", "prune", "kernel"}},

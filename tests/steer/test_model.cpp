@@ -200,7 +200,7 @@ TEST_CASE("an intervention in the biases gives the logits of the taps at all pos
   Intervention far = s;
   far.heads[0].head = 4;
   CHECK(intervention_taps(d, far, 15, 0).error().message ==
-        "steer: a shift of block 0 head 4, the model has 2 blocks of 4 heads");
+        "steer: a shift of block 0 head 4, the model has 2 blocks of 4 heads: it was fitted on another model, fit again");
   far.head_dim = 4;
   CHECK_FALSE(bake(baked, far, 15).ok());
 }
@@ -273,7 +273,9 @@ TEST_CASE("what is saved is read back and belongs to its model alone") {
   CHECK(check_belongs(back, with_packed_writers(d)).ok());
   model::Decoder other = d;
   other.output_norm()[0] += 1;
-  CHECK(check_belongs(back, other).error().code == ErrorCode::invalid_argument);
+  CHECK(check_belongs(back, other).error().message == "steer: this was read from 'random', fingerprint '" + model_fingerprint(d) +
+                                                          "', the model has " + model_fingerprint(other) +
+                                                          ": read it again from this model");
   s.directions[0].direction.vector[3] = std::nan("");
   REQUIRE(save_steering(path, s).ok());
   CHECK(load_steering(path).error().code == ErrorCode::not_finite);
@@ -369,6 +371,19 @@ TEST_CASE("a direction planted in a model is read and steers it in order of the 
       CHECK(score > before);
       before = score;
     }
+  }
+  // The logit difference of two tokens rises with the coefficient along the difference of their rows of the head.
+  std::vector<double> rows(32);
+  for (std::size_t j = 0; j < 32; ++j)
+    rows[j] = static_cast<double>((*d.token_embedding().dense())(2, static_cast<Index>(j))) -
+              static_cast<double>((*d.token_embedding().dense())(3, static_cast<Index>(j)));
+  const BlockDirection towards{1, {.vector = rows, .center = std::vector<double>(32)}};
+  double before = -1e30;
+  for (double coefficient = -1; coefficient <= 1; coefficient += 0.25) {
+    const auto taps = control_taps(d, {&towards, 1}, {.coefficient = coefficient}).value();
+    const double difference = logit_difference(d, train[0], {2, 3}, taps).value();
+    CHECK(difference > before);
+    before = difference;
   }
   const auto random_blocks = read_blocks(ReadingMethod::random, fit, train_labels, rest, test_labels).value();
   CHECK(random_blocks[0].test_pairs >= 0);

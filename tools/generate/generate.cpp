@@ -87,14 +87,15 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
 }
 
 /// The whole prompt through the model, some tokens at a time; the last one's logits.
-Result<Matrix> read_prompt(const model::Model& m, std::span<const model::TokenId> ids, nn::KvCache& cache, const model::Run& how,
-                           Progress& progress) {
+Result<Matrix> read_prompt(const model::Model& m, std::span<const model::TokenId> ids, nn::KvCache& cache, Steering& steering,
+                           ExecutorRef executor, Progress& progress) {
   constexpr std::size_t some = 256;
   progress.begin("reading the prompt", 1, 1);
   Matrix logits;
   for (std::size_t t = 0; t < ids.size(); t += some) {
     const auto part = ids.subspan(t, std::min(some, ids.size() - t));
-    ANYBIT_TRY(logits, model::forward(m.decoder, part, cache, how));
+    ANYBIT_TRY(const std::vector<model::Tap> taps, steering.next(part));
+    ANYBIT_TRY(logits, model::forward(m.decoder, part, cache, {.executor = executor, .taps = taps, .last_only = true}));
     progress.update(static_cast<Index>(t + part.size()), static_cast<Index>(ids.size()));
   }
   progress.end();
@@ -118,14 +119,13 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
                  static_cast<long long>(wanted), static_cast<long long>(o.tokens));
 
   ThreadPool pool(thread_count(o.threads));
-  ANYBIT_TRY(const std::vector<model::Tap> taps, steering_taps(m.decoder, o.steer, static_cast<Index>(ids.size())));
-  const model::Run how{.executor = pool, .taps = taps, .last_only = true};
+  ANYBIT_TRY(Steering steering, Steering::start(m, o.steer, ids, static_cast<Index>(ids.size()) + wanted, pool));
   Progress progress;
   nn::KvCache cache(cache_shape(m.decoder.config), static_cast<Index>(ids.size()) + wanted, o.kv);
   Generated g;
   g.prompt_tokens = static_cast<Index>(ids.size());
   const Stopwatch prompt_watch;
-  ANYBIT_TRY(Matrix logits, read_prompt(m, ids, cache, how, progress));
+  ANYBIT_TRY(Matrix logits, read_prompt(m, ids, cache, steering, pool, progress));
   g.prompt_s = prompt_watch.seconds();
 
   const bool streams = o.json != "-", terminal = is_terminal(stdout);
@@ -151,7 +151,8 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
     g.tokens.push_back(id);
     if (v.kinds[static_cast<std::size_t>(id)] != model::TokenKind::control) show(stream.feed(m.tokenizer.token(id)));
     if (static_cast<Index>(g.tokens.size()) == wanted) break;
-    ANYBIT_TRY(logits, model::forward(m.decoder, std::span(&id, 1), cache, how));
+    ANYBIT_TRY(const std::vector<model::Tap> taps, steering.next(std::span(&id, 1)));
+    ANYBIT_TRY(logits, model::forward(m.decoder, std::span(&id, 1), cache, {.executor = pool, .taps = taps, .last_only = true}));
   }
   g.decode_s = watch.seconds();
   show(stream.finish());

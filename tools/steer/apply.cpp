@@ -91,14 +91,8 @@ int apply(int argc, const char* const* argv) {
   if (!file) return failed(bad_input, file.error());
   const auto ids = steer::encode_prompt(m->tokenizer, o.prompt);
   if (!ids) return failed(bad_input, ids.error());
-  steer::TokenPair pair;
-  for (const auto& [text, to] : {std::pair(&o.wanted, &pair.wanted), std::pair(&o.other, &pair.other)}) {
-    const auto tokens = m->tokenizer.encode(*text);
-    if (!tokens) return failed(bad_input, tokens.error());
-    if (tokens->empty()) return wrong_use("steer apply", "--wanted and --other must not be empty");
-    *to = tokens->front();
-  }
-  if (pair.wanted == pair.other) return wrong_use("steer apply", "--wanted and --other begin with the same token");
+  const auto pair = token_pair(m->tokenizer, o.wanted, o.other);
+  if (!pair) return fail("steer apply", usage, pair.error());
 
   ThreadPool pool(thread_count(o.threads));
   std::vector<double> effect;
@@ -108,7 +102,7 @@ int apply(int argc, const char* const* argv) {
   for (const double c : o.coefficients) {
     const auto taps = steering_taps(m->decoder, *file, o.steer, c, static_cast<Index>(ids->size()));
     if (!taps) return failed(bad_input, taps.error());
-    const auto difference = steer::logit_difference(m->decoder, *ids, pair, *taps, pool);
+    const auto difference = steer::logit_difference(m->decoder, *ids, *pair, *taps, pool);
     if (!difference) return failed(bad_input, difference.error());
     effect.push_back(*difference);
     rows.push_back({{"coefficient", c}, {"logit_difference", *difference}});
@@ -121,8 +115,8 @@ int apply(int argc, const char* const* argv) {
                     ordered_json{{"model", m->name},
                                  {"steer", o.steer.file},
                                  {"prompt", o.prompt},
-                                 {"wanted", m->tokenizer.token(pair.wanted)},
-                                 {"other", m->tokenizer.token(pair.other)},
+                                 {"wanted", m->tokenizer.token(pair->wanted)},
+                                 {"other", m->tokenizer.token(pair->other)},
                                  {"effect", std::move(rows)}});
 }
 

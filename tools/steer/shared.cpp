@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <utility>
 
 #include "shared/parse.hpp"
 
@@ -49,12 +50,32 @@ std::string with_interval(double share, std::size_t count) {
   return out;
 }
 
+Result<steer::TokenPair> token_pair(const model::Tokenizer& t, const std::string& wanted, const std::string& other) {
+  steer::TokenPair pair;
+  for (const auto& [text, to] : {std::pair(&wanted, &pair.wanted), std::pair(&other, &pair.other)}) {
+    ANYBIT_TRY(const auto tokens, t.encode(*text));
+    if (tokens.empty()) return Error{ErrorCode::invalid_argument, "--wanted and --other must not be empty"};
+    *to = tokens.front();
+  }
+  if (pair.wanted == pair.other)
+    return Error{ErrorCode::invalid_argument, "--wanted " + io::detail::shown(wanted) + " and --other " +
+                                                  io::detail::shown(other) +
+                                                  " begin with the same token: give texts that differ at once"};
+  return pair;
+}
+
 void add_steer_options(CLI::App& app, SteerOptions& o, bool with_coefficient) {
   app.add_option("--steer", o.file, "Directions or an intervention of `anybit steer`")->type_name("FILE");
-  if (with_coefficient)
+  if (with_coefficient) {
     app.add_option("--steer-coefficient", o.coefficient,
-                   "Length of what a direction adds; alpha of an intervention (default 15). Negative steers away")
+                   "Length of what a direction adds; alpha of an intervention (default 15); share of a contrast (default 1).\n"
+                   "Negative steers away")
         ->type_name("C");
+    app.add_option("--steer-with", o.with, "Contrast vectors in place of a file: every token's activations behind this text ...")
+        ->type_name("TEXT");
+    app.add_option("--steer-without", o.without, "... less those behind this one are added. Every token costs three runs")
+        ->type_name("TEXT");
+  }
   app.add_option("--steer-operator", o.op, "What a direction does: adds, adds by its side, or is taken out")
       ->check(CLI::IsMember({"linear", "piecewise", "projection"}))
       ->capture_default_str();
@@ -63,7 +84,11 @@ void add_steer_options(CLI::App& app, SteerOptions& o, bool with_coefficient) {
 }
 
 std::string error_in(const SteerOptions& o) {
-  if (o.file.empty() && (o.coefficient || o.keep_norm || !o.blocks.empty())) return "options of --steer need --steer FILE";
+  if (o.with.empty() != o.without.empty()) return "--steer-with and --steer-without belong together";
+  if (!o.file.empty() && !o.with.empty()) return "--steer and --steer-with exclude each other";
+  if (!o.with.empty() && (o.keep_norm || o.op != "linear")) return "--steer-keep-norm and --steer-operator are for --steer FILE";
+  if (o.file.empty() && o.with.empty() && (o.coefficient || o.keep_norm || !o.blocks.empty()))
+    return "options of --steer need --steer FILE, or --steer-with and --steer-without";
   if (o.coefficient && !is_finite(*o.coefficient)) return "--steer-coefficient must be finite";
   return {};
 }
@@ -121,8 +146,10 @@ Result<std::vector<model::Tap>> steering_taps(const model::Decoder& d, const ste
   return steer::control_taps(d, chosen, how);
 }
 
-Result<std::vector<model::Tap>> steering_taps(const model::Decoder& d, const SteerOptions& o, Index prompt_tokens) {
-  if (o.file.empty()) return std::vector<model::Tap>{};
+namespace {
+
+/// Of the file and coefficient that the options name.
+Result<std::vector<model::Tap>> taps_of_file(const model::Decoder& d, const SteerOptions& o, Index prompt_tokens) {
   ANYBIT_TRY(const steer::SteeringFile file, open_steering(o.file, d));
   const bool needs_length = file.intervention.heads.empty() && o.op != "projection";
   if (needs_length && !o.coefficient)
@@ -130,6 +157,32 @@ Result<std::vector<model::Tap>> steering_taps(const model::Decoder& d, const Ste
                                                   ": holds directions, which have no usual length: give --steer-coefficient "
                                                   "(anybit steer apply shows the effect of several)"};
   return steering_taps(d, file, o, o.coefficient.value_or(15), prompt_tokens);
+}
+
+}  // namespace
+
+Result<Steering> Steering::start(const model::Model& m, const SteerOptions& o, std::span<const model::TokenId> prompt,
+                                 Index tokens, ExecutorRef executor) {
+  Steering out;
+  if (!o.file.empty()) {
+    ANYBIT_TRY(out.fixed_, taps_of_file(m.decoder, o, static_cast<Index>(prompt.size())));
+  } else if (!o.with.empty()) {
+    ANYBIT_TRY(const BlockRange range, block_range("--steer-blocks", o.blocks, m.decoder.config.blocks));
+    std::vector<Index> blocks;
+    for (Index b = range.first; b <= range.last; ++b) blocks.push_back(b);
+    ANYBIT_TRY(const auto with, steer::encode_prompt(m.tokenizer, o.with));
+    ANYBIT_TRY(const auto without, steer::encode_prompt(m.tokenizer, o.without));
+    ANYBIT_TRY(out.contrast_, steer::ContrastControl::start(m.decoder, with, without, tokens, std::move(blocks),
+                                                            o.coefficient.value_or(1), executor));
+    const model::Vocabulary& v = m.tokenizer.vocabulary();
+    out.skipped_ = v.add_bos && v.bos && !prompt.empty() && prompt.front() == *v.bos ? 1 : 0;
+  }
+  return out;
+}
+
+Result<std::vector<model::Tap>> Steering::next(std::span<const model::TokenId> ids) {
+  if (!contrast_) return fixed_;
+  return contrast_->taps(ids, std::exchange(skipped_, 0));
 }
 
 }  // namespace tool

@@ -42,39 +42,103 @@ Result<std::vector<std::string>> take_record(std::string_view& text, std::size_t
   return fields;
 }
 
+/// The columns of a file that have these names, in this order, record by record.
+class Table {
+ public:
+  static Result<Table> open(const std::string& path, std::vector<std::string> names) {
+    Table t;
+    t.path_ = path;
+    ANYBIT_TRY(t.bytes_, read_text(path));
+    t.at_ = t.bytes_.starts_with("\xEF\xBB\xBF") ? 3 : 0;
+    std::string_view rest = std::string_view(t.bytes_).substr(t.at_);
+    auto header = take_record(rest, t.line_);
+    if (!header) return in_context(header.error(), path);
+    t.at_ = t.bytes_.size() - rest.size(), t.width_ = header->size();
+    for (const std::string& name : names) {
+      const auto found = std::find(header->begin(), header->end(), name);
+      if (found == header->end()) {
+        std::string all;
+        for (const std::string& n : names) all += (all.empty() ? "" : ", ") + n;
+        return Error{ErrorCode::corrupt_data, path + ": the first line does not name the columns " + all + ": add it"};
+      }
+      t.columns_.push_back(static_cast<std::size_t>(found - header->begin()));
+    }
+    return t;
+  }
+
+  /// The next record that is not empty; nothing at the end.
+  Result<std::vector<std::string>> next() {
+    while (at_ < bytes_.size()) {
+      record_line_ = line_;
+      std::string_view rest = std::string_view(bytes_).substr(at_);
+      auto record = take_record(rest, line_);
+      if (!record) return in_context(record.error(), path_);
+      at_ = bytes_.size() - rest.size();
+      if (record->size() == 1 && record->front().empty()) continue;
+      std::vector<std::string> out;
+      for (const std::size_t c : columns_) {
+        if (c >= record->size())
+          return error("has " + std::to_string(record->size()) + " fields, the first line " + std::to_string(width_) +
+                       ": quote texts that hold commas");
+        out.push_back(std::move((*record)[c]));
+      }
+      return out;
+    }
+    return std::vector<std::string>{};
+  }
+  /// About the record that next() gave last.
+  Error error(const std::string& what) const {
+    return {ErrorCode::corrupt_data, path_ + ": line " + std::to_string(record_line_) + ": " + what};
+  }
+
+ private:
+  std::string path_, bytes_;
+  std::size_t at_ = 0, line_ = 1, record_line_ = 1, width_ = 0;
+  std::vector<std::size_t> columns_;
+};
+
+/// "a; b" as {"a.", "b."}.
+std::vector<std::string> answers_in(std::string_view text) {
+  std::vector<std::string> out;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find(';'), text.size());
+    std::string_view one = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    while (one.starts_with(' ')) one.remove_prefix(1);
+    while (one.ends_with(' ')) one.remove_suffix(1);
+    if (!one.empty()) out.push_back(std::string(one) + (one.ends_with('.') ? "" : "."));
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<steer::Stimuli> read_statements(const std::string& path) {
-  ANYBIT_TRY(const std::string bytes, read_text(path));
-  std::string_view text = bytes;
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
-  std::size_t line = 1;
-  const auto in_file = [&](Error e) { return in_context(std::move(e), path); };
-  auto header = take_record(text, line);
-  if (!header) return in_file(header.error());
-  const auto column = [&](std::string_view name) {
-    return static_cast<std::size_t>(std::find(header->begin(), header->end(), name) - header->begin());
-  };
-  const std::size_t statement = column("statement"), label = column("label");
-  if (statement == header->size() || label == header->size())
-    return in_file({ErrorCode::corrupt_data, "the first line does not name the columns statement and label: add it"});
+  ANYBIT_TRY(Table table, Table::open(path, {"statement", "label"}));
   steer::Stimuli out;
-  while (!text.empty()) {
-    const std::size_t at = line;
-    auto record = take_record(text, line);
-    if (!record) return in_file(record.error());
-    if (record->size() == 1 && record->front().empty()) continue;
-    const std::string where = "line " + std::to_string(at) + ": ";
-    if (record->size() <= std::max(statement, label))
-      return in_file({ErrorCode::corrupt_data, where + "has " + std::to_string(record->size()) + " fields, the first line " +
-                                                   std::to_string(header->size()) + ": quote texts that hold commas"});
-    const std::string& l = (*record)[label];
-    if (l != "0" && l != "1")
-      return in_file({ErrorCode::corrupt_data, where + "the label is " + io::detail::shown(l) + ": it must be 0 or 1"});
-    out.texts.push_back((*record)[statement]);
-    out.labels.push_back(l == "1");
+  for (;;) {
+    ANYBIT_TRY(const std::vector<std::string> record, table.next());
+    if (record.empty()) return out;
+    if (record[1] != "0" && record[1] != "1")
+      return table.error("the label is " + io::detail::shown(record[1]) + ": it must be 0 or 1");
+    out.texts.push_back(record[0]);
+    out.labels.push_back(record[1] == "1");
   }
-  return out;
+}
+
+Result<std::vector<Question>> read_questions(const std::string& path) {
+  ANYBIT_TRY(Table table, Table::open(path, {"Question", "Best Answer", "Correct Answers", "Incorrect Answers"}));
+  std::vector<Question> out;
+  for (;;) {
+    ANYBIT_TRY(const std::vector<std::string> record, table.next());
+    if (record.empty()) return out;
+    Question q{.text = record[0], .best = {}, .correct = answers_in(record[2]), .incorrect = answers_in(record[3])};
+    const std::vector<std::string> best = answers_in(record[1]);
+    if (q.text.empty() || best.size() != 1 || q.correct.empty() || q.incorrect.empty())
+      return table.error("a question needs a text, one best answer, and correct and incorrect answers: add what is missing");
+    q.best = best.front();
+    out.push_back(std::move(q));
+  }
 }
 
 steer::Stimuli first_of_each(const steer::Stimuli& all, Index most) {

@@ -1,7 +1,8 @@
 #pragma once
-// Labelled statements from a CSV file.
+// Labelled statements and questions with answers from CSV files.
 
 #include <string>
+#include <vector>
 
 #include <anybit/steer/stimuli.hpp>
 
@@ -12,5 +13,14 @@ anybit::Result<anybit::steer::Stimuli> read_statements(const std::string& path);
 
 /// At most `most` statements of each label, the first ones; all if it is 0.
 anybit::steer::Stimuli first_of_each(const anybit::steer::Stimuli& all, anybit::Index most);
+
+/// One question of TruthfulQA. Every answer ends with a full stop, as its authors score them.
+struct Question {
+  std::string text, best;
+  std::vector<std::string> correct, incorrect;
+};
+
+/// The columns Question, Best Answer, Correct Answers and Incorrect Answers of a file with a header; answers stand apart by ";".
+anybit::Result<std::vector<Question>> read_questions(const std::string& path);
 
 }  // namespace tool

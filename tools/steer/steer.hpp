@@ -10,5 +10,7 @@ int run_steer_read(int argc, const char* const* argv);
 int run_steer_probe(int argc, const char* const* argv);
 int run_steer_apply(int argc, const char* const* argv);
 int run_steer_compare(int argc, const char* const* argv);
+int run_steer_lorra(int argc, const char* const* argv);
+int run_steer_truthfulqa(int argc, const char* const* argv);
 
 }  // namespace tool

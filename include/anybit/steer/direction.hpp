@@ -188,11 +188,13 @@ inline Result<Direction> pca_direction(ConstMatrix h, std::span<const Label> lab
   const Index pairs = h.rows / 2, width = h.cols;
   Index first = 0;
   for (Index i = 0; i < pairs; ++i) first += labels[static_cast<std::size_t>(2 * i)];
-  if (first == 0 || first == pairs)
+  const Index rarer = std::min(first, pairs - first);
+  if (rarer == 0 || static_cast<double>(rarer) < least_share * static_cast<double>(pairs))
     return {ErrorCode::invalid_argument,
-            io::detail::text("steer: pca: the row with label ", first == 0 ? 0 : 1, " comes first in all ", pairs,
-                             " pairs, so the mean of the differences is the concept and is subtracted: shuffle the order inside "
-                             "each pair")};
+            io::detail::text("steer: pca: the row with label ", first < pairs - first ? 0 : 1, " comes first in ", pairs - rarer,
+                             " of ", pairs,
+                             " pairs, so the mean of the differences is the concept and is subtracted: shuffle the order "
+                             "inside each pair")};
 
   std::vector<double> data(static_cast<std::size_t>(pairs * width));
   const MatrixView<double> diff(data.data(), pairs, width);

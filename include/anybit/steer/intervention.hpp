@@ -100,7 +100,8 @@ inline Result<std::vector<HeadProbe>> fit_head_probes(std::span<const Matrix> ac
   for (std::size_t b = 0; b < activations.size(); ++b) {
     const ConstMatrix all = activations[b].view();
     if (head_dim < 1 || all.cols % head_dim != 0)
-      return {ErrorCode::shape_mismatch, text("steer: block ", b, ": ", all.cols, " channels are no heads of ", head_dim)};
+      return {ErrorCode::shape_mismatch,
+              text("steer: block ", b, ": ", all.cols, " channels are no heads of ", head_dim, ": give the model's head size")};
     if (static_cast<Index>(split.size()) != all.rows || static_cast<Index>(labels.size()) != all.rows)
       return {ErrorCode::shape_mismatch, text("steer: block ", b, ": ", all.rows, " rows, ", labels.size(), " labels, ",
                                               split.size(), " splits: give one of each per row")};
@@ -126,7 +127,8 @@ inline Result<Intervention> fit_intervention(std::span<const Matrix> activations
                                              const InterventionOptions& options = {}) {
   using io::detail::text;
   if (options.heads < 1 || options.heads > static_cast<Index>(probes.size()))
-    return {ErrorCode::invalid_argument, text("steer: ", options.heads, " heads asked for, the model has ", probes.size())};
+    return {ErrorCode::invalid_argument,
+            text("steer: ", options.heads, " heads asked for, the model has ", probes.size(), ": ask for 1 to that many")};
   std::vector<double> accuracies;
   for (const HeadProbe& p : probes) accuracies.push_back(p.accuracy);
   const std::vector<std::size_t> order = ranking(accuracies);
@@ -178,11 +180,12 @@ inline Status check(const model::Decoder& d, const Intervention& s) {
                                             d.config.head_dim, ": they were fitted on another model")};
   for (const HeadShift& h : s.heads) {
     if (h.block < 0 || h.block >= d.config.blocks || h.head < 0 || h.head >= d.config.heads)
-      return {ErrorCode::invalid_argument, text("steer: a shift of block ", h.block, " head ", h.head, ", the model has ",
-                                                d.config.blocks, " blocks of ", d.config.heads, " heads")};
+      return {ErrorCode::invalid_argument,
+              text("steer: a shift of block ", h.block, " head ", h.head, ", the model has ", d.config.blocks, " blocks of ",
+                   d.config.heads, " heads: it was fitted on another model, fit again")};
     if (static_cast<Index>(h.theta.size()) != s.head_dim)
       return {ErrorCode::shape_mismatch, text("steer: the shift of block ", h.block, " head ", h.head, " has ", h.theta.size(),
-                                              " values, a head has ", s.head_dim)};
+                                              " values, a head has ", s.head_dim, ": the file is damaged, fit again")};
     for (const double& v : h.theta)
       if (!is_finite(v) || !is_finite(h.sigma))
         return {ErrorCode::not_finite,

@@ -155,22 +155,6 @@ inline Result<Matrix> token_scores(const model::Decoder& d, std::span<const mode
   return out;
 }
 
-/// Directions between the activations of one prompt in two templates, at the last token of each: control vectors that depend on
-/// the prompt ("contrast vectors" of Zou et al.). Not normalized; control_taps() does that.
-inline Result<std::vector<BlockDirection>> contrast_directions(const model::Model& m, std::string_view with,
-                                                               std::string_view without, const StateOptions& o = {}) {
-  const std::string texts[] = {std::string(with), std::string(without)};
-  ANYBIT_TRY(const std::vector<Matrix> both, states(m, texts, "{}", o));
-  std::vector<BlockDirection> out;
-  for (std::size_t b = 0; b < both.size(); ++b) {
-    Direction d{.center = std::vector<double>(static_cast<std::size_t>(both[b].cols()))};
-    for (Index j = 0; j < both[b].cols(); ++j)
-      d.vector.push_back(static_cast<double>(both[b](0, j)) - static_cast<double>(both[b](1, j)));
-    out.push_back({static_cast<Index>(b), std::move(d)});
-  }
-  return out;
-}
-
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::steer
 
