@@ -32,13 +32,6 @@ struct GgufTensor {
 
 namespace detail {
 
-/// Where a weight lies in GGUF: the name behind that of its block, and which part of a tensor it is.
-inline StoredTensor gguf_place(const Architecture& a, const DecoderConfig& c, std::string_view name) {
-  for (const TensorNames& n : a.names(c))
-    if (n.name == name) return n.gguf.name.empty() ? StoredTensor{n.name} : n.gguf;
-  return {name};
-}
-
 inline std::string_view behind_block(std::string_view name) {
   const auto split = split_block(name, "blk.");
   return split ? split->second : name;
@@ -66,8 +59,8 @@ inline std::vector<GgufTensor> gguf_tensors(const Decoder& d) {
     factors(c.rope_long_factors.empty() ? "rope_freqs.weight" : "rope_factors_short.weight", c.rope_factors);
   factors("rope_factors_long.weight", c.rope_long_factors);
   const auto add = [&](std::string_view name, Index block, std::vector<Index> shape, std::size_t weight, bool bias) {
-    const StoredTensor stored = detail::gguf_place(a, c, detail::behind_block(name));
-    std::string full = (block == no_block ? "" : io::detail::text("blk.", block, ".")) + std::string(stored.name);
+    std::string full = stored_name(a, c, name, NamesOf::gguf);
+    if (full.empty()) full = name;
     for (GgufTensor& t : out)
       if (t.name == full && t.block == block) {
         t.shape[0] += shape[0];
