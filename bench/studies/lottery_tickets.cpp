@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <anybit/exec/thread_pool.hpp>
+#include <anybit/model/arch/architectures.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/prune/magnitude.hpp>
 #include <anybit/prune/sparse_gpt.hpp>

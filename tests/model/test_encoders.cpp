@@ -8,7 +8,11 @@
 
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/integer.hpp>
+#include <anybit/io/anybit_file.hpp>
+#include <anybit/io/safetensors.hpp>
 #include <anybit/io/safetensors_writer.hpp>
+#include <anybit/model/arch/architectures.hpp>
+#include <anybit/model/container.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/pooling.hpp>
 #include <anybit/model/rotate.hpp>

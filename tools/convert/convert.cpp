@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include <anybit/io/anybit_file.hpp>
+#include <anybit/io/hf_folder.hpp>
 #include <anybit/io/mapped_file.hpp>
 #include <anybit/model/container.hpp>
 

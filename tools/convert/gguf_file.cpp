@@ -12,6 +12,7 @@
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/io/gguf.hpp>
 #include <anybit/io/gguf_writer.hpp>
+#include <anybit/io/mapped_file.hpp>
 #include <anybit/model/to_gguf.hpp>
 
 #include "shared/open_model.hpp"

@@ -15,7 +15,8 @@
 
 #include <anybit/core/stable_sort.hpp>
 #include <anybit/io/gguf_writer.hpp>
-#include <anybit/model/load.hpp>
+#include <anybit/model/gguf_file_config.hpp>
+#include <anybit/model/model.hpp>
 #include <anybit/model/tokenizer/to_gguf.hpp>
 
 namespace anybit::model {
