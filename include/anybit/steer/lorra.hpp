@@ -140,7 +140,7 @@ inline double state_loss_and_gradients(const model::Decoder& d, std::span<const 
   Index row = 0;
   for (const StateTarget& t : batch) {
     const Index end = row + static_cast<Index>(t.ids.size());
-    d.blueprint->architecture->embed(d, t.ids, 0, x.view().row_range(row, end), executor);
+    d.blueprint->architecture->embed(d, {.ids = t.ids}, x.view().row_range(row, end), executor);
     row = end;
   }
   const Index last = blocks.back();
