@@ -67,3 +67,16 @@ TEST_CASE("weight buffers come and go in any order, on several threads") {
   for (auto& t : threads) t.join();
   for (const int w : wrong) CHECK(w == 0);
 }
+
+TEST_CASE("few bytes take few pages and many take large ones") {
+  CHECK(PageChunk(2048, 0).size() == 4096);
+  CHECK(PageChunk(5000, 4096).size() == 8192);
+  CHECK(PageChunk(2048, 300000).size() == 303104);  // as much again as came before, in whole small pages
+  CHECK(PageChunk(2048, 5 * PageChunk::page + 1).size() == 6 * PageChunk::page);
+  CHECK(PageChunk(5 * PageChunk::page, 0).size() == 5 * PageChunk::page);
+  CHECK(PageChunk(2048).size() == PageChunk::usual);
+  PageChunk chunk(100, 0);
+  REQUIRE(chunk.take(4000) != nullptr);
+  CHECK(chunk.take(200) == nullptr);
+  CHECK(chunk.left() == 96);
+}
