@@ -191,14 +191,14 @@ void integer_paths(const Case& c, const PackedTensor<S>& w, ConstMatrix x, Compu
       multiply(y.view());
       compare(c, path, y, expected, bits);
     };
-    using Codes = kernel::tile_codes_t<F>;
+    using Stored = kernel::tile_codes_t<F>;
     check("packed", [&](MutableMatrix y) { kernel::int8_rows<Arch>(source, rounded, y, c.begin, c.end); });
     const auto grouped = kernel::tile_activations<Arch>(rounded, tiled, workspace, Serial{});
-    check("tiled", [&](MutableMatrix y) { kernel::tiled_rows<Codes, Arch>(tiled, grouped, y, c.begin, c.end); });
+    check("tiled", [&](MutableMatrix y) { kernel::tiled_rows<Stored, Arch>(tiled, grouped, y, c.begin, c.end); });
     check("tiled, direct",
-          [&](MutableMatrix y) { kernel::detail::tiled_rows_direct<Arch, Codes>(tiled, grouped, y, c.begin, c.end); });
+          [&](MutableMatrix y) { kernel::detail::tiled_rows_direct<Arch, Stored>(tiled, grouped, y, c.begin, c.end); });
     check("tiled, blocked",
-          [&](MutableMatrix y) { kernel::detail::tiled_rows_blocked<Arch, Codes>(tiled, grouped, y, c.begin, c.end); });
+          [&](MutableMatrix y) { kernel::detail::tiled_rows_blocked<Arch, Stored>(tiled, grouped, y, c.begin, c.end); });
   });
 }
 
