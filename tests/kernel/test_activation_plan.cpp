@@ -207,12 +207,12 @@ TEST_CASE("results are added, biased and stored in 16 bits as they leave") {
         Matrix wide(tokens, 96);
         for (Index t = 0; t < tokens; ++t)
           for (Index j = 0; j < 96; ++j) in.push_back(to(x.view(t, j))), wide(t, j) = from(in.back());
+        Workspace other;  // `a` lies in the first
         for (const ActivationMode mode : all_modes()) {
           Matrix found(tokens, 130);
-          w.matmul(InputTokens(in.data(), type, tokens, 96, 96), found.view(), mode, {}, workspace);
+          w.matmul(InputTokens(in.data(), type, tokens, 96, 96), found.view(), mode, {}, other);
           CHECK(same_bits(found, product(w, wide.view(), mode)));
         }
-        in_slices(w, round_activations(x.view, w.plan(Compute::int8_per_token), workspace), y.view());
       }
     }
 }
