@@ -2,6 +2,8 @@
 // Rounded activations in the order of products with tiled weights: a group of tokens interleaved, so that one pointer serves
 // all of them. Rows a power of two apart would also map to the same few lines of the first-level cache.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <array>
 #include <span>
@@ -171,3 +173,5 @@ TiledActivations tile_activations(const RoundedActivations& x, const TiledWeight
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel
+
+#include <anybit/core/macros_end.hpp>
