@@ -26,9 +26,10 @@ using namespace anybit::model;
 
 namespace {
 
-constexpr const char* architecture_folders[] = {"llama",  "mistral", "qwen2", "qwen3",     "gemma",      "gemma2",
-                                                "gemma3", "phi3",    "gpt2",  "opt",       "opt_350m",   "gpt_neox",
-                                                "gptj",   "phi2",    "palm",  "falcon_7b", "falcon_40b", "falcon_rw"};
+constexpr const char* architecture_folders[] = {"llama",   "mistral",   "qwen2",    "qwen3",     "gemma",      "gemma2",
+                                                "gemma3",  "phi3",      "gpt2",     "opt",       "opt_350m",   "gpt_neox",
+                                                "gptj",    "phi2",      "palm",     "falcon_7b", "falcon_40b", "falcon_rw",
+                                                "mixtral", "qwen2_moe", "qwen3_moe"};
 
 Matrix logits_of_tokens(const Decoder& d) {
   std::vector<TokenId> ids;
@@ -61,12 +62,10 @@ int fold_everywhere(Decoder& d) {
     const SiblingGroup g = sibling_group(d, static_cast<SiteId>(i));
     if (!g.norm_gain && !g.upstream) continue;
     const std::vector<float> scale = random_scales(g, d.blueprint->sites[i].inputs, random);
-    for (const NamedLinear& l : g.linears) {
-      Matrix w(l.linear->dense()->view());
-      for (Index r = 0; r < w.rows(); ++r)
-        for (Index c = 0; c < w.cols(); ++c) w(r, c) *= scale[static_cast<std::size_t>(c)];
-      *l.linear = l.linear->with_weights(nn::Linear(std::move(w)));
-    }
+    for (const NamedLinear& l : g.linears) scale_columns(*l.linear, scale);
+    for (nn::Linear* const l : g.float_readers) scale_columns(*l, scale);
+    for (const SiteId e : g.experts)
+      for (const NamedLinear& l : sibling_group(d, e).linears) scale_columns(*l.linear, scale);
     if (g.norm_gain) {
       g.fold_into_norm(scale);
     } else {
@@ -114,6 +113,17 @@ TEST_CASE("sites of architectures: who reads together and which producer takes a
   CHECK(sites("opt") == "attn_q attn_k attn_v < attn_norm+; attn_output < attn_v; ffn_up < ffn_norm+; ffn_down < ffn_up");
   CHECK(sites("opt_350m") == "attn_q attn_k attn_v; attn_output < attn_v; ffn_up; ffn_down < ffn_up");
   CHECK(sites("falcon_40b") == sites("gpt2"));
+  const std::string attention = "attn_q attn_k attn_v < attn_norm; attn_output < attn_v; ";
+  std::string experts, downs;
+  for (int e = 0; e < 6; ++e) {
+    const std::string k = "." + std::to_string(e);
+    experts += "ffn_gate" + k + " ffn_up" + k + " < ffn_norm; ";
+    downs += "; ffn_down" + k + " < ffn_up" + k;
+  }
+  CHECK(sites("qwen2_moe") == attention + "ffn_gate_shexp ffn_up_shexp < ffn_norm; " + experts.substr(0, experts.size() - 2) +
+                                  downs + "; ffn_down_shexp < ffn_up_shexp");
+  CHECK(sites("qwen3_moe") == sites("llama"));  // block 1 is dense
+  CHECK(sites("mixtral").starts_with(attention + " < ffn_norm; ffn_gate.0 ffn_up.0 < ffn_norm; "));
 }
 
 TEST_CASE("sites of architectures: folded scales leave the logits as they were") {

@@ -149,7 +149,19 @@ TEST_CASE("loss: every form of decoder by central differences") {
   palm.norm = NormKind::layer_gain, palm.order = BlockOrder::parallel;
   qwen3.head_norm = HeadNorm::rms;
   bloom.head_norm = HeadNorm::layer, bloom.norm = NormKind::layer, bloom.embedding_width = 4;
-  for (const auto* form : {&opt, &gpt, &gemma, &neox, &falcon, &palm, &qwen3, &bloom}) {
+  model::DecoderForm mixtral, qwen2_moe, deepseek;
+  mixtral.experts = {.count = 4, .used = 2, .hidden = 5, .weights = nn::RouterWeights::renormalized};
+  qwen2_moe.experts = {.count = 3,
+                       .used = 2,
+                       .hidden = 7,
+                       .weights = nn::RouterWeights::softmax,
+                       .shared_hidden = 4,
+                       .shared_gate = true,
+                       .sparse = {0, 1}};
+  qwen2_moe.order = BlockOrder::sandwich;
+  deepseek.experts = {.count = 3, .used = 1, .hidden = 4, .weights = nn::RouterWeights::softmax, .shared_hidden = 6};
+  deepseek.order = BlockOrder::parallel_two;
+  for (const auto* form : {&opt, &gpt, &gemma, &neox, &falcon, &palm, &qwen3, &bloom, &mixtral, &qwen2_moe, &deepseek}) {
     CAPTURE(static_cast<int>(form->norm), static_cast<int>(form->order), static_cast<int>(form->positions));
     const model::Decoder d = small_decoder(model::llama_architecture, true, 6, *form);
     check_by_differences(d, two_examples(), train::all_weights, {});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include <anybit/evaluate/routing.hpp>
 #include <anybit/model/container.hpp>
 #include <anybit/model/rotate.hpp>
 #include <anybit/quantize/calibration_check.hpp>
@@ -396,6 +397,18 @@ Result<evaluate::ReportRow> Workbench::evaluated(const Made& made) {
   if (row.layer_error_worst_name.ends_with(".weight"))
     row.layer_error_worst_name.resize(row.layer_error_worst_name.size() - std::string_view(".weight").size());
   ANYBIT_TRY_STATUS(compare(made.model.decoder, row));
+  if (source_.decoder.config.form.experts.count > 0) {
+    constexpr Index most = 4;  // windows: each runs both models
+    evaluate::Windows some = windows_;
+    some.tokens.resize(static_cast<std::size_t>(std::min(most, windows_.count()) * windows_.length));
+    ANYBIT_TRY(const auto blocks, evaluate::routing_agreement(source_.decoder, made.model.decoder, some, executor_));
+    const evaluate::RoutingAgreement all = evaluate::total(blocks);
+    char text[160];
+    std::snprintf(text, sizeof text,
+                  "routing: the experts of %.1f %% of %lld choices are those of the float model, %.1f %% of single experts",
+                  100 * all.share(), static_cast<long long>(all.choices), 100 * all.overlap());
+    row.remarks.push_back(text);
+  }
   progress_.end();
   return row;
 }

@@ -35,6 +35,9 @@ class Recording {
   void add(std::string name, std::span<const float> values) {
     tensors_.push_back({std::move(name), Matrix(ConstMatrix(values.data(), 1, static_cast<Index>(values.size()))), true});
   }
+  void add(std::string name, std::vector<Index> shape, std::vector<std::int32_t> values) {
+    numbers_.push_back({std::move(name), std::move(shape), std::move(values)});
+  }
   Status write(const std::string& path) const {
     std::vector<io::TensorInfo> all;
     for (const auto& [name, values, is_vector] : tensors_) {
@@ -42,16 +45,23 @@ class Recording {
       all.push_back(
           io::tensor_of<float>(name, shape, std::span(values.data(), static_cast<std::size_t>(values.extents().size()))));
     }
+    for (const Numbers& n : numbers_) all.push_back(io::tensor_of<std::int32_t>(n.name, n.shape, n.values));
     return io::write_safetensors(path, all);
   }
 
  private:
+  struct Numbers {
+    std::string name;
+    std::vector<Index> shape;
+    std::vector<std::int32_t> values;
+  };
   struct Recorded {
     std::string name;
     Matrix values;
     bool is_vector = false;
   };
   std::deque<Recorded> tensors_;
+  std::deque<Numbers> numbers_;
 };
 
 /// "model.layers.1.self_attn.q_proj": the module of a weight as Hugging Face calls it, else as GGUF does.
@@ -62,12 +72,27 @@ std::string module_name(const model::Decoder& d, model::WeightId id) {
   return name.ends_with(".weight") ? name.substr(0, name.size() - 7) : name;
 }
 
+/// A router's logits, and the experts and weights that follow from them.
+void record_router(const model::ExpertForm& experts, ConstMatrix logits, const std::string& name, Recording& to) {
+  nn::Routing routing;
+  routing.choose(logits, experts.used, experts.weights);
+  std::vector<std::int32_t> chosen;
+  Matrix weights(logits.rows, experts.used);
+  for (Index t = 0; t < logits.rows; ++t) {
+    for (const Index e : routing.experts(t)) chosen.push_back(static_cast<std::int32_t>(e));
+    std::copy(routing.weights(t).begin(), routing.weights(t).end(), weights.view().row(t).begin());
+  }
+  to.add(name + ".logits", logits), to.add(name + ".weights", weights.view());
+  to.add(name + ".experts", {logits.rows, experts.used}, std::move(chosen));
+}
+
 /// Taps that record the streams and, if wanted, what enters each linear. Streams of an encoder in front of a decoder are
 /// "encoder.h.0", .., and those of the decoder "decoder.h.0", ..; else "h.0", ..
 std::vector<model::Tap> recording_taps(const model::Decoder& d, const std::string& prefix, bool inputs, Recording& to) {
   std::vector<model::Tap> taps;
-  const auto record = [&](Index block, model::Point point, std::string name) {
-    taps.push_back({block, point, [&to, name = std::move(name)](MutableMatrix x, model::TokenRange) { to.add(name, x); }});
+  const auto record = [&](Index block, model::Point point, std::string name, Index expert = model::Tap::every_expert) {
+    taps.push_back(
+        {block, point, [&to, name = std::move(name)](MutableMatrix x, model::TokenRange) { to.add(name, x); }, expert});
   };
   const Index encoder = d.config.encoder_blocks();
   const std::string last = prefix + (encoder > 0 ? "decoder.h." : "h."), first = prefix + "encoder.h.";
@@ -80,12 +105,22 @@ std::vector<model::Tap> recording_taps(const model::Decoder& d, const std::strin
   record(model::Tap::every_block, model::Point::embedding, last + "0");
   for (Index i = encoder; i < d.config.blocks; ++i) record(i, model::Point::residual, last + std::to_string(i - encoder + 1));
   if (d.config.form.final_norm) record(model::Tap::every_block, model::Point::final_norm, last + "norm");
+  const model::ExpertForm& experts = d.config.form.experts;
+  for (Index i = 0; i < d.config.blocks; ++i)
+    if (experts.in(i))
+      taps.push_back({i, model::Point::router,
+                      [&to, experts, name = prefix + "router." + std::to_string(i)](MutableMatrix x, model::TokenRange) {
+                        record_router(experts, x, name, to);
+                      }});
   if (!inputs) return taps;
   for (const model::SiteSpec& site : d.blueprint->sites) {
     std::set<std::string> modules;  // q, k and v may be one
     for (const model::WeightId reader : site.readers)
       if (std::string module = module_name(d, reader); modules.insert(module).second)
-        record(site.block, site.point, prefix + "in." + module);
+        record(site.block, site.point, prefix + "in." + module, site.routed ? site.expert : model::Tap::every_expert);
+    if (!site.float_readers.empty())
+      record(site.block, site.point,
+             prefix + "in." + std::string(d.blueprint->architecture->hugging_face_block) + std::to_string(site.block) + ".mlp");
   }
   return taps;
 }
@@ -136,7 +171,8 @@ int logits(int argc, const char* const* argv) {
   CLI::App app(
       "Runs a model on token ids and writes its logits and hidden states, for comparison with other implementations.\n"
       "Of prompt N the file has pN.logits (tokens, vocabulary), pN.h.0 to pN.h.L (the stream before each block and behind the\n"
-      "last), pN.h.norm (behind the last norm), and with --inputs pN.in.MODULE (what enters that linear). Encoder-decoders have\n"
+      "last), pN.h.norm (behind the last norm), with experts pN.router.LAYER.logits, .experts and .weights (tokens, experts or\n"
+      "experts per token), and with --inputs pN.in.MODULE (what enters that linear). Encoder-decoders have\n"
       "these as pN.encoder.h.* and pN.decoder.h.*, and pN.encoder.out; encoders have no logits, but pN.pooled and pN.mean_unit.",
       "anybit logits");
   app.add_option("MODEL", o.model, "A Hugging Face folder, GGUF, or what anybit has written")->required();

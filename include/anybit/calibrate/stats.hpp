@@ -171,6 +171,18 @@ class Stats {
   ANYBIT_INLINE Status set_hessian(MatrixView<const double> h, Index tokens) {
     return calibrate::assign_hessian(*this, h, tokens);
   }
+  /// Of inputs that are all alike and independent: no search prefers one, and no feedback has anything to make up for, so that
+  /// every algorithm rounds to nearest. For layers that calibration did not reach.
+  static ANYBIT_INLINE Stats neutral(Index inputs, Needs needs) {
+    Stats s(inputs, needs);
+    std::fill(s.abs_max_.begin(), s.abs_max_.end(), 1.0f);
+    std::fill(s.sum_abs_.begin(), s.sum_abs_.end(), 1.0);
+    std::fill(s.sum_square_.begin(), s.sum_square_.end(), 1.0);
+    if (covers(needs, Needs::hessian))
+      for (Index i = 0; i < inputs; ++i) s.sum_product_[static_cast<std::size_t>(i * (i + 1) / 2 + i)] = 0.5;
+    s.tokens_ = 1;
+    return s;
+  }
   /// Rows of X, evenly spread over the tokens seen: every `sample_stride()`-th, at most the cap.
   ConstMatrix samples() const {
     require(Needs::samples);

@@ -72,6 +72,7 @@ inline std::vector<double> layer_errors(const model::Decoder& source, const mode
       const nn::Linear& exact = source[id].linear;
       const nn::Linear& packed = quantized.decoder[id].linear;
       const ConstMatrix x = inputs.at(layer.site, Needs::samples).samples();
+      if (x.rows == 0) continue;  // an expert that no token went to
       Matrix scaled(x), y(x.rows, exact.extents().rows), q(x.rows, exact.extents().rows);
       for (Index t = 0; !layer.input_scale.empty() && t < x.rows; ++t)
         for (Index j = 0; j < x.cols; ++j) scaled(t, j) /= layer.input_scale[static_cast<std::size_t>(j)];

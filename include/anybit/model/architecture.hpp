@@ -22,6 +22,7 @@
 #include <anybit/model/hf_config.hpp>
 #include <anybit/model/points.hpp>
 #include <anybit/model/tokenizer/vocabulary.hpp>
+#include <anybit/nn/experts.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
@@ -32,6 +33,8 @@ struct Tap {
   Index block = every_block;  ///< without meaning at the points that are once in a model
   Point point = Point::residual;
   std::function<void(MutableMatrix, TokenRange)> apply{};
+  static constexpr Index every_expert = -1;
+  Index expert = every_expert;  ///< at the points of one expert: which; called for all in turn
 };
 
 /// Matrices that a pass writes on its way, kept from block to block. An architecture numbers its own.
@@ -43,6 +46,7 @@ class Scratch {
     return matrices_[number].view();
   }
   Workspace workspace;
+  nn::Routing routing;
 
  private:
   std::vector<Matrix> matrices_;
@@ -89,10 +93,18 @@ struct BlockPass {
       if (t.point == point && (t.block == block || t.block == Tap::every_block)) t.apply(m, positions);
     return point != until;
   }
+  /// Likewise at a point of one expert; the pass ends behind the last of them.
+  void at_expert(Point point, Index expert, MutableMatrix m) const {
+    for (const Tap& t : taps)
+      if (t.point == point && (t.block == block || t.block == Tap::every_block) &&
+          (t.expert == expert || t.expert == Tap::every_expert))
+        t.apply(m, positions);
+  }
 };
 
-/// Which rows of a tensor in a file belong to one weight: q, k and v, or gate and up, may lie in one tensor.
-enum class Part : std::uint8_t { whole, q, k, v, gate, up };
+/// Which rows of a tensor in a file belong to one weight: q, k and v, or gate and up, may lie in one tensor, and so may one
+/// matrix of every expert.
+enum class Part : std::uint8_t { whole, q, k, v, gate, up, expert };
 
 /// A tensor of a file as the source of one weight.
 struct StoredTensor {
@@ -105,7 +117,7 @@ struct StoredTensor {
 };
 
 /// A weight's name in anybit, that of GGUF where GGUF does not fuse it, and where it is found: behind "blk.N." and
-/// Architecture::hugging_face_block + "N." where it is of a block.
+/// Architecture::hugging_face_block + "N." where it is of a block. "*" stands for the number of an expert.
 struct TensorNames {
   std::string_view name;
   StoredTensor hugging_face;
@@ -198,6 +210,28 @@ inline std::optional<std::pair<std::string, std::string_view>> split_block(std::
 }
 }  // namespace detail
 
+/// The number that stands for "*" in `pattern`; nothing where `name` does not fit. A pattern without it fits itself, as 0.
+inline std::optional<Index> fit_pattern(std::string_view pattern, std::string_view name) {
+  const std::size_t star = pattern.find('*');
+  if (star == std::string_view::npos) return pattern == name ? std::optional<Index>(0) : std::nullopt;
+  const std::string_view before = pattern.substr(0, star), behind = pattern.substr(star + 1);
+  if (name.size() <= before.size() + behind.size() || !name.starts_with(before) || !name.ends_with(behind)) return std::nullopt;
+  name = name.substr(before.size(), name.size() - before.size() - behind.size());
+  if (name.size() > 6 || (name.size() > 1 && name[0] == '0')) return std::nullopt;
+  Index number = 0;
+  for (const char digit : name) {
+    if (digit < '0' || digit > '9') return std::nullopt;
+    number = 10 * number + (digit - '0');
+  }
+  return number;
+}
+/// The pattern with a number in the place of "*".
+inline std::string fill_pattern(std::string_view pattern, Index number) {
+  const std::size_t star = pattern.find('*');
+  if (star == std::string_view::npos) return std::string(pattern);
+  return std::string(pattern.substr(0, star)) + std::to_string(number) + std::string(pattern.substr(star + 1));
+}
+
 /// "model.layers.3.self_attn.q_proj.weight" for "blk.3.attn_q.weight"; empty where the architecture has no such tensor.
 inline std::string stored_name(const Architecture& a, const DecoderConfig& config, std::string_view name, NamesOf kind) {
   std::string prefix;
@@ -210,9 +244,9 @@ inline std::string stored_name(const Architecture& a, const DecoderConfig& confi
     name = block->second;
   }
   for (const TensorNames& n : names)
-    if (n.name == name) {
+    if (const auto number = fit_pattern(n.name, name)) {
       const StoredTensor& stored = kind == NamesOf::gguf ? n.gguf : n.hugging_face;
-      return prefix + std::string(kind == NamesOf::gguf && stored.name.empty() ? n.name : stored.name);
+      return prefix + fill_pattern(kind == NamesOf::gguf && stored.name.empty() ? n.name : stored.name, *number);
     }
   return {};
 }
@@ -234,6 +268,20 @@ inline Status check(const Decoder& d, std::span<const Tap> taps) {
     if (is_in_blocks(t.point) && (t.block < Tap::every_block || t.block >= d.config.blocks))
       return {ErrorCode::invalid_argument,
               io::detail::text("forward: a tap is in block ", t.block, ", the model has ", d.config.blocks, ", counted from 0")};
+    const ExpertForm& form = d.config.form.experts;
+    bool found = false;
+    for (Index i = 0; i < d.config.blocks && !found; ++i)
+      found = (t.block == Tap::every_block || t.block == i) && form.has_point(i, t.point);
+    if (is_in_blocks(t.point) && !found)
+      return {ErrorCode::invalid_argument,
+              io::detail::text(
+                  "forward: a tap is at ", name(t.point),
+                  t.block == Tap::every_block ? std::string() : " in block " + std::to_string(t.block),
+                  ", where no pass comes by: ", form.count == 0 ? "the model has no experts" : "ask ExpertForm::has_point()")};
+    const Index experts = form.count;
+    if (is_of_expert(t.point) && (t.expert < Tap::every_expert || (t.expert >= 0 && t.expert >= experts)))
+      return {ErrorCode::invalid_argument,
+              io::detail::text("forward: a tap is in expert ", t.expert, ", the model has ", experts, ", counted from 0")};
   }
   return Ok{};
 }

@@ -51,6 +51,7 @@ struct WeightSpec {
   bool clippable = true;
   /// Recipes of fewer bits per weight leave it at 8 bits and say so, unless the plan wants them there (ModelPlan::guards).
   int least_bits = 0;
+  bool quantizable = true;  ///< false: a linear that stays in floats, because its outputs decide (routers)
 
   bool multiplies() const { return role == Role::linear || role == Role::table; }
 };
@@ -83,7 +84,13 @@ struct SiteSpec {
   Index inputs = 0;
   std::vector<WeightId> readers{};
   Producer producer{};
+  /// Linears that read the input too and are never quantized: a scale multiplies their columns, and no statistics are for them.
+  std::vector<WeightId> float_readers{};
+  /// Of one expert: the site that all tokens enter. Both have one producer, so one scale serves that site's readers and all
+  /// experts'.
+  std::optional<SiteId> mixture{};
   bool routed = false;             ///< its tokens are a subset (experts)
+  Index expert = 0;                ///< which, where it is routed
   Point point = Point::attn_in;    ///< where a tap sees its input
   Point effect = Point::attn_out;  ///< where a tap sees what the readers make, before it is added to the residual stream
   bool writes_residual = false;    ///< its readers' outputs are what is added
@@ -124,19 +131,37 @@ struct Blueprint {
     return out;
   }
 
+  /// The sites of the experts that a mixture's input is distributed over; none of any other site.
+  std::vector<SiteId> experts_of(SiteId mixture) const {
+    std::vector<SiteId> out;
+    for (std::size_t i = place(mixture) + 1; i < sites.size() && sites[i].block == (*this)[mixture].block; ++i)
+      if (sites[i].mixture == mixture) out.push_back(static_cast<SiteId>(i));
+    return out;
+  }
+
+  /// The linears to which a scale of the site's input matters and which are quantized: its readers, then its experts'.
+  std::vector<WeightId> scaled_readers(SiteId site) const {
+    std::vector<WeightId> out = (*this)[site].readers;
+    for (const SiteId e : experts_of(site)) out.insert(out.end(), (*this)[e].readers.begin(), (*this)[e].readers.end());
+    return out;
+  }
+
   /// The sites of a block in groups that do not touch each other's weights, in each in the order of quantization: a site that is
   /// produced by a linear comes before the site that reads that producer's input, because its scale divides the producer's rows.
   std::vector<std::vector<SiteId>> quantization_order(Index block) const {
     std::vector<SiteId> left = sites_of(block);
     std::vector<std::vector<SiteId>> groups;
-    const auto reads = [&](SiteId site, WeightId w) {
-      for (const WeightId r : (*this)[site].readers)
-        if (r == w) return true;
-      return false;
-    };
+    // The site that reads the linear which makes a site's input.
+    std::vector<std::optional<SiteId>> read_by(sites.size());
+    for (const SiteId a : left)
+      if ((*this)[a].producer.kind == Producer::Kind::linear)
+        for (const SiteId b : left)
+          for (const WeightId r : (*this)[b].readers)
+            if (r == (*this)[a].producer.weight) read_by[place(a)] = b;
+    // A mixture's scale is found for what its experts are by then, and before any of them is rounded.
     const auto folds_into = [&](SiteId a, SiteId b) {
-      const Producer& p = (*this)[a].producer;
-      return p.kind == Producer::Kind::linear && reads(b, p.weight);
+      const std::optional<SiteId>& reader = read_by[place(a)];
+      return (*this)[b].mixture == a || (reader && (*reader == b || (*this)[*reader].mixture == b));
     };
     while (!left.empty()) {
       std::vector<SiteId> group{left.front()};

@@ -64,6 +64,30 @@ inline namespace ANYBIT_CODE {
 
 /// Heads wider than this are damage: it bounds what is allocated per head before a file's tensors are looked at.
 inline constexpr Index head_dim_limit = 65536;
+/// More experts in a block are damage: it bounds the blueprint before a file's tensors are looked at.
+inline constexpr Index expert_limit = 4096;
+
+/// The first contradiction of the experts of a form.
+inline Status check(const ExpertForm& e, const DecoderForm& f, Index blocks) {
+  using io::detail::text;
+  const auto bad = [](std::string what) {
+    return Error{ErrorCode::corrupt_data, "model configuration: " + std::move(what) + ": convert the model again"};
+  };
+  constexpr Index limit = Index{1} << 31;
+  if (e.count < 0 || e.count > expert_limit) return bad(text("the number of experts is ", e.count, ", not 0 to ", expert_limit));
+  if (e.count == 0) return e == ExpertForm{} ? Status(Ok{}) : bad("sizes of experts are given, but no number of them");
+  if (e.used < 1 || e.used > e.count)
+    return bad(text(e.used, " experts are used per token, not 1 to the ", e.count, " that there are"));
+  if (e.hidden < 1 || e.hidden >= limit) return bad(text("the width inside an expert is ", e.hidden, ", not 1 to ", limit - 1));
+  if (e.shared_hidden < 0 || e.shared_hidden >= limit)
+    return bad(text("the width inside the shared expert is ", e.shared_hidden, ", not 0 to ", limit - 1));
+  if (e.shared_gate && e.shared_hidden == 0) return bad("a gate is given for a shared expert, but no shared expert");
+  if (!f.gated || f.mlp_bias || f.order == BlockOrder::parallel)
+    return bad("experts without a gate, with biases, or in blocks with one norm for attention and them");
+  if (!e.sparse.empty() && static_cast<Index>(e.sparse.size()) < blocks)
+    return bad(text("experts are given for ", e.sparse.size(), " of ", blocks, " blocks"));
+  return Ok{};
+}
 
 /// The first contradiction of a form.
 inline Status check(const DecoderForm& f, Index blocks) {
@@ -72,7 +96,8 @@ inline Status check(const DecoderForm& f, Index blocks) {
     return Error{ErrorCode::corrupt_data, "model configuration: " + std::move(what) + ": convert the model again"};
   };
   if (f.norm > NormKind::layer_gain || f.order > BlockOrder::parallel_two || f.head_norm > HeadNorm::layer ||
-      f.positions > Positions::relative || f.activation > nn::Activation::relu)
+      f.positions > Positions::relative || f.activation > nn::Activation::relu ||
+      f.experts.weights > nn::RouterWeights::softmax_of_chosen)
     return bad("a kind of norm, order, positions or activation is out of range");
   for (const auto& [name, value] : std::initializer_list<std::pair<std::string_view, float>>{
            {"attention scale", f.attention_scale}, {"cap of attention scores", f.attention_cap}, {"cap of logits", f.logit_cap}})
@@ -95,6 +120,7 @@ inline Status check(const DecoderForm& f, Index blocks) {
       (f.relative_buckets < share || f.relative_distance <= f.relative_buckets / share || f.relative_distance > farthest))
     return bad(text(f.relative_buckets, " buckets of distances up to ", f.relative_distance, ": at least ", share,
                     " buckets are needed, and distances above ", f.relative_buckets / share, " up to ", farthest));
+  ANYBIT_TRY_STATUS(check(f.experts, f, blocks));
   if (!f.windowed.empty() && static_cast<Index>(f.windowed.size()) < blocks)
     return bad(text("windows are given for ", f.windowed.size(), " of ", blocks, " blocks"));
   return Ok{};

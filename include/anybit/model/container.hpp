@@ -73,6 +73,11 @@ void for_each_option(Config& c, Default& d, F&& f) {
   f("form.token_types", x.token_types, y.token_types), f("form.feature_bins", x.feature_bins, y.feature_bins);
   f("form.relative_buckets", x.relative_buckets, y.relative_buckets);
   f("form.relative_distance", x.relative_distance, y.relative_distance);
+  f("expert_count", x.experts.count, y.experts.count), f("expert_used_count", x.experts.used, y.experts.used);
+  f("expert_feed_forward_length", x.experts.hidden, y.experts.hidden);
+  f("expert_shared_feed_forward_length", x.experts.shared_hidden, y.experts.shared_hidden);
+  f("form.expert_weights", x.experts.weights, y.experts.weights);
+  f("form.shared_expert_gate", x.experts.shared_gate, y.experts.shared_gate);
 }
 /// Of flags and kinds, the number that for_each_option()'s value is in a file.
 template <class T>
@@ -87,6 +92,13 @@ inline constexpr std::string_view encoder_suffix = ".encoder";
 
 /// Behind the architecture's name: "1" or "0" for each block, whether the window holds there.
 inline constexpr std::string_view windowed_key = "form.windowed";
+/// Likewise whether the block has experts, where not all have.
+inline constexpr std::string_view sparse_key = "form.sparse";
+/// Calls f(key, flags) for both.
+template <class Form, class F>
+void for_each_flags(Form& form, F&& f) {
+  f(windowed_key, form.windowed), f(sparse_key, form.experts.sparse);
+}
 
 /// Behind the architecture's name: "pairs" or "halves", where the rows of q and k are not in the architecture's order in GGUF.
 inline constexpr std::string_view rope_order_key = "rope.order";
@@ -145,16 +157,16 @@ inline Status read_options(const MetadataReader& read, const std::string& archit
     }
     to = static_cast<Value>(number);
   });
-  ANYBIT_TRY_STATUS(std::move(status));
-  const std::string key = architecture + "." + std::string(windowed_key);
-  if (!read.has(key)) return Ok{};
-  ANYBIT_TRY(const std::string flags, read.text(key));
-  for (const char flag : flags) {
-    if (flag != '0' && flag != '1')
-      return {ErrorCode::corrupt_data, "metadata " + key + " must hold 0 and 1 only: save the model again"};
-    c.form.windowed.push_back(flag == '1');
-  }
-  return Ok{};
+  ANYBIT_TRY_STATUS(status);
+  for_each_flags(c.form, [&](std::string_view name, std::vector<std::uint8_t>& to) {
+    const std::string key = architecture + "." + std::string(name);
+    if (!status || !read.has(key)) return;
+    const auto flags = read.text(key);
+    if (flags->find_first_not_of("01") != std::string::npos)
+      status = Error{ErrorCode::corrupt_data, "metadata " + key + " must hold 0 and 1 only: save the model again"};
+    for (const char flag : *flags) to.push_back(flag == '1');
+  });
+  return status;
 }
 
 inline constexpr std::array<std::string_view, 5> tokenizer_kinds{"byte_bpe", "score_bpe", "merge_bpe", "unigram", "word_piece"};
@@ -364,10 +376,11 @@ inline void write_config(io::AnybitWriter& writer, const std::string& prefix, co
   for_each_option(c, usual, [&](const char* key, const auto& value, const auto& standard) {
     if (value != standard) writer.set_metadata(prefix + "." + key, number_text(number_of(value)));
   });
-  if (c.form.windowed.empty()) return;
-  std::string flags;
-  for (const std::uint8_t windowed : c.form.windowed) flags += windowed ? '1' : '0';
-  writer.set_metadata(prefix + "." + std::string(windowed_key), flags);
+  for_each_flags(c.form, [&](std::string_view name, const std::vector<std::uint8_t>& flags) {
+    std::string text;
+    for (const std::uint8_t flag : flags) text += flag ? '1' : '0';
+    if (!text.empty()) writer.set_metadata(prefix + "." + std::string(name), text);
+  });
 }
 inline Status read_config(const MetadataReader& read, const std::string& prefix, DecoderConfig& c) {
   Status numbers = Ok{};

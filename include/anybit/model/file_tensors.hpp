@@ -39,6 +39,10 @@ struct PartRows {
   Index row(Index r) const { return stride == 0 ? first + r : first + r / run * stride + r % run; }
 };
 
+/// Part::expert: of expert number `expert`, `rows` of each.
+inline PartRows rows_of_expert(Index rows, Index expert, const DecoderConfig& c) {
+  return {expert * rows, rows, c.form.experts.count * rows};
+}
 inline PartRows rows_of(Part part, const DecoderConfig& c, FusedOrder order) {
   const Index q = c.query_width(), k = c.kv_width(), e = c.head_dim, group = c.heads / c.kv_heads;
   if (part == Part::gate) return {0, c.hidden, 2 * c.hidden};
@@ -108,7 +112,7 @@ class FileTensors {
     ANYBIT_TRY(io::CheckpointLinear linear, file_.read(module));
     if (linear.grouping != io::Grouping::columns) return Codes();
     if (found->second.stored.part == Part::whole) return Codes(std::move(linear));
-    const detail::PartRows rows = part_rows(found->second.stored.part);
+    const detail::PartRows rows = part_rows(found->second);
     if (linear.extents.rows != rows.whole) return Codes(std::move(linear));  // which the reader refuses
     std::vector<Index> taken(static_cast<std::size_t>(rows.count));
     for (Index r = 0; r < rows.count; ++r) taken[static_cast<std::size_t>(r)] = rows.row(r);
@@ -130,6 +134,7 @@ class FileTensors {
   struct Source {
     const io::TensorInfo* tensor = nullptr;
     StoredTensor stored{};
+    Index expert = 0;  ///< of Part::expert
   };
 
   bool is_left_out(std::string_view name) const {
@@ -153,7 +158,8 @@ class FileTensors {
     if (!same && !duplicate_) duplicate_ = t.name;
   }
 
-  void add(const io::TensorInfo& t, std::string weight, const StoredTensor& stored) {
+  void add(const io::TensorInfo& t, std::string weight, const StoredTensor& stored, Index expert = 0) {
+    const Source source{&t, stored, expert};
     if (stored.copy) {
       copies_.emplace_back(std::move(weight), &t);
       return;
@@ -163,17 +169,24 @@ class FileTensors {
     // Quantized modules have outputs by inputs, whatever the architecture does with floats.
     if (stored.transposed && view.shape.size() == 2 && quantized_module(t).empty()) std::swap(view.shape[0], view.shape[1]);
     // A tensor of another size than the parts need keeps its own, which the reader refuses.
-    if (stored.part != Part::whole && !view.shape.empty())
-      if (const auto rows = part_rows(stored.part); view.shape[0] == rows.whole) view.shape[0] = rows.count;
+    if (stored.part == Part::expert) {
+      if (view.shape.size() == 3 && view.shape[0] == config_.form.experts.count) view.shape.erase(view.shape.begin());
+    } else if (stored.part != Part::whole && !view.shape.empty()) {
+      if (const auto rows = part_rows(source); view.shape[0] == rows.whole) view.shape[0] = rows.count;
+    }
     if (!tensors_.add(std::move(view))) {
       if (!duplicate_) duplicate_ = t.name;
       return;
     }
-    sources_.emplace(std::move(weight), Source{&t, stored});
+    sources_.emplace(std::move(weight), source);
   }
 
-  detail::PartRows part_rows(Part part) const {
-    return detail::rows_of(part, config_, names_ == NamesOf::gguf ? FusedOrder::blocks : architecture_.fused_order);
+  detail::PartRows part_rows(const Source& s) const {
+    if (s.stored.part == Part::expert) {
+      const Index experts = config_.form.experts.count, rows = s.tensor->extents().rows;
+      return detail::rows_of_expert(experts > 0 && rows % experts == 0 ? rows / experts : rows, s.expert, config_);
+    }
+    return detail::rows_of(s.stored.part, config_, names_ == NamesOf::gguf ? FusedOrder::blocks : architecture_.fused_order);
   }
 
   /// Whether the tensor is one or more weights, which are added.
@@ -208,8 +221,13 @@ class FileTensors {
       const StoredTensor& stored = names_ == NamesOf::gguf ? n.gguf : n.hugging_face;
       std::string_view own = stored.name;
       if (names_ == NamesOf::gguf && own.empty() && !n.hugging_face.copy) own = n.name;
-      if (own.empty() || own != rest) continue;
-      add(t, prefix + std::string(n.name), stored);
+      if (own.empty()) continue;
+      const auto number = fit_pattern(own, rest);
+      if (!number) continue;
+      // One tensor of all experts is the weights of each.
+      const Index experts = stored.part == Part::expert ? std::max<Index>(1, config_.form.experts.count) : 1;
+      for (Index e = 0; e < experts; ++e)
+        add(t, prefix + fill_pattern(n.name, stored.part == Part::expert ? e : *number), stored, e);
       any = true;
     }
     return any;
@@ -234,7 +252,7 @@ class FileTensors {
       if (!quantized_module(t).empty()) {
         ANYBIT_TRY(Matrix whole, file_.read_f32(t.name));
         if (s.stored.part == Part::whole) return whole;
-        const detail::PartRows rows = part_rows(s.stored.part);
+        const detail::PartRows rows = part_rows(s);
         if (whole.rows() != rows.whole) return whole;  // which the reader refuses
         Matrix out(rows.count, whole.cols());
         for (Index r = 0; r < rows.count; ++r)
@@ -245,8 +263,7 @@ class FileTensors {
     if (s.stored.part == Part::whole && !s.stored.transposed) return io::to_f32(t);
     if (s.stored.transposed) {
       ANYBIT_TRY(const Matrix m, io::to_f32(t));
-      const detail::PartRows rows =
-          s.stored.part == Part::whole ? detail::PartRows{0, m.cols(), m.cols()} : part_rows(s.stored.part);
+      const detail::PartRows rows = s.stored.part == Part::whole ? detail::PartRows{0, m.cols(), m.cols()} : part_rows(s);
       if (m.cols() != rows.whole) return wrong_rows(t, m.cols(), rows.whole);
       Matrix out(rows.count, m.rows());
       for (Index r = 0; r < rows.count; ++r)
@@ -254,11 +271,12 @@ class FileTensors {
       return out;
     }
     // Rows of bytes: only the part is turned into floats.
-    const detail::PartRows rows = part_rows(s.stored.part);
-    if (t.shape.empty() || t.shape[0] != rows.whole) return wrong_rows(t, t.shape.empty() ? 1 : t.shape[0], rows.whole);
+    const detail::PartRows rows = part_rows(s);
+    const Index stored_rows = vector ? t.shape[0] : t.extents().rows;
+    if (t.shape.empty() || stored_rows != rows.whole) return wrong_rows(t, t.shape.empty() ? 1 : stored_rows, rows.whole);
     const std::size_t row_bytes = t.bytes.size() / static_cast<std::size_t>(rows.whole);
     io::TensorInfo part = t;
-    part.shape[0] = rows.count;
+    part.shape = vector ? std::vector<Index>{rows.count} : std::vector<Index>{rows.count, t.shape.back()};
     std::vector<std::byte> gathered;
     if (rows.stride == 0) {
       part.bytes =

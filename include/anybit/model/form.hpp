@@ -6,7 +6,9 @@
 #include <vector>
 
 #include <anybit/core/types.hpp>
+#include <anybit/model/points.hpp>
 #include <anybit/nn/activation_kind.hpp>
+#include <anybit/nn/router_weights.hpp>
 
 namespace anybit::model {
 inline namespace ANYBIT_ABI {
@@ -37,6 +39,26 @@ enum class Positions : std::uint8_t {
   learned,   ///< a table that is added to the embeddings
   alibi,     ///< a slope per head, subtracted from scores times the distance (arXiv:2108.12409)
   relative,  ///< a number per head and bucket of distances, added to scores (T5, arXiv:1910.10683)
+};
+
+/// A mixture of experts in the place of the feed-forward part: y = sum of w_e E_e(x) over the chosen experts e, plus a shared
+/// expert that sees every token. Each expert is gated as the form says.
+struct ExpertForm {
+  Index count = 0;   ///< experts of a block; 0: the form has none
+  Index used = 0;    ///< of them per token
+  Index hidden = 0;  ///< width inside an expert
+  nn::RouterWeights weights = nn::RouterWeights::softmax;
+  Index shared_hidden = 0;             ///< width inside the shared expert; 0: there is none
+  bool shared_gate = false;            ///< its output is multiplied by sigmoid(g x), g a row of its own
+  std::vector<std::uint8_t> sparse{};  ///< per block, whether it has experts; empty: all have
+
+  /// Whether a pass comes by the point in a block.
+  bool has_point(Index block, Point p) const {
+    if (p == Point::router || is_of_expert(p)) return in(block);
+    return p != Point::mlp_hidden || !in(block) || shared_hidden > 0;
+  }
+  bool in(Index block) const { return count > 0 && (sparse.empty() || sparse[static_cast<std::size_t>(block)] != 0); }
+  friend bool operator==(const ExpertForm&, const ExpertForm&) = default;
 };
 
 /// Every default is llama's.
@@ -71,6 +93,7 @@ struct DecoderForm {
   Index relative_buckets = 0;            ///< of Positions::relative
   Index relative_distance = 0;           ///< distances from here on share the last bucket
   Index feature_bins = 0;                ///< > 0: the input is features, so many per frame, through two convolutions (Whisper)
+  ExpertForm experts{};
 
   Index window_of(Index block) const { return windowed.empty() || windowed[static_cast<std::size_t>(block)] != 0 ? window : 0; }
   /// The window holds in the blocks of which `has_window(i)` is true. So many blocks as no model has are left out, so that a
@@ -79,6 +102,17 @@ struct DecoderForm {
   void set_windowed(Index blocks, HasWindow has_window) {
     windowed.clear();
     for (Index i = 0; i < blocks && i < 65536; ++i) windowed.push_back(has_window(i) ? 1 : 0);
+  }
+  /// Likewise of blocks with experts; empty where all have them.
+  template <class HasExperts>
+  void set_sparse(Index blocks, HasExperts has_experts) {
+    bool all = true;
+    experts.sparse.clear();
+    for (Index i = 0; i < blocks && i < 65536; ++i) {
+      experts.sparse.push_back(has_experts(i) ? 1 : 0);
+      all = all && experts.sparse.back() != 0;
+    }
+    if (all && blocks <= 65536) experts.sparse.clear();
   }
   bool parallel() const { return order == BlockOrder::parallel || order == BlockOrder::parallel_two; }
   friend bool operator==(const DecoderForm&, const DecoderForm&) = default;

@@ -71,6 +71,15 @@ class GgufConfigReader {
     to = fallback;
     return has(name) ? count(name, to) : Status(Ok{});
   }
+  /// 0 or more.
+  Status size_or(std::string_view name, Index fallback, Index& to) {
+    to = fallback;
+    const std::string key = use(name);
+    if (!file_.has(key)) return Ok{};
+    ANYBIT_TRY(const std::uint64_t value, file_.get_u64(key));
+    if (value == 0) to = 0;
+    return value == 0 ? Status(Ok{}) : count(name, to);
+  }
   Status number_or(std::string_view name, float fallback, float& to) {
     const std::string key = use(name);
     to = fallback;

@@ -143,6 +143,12 @@ Result<Decoder> read_decoder(const File& file, const Architecture& architecture,
     return {ErrorCode::corrupt_data,
             io::detail::text(file.name(), ": the configuration has ", config.blocks, " blocks, but the file only ",
                              file.tensors().size(), " tensors: convert the model again")};
+  Index sparse = 0;
+  for (Index i = 0; i < config.blocks; ++i) sparse += config.form.experts.in(i) ? 1 : 0;
+  if (static_cast<std::size_t>(sparse) * static_cast<std::size_t>(config.form.experts.count) > file.tensors().size())
+    return {ErrorCode::corrupt_data, io::detail::text(file.name(), ": the configuration has ", config.form.experts.count,
+                                                      " experts in each of ", sparse, " blocks, but the file only ",
+                                                      file.tensors().size(), " tensors: correct it or convert the model again")};
   Decoder d = make_decoder(architecture, std::move(config));
   for (std::size_t i = 0; i < d.weights.size(); ++i) {
     const WeightSpec& spec = d.blueprint->weights[i];

@@ -123,6 +123,9 @@ inline Result<Decoder> rotate(const Decoder& source, const RotationOptions& opti
              values = made(options.values, c.head_dim, "the values of a head", "values"),
              attn_output = made(options.attn_output, c.query_width(), "the input of o", "attn_output"),
              ffn_down = made(options.ffn_down, c.hidden, "the input of down", "ffn_down");
+  if (options.ffn_down && form.experts.count > 0)
+    return Error{ErrorCode::unsupported,
+                 "rotate: experts are not as wide as the rotation of down's input: switch it off by RotationOptions::ffn_down"};
   ANYBIT_TRY_STATUS(status);
 
   Decoder d = source;
@@ -148,11 +151,16 @@ inline Result<Decoder> rotate(const Decoder& source, const RotationOptions& opti
                 detail::Rewritten(d[id].linear).reading_heads(heads ? values : none).reading(online).writing(adds).linear();
         }
         if (heads) d[from.weight].linear = detail::Rewritten(d[from.weight].linear).writing_heads(values).linear();
-        if (from.kind == Producer::Kind::norm && residual)
-          std::fill(d[from.weight].values.begin(), d[from.weight].values.end(), 1.0f);
+        for (const WeightId id : s.float_readers)
+          if (residual)
+            d[id].linear = detail::Rewritten(d[id].linear).with_gain(d[from.weight].values).reading(residual).linear();
       }
   });
   if (!residual) return d;
+  // Several sites may read one norm.
+  for (const SiteSpec& s : blueprint.sites)
+    if (s.producer.kind == Producer::Kind::norm)
+      std::fill(d[s.producer.weight].values.begin(), d[s.producer.weight].values.end(), 1.0f);
   if (!d.has_head() && options.keep_tied) {
     d.online.residual = residual;
   } else {

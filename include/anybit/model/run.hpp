@@ -39,12 +39,14 @@ struct Run {
   std::span<const TokenId> types{};  ///< of the tokens, of a model with token types; empty: all 0
 };
 
-/// Taps that tell f(SiteId, ConstMatrix) what enters each site. f is copied.
+/// Taps that tell f(SiteId, ConstMatrix) what enters each site; that of an expert is told the rows of its tokens, which may be
+/// none. f is copied.
 template <class F>
 std::vector<Tap> site_taps(const Blueprint& b, std::span<const SiteId> sites, const F& f) {
   std::vector<Tap> taps;
   for (const SiteId s : sites)
-    taps.push_back({b[s].block, b[s].point, [s, f](MutableMatrix x, TokenRange) { f(s, ConstMatrix(x)); }});
+    taps.push_back({b[s].block, b[s].point, [s, f](MutableMatrix x, TokenRange) { f(s, ConstMatrix(x)); },
+                    b[s].routed ? b[s].expert : Tap::every_expert});
   return taps;
 }
 template <class F>

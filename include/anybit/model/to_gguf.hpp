@@ -62,6 +62,8 @@ inline std::vector<GgufTensor> gguf_tensors(const Decoder& d) {
   const auto add = [&](std::string_view name, Index block, std::vector<Index> shape, std::size_t weight, bool bias) {
     std::string full = stored_name(a, c, name, NamesOf::gguf);
     if (full.empty()) full = name;
+    const bool stacked = full.ends_with("_exps.weight");  // the same matrix of every expert
+    if (stacked) shape.insert(shape.begin(), 1);
     for (GgufTensor& t : out)
       if (t.name == full && t.block == block) {
         t.shape[0] += shape[0];
@@ -87,7 +89,9 @@ inline std::vector<GgufTensor> gguf_tensors(const Decoder& d) {
 /// The values of a tensor, a vector as one row. `weights` are the decoder's, of which those of t.block must be loaded.
 inline Matrix read_gguf_tensor(const Decoder& d, std::span<const Weight> weights, const GgufTensor& t) {
   const DecoderConfig& c = d.config;
-  const Index cols = t.shape.back(), rows = t.shape.size() == 1 ? 1 : t.shape[0];
+  const Index cols = t.shape.back();
+  Index rows = 1;
+  for (std::size_t i = 0; i + 1 < t.shape.size(); ++i) rows *= t.shape[i];
   Matrix out(rows, cols);
   if (t.weights.empty()) {
     const std::vector<float>& from = t.name == "rope_factors_long.weight" ? c.rope_long_factors : c.rope_factors;

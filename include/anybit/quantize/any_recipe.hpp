@@ -31,6 +31,15 @@ struct QuantizedSiblings {
   std::vector<float> input_scale;  ///< what upstream must divide by; empty: nothing
 };
 
+/// What the transforms of a recipe found for linears that share one input, to be applied to some of them at a time: those of
+/// experts, each of which has statistics of its own tokens.
+struct FittedTransforms {
+  std::vector<float> input_scale;    ///< empty: nothing
+  std::vector<Matrix> clip_limits;   ///< one per linear, or none at all
+  std::vector<std::string> remarks;  ///< of every linear
+  std::vector<std::string> fallbacks;
+};
+
 struct ModelRecipe {
   std::string name;                           ///< "gptq-int4-g128": what the user types
   std::string description;                    ///< the recipe's own, with its options
@@ -38,6 +47,7 @@ struct ModelRecipe {
   std::string provenance;                     ///< that packed weights carry
   bool column_order = false;                  ///< packed weights carry one
   Needs needs = Needs::none;
+  Needs algorithm_needs = Needs::none;  ///< of these, without what the transforms need
   /// How activations enter the products. int8_static: with one scale for what siblings share, static_activation_scale() of the
   /// statistics that they are quantized with.
   Compute compute = Compute::f32;
@@ -45,6 +55,12 @@ struct ModelRecipe {
   bool transforms = false;                    ///< siblings are rewritten together before they are quantized
   bool folds_into_linear = false;             ///< input scales may be folded into the linear upstream, not only into norms
   std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
+  /// The transforms alone, for siblings that a norm feeds; null where the recipe has none.
+  std::function<Result<FittedTransforms>(std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> fit{};
+  /// The algorithm alone, for linears whose columns are first multiplied by what fit() found. `clip_limits` are theirs.
+  std::function<Result<QuantizedSiblings>(const FittedTransforms&, std::span<const ConstMatrix>, const Stats&,
+                                          const QuantizeOptions&)>
+      finish{};
   /// This recipe choosing by such an error, for siblings that a norm feeds; null where it does not want one (Awq::block_output).
   std::function<ModelRecipe(BlockLoss)> with_block_loss{};
 
@@ -112,6 +128,7 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
   m.provenance = m.description;
   m.column_order = AlgorithmTraits<A>::stores_column_order(recipe.algorithm);
   m.needs = needs_of(recipe);
+  m.algorithm_needs = A::needs | AlgorithmTraits<A>::needs(recipe.algorithm);
   m.compute = compute;
   if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
   m.transforms = sizeof...(Ts) > 0;
@@ -140,6 +157,21 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
     bare.clip = {}, bare.tied = {};
     return detail::pack_siblings<S>(quantize_siblings(recipe.algorithm, weights, stats, bare));
   };
+  if constexpr (sizeof...(Ts) > 0) {
+    m.fit = [recipe](std::span<const ConstMatrix> weights, const Stats& stats,
+                     const QuantizeOptions& options) -> Result<FittedTransforms> {
+      ANYBIT_TRY(Siblings set, transform_siblings(recipe, weights, stats, options));
+      return FittedTransforms{std::move(set.input_scale), std::move(set.clip_limits), std::move(set.remarks),
+                              std::move(set.fallbacks)};
+    };
+    m.finish = [recipe](const FittedTransforms& fitted, std::span<const ConstMatrix> weights, const Stats& stats,
+                        const QuantizeOptions& options) {
+      Siblings set(weights, stats);
+      if (!fitted.input_scale.empty()) recipe::scale_inputs(set, fitted.input_scale);
+      set.clip_limits = fitted.clip_limits, set.remarks = fitted.remarks, set.fallbacks = fitted.fallbacks;
+      return detail::pack_siblings<S>(quantize_transformed(recipe, set, weights, options));
+    };
+  }
   return m;
 }
 

@@ -41,7 +41,8 @@ struct LayerWiseSeconds {
 
 struct LayerWiseOptions {
   bool strict = false;
-  Compute head_compute = Compute::f32;  ///< as in QuantizeModelOptions
+  Compute head_compute = Compute::f32;        ///< as in QuantizeModelOptions
+  float expert_share = default_expert_share;  ///< likewise
   ExecutorRef executor{};
   /// q, k and v first, then o, then gate and up, then down, each on what the linears quantized before it in the block give.
   /// Recipes that fold input scales into linears cannot be taken then.
@@ -284,16 +285,20 @@ class LayerWise {
     ModelStats stats(source_, needs_, sites, options_.sample_cap);
     const auto quantize = [&](std::span<const SiteId> some) -> Status {
       ANYBIT_TRY_STATUS(tell_progress("quantizing"));
-      SiblingQuantizer work(result_.quantized.decoder, plan_, stats, {.strict = options_.strict, .executor = options_.executor});
+      SiblingQuantizer work(result_.quantized.decoder, plan_, stats, {.strict = options_.strict, .executor = options_.executor},
+                            options_.expert_share);
       for (const SiteId site : some) ANYBIT_TRY_STATUS(work.run(site));
       for (QuantizedLayer& l : work.layers) result_.quantized.layers.push_back(std::move(l));
       clock_.add_to(result_.seconds.quantize);
       return Ok{};
     };
     if (options_.true_sequential) {
-      for (const SiteId& site : sites) {
-        ANYBIT_TRY_STATUS(gather(stats, {&site, 1}, site == sites.back()));
-        ANYBIT_TRY_STATUS(quantize({&site, 1}));
+      for (std::size_t begin = 0, end = 0; begin < sites.size(); begin = end) {
+        const Point stage = stage_of(blueprint[sites[begin]].point);
+        while (end < sites.size() && stage_of(blueprint[sites[end]].point) == stage) ++end;
+        const std::span<const SiteId> some = std::span(sites).subspan(begin, end - begin);
+        ANYBIT_TRY_STATUS(gather(stats, some, end == sites.size()));
+        ANYBIT_TRY_STATUS(quantize(some));
       }
     } else {
       ANYBIT_TRY_STATUS(gather(stats, sites, true));
@@ -345,7 +350,8 @@ class LayerWise {
 
   Result<RunFingerprint> fingerprint(const PackedEmbedding& embedding) const {
     ANYBIT_TRY(std::string model, fingerprint_of(source_, options_.load_block));
-    return RunFingerprint{std::move(model), fingerprint_of(plan_, embedding, options_.true_sequential, options_.sample_cap),
+    return RunFingerprint{std::move(model),
+                          fingerprint_of(plan_, embedding, options_.true_sequential, options_.sample_cap, options_.expert_share),
                           fingerprint_of(windows_, options_.sources)};
   }
 

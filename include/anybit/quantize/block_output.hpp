@@ -16,14 +16,20 @@ inline namespace ANYBIT_CODE {
 /// Of a site that a norm feeds, but the queries of cross-attention, whose output depends on a source as well.
 class BlockOutput {
  public:
-  static bool is_of(const SiteSpec& site) { return site.producer.kind == Producer::Kind::norm && site.point != Point::cross_in; }
+  static bool is_of(const SiteSpec& site) {
+    return site.producer.kind == Producer::Kind::norm && site.point != Point::cross_in && !site.mixture;
+  }
 
   /// The block as it stands is what errors are measured from: what the site's linears feed may be packed already. `inputs` are
   /// sequences of what enters the site, each from its first token on; they and `d`, which gives configuration and rotations, must
   /// outlive this.
   BlockOutput(const Decoder& d, std::span<const Weight> block, SiteId site, std::span<const Matrix> inputs,
               ExecutorRef executor = {})
-      : blueprint_(*d.blueprint), site_(blueprint_[site]), executor_(executor), block_(block.begin(), block.end()) {
+      : blueprint_(*d.blueprint),
+        site_(blueprint_[site]),
+        readers_(blueprint_.scaled_readers(site)),
+        executor_(executor),
+        block_(block.begin(), block.end()) {
     ANYBIT_CHECK(is_of(site_), "BlockOutput: see is_of()");
     for (const Matrix& x : inputs) {
       Sequence& s = sequences_.emplace_back(d, site_.block, x.view());
@@ -32,12 +38,12 @@ class BlockOutput {
     }
   }
 
-  /// Mean squared error of the output, over all tokens, if the site's linears have these weights.
+  /// Mean squared error of the output, over all tokens, if Blueprint::scaled_readers() of the site have these weights.
   double error(std::span<const ConstMatrix> weights) {
-    ANYBIT_CHECK(weights.size() == site_.readers.size(), "BlockOutput::error: one matrix per sibling");
+    ANYBIT_CHECK(weights.size() == readers_.size(), "BlockOutput::error: one matrix per sibling");
     BlockWeights changed = block_;
     for (std::size_t i = 0; i < weights.size(); ++i) {
-      nn::Linear& linear = changed[place(site_.readers[i]) - blueprint_.blocks[static_cast<std::size_t>(site_.block)]].linear;
+      nn::Linear& linear = changed[place(readers_[i]) - blueprint_.blocks[static_cast<std::size_t>(site_.block)]].linear;
       linear = linear.with_weights(nn::Linear(Matrix(weights[i])));
     }
     double sum = 0;
@@ -79,6 +85,7 @@ class BlockOutput {
 
   const Blueprint& blueprint_;
   const SiteSpec& site_;
+  std::vector<WeightId> readers_;
   ExecutorRef executor_;
   BlockWeights block_;
   std::deque<Sequence> sequences_;

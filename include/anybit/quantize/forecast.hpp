@@ -21,15 +21,32 @@ struct Forecast {
 
 namespace detail {
 
-/// The model as quantize_layer_wise() would give it, of packed zeros. Matrices of one recipe and shape share them. Gains and
-/// biases are of `any_block`.
-inline Decoder blank_model(const Decoder& source, const BlockWeights& any_block, const ModelPlan& plan,
-                           const PackedEmbedding& embedding, Compute head) {
+/// A block of zeros of the shapes that its weights have; matrices of one shape share them.
+inline BlockWeights blank_block(const Blueprint& b, Index block) {
+  BlockWeights out;
+  std::vector<nn::Linear> zeros;
+  for (std::size_t w = b.blocks[static_cast<std::size_t>(block)]; w < b.blocks[static_cast<std::size_t>(block) + 1]; ++w) {
+    const WeightSpec& spec = b.weights[w];
+    Weight& to = out.emplace_back();
+    if (!spec.multiplies()) {
+      to.values.resize(static_cast<std::size_t>(spec.shape.cols));
+      continue;
+    }
+    auto found = std::find_if(zeros.begin(), zeros.end(), [&](const nn::Linear& l) { return l.extents() == spec.shape; });
+    if (found == zeros.end()) found = zeros.emplace(zeros.end(), Matrix(spec.shape.rows, spec.shape.cols));
+    to.linear = *found;
+    if (!spec.bias.empty()) to.linear.set_bias(std::vector<float>(static_cast<std::size_t>(spec.shape.rows)));
+  }
+  return out;
+}
+
+/// The model as quantize_layer_wise() would give it, of packed zeros. Matrices of one recipe and shape share them.
+inline Decoder blank_model(const Decoder& source, const ModelPlan& plan, const PackedEmbedding& embedding, Compute head) {
   Decoder out = source;
   set_embedding(out, embedding, head);
   const Blueprint& blueprint = *source.blueprint;
   std::vector<std::pair<const ModelRecipe*, AnyPacked>> known;
-  for (Index i = 0; i < source.config.blocks; ++i) out.set_block(i, any_block);
+  for (Index i = 0; i < source.config.blocks; ++i) out.set_block(i, blank_block(blueprint, i));
   for (std::size_t l = 0; l < blueprint.linears.size(); ++l) {
     nn::Linear& linear = out[blueprint.linears[l]].linear;
     const ModelRecipe* const recipe = plan.linears[l];
@@ -53,15 +70,22 @@ inline Index layer_wise_memory(const Decoder& source, const BlockWeights& any_bl
   const Blueprint& blueprint = *source.blueprint;
   const Index stream = source.config.dim;
   // The residual stream, its norm, and each site's input and outputs: the floats that a pass through a block writes per token.
-  Index written = 2 * stream, widest = 0, largest = 0;
-  for (const SiteId site : blueprint.sites_of(0)) {
-    const SiteSpec& s = blueprint[site];
-    written += s.inputs;
-    widest = std::max(widest, s.inputs);
-    for (const WeightId reader : s.readers) {
-      written += blueprint[reader].shape.rows;
-      largest = std::max(largest, blueprint[reader].shape.size());
+  // Experts write one after the other to the same place.
+  Index written = 0, widest = 0, largest = 0, squares = 0;
+  for (Index i = 0; i < source.config.blocks; ++i) {
+    Index in_block = 2 * stream, squares_in_block = 0;
+    for (const SiteId site : blueprint.sites_of(i)) {
+      const SiteSpec& s = blueprint[site];
+      const bool repeated = s.routed && s.expert > 0;
+      in_block += repeated ? 0 : s.inputs;
+      widest = std::max(widest, s.inputs);
+      squares_in_block += s.inputs * s.inputs;
+      for (const WeightId reader : s.readers) {
+        in_block += repeated ? 0 : blueprint[reader].shape.rows;
+        largest = std::max(largest, blueprint[reader].shape.size());
+      }
     }
+    written = std::max(written, in_block), squares = std::max(squares, squares_in_block);
   }
   Index bytes = 0;
   for (const Decoder* d : {&source, &packed})
@@ -73,11 +97,7 @@ inline Index layer_wise_memory(const Decoder& source, const BlockWeights& any_bl
   const bool drifts = covers(needs, Needs::input_drift), hessian = covers(needs, Needs::hessian);
   bytes += tokens * stream * f32 * (drifts ? 2 : 1);
   bytes += longest * written * f32;
-  if (hessian)
-    for (const SiteId site : blueprint.sites_of(0)) {
-      const Index n = blueprint[site].inputs;
-      bytes += n * n * f32 + (drifts ? n * n * f64 : 0);
-    }
+  if (hessian) bytes += squares * (f32 + (drifts ? f64 : 0));
   // The Hessian and its factor in double and in float, their scratch, and a few copies of the widest matrix.
   if (hessian) bytes += widest * widest * (5 * f64 + (drifts ? 2 * f64 : 0));
   bytes += 8 * largest * f32;
@@ -94,7 +114,7 @@ inline Result<Forecast> forecast(const Model& m, const ModelPlan& plan, std::spa
   ANYBIT_TRY_STATUS(check(plan, source));
   ANYBIT_TRY_STATUS(check_is_decoder(source, "forecast"));
   ANYBIT_TRY(const BlockWeights first, detail::block_of(source, options.load_block, 0));
-  const Decoder packed = detail::blank_model(source, first, plan, embedding, options.head_compute);
+  const Decoder packed = detail::blank_model(source, plan, embedding, options.head_compute);
   Forecast out;
   ANYBIT_TRY(out.file_bytes, saved_bytes(Model{m.name, packed, m.tokenizer}, provenance));
   Index tokens = 0, longest = 0;

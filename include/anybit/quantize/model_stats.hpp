@@ -66,9 +66,11 @@ class ModelStats {
     if (!sequences_.empty() && spec.producer.kind == Producer::Kind::norm) {
       Index room = sequence_tokens;
       for (const Matrix& m : sequences_[i]) room -= m.rows();
-      if (room > 0 && x.rows > 0) sequences_[i].emplace_back(x.row_range(0, std::min(room, x.rows)));
+      if (room > 0 && x.rows > 0 && !spec.routed) sequences_[i].emplace_back(x.row_range(0, std::min(room, x.rows)));
     }
     Status status = light_[i].accumulate(x, executor);
+    // Routers send other tokens to an expert of the float model: of its inputs there are none to compare with.
+    if (spec.routed && original) original = &x;
     if (status && !full_.empty())
       status = original ? full_[i].accumulate(x, *original, executor) : full_[i].accumulate(x, executor);
     if (!status) return in_context(status.error(), "block " + std::to_string(spec.block) + ", input of " + spec.name);

@@ -25,6 +25,7 @@ struct QuantizeModelOptions {
   /// How activations enter the output head, int8_static excluded. Floats unless asked for: rounding them there is felt in every
   /// prediction.
   Compute head_compute = Compute::f32;
+  float expert_share = default_expert_share;  ///< of the calibration tokens, that an expert must have seen to learn from them
   ExecutorRef executor{};
   /// Told after each group of siblings, from any thread, one at a time.
   std::function<void(Index done, Index total)> progress{};
@@ -117,7 +118,7 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
   options.executor.parallel_for(count, 1, [&](Index begin, Index end) {
     for (Index item = begin; item < end; ++item) {
       const auto g = static_cast<std::size_t>(item);
-      detail::SiblingQuantizer work(out.decoder, plan, stats, {.strict = options.strict});
+      detail::SiblingQuantizer work(out.decoder, plan, stats, {.strict = options.strict}, options.expert_share);
       for (const SiteId site : groups[g])
         if (status[g]) status[g] = work.run(site);
       layers[g] = std::move(work.layers);

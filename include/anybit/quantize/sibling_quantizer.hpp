@@ -4,6 +4,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -26,6 +27,9 @@ inline namespace ANYBIT_CODE {
 /// The scheme of the embedding and the output head of every quantized model, and of what a recipe of fewer bits must leave
 /// (WeightSpec::least_bits): 8.5 bits, as in llama.cpp's Q8_0.
 using EmbeddingScheme = Scheme<SInt<8>, PerGroup<32>, ScaleF16>;
+/// An expert that saw less than this share of the calibration tokens is rounded to nearest, and its report says so (GPTQModel's
+/// own threshold).
+inline constexpr float default_expert_share = 0.005f;
 
 /// One quantized linear, and how its outputs compare with the original's: W x is approximated by
 /// output_scale * (Q (x / input_scale)), empty scales meaning 1.
@@ -44,14 +48,15 @@ namespace detail {
 class SiblingQuantizer {
  public:
   /// `decoder` is the model whose linears are replaced. `options` serve every linear; what to clip is decided here.
-  SiblingQuantizer(Decoder& decoder, const ModelPlan& plan, const ModelStats& stats, const QuantizeOptions& options)
-      : decoder_(decoder), plan_(plan), stats_(stats), options_(options) {}
+  SiblingQuantizer(Decoder& decoder, const ModelPlan& plan, const ModelStats& stats, const QuantizeOptions& options,
+                   float expert_share = default_expert_share)
+      : decoder_(decoder), plan_(plan), stats_(stats), options_(options), expert_share_(expert_share) {}
 
   Status run(SiteId site) {
     const SiblingGroup group = sibling_group(decoder_, site);
-    const std::span<const ModelRecipe* const> recipes =
-        std::span(plan_.linears).subspan((*decoder_.blueprint)[site].first_reader, group.linears.size());
-    auto done = quantize(group, recipes);
+    const std::span<const ModelRecipe* const> recipes = recipes_of(site);
+    if (!group.experts.empty()) ANYBIT_TRY_STATUS(fit_mixture(group));
+    auto done = group.mixture || !group.experts.empty() ? quantize_in_mixture(group, recipes) : quantize(group, recipes);
     if (!done) return done.error();
     for (std::size_t i = 0; i < group.linears.size(); ++i) {
       nn::Linear& linear = *group.linears[i].linear;
@@ -59,7 +64,7 @@ class SiblingQuantizer {
       const ModelRecipe& recipe = *recipes[i];
       ActivationMode activations;
       if (recipe.compute == Compute::int8_static) {
-        const auto scale = static_activation_scale(stats_.at(site, recipe.needs), done->input_scale);
+        const auto scale = activation_scale(site, recipe, done->input_scale);
         if (!scale) return in_context(scale.error(), "recipe " + recipe.name + ": " + group.linears[i].name);
         activations = ActivationMode::int8_static(*scale);
         done->reports[i].remarks.push_back(
@@ -73,9 +78,10 @@ class SiblingQuantizer {
       if (const kernel::Prepared& made = linear.packed()->prepared(); rounds_to_int8(activations.compute()) && !made)
         layers.back().report.remarks.push_back(io::detail::text("products with activations in 8 bits are slow: ", made.why_not));
     }
-    if (done->input_scale.empty()) return Ok{};
+    if (done->input_scale.empty() || group.mixture) return Ok{};
     if (group.norm_gain) {
       group.fold_into_norm(done->input_scale);
+      for (nn::Linear* const linear : group.float_readers) scale_columns(*linear, done->input_scale);
     } else {
       std::vector<float> divisor = upstream_divisor(group, done->input_scale);
       Matrix rows(group.upstream->dense()->view());
@@ -92,8 +98,118 @@ class SiblingQuantizer {
   std::vector<QuantizedLayer> layers;
 
  private:
+  std::span<const ModelRecipe* const> recipes_of(SiteId site) const {
+    const SiteSpec& s = (*decoder_.blueprint)[site];
+    return std::span(plan_.linears).subspan(s.first_reader, s.readers.size());
+  }
+
+  /// Finds one scale for all that reads a mixture's input, by statistics of all tokens. Routers are left out of the search: they
+  /// are not rounded.
+  Status fit_mixture(const SiblingGroup& group) {
+    fitted_.clear();
+    const Blueprint& b = *decoder_.blueprint;
+    std::vector<const ModelRecipe*> recipes(recipes_of(group.id).begin(), recipes_of(group.id).end());
+    for (const SiteId e : group.experts) recipes.insert(recipes.end(), recipes_of(e).begin(), recipes_of(e).end());
+    const bool mixed = std::any_of(recipes.begin(), recipes.end(), [&](const ModelRecipe* r) { return r != recipes[0]; });
+    const ModelRecipe& recipe = *recipes[0];
+    if (mixed || !recipe.fit || !group.norm_gain) return Ok{};
+    const std::vector<WeightId> readers = b.scaled_readers(group.id);
+    std::vector<ConstMatrix> weights;
+    for (const WeightId id : readers) weights.push_back(decoder_[id].linear.dense()->view());
+    const auto named = [&](const Error& e) {
+      return in_context(e, io::detail::text("recipe ", recipe.name, ": the experts of block ", group.block));
+    };
+    std::optional<ModelRecipe> judge;
+    if (recipe.with_block_loss) {
+      auto made = judged(recipe, group);
+      if (!made) return named(made.error());
+      judge = *std::move(made);
+    }
+    auto fitted = (judge ? *judge : recipe).fit(weights, stats_.at(group.id, recipe.needs), options_);
+    if (!fitted) return named(fitted.error());
+    for (std::size_t i = 0; i < readers.size(); ++i) {
+      FittedTransforms& of = fitted_[readers[i]];
+      of = {fitted->input_scale, {}, fitted->remarks, fitted->fallbacks};
+      if (!fitted->clip_limits.empty()) of.clip_limits.push_back(std::move(fitted->clip_limits[i]));
+    }
+    // A mixture of routed experts alone has no linears of its own whose scale would be folded.
+    if (group.linears.empty() && !fitted->input_scale.empty()) {
+      group.fold_into_norm(fitted->input_scale);
+      for (nn::Linear* const linear : group.float_readers) scale_columns(*linear, fitted->input_scale);
+    }
+    return Ok{};
+  }
+
+  /// Linear by linear, under the scale that the mixture has.
+  Result<QuantizedSiblings> quantize_in_mixture(const SiblingGroup& group, std::span<const ModelRecipe* const> recipes) {
+    QuantizedSiblings all;
+    for (std::size_t i = 0; i < group.linears.size(); ++i) {
+      const ModelRecipe& recipe = *recipes[i];
+      const auto named = [&](const Error& e) { return in_context(e, "recipe " + recipe.name + ": " + group.linears[i].name); };
+      const ConstMatrix weights[] = {group.linears[i].linear->dense()->view()};
+      const Stats& stats = stats_of(group.id, recipe);
+      const auto fitted = fitted_.find((*decoder_.blueprint)[group.id].readers[i]);
+      QuantizeOptions options = options_;
+      auto done = fitted != fitted_.end() ? recipe.finish(fitted->second, weights, stats, options)
+                                          : recipe.quantize(Upstream::nothing, weights, stats, options);
+      if (!done) return named(done.error());
+      Report& report = done->reports[0];
+      if (fitted == fitted_.end() && recipe.transforms)
+        report.fallbacks.push_back("other linears of the mixture have other recipes, so the transforms of " + recipe.name +
+                                   " were left out");
+      report_tokens(group.id, recipe, report);
+      if (auto strict = check_strict(report, options); !strict) return named(strict.error());
+      all.packed.push_back(std::move(done->packed[0])), all.reports.push_back(std::move(report));
+      if (fitted != fitted_.end()) all.input_scale = fitted->second.input_scale;
+    }
+    return all;
+  }
+
+  /// Whether calibration sent an expert too few tokens to learn from.
+  bool starved(SiteId site) const {
+    const SiteSpec& s = (*decoder_.blueprint)[site];
+    return s.routed && static_cast<double>(stats_.at(site, Needs::none).tokens()) <
+                           std::max(1.0, static_cast<double>(expert_share_) * static_cast<double>(stats_.tokens()));
+  }
+  /// Of what enters a site; neutral ones where an expert has seen too few tokens.
+  const Stats& stats_of(SiteId site, const ModelRecipe& recipe) {
+    const Stats& own = stats_.at(site, recipe.needs);
+    if (!starved(site)) return own;
+    if (neutral_.inputs() != own.inputs() || neutral_.needs() != own.needs())
+      neutral_ = Stats::neutral(own.inputs(), own.needs());
+    return neutral_;
+  }
+  /// Says what an expert could not learn. The scale of a mixture is learned from all tokens.
+  void report_tokens(SiteId site, const ModelRecipe& recipe, Report& report) const {
+    const SiteSpec& s = (*decoder_.blueprint)[site];
+    if (recipe.needs == Needs::none || !s.routed) return;
+    const Index tokens = stats_.at(site, recipe.needs).tokens();
+    if (starved(site) && (recipe.algorithm_needs != Needs::none || (!s.mixture && recipe.folds_into_linear))) {
+      report.output_error.reset();
+      report.fallbacks.push_back(io::detail::text("the expert saw ", tokens, " of ", stats_.tokens(),
+                                                  " calibration tokens: rounded to nearest, nothing of its own was learned"));
+      return;
+    }
+    report.remarks.push_back(io::detail::text("the expert saw ", tokens, " of ", stats_.tokens(), " calibration tokens"));
+    if (covers(recipe.needs, Needs::input_drift))
+      report.fallbacks.push_back("experts see other tokens in the quantized model: the drift of their inputs was left out");
+  }
+  /// The scale of int8_static; of an expert without tokens that of what it takes its tokens from, or of the other experts.
+  Result<float> activation_scale(SiteId site, const ModelRecipe& recipe, std::span<const float> input_scale) const {
+    const Blueprint& b = *decoder_.blueprint;
+    if (!starved(site)) return static_activation_scale(stats_.at(site, recipe.needs), input_scale);
+    if (b[site].mixture) return static_activation_scale(stats_.at(*b[site].mixture, recipe.needs), input_scale);
+    float largest = 0;
+    for (const SiteId other : b.sites_of(b[site].block))
+      if (b[other].point == b[site].point && stats_.at(other, recipe.needs).tokens() > 0) {
+        ANYBIT_TRY(const float scale, static_activation_scale(stats_.at(other, recipe.needs)));
+        largest = std::max(largest, scale);
+      }
+    return largest;
+  }
+
   /// Siblings of one recipe together. Where recipes differ, nobody knows a scale of the input that suits all of them.
-  Result<QuantizedSiblings> quantize(const SiblingGroup& group, std::span<const ModelRecipe* const> recipes) const {
+  Result<QuantizedSiblings> quantize(const SiblingGroup& group, std::span<const ModelRecipe* const> recipes) {
     const std::size_t count = group.linears.size();
     const bool mixed = std::any_of(recipes.begin(), recipes.end(), [&](const ModelRecipe* r) { return r != recipes[0]; });
     const Upstream upstream = mixed             ? Upstream::nothing
@@ -133,12 +249,14 @@ class SiblingQuantizer {
         if (!made) return named(made.error());
         judge = *std::move(made);
       }
-      auto done = (judge ? *judge : recipe).quantize(upstream, weights, stats_.at(group.id, recipe.needs), options);
+      auto done = (judge ? *judge : recipe)
+                      .quantize(starved(group.id) ? Upstream::nothing : upstream, weights, stats_of(group.id, recipe), options);
       if (!done) return named(done.error());
       for (std::size_t k = 0; k < members.size(); ++k) {
         Report& report = done->reports[k];
         if (mixed && recipe.transforms)
           report.fallbacks.push_back("its siblings have other recipes, so the transforms of " + recipe.name + " were left out");
+        report_tokens(group.id, recipe, report);
         if (auto strict = check_strict(report, options); !strict) return named(strict.error());
         all.packed[members[k]] = std::move(done->packed[k]);
         all.reports[members[k]] = std::move(report);
@@ -174,6 +292,9 @@ class SiblingQuantizer {
   const ModelPlan& plan_;
   const ModelStats& stats_;
   QuantizeOptions options_;
+  float expert_share_;
+  std::map<WeightId, FittedTransforms> fitted_;  ///< of the mixture at work
+  Stats neutral_;
   std::vector<std::pair<const nn::Linear*, std::vector<float>>> divided_;  ///< with the divisors of their rows
 };
 

@@ -2,6 +2,7 @@
 // The linears of a decoder for quantization: groups that share one input, and the producer of that input.
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,6 +30,10 @@ struct SiblingGroup {
   nn::Linear* upstream = nullptr;           ///< null where no linear feeds the group, or a rotation stands between
   Producer producer{};
   std::vector<float>* norm_bias = nullptr;  ///< null where the norm has none
+  /// Other linears that read the input. A scale of it multiplies their columns as well.
+  std::vector<nn::Linear*> float_readers{};  ///< which are never quantized
+  std::vector<SiteId> experts{};             ///< the sites of those that are quantized by themselves
+  std::optional<SiteId> mixture{};           ///< of an expert: the site whose scale it shares, and which has the norm
 
   /// Divides the outputs of the norm by `input_scale`.
   void fold_into_norm(std::span<const float> input_scale) const {
@@ -72,6 +77,14 @@ inline std::vector<float> upstream_divisor(const SiblingGroup& group, std::span<
   return divisor;
 }
 
+/// W diag(input_scale), under the same bias and adapter.
+inline void scale_columns(nn::Linear& linear, std::span<const float> input_scale) {
+  Matrix w(linear.dense()->view());
+  for (Index r = 0; r < w.rows(); ++r)
+    for (Index c = 0; c < w.cols(); ++c) w(r, c) *= input_scale[static_cast<std::size_t>(c)];
+  linear = linear.with_weights(nn::Linear(std::move(w)));
+}
+
 /// A site with the weights of `d`, to which the pointers point.
 inline SiblingGroup sibling_group(Decoder& d, SiteId id) {
   const Blueprint& b = *d.blueprint;
@@ -80,6 +93,9 @@ inline SiblingGroup sibling_group(Decoder& d, SiteId id) {
   for (const WeightId w : site.readers) g.linears.push_back({b[w].name, &d[w].linear, b[w].clippable});
   const bool rotated =
       (site.point == Point::head_out && d.online.attn_output) || (site.point == Point::mlp_hidden && d.online.ffn_down);
+  for (const WeightId w : site.float_readers) g.float_readers.push_back(&d[w].linear);
+  g.experts = b.experts_of(id), g.mixture = site.mixture;
+  if (site.mixture) return g;
   if (site.producer.kind == Producer::Kind::norm) g.norm_gain = &d[site.producer.weight].values;
   if (site.producer.bias) g.norm_bias = &d[*site.producer.bias].values;
   if (site.producer.kind == Producer::Kind::linear && !rotated) g.upstream = &d[site.producer.weight].linear;

@@ -48,7 +48,9 @@ inline Result<std::string> fingerprint_of(const Decoder& d, const BlockLoader& l
     for_each_option(c, usual, [&](const char* key, const auto& value, const auto& standard) {
       if (value != standard) f.add(key).add(number_text(number_of(value)));
     });
-    if (!c.form.windowed.empty()) f.add(std::span<const std::uint8_t>(c.form.windowed));
+    for_each_flags(c.form, [&](std::string_view key, const std::vector<std::uint8_t>& flags) {
+      if (!flags.empty()) f.add(key).add(std::span<const std::uint8_t>(flags));
+    });
   };
   add_config(d.config);
   for (const DecoderConfig& encoder : d.config.encoder) add_config(encoder);
@@ -75,14 +77,14 @@ inline Result<std::string> fingerprint_of(const Decoder& d, const BlockLoader& l
 }
 
 /// Readable, with a fingerprint of what the name does not say.
-inline std::string fingerprint_of(const ModelPlan& plan, const PackedEmbedding& embedding, bool true_sequential,
-                                  Index sample_cap) {
+inline std::string fingerprint_of(const ModelPlan& plan, const PackedEmbedding& embedding, bool true_sequential, Index sample_cap,
+                                  float expert_share) {
   Fingerprint f;
   for (const ModelRecipe* r : plan.linears)
     f.add(r->description).add(r->scheme->name).add(anybit::name(r->compute)).add(describe(r->needs));
   if (!plan.guards) f.add("no guards");
   f.add(own_bytes(embedding.embedding.bytes()));
-  f.add(number_text(sample_cap));
+  f.add(number_text(sample_cap)).add(number_text(expert_share));
   return plan.name + (true_sequential ? ", true-sequential, " : ", ") + f.text();
 }
 
@@ -185,6 +187,12 @@ class BlockFiles {
         continue;
       }
       const nn::Linear& linear = block[w].linear;
+      if (!spec.quantizable) {
+        const ConstMatrix floats = linear.dense()->view();
+        sum.add(spec.name).add(flat(floats));
+        writer.add(spec.name, floats);
+        continue;
+      }
       sum.add(spec.name).add(own_bytes(linear.packed()->bytes()));
       writer.add(spec.name, linear.packed()->bytes());
       if (!spec.bias.empty()) gains(spec.bias, linear.bias());
@@ -266,10 +274,14 @@ class BlockFiles {
         status = read_gains(file, spec.name, sum, to.values);
         continue;
       }
-      const ModelRecipe& recipe = *recipes[w];
-      const bool kept = is_kept_at_eight_bits(plan, recipe, spec);
-      status =
-          read_linear(file, spec.name, recipe, kept ? kernel::packed_ops_v<EmbeddingScheme> : *recipe.scheme, sum, to.linear);
+      if (spec.quantizable) {
+        const ModelRecipe& recipe = *recipes[w];
+        const bool kept = is_kept_at_eight_bits(plan, recipe, spec);
+        status =
+            read_linear(file, spec.name, recipe, kept ? kernel::packed_ops_v<EmbeddingScheme> : *recipe.scheme, sum, to.linear);
+      } else {
+        status = read_floats(file, spec.name, sum, to.linear);
+      }
       if (!status || spec.bias.empty()) continue;
       std::vector<float> bias = to.linear.bias();
       status = read_gains(file, spec.bias, sum, bias);
@@ -319,6 +331,17 @@ class BlockFiles {
       activations = recipe.compute;
     }
     linear = linear.with_weights(nn::Linear(*std::move(opened), activations));
+    return Ok{};
+  }
+  static std::span<const float> flat(ConstMatrix m) {
+    return {m.data, static_cast<std::size_t>(m.rows) * static_cast<std::size_t>(m.cols)};
+  }
+  static Status read_floats(const io::AnybitFile& file, const std::string& name, Fingerprint& sum, nn::Linear& linear) {
+    if (!file.has(name)) return bad(file, "has no tensor " + name);
+    ANYBIT_TRY(Matrix m, file.read_f32(name));
+    if (m.extents() != linear.extents()) return bad(file, "tensor " + name + " has another shape than the model's");
+    sum.add(name).add(flat(std::as_const(m).view()));
+    linear = linear.with_weights(nn::Linear(std::move(m)));
     return Ok{};
   }
   static Status read_values(const io::AnybitFile& file, const std::string& name, Fingerprint& sum, std::vector<float>& values) {

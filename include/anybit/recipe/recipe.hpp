@@ -159,12 +159,10 @@ Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& s
 
 }  // namespace detail
 
-/// Quantizes matrices that share one input (query, key and value; gate and up), for which a transform must find one common
-/// rewriting. `stats` are those of the shared input and hold at least Recipe::needs.
+/// What the transforms of a recipe make of siblings. `weights` and `stats` must outlive the result.
 template <class A, class... Transforms>
-Result<SiblingResult<typename A::scheme>> quantize_siblings(const Recipe<A, Transforms...>& recipe,
-                                                            std::span<const ConstMatrix> weights, const Stats& stats,
-                                                            const QuantizeOptions& options = {}) {
+Result<Siblings> transform_siblings(const Recipe<A, Transforms...>& recipe, std::span<const ConstMatrix> weights,
+                                    const Stats& stats, const QuantizeOptions& options = {}) {
   ANYBIT_TRY_STATUS(recipe::check_siblings(weights));
   if (!options.clip.empty() && options.clip.size() != weights.size())
     return Error{ErrorCode::invalid_argument, "QuantizeOptions::clip has " + std::to_string(options.clip.size()) +
@@ -179,7 +177,25 @@ Result<SiblingResult<typename A::scheme>> quantize_siblings(const Recipe<A, Tran
   std::apply([&](const auto&... t) { (void)((status = t.apply(set, recipe.algorithm, options), status.ok()) && ...); },
              recipe.transforms);
   ANYBIT_TRY_STATUS(status);
-  return detail::finish(recipe.algorithm, set, weights, recipe.describe(), options);
+  return set;
+}
+
+/// The algorithm of a recipe on what its transforms made of `originals`.
+template <class A, class... Transforms>
+Result<SiblingResult<typename A::scheme>> quantize_transformed(const Recipe<A, Transforms...>& recipe, Siblings& set,
+                                                               std::span<const ConstMatrix> originals,
+                                                               const QuantizeOptions& options = {}) {
+  return detail::finish(recipe.algorithm, set, originals, recipe.describe(), options);
+}
+
+/// Quantizes matrices that share one input (query, key and value; gate and up), for which a transform must find one common
+/// rewriting. `stats` are those of the shared input and hold at least Recipe::needs.
+template <class A, class... Transforms>
+Result<SiblingResult<typename A::scheme>> quantize_siblings(const Recipe<A, Transforms...>& recipe,
+                                                            std::span<const ConstMatrix> weights, const Stats& stats,
+                                                            const QuantizeOptions& options = {}) {
+  ANYBIT_TRY(Siblings set, transform_siblings(recipe, weights, stats, options));
+  return quantize_transformed(recipe, set, weights, options);
 }
 
 /// The statistics that a recipe wants with the options it has.

@@ -93,7 +93,7 @@ inline model::Tap control_tap(Index block, std::vector<float> c, const ControlOp
           }};
 }
 
-/// Width of the activations at a point; 0 for logits.
+/// Width of the activations at a point; 0 where they are no rows of all tokens (of single experts), so that no direction fits.
 inline Index width_at(const model::Decoder& d, model::Point p) {
   using model::Point;
   const model::DecoderConfig& c = d.config;
@@ -102,7 +102,10 @@ inline Index width_at(const model::Decoder& d, model::Point p) {
     case Point::head_out: return c.query_width();
     case Point::k:
     case Point::v: return c.kv_width();
-    case Point::mlp_hidden: return c.hidden;
+    case Point::router: return c.form.experts.count;
+    case Point::expert_in:
+    case Point::expert_hidden: return 0;
+    case Point::mlp_hidden: return c.form.experts.count > 0 ? c.form.experts.shared_hidden : c.hidden;
     case Point::logits: return c.vocabulary;
     default: return c.dim;
   }

@@ -75,6 +75,11 @@ inline Result<std::vector<Matrix>> states(const model::Decoder& d, std::span<con
   if (!model::is_in_blocks(o.point))
     return {ErrorCode::invalid_argument,
             text("steer: ", model::name(o.point), " is once in a model: read a point that every block has, such as residual")};
+  const bool mixed = o.point == model::Point::mlp_hidden && !d.config.form.experts.sparse.empty();
+  if (model::is_of_expert(o.point) || mixed)
+    return {ErrorCode::invalid_argument,
+            text("steer: ", model::name(o.point), " has not a row of one width for every token in every block of a model with ",
+                 "experts: read another point, such as residual")};
   const auto blocks = static_cast<std::size_t>(d.config.blocks);
   std::vector<Matrix> out;
   for (std::size_t b = 0; b < blocks; ++b) out.emplace_back(static_cast<Index>(prompts.size()), width_at(d, o.point));

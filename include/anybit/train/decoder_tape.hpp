@@ -17,6 +17,7 @@
 #include <anybit/model/arch/decoder_block.hpp>
 #include <anybit/train/backward/activation.hpp>
 #include <anybit/train/backward/attention.hpp>
+#include <anybit/train/backward/experts.hpp>
 #include <anybit/train/backward/norm.hpp>
 #include <anybit/train/dropout.hpp>
 #include <anybit/train/gradients.hpp>
@@ -34,6 +35,11 @@ struct BlockTape {
   Matrix middle;              ///< the residual stream between attention and feed-forward part
   Matrix gate, up;            ///< before the activation
   Matrix mlp_out;             ///< as attn_out
+  // With experts; gate and up are then those of the shared one.
+  Matrix router;                  ///< logits
+  Matrix shared_router;           ///< of the shared expert's gate, (tokens, 1)
+  Matrix expert_gate, expert_up;  ///< of all experts in turn, the rows of each as Routing::of() lists its tokens
+  nn::Routing routing;
 };
 
 /// The forward and backward pass of every block for one stack of sequences. The decoder must outlive it.
@@ -45,7 +51,7 @@ class DecoderTape {
       : d_(d),
         c_(d.config),
         f_(d.config.form),
-        places_(d.config.form),
+        places_(d.config.form, 0),
         lengths_(std::move(lengths)),
         dropout_(dropout),
         taps_(taps),
@@ -64,7 +70,7 @@ class DecoderTape {
 
   /// x becomes y; the tape gets what backward() reads.
   void forward(Index block, MutableMatrix x, BlockTape& tape) {
-    block_ = block;
+    enter(block);
     keep(x, tape.x);
     const MutableMatrix delta = scratch(delta_, c_.dim);
     attend(attention_input(tape), tape, delta);
@@ -85,7 +91,7 @@ class DecoderTape {
   /// dx, the gradient by y, becomes that by x; gradients of the block's tensors are added to `g`. Uses the tape up. Where taps
   /// wrote, gradients pass as if they had not (straight-through).
   void backward(Index block, BlockTape& tape, MutableMatrix dx, Gradients& g) {
-    block_ = block, gradients_ = &g;
+    enter(block), gradients_ = &g;
     const MutableMatrix din = scratch(din_, c_.dim);
     fill_zero(din);
     if (f_.parallel()) {
@@ -126,7 +132,13 @@ class DecoderTape {
     dv_,
     dheads_,
     dropped_,
-    ddropped_
+    ddropped_,
+    expert_in_,
+    expert_hidden_,
+    expert_out_,
+    dexpert_in_,
+    dexpert_hidden_,
+    drouter_
   };
 
   /// Rotary tables of sequences of one length.
@@ -136,12 +148,15 @@ class DecoderTape {
     std::optional<nn::RopeTable> windowed;
   };
 
+  void enter(Index block) { block_ = block, places_ = model::decoder_block::Places(f_, block); }
+
   const model::Weight& weight(Slot s) const { return d_.block(block_)[places_[s]]; }
-  model::WeightId id(Slot s) const {
-    return static_cast<model::WeightId>(d_.blueprint->blocks[static_cast<std::size_t>(block_)] + places_[s]);
+  /// By a weight's place in the block.
+  model::WeightId id(std::size_t at) const {
+    return static_cast<model::WeightId>(d_.blueprint->blocks[static_cast<std::size_t>(block_)] + at);
   }
-  WeightGradient& gradient(Slot s) const { return (*gradients_)[place(id(s))]; }
-  bool has(Slot s) const { return model::decoder_block::has(f_, s); }
+  WeightGradient& gradient(Slot s) const { return (*gradients_)[place(id(places_[s]))]; }
+  bool has(Slot s) const { return model::decoder_block::has(f_, s, block_); }
   bool sandwich() const { return f_.order == model::BlockOrder::sandwich; }
   bool post() const { return f_.order == model::BlockOrder::post; }
 
@@ -336,10 +351,143 @@ class DecoderTape {
     return hidden;
   }
 
-  void feed_forward(ConstMatrix in, BlockTape& tape, MutableMatrix delta) {
+  // Experts.
+
+  bool sparse() const { return f_.experts.in(block_); }
+  model::expert_block::Places expert_places() const { return {f_.experts, places_.size()}; }
+  void at_expert(Point point, Index expert, MutableMatrix m) const {
+    for (const model::Tap& t : taps_)
+      if (t.point == point && (t.block == block_ || t.block == model::Tap::every_block) &&
+          (t.expert == expert || t.expert == model::Tap::every_expert))
+        t.apply(m, {0, tokens_});
+  }
+  /// The first rows of a scratch matrix, which is as high as there are tokens.
+  MutableMatrix rows_of(Number n, Index rows, Index width) { return scratch(n, width).row_range(0, rows); }
+
+  /// Rows of `in` of an expert's tokens.
+  MutableMatrix expert_input(ConstMatrix in, Index expert, nn::ExpertTokens list) {
+    const MutableMatrix x = rows_of(expert_in_, list.size(), c_.dim);
+    nn::gather_rows(in, list.rows, x, executor_);
+    at_expert(Point::expert_in, expert, x);
+    return x;
+  }
+  MutableMatrix expert_hidden(ConstMatrix gate, ConstMatrix up, Index expert) {
+    const MutableMatrix hidden = rows_of(expert_hidden_, gate.rows, f_.experts.hidden);
+    copy(gate, hidden);
+    nn::gated(f_.activation, hidden, up, executor_);
+    at_expert(Point::expert_hidden, expert, hidden);
+    return hidden;
+  }
+  MutableMatrix shared_hidden(const BlockTape& tape) {
+    const MutableMatrix hidden = scratch(hidden_, f_.experts.shared_hidden);
+    copy(tape.gate.view(), hidden);
+    nn::gated(f_.activation, hidden, tape.up.view(), executor_);
+    at(Point::mlp_hidden, hidden);
+    return hidden;
+  }
+  /// Calls f(expert, its tokens, its rows of a matrix of all choices) for every expert.
+  template <class F>
+  void for_each_expert(const nn::Routing& routing, F&& f) {
+    Index begin = 0;
+    for (Index k = 0; k < f_.experts.count; ++k) {
+      const nn::ExpertTokens list = routing.of(k);
+      f(k, list, [begin, end = begin + list.size()](Matrix& m) { return m.view().row_range(begin, end); });
+      begin += list.size();
+    }
+  }
+
+  void experts(ConstMatrix in, BlockTape& tape, MutableMatrix delta) {
+    namespace part = model::expert_block;
+    const part::Places experts_at = expert_places();
+    const model::ExpertForm& e = f_.experts;
+    apply_at(experts_at.router(), in, sized(tape.router, tokens_, e.count));
+    at(Point::router, tape.router.view());
+    tape.routing.choose(tape.router.view(), e.used, e.weights);
+    sized(tape.expert_gate, tokens_ * e.used, e.hidden), sized(tape.expert_up, tokens_ * e.used, e.hidden);
+    fill_zero(delta);
+    for_each_expert(tape.routing, [&](Index k, nn::ExpertTokens list, auto rows) {
+      const MutableMatrix x = expert_input(in, k, list), gate = rows(tape.expert_gate), up = rows(tape.expert_up);
+      if (list.size() > 0) {
+        apply_at(experts_at.expert(k, part::gate), x, gate);
+        apply_at(experts_at.expert(k, part::up), x, up);
+      }
+      const MutableMatrix hidden = expert_hidden(gate, up, k), out = rows_of(expert_out_, list.size(), c_.dim);
+      if (list.size() == 0) return;
+      apply_at(experts_at.expert(k, part::down), hidden, out);
+      nn::add_rows(out, list, delta, executor_);
+    });
+    if (e.shared_hidden == 0) return;
+    apply_at(experts_at.shared(part::gate), in, sized(tape.gate, tokens_, e.shared_hidden));
+    apply_at(experts_at.shared(part::up), in, sized(tape.up, tokens_, e.shared_hidden));
+    const MutableMatrix out = scratch(expert_out_, c_.dim);
+    apply_at(experts_at.shared(part::down), shared_hidden(tape), out);
+    if (!e.shared_gate) return nn::add(out, delta, executor_);
+    apply_at(experts_at.shared_router(), in, sized(tape.shared_router, tokens_, 1));
+    nn::add_gated_rows(out, tape.shared_router.view(), delta, executor_);
+  }
+
+  void experts_back(ConstMatrix in, BlockTape& tape, ConstMatrix dy, MutableMatrix din) {
+    namespace part = model::expert_block;
+    const part::Places experts_at = expert_places();
+    const model::ExpertForm& e = f_.experts;
+    std::vector<float> dweights(static_cast<std::size_t>(tokens_ * e.used));
+    for_each_expert(tape.routing, [&](Index k, nn::ExpertTokens list, auto rows) {
+      if (list.size() == 0) return;
+      const MutableMatrix x = expert_input(in, k, list), gate = rows(tape.expert_gate), up = rows(tape.expert_up);
+      const MutableMatrix hidden = expert_hidden(gate, up, k), dout = rows_of(expert_out_, list.size(), c_.dim),
+                          dhidden = rows_of(dexpert_hidden_, list.size(), e.hidden),
+                          dx = rows_of(dexpert_in_, list.size(), c_.dim);
+      backward::expert_outputs(dy, list, dout, executor_);
+      fill_zero(dhidden), fill_zero(dx);
+      back_at(experts_at.expert(k, part::down), hidden, dout, dhidden);
+      for (Index i = 0; i < list.size(); ++i)
+        dweights[tape.routing.slots(k)[static_cast<std::size_t>(i)]] =
+            backward::weight_gradient(hidden.row(i), dhidden.row(i), list.weights[static_cast<std::size_t>(i)]);
+      backward::gated(f_.activation, gate, up, dhidden, gate, up, executor_);
+      back_at(experts_at.expert(k, part::gate), x, gate, dx);
+      back_at(experts_at.expert(k, part::up), x, up, dx);
+      backward::add_to_rows(dx, list.rows, din);
+    });
+    const MutableMatrix drouter = scratch(drouter_, e.count);
+    backward::router(tape.routing, tape.router.view(), e.weights, dweights, drouter, executor_);
+    back_at(experts_at.router(), in, drouter, din);
+    if (e.shared_hidden > 0) shared_back(in, tape, dy, din);
+  }
+  /// Of y = s S(x), s = sigmoid z:  dS = s dy,  dz = s (1 - s) dy . S(x).
+  void shared_back(ConstMatrix in, BlockTape& tape, ConstMatrix dy, MutableMatrix din) {
+    namespace part = model::expert_block;
+    const part::Places experts_at = expert_places();
+    const model::ExpertForm& e = f_.experts;
+    const MutableMatrix hidden = shared_hidden(tape), dhidden = scratch(dhidden_, e.shared_hidden),
+                        dout = scratch(expert_out_, c_.dim), gate = tape.gate.view(), up = tape.up.view();
+    const MutableMatrix z = tape.shared_router.view();
+    copy(dy, dout);
+    fill_zero(dhidden);
+    for (Index t = 0; e.shared_gate && t < tokens_; ++t)
+      for (float& d : dout.row(t)) d *= nn::sigmoid(z(t, 0));
+    back_at(experts_at.shared(part::down), hidden, dout, dhidden);
+    if (e.shared_gate) {
+      for (Index t = 0; t < tokens_; ++t) {
+        const float s = nn::sigmoid(z(t, 0));
+        z(t, 0) = s * (1 - s) * backward::weight_gradient(hidden.row(t), dhidden.row(t), s);
+      }
+      back_at(experts_at.shared_router(), in, z, din);
+    }
+    backward::gated(f_.activation, gate, up, dhidden, gate, up, executor_);
+    back_at(experts_at.shared(part::gate), in, gate, din);
+    back_at(experts_at.shared(part::up), in, up, din);
+  }
+
+  void dense(ConstMatrix in, BlockTape& tape, MutableMatrix delta) {
     if (f_.gated) apply(Slot::ffn_gate, in, sized(tape.gate, tokens_, c_.hidden));
     apply(Slot::ffn_up, in, sized(tape.up, tokens_, c_.hidden));
     apply(Slot::ffn_down, make_hidden(tape), delta);
+  }
+  void feed_forward(ConstMatrix in, BlockTape& tape, MutableMatrix delta) {
+    if (sparse())
+      experts(in, tape, delta);
+    else
+      dense(in, tape, delta);
     if (sandwich()) normalize_delta(Slot::post_ffw_norm, tape.mlp_out, delta);
     at(Point::mlp_out, delta);
   }
@@ -347,6 +495,7 @@ class DecoderTape {
   /// din += the gradient by the feed-forward part's input.
   void feed_forward_back(ConstMatrix in, BlockTape& tape, ConstMatrix dy, MutableMatrix din) {
     dy = delta_back(tape.mlp_out, Slot::post_ffw_norm, dy);
+    if (sparse()) return experts_back(in, tape, dy, din);
     const MutableMatrix hidden = make_hidden(tape), dhidden = scratch(dhidden_, c_.hidden), gate = tape.gate.view(),
                         up = tape.up.view();
     fill_zero(dhidden);
@@ -363,33 +512,35 @@ class DecoderTape {
 
   // Linears.
 
-  DropoutMask mask(Slot s) const { return DropoutMask(dropout_, place(id(s))); }
+  DropoutMask mask(std::size_t at) const { return DropoutMask(dropout_, place(id(at))); }
   bool drops(const nn::Linear& w) const { return w.adapter() && dropout_.rate > 0; }
   static nn::Linear without_adapter(nn::Linear w) {
     w.set_adapter(nullptr);
     return w;
   }
 
-  void apply(Slot s, ConstMatrix x, MutableMatrix y) {
-    const nn::Linear& w = weight(s).linear;
+  void apply(Slot s, ConstMatrix x, MutableMatrix y) { apply_at(places_[s], x, y); }
+  void apply_at(std::size_t at, ConstMatrix x, MutableMatrix y) {
+    const nn::Linear& w = d_.block(block_)[at].linear;
     if (!drops(w)) return w.apply(x, y, executor_, scratch_.workspace);
     without_adapter(w).apply(x, y, executor_, scratch_.workspace);
-    const MutableMatrix dropped = scratch_.at(dropped_, tokens_, x.cols);
-    mask(s).apply(x, dropped, false, executor_);
+    const MutableMatrix dropped = rows_of(dropped_, x.rows, x.cols);
+    mask(at).apply(x, dropped, false, executor_);
     w.add_adapter(dropped, y, executor_);
   }
 
   /// dx += gradient by x; gradients of the linear's own tensors are added to.
-  void back(Slot s, ConstMatrix x, ConstMatrix dy, MutableMatrix dx) {
-    const nn::Linear& w = weight(s).linear;
-    backward::LinearGradient& own = gradient(s).linear;
+  void back(Slot s, ConstMatrix x, ConstMatrix dy, MutableMatrix dx) { back_at(places_[s], x, dy, dx); }
+  void back_at(std::size_t at, ConstMatrix x, ConstMatrix dy, MutableMatrix dx) {
+    const nn::Linear& w = d_.block(block_)[at].linear;
+    backward::LinearGradient& own = (*gradients_)[place(id(at))].linear;
     if (!drops(w)) return backward::linear(w, x, dy, dx, own, executor_);
     backward::linear(without_adapter(w), x, dy, dx, own, executor_);
-    const MutableMatrix dropped = scratch_.at(dropped_, tokens_, x.cols), ddropped = scratch_.at(ddropped_, tokens_, x.cols);
-    mask(s).apply(x, dropped, false, executor_);
+    const MutableMatrix dropped = rows_of(dropped_, x.rows, x.cols), ddropped = rows_of(ddropped_, x.rows, x.cols);
+    mask(at).apply(x, dropped, false, executor_);
     fill_zero(ddropped);
     backward::adapter(*w.adapter(), dropped, dy, ddropped, own.a.view(), own.b.view(), executor_);
-    mask(s).apply(ddropped, dx, true, executor_);
+    mask(at).apply(ddropped, dx, true, executor_);
   }
 
   const model::Decoder& d_;

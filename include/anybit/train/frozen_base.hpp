@@ -27,7 +27,7 @@ inline Status pack_blocks(model::Decoder& d, const model::ModelRecipe& recipe, E
   for (std::size_t i = 0; i < d.weights.size(); ++i) {
     const model::WeightSpec& spec = d.blueprint->weights[i];
     nn::Linear& l = d.weights[i].linear;
-    if (spec.role != model::Role::linear || spec.block == model::no_block || !l.dense()) continue;
+    if (spec.role != model::Role::linear || !spec.quantizable || spec.block == model::no_block || !l.dense()) continue;
     const ConstMatrix weights[] = {l.dense()->view()};
     auto packed =
         recipe.quantize(model::Upstream::nothing, weights, Stats(l.extents().cols, Needs::none), {.executor = executor});

@@ -74,7 +74,7 @@ inline std::vector<TensorView> views_of(const model::Decoder& d, const Gradients
 inline const model::StoredTensor* stored_as(const model::Decoder& d, std::string_view name) {
   if (const auto block = model::detail::split_block(name, "blk.")) name = block->second;
   for (const model::TensorNames& n : d.blueprint->architecture->names(d.config))
-    if (n.name == name) return &n.hugging_face;
+    if (model::fit_pattern(n.name, name)) return &n.hugging_face;
   return nullptr;
 }
 

@@ -31,7 +31,7 @@ struct LoraOptions {
   bool rank_stabilized = false;  ///< alpha / sqrt(rank) instead (arXiv:2312.03732)
   float dropout = 0;             ///< of the adapter's input while it trains
   std::uint64_t seed = 0;
-  /// Which linears of blocks get one, by name ("blk.0.attn_q.weight"); empty: all.
+  /// Which linears of blocks get one, by name ("blk.0.attn_q.weight"); empty: all. Routers get none.
   std::function<bool(std::string_view name)> chosen{};
 
   float scale() const {
@@ -46,7 +46,9 @@ inline void add_adapters(model::Decoder& d, const LoraOptions& o) {
   ANYBIT_CHECK(o.rank > 0, "add_adapters: the rank must be above 0");
   for (std::size_t i = 0; i < d.weights.size(); ++i) {
     const model::WeightSpec& spec = d.blueprint->weights[i];
-    if (spec.role != model::Role::linear || spec.block == model::no_block || (o.chosen && !o.chosen(spec.name))) continue;
+    if (spec.role != model::Role::linear || !spec.quantizable || spec.block == model::no_block ||
+        (o.chosen && !o.chosen(spec.name)))
+      continue;
     nn::LowRank l{Matrix(o.rank, spec.shape.cols), Matrix(spec.shape.rows, o.rank), o.scale()};
     const Draws draws(o.seed, i);
     const float bound = 1.0f / std::sqrt(static_cast<float>(spec.shape.cols));

@@ -21,7 +21,9 @@
 #include <anybit/model/arch/phi2.hpp>
 #include <anybit/model/arch/phi3.hpp>
 #include <anybit/model/arch/qwen2.hpp>
+#include <anybit/model/arch/qwen2_moe.hpp>
 #include <anybit/model/arch/qwen3.hpp>
+#include <anybit/model/arch/qwen3_moe.hpp>
 #include <anybit/model/arch/t5.hpp>
 #include <anybit/model/arch/whisper.hpp>
 
@@ -29,10 +31,10 @@ namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
 inline constexpr std::array architectures{
-    &llama_architecture,  &bart_architecture,   &bert_architecture,   &falcon_architecture,   &gemma_architecture,
-    &gemma2_architecture, &gemma3_architecture, &gpt2_architecture,   &gpt_neox_architecture, &gptj_architecture,
-    &opt_architecture,    &palm_architecture,   &phi2_architecture,   &phi3_architecture,     &qwen2_architecture,
-    &qwen3_architecture,  &t5_architecture,     &whisper_architecture};
+    &llama_architecture,  &bart_architecture,      &bert_architecture,      &falcon_architecture,   &gemma_architecture,
+    &gemma2_architecture, &gemma3_architecture,    &gpt2_architecture,      &gpt_neox_architecture, &gptj_architecture,
+    &opt_architecture,    &palm_architecture,      &phi2_architecture,      &phi3_architecture,     &qwen2_architecture,
+    &qwen3_architecture,  &qwen2_moe_architecture, &qwen3_moe_architecture, &t5_architecture,       &whisper_architecture};
 
 /// By general.architecture; null if there is none.
 inline const Architecture* find_architecture(std::string_view name) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <anybit/model/arch/cross_attention.hpp>
+#include <anybit/model/arch/expert_block.hpp>
 #include <anybit/model/arch/stack_ends.hpp>
 #include <anybit/model/architecture.hpp>
 #include <anybit/nn/activation.hpp>
@@ -73,8 +74,8 @@ inline constexpr std::array<std::string_view, slots> slot_names{"attn_norm.weigh
                                                                 "ffn_down.weight",
                                                                 "post_ffw_norm.weight"};
 
-/// Whether a form has the weight. In BlockOrder::post the norms stand behind attention and MLP, and keep their names.
-constexpr bool has(const DecoderForm& f, Slot s) {
+/// Whether a form has the weight in a block. In BlockOrder::post the norms stand behind attention and MLP, and keep their names.
+constexpr bool has(const DecoderForm& f, Slot s, Index block) {
   const bool bias = f.norm == NormKind::layer, sandwich = f.order == BlockOrder::sandwich;
   switch (s) {
     case attn_norm_bias: return bias;
@@ -92,7 +93,9 @@ constexpr bool has(const DecoderForm& f, Slot s) {
     case cross_attn_norm_bias: return bias && f.cross_attention;
     case ffn_norm: return f.order != BlockOrder::parallel;
     case ffn_norm_bias: return bias && f.order != BlockOrder::parallel;
-    case ffn_gate: return f.gated;
+    case ffn_gate: return f.gated && !f.experts.in(block);
+    case ffn_up:
+    case ffn_down: return !f.experts.in(block);
     default: return true;
   }
 }
@@ -100,22 +103,25 @@ constexpr bool has(const DecoderForm& f, Slot s) {
 /// Where each weight of a block stands among those that the form has.
 class Places {
  public:
-  explicit constexpr Places(const DecoderForm& f) {
-    std::size_t at = 0;
+  constexpr Places(const DecoderForm& f, Index block) {
     for (std::size_t s = 0; s < slots; ++s) {
-      place_[s] = at;
-      if (has(f, static_cast<Slot>(s))) ++at;
+      place_[s] = end_;
+      if (has(f, static_cast<Slot>(s), block)) ++end_;
     }
   }
   constexpr std::size_t operator[](Slot s) const { return place_[s]; }
+  /// How many there are: behind them stand the weights of experts.
+  constexpr std::size_t size() const { return end_; }
 
  private:
   std::array<std::size_t, slots> place_{};
+  std::size_t end_ = 0;
 };
 
-inline constexpr std::array points{Point::embedding, Point::attn_in,    Point::q,      Point::k,          Point::v,
-                                   Point::head_out,  Point::attn_out,   Point::mlp_in, Point::mlp_hidden, Point::mlp_out,
-                                   Point::residual,  Point::final_norm, Point::logits};
+inline constexpr std::array points{Point::embedding,     Point::attn_in,    Point::q,       Point::k,        Point::v,
+                                   Point::head_out,      Point::attn_out,   Point::mlp_in,  Point::router,   Point::expert_in,
+                                   Point::expert_hidden, Point::mlp_hidden, Point::mlp_out, Point::residual, Point::final_norm,
+                                   Point::logits};
 /// Of models with an encoder in front of a decoder; the points of cross-attention are in the decoder's blocks alone.
 inline constexpr std::array encoder_decoder_points{Point::encoder_embedding,
                                                    Point::encoder_out,
@@ -186,10 +192,10 @@ inline Blueprint blueprint(const DecoderConfig& model) {
     const DecoderForm& f = c.form;
     const std::string prefix = "blk." + std::to_string(i) + ".";
     const std::size_t first = b.weights.size();
-    const Places places(f);
+    const Places places(f, i);
     for (std::size_t s = 0; s < slots; ++s) {
       const auto slot = static_cast<Slot>(s);
-      if (!has(f, slot)) continue;
+      if (!has(f, slot, i)) continue;
       WeightSpec spec{.name = prefix + std::string(slot_names[s]), .shape = {1, c.dim}, .role = Role::gain, .block = i};
       const auto linear = [&](Index outputs, Index inputs, bool bias, bool clippable = true) {
         spec.role = Role::linear, spec.shape = {outputs, inputs}, spec.clippable = clippable;
@@ -224,12 +230,14 @@ inline Blueprint blueprint(const DecoderConfig& model) {
       Producer from;
       if (f.order == BlockOrder::post) return from;
       from.kind = Kind::norm, from.weight = id(gain);
-      if (has(f, bias)) from.bias = id(bias);
+      if (has(f, bias, i)) from.bias = id(bias);
       return from;
     };
     const bool shared = f.order == BlockOrder::parallel;
-    std::vector<WeightId> mlp{id(ffn_up)};
-    if (f.gated) mlp.insert(mlp.begin(), id(ffn_gate));
+    const bool sparse = f.experts.in(i);
+    std::vector<WeightId> mlp;
+    if (!sparse && f.gated) mlp.push_back(id(ffn_gate));
+    if (!sparse) mlp.push_back(id(ffn_up));
     std::vector<WeightId> attention{id(attn_q), id(attn_k), id(attn_v)};
     if (shared) attention.insert(attention.end(), mlp.begin(), mlp.end());
     b.sites.push_back({.block = i,
@@ -270,6 +278,10 @@ inline Blueprint blueprint(const DecoderConfig& model) {
                          .point = Point::cross_head_out,
                          .effect = Point::cross_out,
                          .writes_residual = f.order != BlockOrder::sandwich});
+    }
+    if (sparse) {
+      expert_block::add(b, c, i, first, norm(ffn_norm, ffn_norm_bias));
+      continue;
     }
     if (!shared)
       b.sites.push_back({.block = i,
@@ -389,6 +401,11 @@ inline bool feed_forward(BlockPass& p, const Places& at, MutableMatrix normed, M
   const auto apply = [&](Slot which, ConstMatrix in, MutableMatrix out) {
     p.weights[at[which]].linear.apply(in, out, executor, p.scratch.workspace);
   };
+  if (f.experts.in(p.block)) {
+    if (!expert_block::run(p, expert_block::Places(f.experts, at.size()), normed, delta)) return false;
+    if (f.order == BlockOrder::sandwich) normalize(c, delta, p.weights[at[post_ffw_norm]], nullptr, delta, executor);
+    return p.at(Point::mlp_out, delta);
+  }
   const MutableMatrix hidden = p.scratch.at(gate_, p.x.rows, c.hidden);
   if (f.gated) {
     const MutableMatrix up = p.scratch.at(up_, p.x.rows, c.hidden);
@@ -409,11 +426,11 @@ inline bool feed_forward(BlockPass& p, const Places& at, MutableMatrix normed, M
 inline void run_block(BlockPass& p) {
   const DecoderConfig& c = p.config;
   const DecoderForm& f = c.form;
-  const Places at(f);
+  const Places at(f, p.block);
   const bool post = f.order == BlockOrder::post;
   const MutableMatrix normed = p.scratch.at(normed_, p.x.rows, c.dim), delta = p.scratch.at(delta_, p.x.rows, c.dim);
   const auto norm = [&](Slot gain, Slot bias, MutableMatrix to) {
-    normalize(c, p.x, p.weights[at[gain]], has(f, bias) ? &p.weights[at[bias]] : nullptr, to, p.executor);
+    normalize(c, p.x, p.weights[at[gain]], has(f, bias, p.block) ? &p.weights[at[bias]] : nullptr, to, p.executor);
   };
   // The input of attention or MLP. In BlockOrder::post it is the stream itself, copied so that a tap changes only what they read.
   const auto enter = [&](Slot gain, Slot bias, MutableMatrix to) {

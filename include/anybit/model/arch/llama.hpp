@@ -1,20 +1,22 @@
 #pragma once
-// Llama 1 to 3 (Touvron et al., arXiv:2302.13971) and Mistral (arXiv:2310.06825): RMSNorm, rotary positions, grouped queries,
-// SwiGLU; Mistral has a window. Architectures that differ in little share its names and configuration.
+// Llama 1 to 3 (Touvron et al., arXiv:2302.13971), Mistral (arXiv:2310.06825) and Mixtral: RMSNorm, rotary positions, grouped
+// queries, SwiGLU; Mistral has a window, Mixtral experts (arch/mixtral.hpp). Architectures that differ in little share its names
+// and configuration.
 
 #include <anybit/core/macros_begin.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
 #include <string_view>
 
-#include <anybit/model/arch/decoder_block.hpp>
+#include <anybit/model/arch/mixtral.hpp>
 
 namespace anybit::model::llama {
 inline namespace ANYBIT_CODE {
 
-inline constexpr std::array<std::string_view, 2> model_types{"llama", "mistral"};
+inline constexpr std::array<std::string_view, 3> model_types{"llama", "mistral", "mixtral"};
 
 inline constexpr std::array names{TensorNames{"token_embd.weight", {"model.embed_tokens.weight"}},
                                   TensorNames{"output_norm.weight", {"model.norm.weight"}},
@@ -38,6 +40,16 @@ inline constexpr std::array names{TensorNames{"token_embd.weight", {"model.embed
                                   TensorNames{"ffn_up.bias", {"mlp.up_proj.bias"}},
                                   TensorNames{"ffn_down.bias", {"mlp.down_proj.bias"}}};
 
+/// The names of an architecture of this family with those of its experts.
+template <std::size_t N>
+constexpr std::array<TensorNames, names.size() + N> names_with(const std::array<TensorNames, N>& experts) {
+  std::array<TensorNames, names.size() + N> out{};
+  std::copy(names.begin(), names.end(), out.begin());
+  std::copy(experts.begin(), experts.end(), out.begin() + names.size());
+  return out;
+}
+inline constexpr auto mixtral_names = names_with(mixtral::expert_names);
+
 inline Result<DecoderConfig> read_gguf(GgufConfigReader& read, DecoderForm form = {}) {
   DecoderConfig c;
   c.form = std::move(form);
@@ -60,7 +72,8 @@ inline Result<DecoderConfig> read_hugging_face(HfConfigReader& read) {
   ANYBIT_TRY_STATUS(read.flag_or("attention_bias", false, c.form.qkv_bias));
   c.form.output_bias = c.form.qkv_bias;
   ANYBIT_TRY_STATUS(read.flag_or("mlp_bias", false, c.form.mlp_bias));
-  if (read.model_type() == "mistral")
+  if (read.model_type() == "mixtral") ANYBIT_TRY_STATUS(mixtral::read_hugging_face(read, c));
+  if (read.model_type() != "llama")
     ANYBIT_TRY_STATUS(hf_config::read_window(read, "sliding_window", c, [](Index) { return true; }));
   return c;
 }
@@ -74,9 +87,17 @@ inline namespace ANYBIT_CODE {
 inline constexpr Architecture llama_architecture = [] {
   Architecture a = decoder_block::architecture("llama");
   a.model_types = llama::model_types;
-  a.names = [](const DecoderConfig&) { return std::span<const TensorNames>(llama::names); };
+  a.names = [](const DecoderConfig& c) {
+    return c.form.experts.count > 0 ? std::span<const TensorNames>(llama::mixtral_names)
+                                    : std::span<const TensorNames>(llama::names);
+  };
   a.gguf_order = nn::RopeOrder::pairs;
-  a.read_gguf = [](GgufConfigReader& read) { return llama::read_gguf(read); };
+  a.read_gguf = [](GgufConfigReader& read) -> Result<DecoderConfig> {
+    ANYBIT_TRY(DecoderConfig c, llama::read_gguf(read));
+    ANYBIT_TRY_STATUS(mixtral::read_gguf(read, c));
+    return c;
+  };
+  a.write_gguf = mixtral::write_gguf;
   a.read_hugging_face = llama::read_hugging_face;
   return a;
 }();
