@@ -24,6 +24,10 @@ class GgufConfigWriter {
 
   void count(std::string_view name, Index value) { to_.add_metadata(key(name), static_cast<std::uint32_t>(value)); }
   void number(std::string_view name, float value) { to_.add_metadata(key(name), value); }
+  /// Of the tokenizer, where its metadata do not have it.
+  void tokenizer_count(std::string_view name, Index value) {
+    to_.add_metadata("tokenizer.ggml." + std::string(name), static_cast<std::uint32_t>(value));
+  }
   void flag(std::string_view name, bool value) { to_.add_metadata(key(name), value); }
   void text(std::string_view name, std::string_view value) { to_.add_metadata(key(name), value); }
 

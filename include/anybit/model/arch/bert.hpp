@@ -21,8 +21,9 @@ inline constexpr std::array names{
     TensorNames{"position_embd.weight", {"embeddings.position_embeddings.weight"}},
     TensorNames{"token_types.weight", {"embeddings.token_type_embeddings.weight"}},
     TensorNames{"token_embd_norm.weight", {"embeddings.LayerNorm.weight"}},
-    TensorNames{"token_embd_norm.bias", {"embeddings.LayerNorm.bias"}}, TensorNames{"pooler.weight", {"pooler.dense.weight"}},
-    TensorNames{"pooler.bias", {"pooler.dense.bias"}},
+    TensorNames{"token_embd_norm.bias", {"embeddings.LayerNorm.bias"}},
+    TensorNames{"pooler.weight", {"pooler.dense.weight"}, {"cls.weight"}},
+    TensorNames{"pooler.bias", {"pooler.dense.bias"}, {"cls.bias"}},
     TensorNames{"attn_norm.weight", {"attention.output.LayerNorm.weight"}, {"attn_output_norm.weight"}},
     TensorNames{"attn_norm.bias", {"attention.output.LayerNorm.bias"}, {"attn_output_norm.bias"}},
     TensorNames{"attn_q.weight", {"attention.self.query.weight"}}, TensorNames{"attn_q.bias", {"attention.self.query.bias"}},
@@ -81,6 +82,12 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   return c;
 }
 
+inline void write_gguf(GgufConfigWriter& w, const DecoderConfig& c) {
+  gguf_config::write_shape(w, c);
+  w.flag("attention.causal", false);
+  w.tokenizer_count("token_type_count", c.form.token_types);
+}
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model::bert
 
@@ -94,6 +101,7 @@ inline constexpr Architecture bert_architecture = [] {
   a.hugging_face_left_out = "cls.";
   a.hugging_face_root = "", a.hugging_face_prefix = "bert.", a.hugging_face_block = "encoder.layer.";
   a.read_gguf = bert::read_gguf;
+  a.write_gguf = bert::write_gguf;
   a.read_hugging_face = bert::read_hugging_face;
   return a;
 }();

@@ -149,6 +149,17 @@ inline Result<DecoderConfig> read_gguf(GgufConfigReader& read) {
   return c;
 }
 
+/// As converters write it: dimensions with the encoder's blocks, the decoder's beside them, both epsilons.
+inline void write_gguf(GgufConfigWriter& w, const DecoderConfig& c) {
+  DecoderConfig shape = c;
+  shape.blocks = c.encoder_blocks();
+  gguf_config::write_shape(w, shape);
+  w.count("decoder_block_count", c.blocks - c.encoder_blocks());
+  w.number("attention.layer_norm_epsilon", c.norm_epsilon);
+  w.count("attention.relative_buckets_count", c.form.relative_buckets);
+  w.count("decoder_start_token_id", 0);  // the padding token, of every T5
+}
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model::t5
 
@@ -166,6 +177,7 @@ inline constexpr Architecture t5_architecture = [] {
   a.hugging_face_root = "", a.hugging_face_block = "decoder.block.", a.hugging_face_encoder_block = "encoder.block.";
   a.blueprint = t5::blueprint;
   a.read_gguf = t5::read_gguf;
+  a.write_gguf = t5::write_gguf;
   a.read_hugging_face = t5::read_hugging_face;
   return a;
 }();
