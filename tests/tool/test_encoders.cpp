@@ -1,6 +1,7 @@
 // The commands on models with encoders: pairs in, quantized models and losses out; what runs one sequence refuses them.
 
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include <nlohmann/json.hpp>

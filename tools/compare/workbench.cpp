@@ -154,6 +154,7 @@ Status Workbench::load_pairs() {
 
 Status Workbench::load_texts() {
   if (!model_->decoder.config.encoder.empty()) return load_pairs();
+  if (options_.evaluates || by_size()) ANYBIT_TRY_STATUS(model::check_is_decoder(model_->decoder, options_.model));
   if (!options_.evaluates && !learns()) return Ok{};
   std::string calibration_name = options_.calibrate, evaluation_name = options_.evaluate;
   TwoTexts texts;
