@@ -27,7 +27,7 @@ Matrix normal(Index rows, Index cols) {
 
 template <class S>
 void gap(Index cols) {
-  const auto q = Ldlq<S>{}.quantize_nearest(normal(16, cols).view());
+  const auto q = NearestTrellis<S>{}.quantize(normal(16, cols).view(), Stats{});
   if (!q) return;
   const double error = q->report.weight_error;
   std::printf("  %-28s %6.3f bits  error %.5f  %5.2f dB\n", std::string(std::string_view(S::name)).c_str(),
@@ -50,12 +50,11 @@ template <class S>
 void speed() {
   constexpr Extents e{4096, 4096};
   const Matrix w = normal(16, 256);
-  Ldlq<S> method;
-  method.gain = 1;
+  const NearestTrellis<S> method{.gain = 1};
   double search = 1e9, product = 1e9;
   for (int i = 0; i < 3; ++i) {
     const double start = seconds();
-    if (!method.quantize_nearest(w.view())) return;
+    if (!method.quantize(w.view(), Stats{})) return;
     search = std::min(search, (seconds() - start) / 16);
   }
   const auto t = PackedTensor<S>::allocate(e, false, "zeros");

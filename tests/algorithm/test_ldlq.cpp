@@ -40,7 +40,7 @@ template <class S>
 double gap(Index cols, unsigned seed) {
   const Matrix w = random_matrix(16, cols, seed);
   ThreadPool pool(2);
-  const auto q = Ldlq<S>{}.quantize_nearest(w.view(), {.executor = pool});
+  const auto q = NearestTrellis<S>{}.quantize(w.view(), Stats{}, {.executor = pool});
   REQUIRE(q);
   double error = 0, size = 0;
   const Matrix back = decoded(q->tensor);
@@ -126,7 +126,7 @@ TEST_CASE("ldlq: feedback and refined scales and weights of columns each lower t
     CHECK(*q->report.output_error == Approx(std::sqrt(e / objective(w.view(), zero.view(), h))).epsilon(1e-3));
     return e;
   };
-  const auto nearest = Ldlq<S>{}.quantize_nearest(w.view());
+  const auto nearest = NearestTrellis<S>{}.quantize(w.view(), Stats{});
   const double without = objective(w.view(), decoded(nearest->tensor).view(), h);
   Ldlq<S> plain;
   plain.weighted = plain.refine_scales = false;
@@ -197,7 +197,7 @@ TEST_CASE("ldlq: zeros and dead inputs and bad options") {
   const auto plain = Ldlq<S>{}.quantize(w.view(), dead);
   REQUIRE(plain);
   CHECK(plain->report.fallbacks.back() == "tiles were coded without feedback");
-  CHECK(plain->tensor == Ldlq<S>{}.quantize_nearest(w.view())->tensor);
+  CHECK(plain->tensor == NearestTrellis<S>{}.quantize(w.view(), Stats{})->tensor);
 
   w(2, 5) = std::numeric_limits<float>::infinity();
   CHECK(Ldlq<S>{}.quantize(w.view(), stats).error().code == ErrorCode::not_finite);

@@ -2,6 +2,7 @@
 
 #include <anybit/kernel/trellis_rows.hpp>
 
+#include <anybit/kernel/any_packed.hpp>
 #include <anybit/kernel/exl3_matmul.hpp>
 
 #include <cmath>
@@ -107,7 +108,7 @@ template <class S>
 void check_decoding(Extents e) {
   const auto t = random_tensor<S>(e, 5);
   const typename PackedTensor<S>::SectionsOf sections(t.bytes());
-  check_weights<S>(kernel::rows_of_trellis(t), sections, e);
+  check_weights<S>(kernel::PackedRows(t), sections, e);
 }
 
 template <class S>
@@ -179,4 +180,28 @@ TEST_CASE("trellis rows: integer products are exact at every width and shape") {
     check_products<Trellis<16, 3, BytePairs>>(e), check_products<Trellis<12, 5, BytePairs, PerGroup<32>>>(e);
     check_products<Trellis<16, 6, ByteSum, PerTensor>>(e), check_products<Trellis<16, 8, BytePairs>>(e);
   }
+}
+
+TEST_CASE("trellis rows: the handle of any scheme multiplies straight from the bits") {
+  using S = Trellis<12, 3, ByteSum, PerGroup<64>>;
+  const Extents e{37, 150};
+  const auto t = random_tensor<S>(e, 4);
+  AnyPacked any(t);
+  Serial serial;
+  for (const Compute compute : {Compute::int8_per_token, Compute::int8_per_block}) {
+    const kernel::Prepared made = any.prepare(compute);
+    CHECK((made && made.bytes == 0 && made.why_not.empty()));
+    Matrix x(5, e.cols), y(5, e.rows), z(5, e.rows);
+    std::mt19937 random(3);
+    std::normal_distribution<float> normal;
+    for (Index i = 0; i < x.extents().size(); ++i) x.data()[i] = normal(random);
+    Workspace workspace;
+    kernel::trellis_int8_matmul(t, std::as_const(x).view(), y.view(), compute, workspace, serial);
+    any.matmul(std::as_const(x).view(), z.view(), compute, serial, workspace);
+    CHECK(std::memcmp(y.data(), z.data(), static_cast<std::size_t>(e.rows * 5) * sizeof(float)) == 0);
+  }
+  // Values that are no sums of bytes go on in float, and say why.
+  AnyPacked floats(random_tensor<Trellis<10, 2, ThreeInst>>(e, 4));
+  CHECK(!floats.prepare(Compute::int8_per_token));
+  CHECK(!floats.prepared().why_not.empty());
 }

@@ -14,6 +14,7 @@
 
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
+#include <anybit/algorithm/ldlq.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/quantize/block_by_block.hpp>
@@ -54,6 +55,7 @@ ModelRecipe gptq_recipe(float drift = 0) {
   g.drift = drift;
   return model_recipe("gptq", g);
 }
+ModelRecipe ldlq_recipe() { return model_recipe("ldlq", Ldlq<Trellis<6, 2, ByteSum>>{}); }
 ModelRecipe awq_recipe() { return model_recipe("awq", Awq{} | Nearest<SInt<4>, PerGroup<16>>{}); }
 
 LayerWiseModel made(const Decoder& d, const ModelRecipe& recipe, const LayerWiseOptions& options = {}) {
@@ -199,7 +201,7 @@ TEST_CASE("an interrupted run goes on to the same bytes and reports, with any nu
   const Text text;
   const PackedEmbedding embedding = pack_embedding(d).value();
   const std::string folder = fresh_folder("resume");
-  for (const ModelRecipe& recipe : {gptq_recipe(), gptq_recipe(0.25f), awq_recipe()}) {
+  for (const ModelRecipe& recipe : {gptq_recipe(), gptq_recipe(0.25f), awq_recipe(), ldlq_recipe()}) {
     const ModelPlan plan = uniform_plan(recipe, d);
     const LayerWiseModel whole = made(d, recipe);
     CHECK(whole.blocks_taken == 0);

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include <anybit/algorithm/gptq.hpp>
+#include <anybit/algorithm/ldlq.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/model/container.hpp>
 #include <anybit/quantize/forecast.hpp>
@@ -30,13 +31,15 @@ TEST_CASE("the forecast names the size of the file to the byte") {
   ordered.drift = 0.25f;
   const ModelRecipe plain = model_recipe("plain", Gptq<SInt<4>, PerGroup<24>>{}), act = model_recipe("act", ordered),
                     light = model_recipe("light", Nearest<SInt<8>, PerRow, ScaleF32>{}, Compute::int8_per_token),
-                    fixed = model_recipe("fixed", Nearest<SInt<8>, PerRow, ScaleF32>{}, Compute::int8_static);
+                    fixed = model_recipe("fixed", Nearest<SInt<8>, PerRow, ScaleF32>{}, Compute::int8_static),
+                    trellis = model_recipe("trellis", Ldlq<Trellis<6, 2, ByteSum>>{}, Compute::int8_per_token);
   ModelPlan mixed = uniform_plan(plain, source.decoder);
-  mixed.linears[3] = &act, mixed.linears[9] = &light;
+  mixed.linears[3] = &act, mixed.linears[9] = &light, mixed.linears[11] = &trellis;
   const PackedEmbedding embedding = pack_embedding(source.decoder).value();
   const std::string path = (std::filesystem::temp_directory_path() / "anybit_forecast.safetensors").string();
-  for (const ModelPlan& plan : {uniform_plan(plain, source.decoder), uniform_plan(act, source.decoder),
-                                uniform_plan(light, source.decoder), uniform_plan(fixed, source.decoder), mixed}) {
+  for (const ModelPlan& plan :
+       {uniform_plan(plain, source.decoder), uniform_plan(act, source.decoder), uniform_plan(light, source.decoder),
+        uniform_plan(fixed, source.decoder), uniform_plan(trellis, source.decoder), mixed}) {
     INFO(plan.name);
     const Provenance provenance{.recipe = plan.linears[0]->description, .source = "nowhere"};
     const Forecast cost = forecast(source, plan, windows, embedding, provenance).value();

@@ -4,6 +4,7 @@
 
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
+#include <anybit/algorithm/ldlq.hpp>
 #include <anybit/evaluate/model.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/format/formats.hpp>
@@ -82,6 +83,7 @@ TEST_CASE("a report says which weights int8 products find unprepared, and why") 
   CHECK(remarked(model_recipe("nf4", Nearest<Nf4, PerGroup<16>>{}, Compute::int8_per_token)) == 14);
   CHECK(remarked(model_recipe("nf4 in float", Nearest<Nf4, PerGroup<16>>{})) == 0);
   CHECK(remarked(model_recipe("int8", Nearest<SInt<8>, PerGroup<16>>{}, Compute::int8_per_token)) == 0);
+  CHECK(remarked(model_recipe("trellis", NearestTrellis<Trellis<6, 2, ByteSum>>{}, Compute::int8_per_token)) == 0);
 }
 
 TEST_CASE("smoothing leaves o and down alone") {

@@ -2,6 +2,7 @@
 
 #ifdef ANYBIT_PROGRAM
 
+#include <anybit/algorithm/ldlq.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/prune/pruned_nearest.hpp>
 #include <anybit/prune/sparse_gptq.hpp>
@@ -51,6 +52,9 @@ TEST_CASE("a recipe as files record it, and shorter ways to write it") {
   CHECK(description_of("gptq(best) uint4/g64/e5m3") == Gptq<AsymmetricInt<4>>::best().describe());
   CHECK(description_of("nearest() ternary/g128/f16/base3") == "nearest");
   CHECK(description_of("rotated | nearest int8/row/f32") == "rotated(residual, values, ffn_down, seed=1) | nearest");
+  CHECK(description_of("ldlq trellis16k2/bytesum/row/f16") == "ldlq(damp=0.025)");
+  CHECK(description_of("rotated | nearest trellis12k5/bytepairs/row/f16") ==
+        "rotated(residual, values, ffn_down, seed=1) | nearest");
   tool::RecipeBook book;
   const auto r = book.find("smooth_quant(alpha=0.85) | nearest int8/row/f32 int8_static");
   REQUIRE(r.ok());
@@ -101,6 +105,11 @@ TEST_CASE("every description reads back as the same options") {
       PrunedNearest<Wanda, Pruned>{.pruner = {.sparsity = {0.4}, .compare = Compare::row_share}}.describe() + symmetric,
       PrunedNearest<Magnitude, Pruned>{.pruner = {.sparsity = n_of_m}, .search = Search::mse}.describe() + symmetric,
       PrunedNearest<SparseGpt, Pruned>{}.describe() + symmetric,
+      Ldlq<Trellis<12, 2, ByteSum>>{}.describe() + " trellis12k2/bytesum/row/f16",
+      Ldlq<Trellis<12, 2, ByteSum>>{.damp = 0.5f, .gain = 1.25f, .exact = true, .weighted = false, .refine_scales = false}
+              .describe() +
+          " trellis12k2/bytesum/row/f16",
+      NearestTrellis<Trellis<12, 2, ByteSum>>{.gain = 0.75f, .exact = true}.describe() + " trellis12k2/bytesum/row/f16",
   };
   for (const std::string& text : texts) {
     INFO(text);
@@ -141,6 +150,12 @@ TEST_CASE("a text that is no recipe: the place, and what could stand there") {
       {"gptq int8/g128/f16", 1, "no gptq for int8/g128/f16/bits; it has it for "},
       {"smooth_quant | gptq uint4/g128/f16", 1, "does not combine smooth_quant | gptq"},
       {"awq | wanda(50%) then nearest int4/g128/f16", 1, "does not combine awq | pruning"},
+      {"awq | ldlq trellis12k2/bytesum/row/f16", 1, "does not combine awq | ldlq"},
+      {"ldlq uint4/g128/f16", 1, "no ldlq for uint4/g128/f16/bits; it has it for trellis12k1/bytesum/row/f16, "},
+      {"gptq trellis12k2/bytesum/row/f16", 1, "no gptq for trellis12k2/bytesum/row/f16; it has it for "},
+      {"ldlq(block=4) trellis12k2/bytesum/row/f16", 6, "ldlq has no option 'block'; it has damp=N, unweighted"},
+      {"nearest(search) trellis12k2/bytesum/row/f16", 1, "nearest of trellis codes has the options gain=N and exact alone"},
+      {"nearest(exact) uint4/g128/f16", 1, "gain=N and exact are for trellis codes"},
       {"wanda(50%) int4/g128/f16", 12, "'then nearest'"},
       {"wanda(half) then nearest int4/g128/f16", 7, "it has 50%"},
       {"wanda(50%) then gptq int4/g128/f16", 17, "only nearest"},

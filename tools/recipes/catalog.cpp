@@ -25,9 +25,20 @@ Wanted wanted(const RecipeText& r) {
   switch (r.algorithm.index()) {
     case 0: w.name += "nearest"; break;
     case 1: w.methods |= with_gptq, w.name += "gptq"; break;
+    case 2: w.methods |= with_ldlq, w.name += "ldlq"; break;
     default: w.methods |= with_pruning, w.name += "pruning";
   }
   return w;
+}
+
+/// Nearest has other options for trellis codes than for codes of single weights.
+Status check_nearest(const RecipeText& r, const CompiledScheme& s) {
+  const auto* const n = std::get_if<NearestOptions>(&r.algorithm);
+  const bool trellis = (s.methods & with_ldlq) != 0;
+  if (!n || !(trellis ? n->grids : n->of_trellis)) return Ok{};
+  return recipe_error(r.text, r.algorithm_at,
+                      trellis ? "nearest of trellis codes has the options gain=N and exact alone: their scales are not searched"
+                              : "gain=N and exact are for trellis codes, and " + s.name + " is none");
 }
 
 bool has(unsigned methods, unsigned wanted) { return (methods & wanted) == wanted; }
@@ -42,6 +53,7 @@ const Catalog& catalog() {
     add_byte_scaled_integers(c);
     add_superfloats(c);
     add_other_formats(c);
+    add_trellises(c);
     add_checkpoint_schemes(c);
     return c;
   }();
@@ -59,11 +71,12 @@ Result<model::ModelRecipe> Catalog::make(const RecipeText& recipe) const {
   if (found == schemes_.end())
     return recipe_error(recipe.text, recipe.scheme_at,
                         "this program has no scheme " + recipe.scheme + "; for " + w.name + " it has " + possible);
-  if (!has(found->methods, w.methods) || (w.methods & with_pruning && w.methods != with_pruning))
+  if (!has(found->methods, w.methods) || (w.methods & (with_pruning | with_ldlq) && (w.methods & (with_awq | with_smooth_quant))))
     return recipe_error(recipe.text, w.at,
                         possible.empty() || has(found->methods, w.methods)
                             ? "this program does not combine " + w.name
                             : "this program has no " + w.name + " for " + found->name + "; it has it for " + possible);
+  ANYBIT_TRY_STATUS(check_nearest(recipe, *found));
   model::ModelRecipe made = found->make(recipe);
   if (recipe.rotation) made = rotated(made.name, made, *recipe.rotation);
   return made;

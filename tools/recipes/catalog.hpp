@@ -19,6 +19,7 @@ enum Methods : unsigned {
   with_awq = 2,           ///< in front of nearest, and of gptq if that is there
   with_smooth_quant = 4,  ///< in front of nearest, and of gptq if that is there
   with_pruning = 8,       ///< sparsegptq, and each pruner then nearest
+  with_ldlq = 16,         ///< trellis codes: nearest of whole tiles, and ldlq
 };
 
 struct CompiledScheme {
@@ -38,6 +39,9 @@ class Catalog {
 
   template <anybit::AnyScheme S, unsigned methods>
   void add();  // compile.hpp
+  /// A trellis scheme.
+  template <anybit::TrellisScheme S>
+  void add_trellis();  // schemes_trellis.cpp
   /// Its files are opened and run, but no recipe makes it.
   template <anybit::PackedScheme S>
   void add_readable() {
@@ -57,6 +61,7 @@ void add_asymmetric_integers(Catalog& to);
 void add_byte_scaled_integers(Catalog& to);
 void add_superfloats(Catalog& to);
 void add_other_formats(Catalog& to);
+void add_trellises(Catalog& to);
 void add_checkpoint_schemes(Catalog& to);
 
 }  // namespace tool

@@ -256,12 +256,31 @@ Result<gptq::Options> read_gptq(std::string_view text, const Term& t) {
   return o;
 }
 
+/// How trellis codes are searched.
+void read_search(OptionReader& from, ldlq::Options& to) {
+  from.number("gain", to.gain);
+  from.flag("exact", to.exact);
+}
+
 Result<NearestOptions> read_nearest(std::string_view text, const Term& t) {
   NearestOptions n;
   OptionReader from(text, t.name, t.options);
   read_grid(from, n.fit, &n.weighted);
+  read_search(from, n.trellis);
   ANYBIT_TRY_STATUS(from.finish());
+  for (const Option& o : t.options) (o.name == "gain" || o.name == "exact" ? n.of_trellis : n.grids) = true;
   return n;
+}
+
+Result<ldlq::Options> read_ldlq(std::string_view text, const Term& t) {
+  ldlq::Options o;
+  OptionReader from(text, t.name, t.options);
+  from.number("damp", o.damp);
+  from.flag("unweighted", o.weighted, false);
+  from.flag("scales as found", o.refine_scales, false);
+  read_search(from, o);
+  ANYBIT_TRY_STATUS(from.finish());
+  return o;
 }
 
 Result<SparseGptqOptions> read_sparse_gptq(std::string_view text, const Term& t) {
@@ -348,7 +367,7 @@ Result<model::RotationOptions> read_rotation(std::string_view text, const Term& 
   return r;
 }
 
-constexpr std::string_view algorithms = "nearest, gptq, sparsegptq, or a pruner (magnitude, wanda, sparsegpt) then nearest",
+constexpr std::string_view algorithms = "nearest, gptq, ldlq, sparsegptq, or a pruner (magnitude, wanda, sparsegpt) then nearest",
                            transforms = "rotated, smooth_quant, awq";
 
 Status read_transform(const Term& t, RecipeText& to) {
@@ -375,6 +394,8 @@ Status read_algorithm(const Term& t, Reader& reader, RecipeText& to) {
     ANYBIT_TRY(to.algorithm, read_nearest(to.text, t));
   } else if (t.name == "gptq") {
     ANYBIT_TRY(to.algorithm, read_gptq(to.text, t));
+  } else if (t.name == "ldlq") {
+    ANYBIT_TRY(to.algorithm, read_ldlq(to.text, t));
   } else if (t.name == "sparsegptq") {
     ANYBIT_TRY(to.algorithm, read_sparse_gptq(to.text, t));
   } else if (t.name == "magnitude" || t.name == "wanda" || t.name == "sparsegpt") {

@@ -3,7 +3,7 @@
 //
 //   recipe    = { transform "|" } algorithm scheme [ activations ]
 //   transform = rotated(...) | smooth_quant(...) | awq(...)
-//   algorithm = nearest(...) | gptq(...) | sparsegptq(...) | pruner "then" nearest(...)
+//   algorithm = nearest(...) | gptq(...) | ldlq(...) | sparsegptq(...) | pruner "then" nearest(...)
 //   pruner    = magnitude(50%) | wanda(50%) | sparsegpt(2:4, ...)
 //
 // "awq | gptq(damp=0.01) uint4/g128/f16": options and their parentheses may be left out, and so may the layout of the scheme if
@@ -16,6 +16,7 @@
 #include <variant>
 
 #include <anybit/algorithm/gptq.hpp>
+#include <anybit/algorithm/ldlq_options.hpp>
 #include <anybit/kernel/compute.hpp>
 #include <anybit/model/rotation.hpp>
 #include <anybit/prune/sparse_gpt.hpp>
@@ -25,10 +26,14 @@
 
 namespace tool {
 
-/// The options of Nearest<S>, SparseGptq<S> and PrunedNearest<P, S> for any scheme; gptq::Options are those of Gptq<S>.
+/// The options of Nearest<S>, SparseGptq<S> and PrunedNearest<P, S> for any scheme; gptq::Options are those of Gptq<S>,
+/// ldlq::Options those of Ldlq<S>.
 struct NearestOptions {
   anybit::GridFit fit{};
   bool weighted = false;
+  bool grids = false;               ///< fit and weighted are the text's
+  anybit::ldlq::Options trellis{};  ///< gain and exact of NearestTrellis<S>
+  bool of_trellis = false;          ///< trellis is the text's
 };
 struct SparseGptqOptions {
   anybit::SparseGpt pruner{};
@@ -45,7 +50,7 @@ struct RecipeText {
   std::string text;
   std::optional<anybit::model::RotationOptions> rotation{};
   std::variant<std::monostate, anybit::SmoothQuant, anybit::SmoothQuantSearch, anybit::Awq> transform{};
-  std::variant<NearestOptions, anybit::gptq::Options, SparseGptqOptions, PrunedNearestOptions> algorithm{};
+  std::variant<NearestOptions, anybit::gptq::Options, anybit::ldlq::Options, SparseGptqOptions, PrunedNearestOptions> algorithm{};
   std::string scheme;
   anybit::Compute compute = anybit::Compute::f32;
   std::size_t transform_at = 0, algorithm_at = 0, scheme_at = 0;

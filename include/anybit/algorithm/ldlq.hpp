@@ -7,23 +7,61 @@
 #include <string>
 
 #include <anybit/algorithm/ldlq_method.hpp>
-#include <anybit/tensor/packed_tensor.hpp>
+#include <anybit/recipe/quantized.hpp>
 
-namespace anybit {
-inline namespace ANYBIT_ABI {
+namespace anybit::ldlq {
+inline namespace ANYBIT_CODE {
+namespace detail {
 
-/// The result of an algorithm for schemes without a code per weight: packed bytes.
-template <PackedScheme S>
-struct QuantizedTensor {
-  PackedTensor<S> tensor;
-  Report report;
-};
+/// `code`(method, report) fills a tensor whose provenance is `name`. `stats` serve the error of the outputs, if `asked` wants it.
+template <TrellisScheme S, class Code>
+Result<QuantizedTensor<S>> finish(const Options& options, ConstMatrix w, const Stats& stats, const QuantizeOptions& asked,
+                                  const std::string& name, Code&& code) {
+  ANYBIT_TRY_STATUS(options.check());
+  ANYBIT_TRY_STATUS(grid::check_weights(w));
+  if (asked.clip_limits.rows > 0)
+    return Error{ErrorCode::unsupported,
+                 name + ": clip limits are for formats with a largest level; put awq in front without clipping"};
+  QuantizedTensor<S> result{PackedTensor<S>::allocate(w.extents(), false, name), {}};
+  Report& report = result.report;
+  report.requested = report.done = name + " " + std::string(std::string_view(S::name));
+  PackedBytes& bytes = result.tensor.bytes();
+  Method<> method(tile_functions_v<S>, options, w, bytes.mutable_section(bytes.section(section_tags::trellis)), asked.executor);
+  code(method, report);
+  ANYBIT_TRY_STATUS(check_strict(report, asked));
+  S::scale_store::store(method.scales(), bytes.mutable_section(bytes.section(section_tags::scales)).data());
+  recipe::measure_rows<>(
+      w, [&](Index begin, Index end, MutableMatrix out) { method.weights(begin, end, out); }, asked.verify ? stats : Stats{},
+      report, asked.executor);
+  report.bits_per_weight = result.tensor.bits_per_weight();
+  return result;
+}
 
-}  // namespace ANYBIT_ABI
-}  // namespace anybit
+}  // namespace detail
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::ldlq
 
 namespace anybit {
 inline namespace ANYBIT_CODE {
+
+/// Every tile by itself, from the weights alone: their error is the least, that of the outputs is not.
+template <TrellisScheme S>
+struct NearestTrellis {
+  using scheme = S;
+  static constexpr Needs needs = Needs::none;
+
+  float gain = 0;      ///< as Ldlq's
+  bool exact = false;  ///< as Ldlq's
+
+  std::string describe() const { return options().describe_search("nearest", ""); }
+  Result<QuantizedTensor<S>> quantize(ConstMatrix w, const Stats& stats, const QuantizeOptions& asked = {}) const {
+    return ldlq::detail::finish<S>(options(), w, stats, asked, describe(),
+                                   [](auto& method, Report& report) { method.code_nearest(report); });
+  }
+
+ private:
+  ldlq::Options options() const { return {.gain = gain, .exact = exact}; }
+};
 
 /// The columns go in blocks of 16 in their order, which is GPTQ's; the published code goes the other way, with the same error.
 template <TrellisScheme S>
@@ -43,42 +81,13 @@ struct Ldlq {
 
   /// Without a usable Hessian tiles are coded one by one, which the report calls a fallback.
   Result<QuantizedTensor<S>> quantize(ConstMatrix w, const Stats& stats, const QuantizeOptions& asked = {}) const {
-    ANYBIT_TRY_STATUS(options().check());
-    ANYBIT_TRY_STATUS(grid::check_weights(w));
     ANYBIT_TRY_STATUS(recipe::check_stats(stats, needs, w.cols, "ldlq"));
-    if (asked.clip_limits.rows > 0)
-      return Error{ErrorCode::unsupported,
-                   "ldlq: clip limits are for formats with a largest level; put awq in front without clipping"};
-    return finish(w, stats, asked, describe(), [&](auto& method, Report& report) { method.code(stats, report); });
-  }
-  /// Every tile by itself, from the weights alone: the error of the weights is the least, that of the outputs is not.
-  Result<QuantizedTensor<S>> quantize_nearest(ConstMatrix w, const QuantizeOptions& asked = {}) const {
-    ANYBIT_TRY_STATUS(options().check());
-    ANYBIT_TRY_STATUS(grid::check_weights(w));
-    return finish(w, Stats{}, asked, "trellis", [&](auto& method, Report& report) { method.code_nearest(report); });
+    return ldlq::detail::finish<S>(options(), w, stats, asked, describe(),
+                                   [&](auto& method, Report& report) { method.code(stats, report); });
   }
 
  private:
   ldlq::Options options() const { return {damp, gain, exact, weighted, refine_scales}; }
-
-  template <class Code>
-  Result<QuantizedTensor<S>> finish(ConstMatrix w, const Stats& stats, const QuantizeOptions& asked, const std::string& name,
-                                    Code&& code) const {
-    QuantizedTensor<S> result{PackedTensor<S>::allocate(w.extents(), false, name), {}};
-    Report& report = result.report;
-    report.requested = report.done = name + " " + std::string(std::string_view(S::name));
-    PackedBytes& bytes = result.tensor.bytes();
-    ldlq::Method<> method(ldlq::tile_functions_v<S>, options(), w, bytes.mutable_section(bytes.section(section_tags::trellis)),
-                          asked.executor);
-    code(method, report);
-    ANYBIT_TRY_STATUS(check_strict(report, asked));
-    S::scale_store::store(method.scales(), bytes.mutable_section(bytes.section(section_tags::scales)).data());
-    recipe::measure_rows<>(
-        w, [&](Index begin, Index end, MutableMatrix out) { method.weights(begin, end, out); }, asked.verify ? stats : Stats{},
-        report, asked.executor);
-    report.bits_per_weight = result.tensor.bits_per_weight();
-    return result;
-  }
 };
 
 }  // namespace ANYBIT_CODE

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include <anybit/algorithm/ldlq_options.hpp>
 #include <anybit/algorithm/ldlq_tiles.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/grid/group_grids.hpp>
@@ -18,27 +19,6 @@
 
 namespace anybit::ldlq {
 inline namespace ANYBIT_CODE {
-
-/// The members of Ldlq, which says what they mean.
-struct Options {
-  float damp = 0.025f, gain = 0;
-  bool exact = false, weighted = true, refine_scales = true;
-
-  std::string describe() const {
-    std::string text = "ldlq(damp=" + gptq::detail::number(static_cast<double>(damp));
-    if (gain > 0) text += ", gain=" + gptq::detail::number(static_cast<double>(gain));
-    if (exact) text += ", exact";
-    if (!weighted) text += ", unweighted";
-    if (!refine_scales) text += ", scales as found";
-    return text + ")";
-  }
-  Status check() const {
-    ANYBIT_TRY_STATUS(gptq::check_options("ldlq", static_cast<double>(damp), 1, 0));
-    if (is_finite(gain) && gain >= 0 && gain <= 4) return Ok{};
-    return Error{ErrorCode::invalid_argument, "ldlq: gain is " + gptq::detail::number(static_cast<double>(gain)) +
-                                                  "; it must be 0 (found on a sample) or up to 4 (1 is usual)"};
-  }
-};
 
 /// One matrix. `trellis` and the scales, one for each group, are the result.
 template <class Real = float>

@@ -14,6 +14,26 @@ inline namespace ANYBIT_CODE {
 
 namespace detail {
 inline constexpr float root_of_128 = 0.08838834764831845f;  // 1 / sqrt(128)
+
+/// row_ops_v of what EXL3 has between its rotations.
+template <class S>
+inline constexpr RowOps inner_row_ops_v = [] {
+  RowOps ops{scheme_ops_v<S>};
+  ops.granule_rows = 16;
+  ops.weights = &decode_tiles<S>;
+  return ops;
+}();
+
+}  // namespace detail
+
+/// Of the matrix between EXL3's rotations, padded outputs x padded inputs. Views t, which must stay where it is.
+template <class S>
+  requires is_exl3_v<S>
+PackedRows rows_between_rotations(const PackedTensor<S>& t) {
+  PackedRows rows(detail::inner_row_ops_v<S>, &t, t.bytes());
+  rows.extents = S::padded(t.extents());
+  rows.group = std::max<Index>(rows.extents.cols, 1);
+  return rows;
 }
 
 /// x (tokens, inputs), y (tokens, outputs). `mode` rounds the rotated activations. The workspace holds both rotated matrices,

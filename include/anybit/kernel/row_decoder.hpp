@@ -7,6 +7,7 @@
 #include <array>
 
 #include <anybit/kernel/dot_vocabulary.hpp>
+#include <anybit/kernel/trellis_tiles.hpp>
 #include <anybit/tensor/dequantize.hpp>
 #include <anybit/tensor/scheme_ops.hpp>
 
@@ -176,7 +177,10 @@ inline constexpr RowOps row_ops_v = [] {
   RowOps ops{scheme_ops_v<S>};
   if constexpr (!ScalarScheme<S>) {  // multiplies through decoded panels
     ops.granule_rows = S::granule_rows;
-    ops.weights = &detail::decode_granules<S>;
+    if constexpr (TrellisScheme<S>)
+      ops.weights = &detail::decode_tiles<S>;
+    else
+      ops.weights = &detail::decode_granules<S>;
   } else {
     ops.weights = &detail::decode_weights<S>;
     ops.dots = &detail::decode_dots<S>;

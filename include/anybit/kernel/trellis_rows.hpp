@@ -17,6 +17,10 @@
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
 
+/// A scheme whose products with 8-bit activations are integer ones, from its packed bytes.
+template <class S>
+concept IntegerTrellis = TrellisScheme<S> && ByteSumCodebook<typename S::codebook>;
+
 /// Activations of a token as the four bytes of each lane meet them: dword g belongs to step group g, whose V columns share its
 /// bytes; 0 past the columns. `out` has 4 ceil(cols / V) bytes and up to 64 more.
 template <Index V>
@@ -61,8 +65,7 @@ constexpr int log2_of(int unit) { return unit <= 1 ? 0 : 1 + log2_of(unit / 2); 
 /// Rows begin .. end - 1 of y for `tokens` tokens, 1 to 4, of rounded activations. `spread` has spread_codes() of every segment
 /// of each token, one after the other, tokens `stride` bytes apart. Sums are exact: with the scales of int8_rows' equation they
 /// give its bits.
-template <TrellisScheme S, Index Tokens, class Arch = native_arch>
-  requires ByteSumCodebook<typename S::codebook>
+template <IntegerTrellis S, Index Tokens, class Arch = native_arch>
 void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, const std::int8_t* spread, Index stride,
                        Index token, MutableMatrix y, Index begin, Index end) {
   using Book = typename S::codebook;
@@ -109,8 +112,7 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, co
 }
 
 /// y = x W^T, activations rounded to 8 bits, straight from the bits of the trellis.
-template <TrellisScheme S, Executor E>
-  requires ByteSumCodebook<typename S::codebook>
+template <IntegerTrellis S, Executor E>
 void trellis_int8_matmul(const PackedTensor<S>& t, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace,
                          E&& executor) {
   check_shapes(t.extents(), x, y);

@@ -8,7 +8,6 @@
 #include <concepts>
 #include <type_traits>
 
-#include <anybit/kernel/row_decoder.hpp>
 #include <anybit/scheme/trellis.hpp>
 #include <anybit/scheme/trellis_exl3.hpp>
 #include <anybit/simd/trellis_states.hpp>
@@ -116,7 +115,7 @@ ANYBIT_INLINE void decode_tile(const std::byte* from, float* columns) {
     }
 }
 
-/// RowOps::weights of a trellis scheme, or of what EXL3 has between its rotations.
+/// RowOps::weights (kernel/row_decoder.hpp) of a trellis scheme, or of what EXL3 has between its rotations.
 template <class S>
 void decode_tiles(const void* tensor, Index row, Index rows, Index first, Index n, float* out, Index stride) {
   const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
@@ -156,33 +155,7 @@ void decode_tiles(const void* tensor, Index row, Index rows, Index first, Index 
   }
 }
 
-/// row_ops_v with the fast decoder.
-template <class S>
-inline constexpr RowOps tile_row_ops_v = [] {
-  RowOps ops{scheme_ops_v<S>};
-  ops.granule_rows = 16;
-  ops.weights = &decode_tiles<S>;
-  if constexpr (TrellisScheme<S>)
-    ops.group_cols = [](Index cols) { return std::max<Index>(S::granularity::group_cols(cols), 1); };
-  return ops;
-}();
-
 }  // namespace detail
-
-/// For products in float. Views t, which must stay where it is.
-template <TrellisScheme S>
-PackedRows rows_of_trellis(const PackedTensor<S>& t) {
-  return {detail::tile_row_ops_v<S>, &t, t.bytes()};
-}
-/// Of the matrix between EXL3's rotations, padded outputs x padded inputs.
-template <class S>
-  requires is_exl3_v<S>
-PackedRows rows_between_rotations(const PackedTensor<S>& t) {
-  PackedRows rows(detail::tile_row_ops_v<S>, &t, t.bytes());
-  rows.extents = S::padded(t.extents());
-  rows.group = std::max<Index>(rows.extents.cols, 1);
-  return rows;
-}
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel

@@ -180,6 +180,33 @@ ModelRecipe model_recipe(std::string name, const A& algorithm, Compute compute =
   return model_recipe(std::move(name), Recipe<A>{{}, algorithm}, compute);
 }
 
+/// An algorithm whose results are bytes: every linear by itself.
+template <PackedAlgorithm A>
+ModelRecipe model_recipe(std::string name, const A& algorithm, Compute compute = Compute::f32) {
+  ModelRecipe m;
+  m.name = std::move(name);
+  m.description = m.provenance = algorithm.describe();
+  m.scheme = &kernel::packed_ops_v<typename A::scheme>;
+  m.needs = A::needs;
+  m.compute = compute;
+  if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
+  m.quantize = [algorithm](Upstream, std::span<const ConstMatrix> weights, const Stats& stats,
+                           const QuantizeOptions& options) -> Result<QuantizedSiblings> {
+    ANYBIT_TRY_STATUS(recipe::check_siblings(weights));
+    QuantizeOptions bare = options;
+    bare.clip = {}, bare.tied = {};
+    QuantizedSiblings out;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      auto q = algorithm.quantize(weights[i], stats, bare);
+      if (!q) return in_context(q.error(), "sibling " + std::to_string(i));
+      out.packed.emplace_back(std::move(q->tensor));
+      out.reports.push_back(std::move(q->report));
+    }
+    return out;
+  };
+  return m;
+}
+
 /// The same recipe for the rotated model.
 inline ModelRecipe rotated(std::string name, ModelRecipe recipe, const RotationOptions& options = {}) {
   recipe.name = std::move(name);

@@ -26,6 +26,16 @@ concept Algorithm =
       { a.quantize(w, stats, options) } -> std::same_as<Result<Quantized<typename A::scheme>>>;
     };
 
+/// The same for a scheme whose weights have no codes of their own: its result is bytes, and no transform goes before it, as those
+/// look at codes. The provenance of the bytes is describe().
+template <class A>
+concept PackedAlgorithm =
+    PackedScheme<typename A::scheme> && requires(const A a, ConstMatrix w, const Stats& stats, const QuantizeOptions& options) {
+      { A::needs } -> std::convertible_to<Needs>;
+      { a.describe() } -> std::convertible_to<std::string>;
+      { a.quantize(w, stats, options) } -> std::same_as<Result<QuantizedTensor<typename A::scheme>>>;
+    };
+
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
 

@@ -11,13 +11,14 @@
 #include <utility>
 
 #include <anybit/scheme/scheme.hpp>
+#include <anybit/scheme/trellis.hpp>
 #include <anybit/tensor/packed_tensor.hpp>
 
 namespace anybit {
 inline namespace ANYBIT_ABI {
 
-/// The functions and facts that every scheme has. Where weights have no codes of their own a row is one group, and scales are
-/// none.
+/// The functions and facts that every scheme has. Where neither weights have codes of their own nor groups scales (EXL3, a user's
+/// PackedScheme), a row is one group, and scales are none.
 struct SchemeOps {
   std::string_view name;
 
@@ -47,6 +48,13 @@ namespace anybit {
 inline namespace ANYBIT_CODE {
 namespace detail {
 
+template <class S>
+double bits_of_sections(Extents e) {
+  Index bytes = 0;
+  for (const SectionSize& s : S::sections(e)) bytes += s.bytes;
+  return e.size() == 0 ? 0 : 8 * static_cast<double>(bytes) / static_cast<double>(e.size());
+}
+
 /// Members of scheme_ops_v that differ between the two kinds of schemes.
 template <class S>
 struct GroupsOf {
@@ -55,13 +63,11 @@ struct GroupsOf {
   static Index group_cols(Index cols) { return std::max<Index>(cols, 1); }
   static Index groups_per_row(Index) { return 1; }
   static Index index(Extents, Index row, Index) { return row; }
-  static double bits_per_weight(Extents e) {
-    Index bytes = 0;
-    for (const SectionSize& s : S::sections(e)) bytes += s.bytes;
-    return e.size() == 0 ? 0 : 8 * static_cast<double>(bytes) / static_cast<double>(e.size());
-  }
+  static double bits_per_weight(Extents e) { return bits_of_sections<S>(e); }
 };
-template <ScalarScheme S>
+/// A scheme with scales of its groups.
+template <class S>
+  requires ScalarScheme<S> || TrellisScheme<S>
 struct GroupsOf<S> {
   using Granularity = typename S::granularity;
   using Store = typename S::scale_store;
@@ -71,7 +77,12 @@ struct GroupsOf<S> {
   static Index group_cols(Index cols) { return std::max<Index>(Granularity::group_cols(cols), 1); }
   static Index groups_per_row(Index cols) { return Granularity::groups_per_row(cols); }
   static Index index(Extents e, Index row, Index group) { return Granularity::index(e, row, group); }
-  static double bits_per_weight(Extents e) { return S::bits_per_weight(e); }
+  static double bits_per_weight(Extents e) {
+    if constexpr (ScalarScheme<S>)
+      return S::bits_per_weight(e);
+    else
+      return bits_of_sections<S>(e);
+  }
 };
 
 template <PackedScheme S>
