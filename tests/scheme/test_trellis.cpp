@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <random>
+#include <span>
 #include <vector>
 
 #include <anybit/reference/hadamard.hpp>
@@ -31,6 +32,15 @@ std::vector<std::byte> random_bytes(Index n, unsigned seed) {
   return out;
 }
 
+/// The bits of a loop in the reference's words: the library has the first word last, EXL3 has it first.
+template <class Code>
+ref::Row<std::uint32_t> words_of(std::span<const std::byte> bytes) {
+  ref::Row<std::uint32_t> words(static_cast<Index>(bytes.size()) / 4);
+  std::memcpy(words.values.data(), bytes.data(), bytes.size());
+  if constexpr (!Code::words) std::reverse(words.values.begin(), words.values.end());
+  return words;
+}
+
 template <class Code>
 void check_stream(unsigned seed) {
   constexpr Index n = 256;
@@ -38,8 +48,7 @@ void check_stream(unsigned seed) {
   const auto bytes = random_bytes(Code::bytes(n), seed);
   std::uint16_t states[n];
   Code::read(bytes.data(), states);
-  ref::Row<std::uint32_t> words(Code::bytes(n) / 4);
-  std::memcpy(words.values.data(), bytes.data(), bytes.size());
+  const auto words = words_of<Code>(bytes);
   const auto expected = ref::trellis_states(words, n, shape);
   for (Index t = 0; t < n; ++t) {
     REQUIRE(states[t] == expected[t]);
@@ -71,10 +80,10 @@ void check_scheme(Extents e) {
     for (Index col = 0; col < e.cols; col += 16) {
       float out[256];
       S::decode(sections, e, row, col, out);
-      ref::Row<std::uint32_t> words(S::tile_bytes / 4);
-      std::memcpy(words.values.data(), codes.data() + (row / 16 * ceil_div(e.cols, 16) + col / 16) * S::tile_bytes,
-                  static_cast<std::size_t>(S::tile_bytes));
-      const auto states = ref::trellis_states(words, 256 / V, shape);
+      const Index at = (row / 16 * ceil_div(e.cols, 16) + col / 16) * S::tile_bytes;
+      const auto states = ref::trellis_states(
+          words_of<typename S::code>(codes.subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(S::tile_bytes))),
+          256 / V, shape);
       for (Index r = 0; r < 16 && row + r < e.rows; ++r)
         for (Index c = 0; c < 16 && col + c < e.cols; ++c) {
           const float value = trellis_value<typename S::codebook>(static_cast<std::uint32_t>(states[c / V * 16 + r]), c % V);
@@ -90,6 +99,7 @@ TEST_CASE("trellis: bits of a loop become the states of the definition and come 
   check_stream<BitshiftTrellis<16, 1>>(1), check_stream<BitshiftTrellis<16, 2>>(2), check_stream<BitshiftTrellis<16, 3>>(3);
   check_stream<BitshiftTrellis<16, 5>>(4), check_stream<BitshiftTrellis<16, 7>>(5), check_stream<BitshiftTrellis<16, 8>>(6);
   check_stream<BitshiftTrellis<12, 3>>(7), check_stream<BitshiftTrellis<8, 4>>(8), check_stream<BitshiftTrellis<9, 1>>(9);
+  check_stream<BitshiftTrellis<16, 3, true>>(10), check_stream<BitshiftTrellis<16, 8, true>>(11);
 }
 
 TEST_CASE("trellis: weights are scales times values of states at every shape") {

@@ -85,8 +85,15 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, co
     for (Segment segment(e.cols, x.group, x.segment_cols); !segment.done(); segment.next(), ++index) {
       if (segment.group != scaled_group)
         detail::scales_of_rows<S>(s, e, row, segment.group, scales), scaled_group = segment.group;
-      typename Arch::Ints acc[static_cast<std::size_t>(Tokens)];
-      for (Index i = 0; i < Tokens; ++i) acc[i] = Arch::products(offsets, x.sums[(token + i) * x.segments + index]);
+      // Groups take turns with several sums: a dot product takes longer than until the next could start.
+      constexpr Index turns = std::max<Index>(4 / Tokens, 1);
+      typename Arch::Ints acc[static_cast<std::size_t>(turns)][static_cast<std::size_t>(Tokens)];
+#pragma GCC unroll 4
+      for (Index i = 0; i < Tokens; ++i) {
+        acc[0][i] = Arch::products(offsets, x.sums[(token + i) * x.segments + index]);
+#pragma GCC unroll 4
+        for (Index turn = 1; turn < turns; ++turn) acc[turn][i] = Arch::equal(0);
+      }
       for (Index col = segment.first; col < segment.end(); col += 16) {
         const detail::TileOf<S> tile(tiles + col / 16 * S::tile_bytes);
         const std::int8_t* const from = spread + 4 * dword;
@@ -94,14 +101,18 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, co
         for (Index g = 0; g < 16 / V; ++g) {
           const auto bytes = detail::hashed<Arch, S>(tile, g);
 #pragma GCC unroll 4
-          for (Index i = 0; i < Tokens; ++i) acc[i] = Arch::template dot4<largest>(acc[i], bytes, from + i * stride + 4 * g);
+          for (Index i = 0; i < Tokens; ++i)
+            acc[g % turns][i] = Arch::template dot4<largest>(acc[g % turns][i], bytes, from + i * stride + 4 * g);
         }
         dword += 16 / V;
       }
+#pragma GCC unroll 4
       for (Index i = 0; i < Tokens; ++i) {
+#pragma GCC unroll 4
+        for (Index turn = 1; turn < turns; ++turn) acc[0][i] = Arch::add(acc[0][i], acc[turn][i]);
         const auto by =
             x.blocks ? Arch::scaled(Arch::load(scales), x.blocks[(token + i) * x.segments + index]) : Arch::load(scales);
-        total[i] = Arch::multiply_add(Arch::template divided<shift>(acc[i]), by, total[i]);
+        total[i] = Arch::multiply_add(Arch::template divided<shift>(acc[0][i]), by, total[i]);
       }
     }
     for (Index i = 0; i < Tokens; ++i) {

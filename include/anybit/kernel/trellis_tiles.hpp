@@ -39,15 +39,10 @@ inline namespace ANYBIT_CODE {
 
 namespace detail {
 
-/// Group g has the steps of the columns V g .., lane i those of row i.
+/// EXL3's tiles: group g has the steps of column g, lane i that of row i.
 template <class S>
-struct TileOrder {
-  static constexpr Index step(Index g, Index i) {
-    if constexpr (is_exl3_v<S>)
-      return S::step_of(g, i);
-    else
-      return S::step_of(i, g * S::step_weights);
-  }
+struct Exl3Order {
+  static constexpr Index step(Index g, Index i) { return S::step_of(g, i); }
 };
 template <class S>
 constexpr Index tile_steps() {
@@ -56,8 +51,10 @@ constexpr Index tile_steps() {
   else
     return S::steps;
 }
+/// Group g has the states of the columns V g .., lane i that of row i.
 template <class S>
-using TileOf = simd::TileStates<S::code::state_bits, S::code::step_bits, tile_steps<S>(), TileOrder<S>>;
+using TileOf = std::conditional_t<is_exl3_v<S>, simd::TileStates<16, S::code::step_bits, true, 256, Exl3Order<S>>,
+                                  simd::RunStates<S::code::state_bits, S::code::step_bits, tile_steps<S>()>>;
 
 /// The sum of two bytes, `lower` or upper, or of all four.
 ANYBIT_INLINE simd::u32 sum_of_pair(simd::u32 x, bool upper) {

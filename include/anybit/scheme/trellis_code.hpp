@@ -21,11 +21,14 @@ inline namespace ANYBIT_ABI {
 /// state <- (state << K | new bits) mod 2^L. Two states follow each other if the last L - K bits of the one are the first L - K
 /// bits of the other: these bits are the edge between them. A sequence is a loop: its last state leads to its first
 /// (tail-biting), so that n steps take n K bits.
-template <int L, int K>
+/// A loop is stored as one little-endian number whose highest bits are the first step's, so that a state is a window of the bits
+/// in memory; with `Words`, as EXL3 has it, in little-endian words of 32 bits, the first step's word first.
+template <int L, int K, bool Words = false>
 struct BitshiftTrellis {
   static_assert(L >= 4 && L <= 16, "anybit: a trellis has 4 to 16 bits of state");
   static_assert(K >= 1 && K <= 8 && 2 * K <= L, "anybit: a step of a trellis takes in 1 to 8 bits, at most half of the state");
   static constexpr int state_bits = L, step_bits = K;
+  static constexpr bool words = Words;
   static constexpr std::uint32_t states = 1u << L, edges = 1u << (L - K);
 
   static constexpr std::uint32_t next(std::uint32_t state, std::uint32_t bits) { return (state << K | bits) & (states - 1); }
@@ -34,15 +37,16 @@ struct BitshiftTrellis {
 
   /// Bytes of a loop of n steps, n K a multiple of 32.
   static constexpr Index bytes(Index n) { return n * K / 8; }
-  /// The states of a loop. Bits are stored in words of 32, little-endian, the first in the highest place.
+  /// The states of a loop.
   static ANYBIT_INLINE void read(const std::byte* from, std::span<std::uint16_t> loop) {
     const Index n = static_cast<Index>(loop.size());
-    const auto word = [from](Index i) {
+    const Index count = n * K / 32;
+    const auto word = [=](Index i) {
       std::uint32_t w;
-      std::memcpy(&w, from + 4 * i, 4);
+      std::memcpy(&w, from + 4 * place(i, count), 4);
       return w;
     };
-    std::uint32_t state = word(n * K / 32 - 1) & (states - 1);
+    std::uint32_t state = word(count - 1) & (states - 1);
     std::uint64_t window = 0;
     int held = 0;
     for (Index i = 0, w = 0; i < n; ++i) {
@@ -54,17 +58,22 @@ struct BitshiftTrellis {
   }
   /// Of a sequence that is a loop.
   static ANYBIT_INLINE void write(std::span<const std::uint16_t> loop, std::byte* to) {
+    const Index count = static_cast<Index>(loop.size()) * K / 32;
     std::uint64_t window = 0;
     int held = 0;
+    Index i = 0;
     for (const std::uint16_t state : loop) {
       window = window << K | (state & ((1u << K) - 1));
       if ((held += K) < 32) continue;
       held -= 32;
       const auto w = static_cast<std::uint32_t>(window >> held);
-      std::memcpy(to, &w, 4);
-      to += 4;
+      std::memcpy(to + 4 * place(i++, count), &w, 4);
     }
   }
+
+ private:
+  /// Of word i of the sequence, among `count`.
+  static constexpr Index place(Index i, Index count) { return Words ? i : count - 1 - i; }
 };
 
 /// name           unique; part of the scheme's name

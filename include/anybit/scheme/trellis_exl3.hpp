@@ -27,7 +27,7 @@ inline constexpr SectionTag input_scales{'s', 'u', 'h', ' '}, output_scales{'s',
 template <int K, TrellisCodebook Book>
 struct Exl3 {
   static_assert(K >= 1 && K <= 8, "anybit: EXL3 has 1 to 8 bits a weight");
-  using code = BitshiftTrellis<16, K>;
+  using code = BitshiftTrellis<16, K, true>;
   using codebook = Book;
   static constexpr auto name = "exl3/" + decimal<K>() + "/" + fixed_name<Book>();
   static constexpr Index tile = 16, block = 128, tile_bytes = code::bytes(tile * tile);
