@@ -54,6 +54,9 @@ void check_folder(const std::string& folder, bool exact) {
   for (const std::string& module : checkpoint->modules()) {
     INFO(module);
     CHECK(linears.has(module));
+    CHECK(checkpoint->has_codes() == checkpoint->read(module).ok());
+    CHECK(checkpoint->has_codes() == !checkpoint->read_packed(module).ok());
+    if (!checkpoint->has_codes()) continue;
     const CheckpointLinear l = checkpoint->read(module).value();
     // HQQ's zero points are fractions, which no scheme has; everything else runs as it is stored.
     const auto packed = pack_checkpoint(l, "");
@@ -82,18 +85,19 @@ TEST_CASE("checkpoints as the field's tools write them: every linear, to the bit
         "ct_pack_b4_g128_sym_sharded", "ct_pack_b8_channel_phi3_fused", "gptq_p_b5_g32", "gptq_v1_b2_g32_asym", "gptq_v1_b3_g64",
         "gptq_v1_b4_dynamic", "gptq_v1_b4_g32_actorder", "gptq_v1_b4_g32_sym", "gptq_v1_b8_g64", "gptq_v2_b4_g128_asym"})
     check_folder(root + "/" + name, true);
-  for (const char* name : {"bnb_int8", "bnb_nf4_dq", "ct_nvfp4a16", "hqq_b4_g64_axis1"}) check_folder(root + "/" + name, false);
+  for (const char* name : {"bnb_int8", "bnb_nf4_dq", "ct_nvfp4a16", "hqq_b4_g64_axis1", "exl3_mul1_k3_k4"})
+    check_folder(root + "/" + name, false);
 }
 
 TEST_CASE("checkpoints: modules are written again to the bytes that they had") {
   ANYBIT_TEST_DATA_OR_SKIP(root, "vectors/checkpoints");
   for (const auto& entry : fs::directory_iterator(root)) {
     const auto checkpoint = Checkpoint::open(entry.path().string());
-    if (!checkpoint) continue;  // EXL3
+    REQUIRE(checkpoint);
     const std::string name = entry.path().filename().string();
     INFO(name);
     for (const std::string& module : checkpoint->modules()) {
-      const CheckpointLinear l = checkpoint->read(module).value();
+      const CheckpointLinear l = checkpoint->has_codes() ? checkpoint->read(module).value() : CheckpointLinear();
       std::vector<OwnedTensor> tensors;
       switch (checkpoint->method()) {
         case CheckpointMethod::gptq: tensors = write_gptq(module, l, gptq_format_of(checkpoint->config(), module).value()); break;
@@ -106,6 +110,7 @@ TEST_CASE("checkpoints: modules are written again to the bytes that they had") {
           if (checkpoint->folder().find(module + ".weight.nested_absmax")) continue;  // scales are written in float
           tensors = write_bitsandbytes(module, l);
           break;
+        case CheckpointMethod::exl3: tensors = write_exl3(module, checkpoint->read_packed(module).value()); break;
         default: continue;
       }
       for (const OwnedTensor& t : tensors) {
@@ -242,4 +247,52 @@ TEST_CASE("checkpoints: configs that contradict tensors or each other are errors
   REQUIRE(!two.ok());
   CHECK(two.error().message.find("bits is 4 in config.json: quantization_config and 8 in quantize_config.json") !=
         std::string::npos);
+}
+
+TEST_CASE("checkpoints: extents of EXL3 are the configuration's where its names are known and fit the padded ones") {
+  const test_support::TemporaryFolder folder;
+  const std::string path = folder / "model";
+  fs::create_directories(path);
+  const std::string config = R"({"hidden_size": 200, "intermediate_size": 300, "moe_intermediate_size": 90, "vocab_size": 1000,
+    "num_attention_heads": 10, "num_key_value_heads": 2, "quantization_config": {"quant_method": "exl3"}})";
+  const auto module = [](const std::string& name, Index outputs, Index inputs) {
+    std::vector<OwnedTensor> all;
+    all.push_back(owned_tensor(name + ".trellis", "I16", {inputs / 16, outputs / 16, 32},
+                               std::vector<std::int16_t>(static_cast<std::size_t>(inputs * outputs / 8), 77)));
+    all.push_back(owned_f16(name + ".suh", {inputs}, std::vector<float>(static_cast<std::size_t>(inputs), 1)));
+    all.push_back(owned_f16(name + ".svh", {outputs}, std::vector<float>(static_cast<std::size_t>(outputs), 1)));
+    return all;
+  };
+  const struct {
+    const char* name;
+    Extents padded, real;
+  } cases[] = {{"a.q_proj", {256, 256}, {200, 200}},     {"a.k_proj", {128, 256}, {40, 200}},
+               {"a.o_proj", {256, 256}, {200, 200}},     {"a.qkv_proj", {384, 256}, {280, 200}},
+               {"a.up_proj", {384, 256}, {300, 200}},    {"a.down_proj", {256, 384}, {200, 300}},
+               {"e.0.gate_proj", {128, 256}, {90, 200}}, {"a.gate_up_proj", {640, 256}, {600, 200}},
+               {"lm_head", {1024, 256}, {1000, 200}},    {"a.other", {256, 128}, {256, 128}},
+               {"b.q_proj", {512, 128}, {512, 128}}};  // of another size than the config says
+  std::vector<OwnedTensor> tensors;
+  for (const auto& c : cases)
+    for (OwnedTensor& t : module(c.name, c.padded.rows, c.padded.cols)) tensors.push_back(std::move(t));
+  write_folder(path, config, tensors);
+  const auto checkpoint = Checkpoint::open(path);
+  INFO((checkpoint ? "" : checkpoint.error().message));
+  REQUIRE(checkpoint.ok());
+  for (const auto& c : cases) {
+    INFO(c.name);
+    const auto w = checkpoint->read_f32(std::string(c.name) + ".weight");
+    REQUIRE(w);
+    CHECK(w->extents() == c.real);
+    CHECK(checkpoint->read_packed(c.name)->extents() == c.real);
+  }
+  CHECK(checkpoint->read_packed("c").error().message.find("'c' is no module quantized by EXL3") != std::string::npos);
+  // Damaged modules are refused when they are listed or read, with the module's name.
+  tensors.resize(3);
+  tensors[1].shape = {128}, tensors[1].bytes.resize(256);
+  write_folder(path, config, tensors);
+  CHECK(Checkpoint::open(path)
+            ->read_f32("a.q_proj.weight")
+            .error()
+            .message.find("exl3 module 'a.q_proj': 'a.q_proj.suh' is F16 (128)") != std::string::npos);
 }

@@ -40,6 +40,7 @@ std::string_view method_name(io::CheckpointMethod m) {
     case io::CheckpointMethod::fp8: return "FP8 checkpoint";
     case io::CheckpointMethod::bitsandbytes: return "bitsandbytes checkpoint";
     case io::CheckpointMethod::hqq: return "HQQ checkpoint";
+    case io::CheckpointMethod::exl3: return "EXL3 checkpoint";
     default: return "Hugging Face folder";
   }
 }
@@ -121,6 +122,7 @@ Result<std::optional<io::CheckpointLinear>> LinearSource::read_codes(const Sourc
   using Codes = std::optional<io::CheckpointLinear>;
   if (!m.quantized) return Codes();
   if (const auto* checkpoint = std::get_if<io::Checkpoint>(&opened_->file)) {
+    if (!checkpoint->has_codes()) return Codes();
     ANYBIT_TRY(io::CheckpointLinear linear, checkpoint->read(m.module));
     return Codes(std::move(linear));
   }

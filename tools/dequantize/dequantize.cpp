@@ -32,7 +32,7 @@ int dequantize(int argc, const char* const* argv) {
   CLI::App app("Writes every weight matrix of a model as float32, named as in the model: NAME.weight of (outputs, inputs).",
                "anybit dequantize");
   app.add_option("MODEL", path,
-                 "A Hugging Face folder (GPTQ, AWQ, compressed-tensors, bitsandbytes, HQQ or floats), GGUF, safetensors, "
+                 "A Hugging Face folder (GPTQ, AWQ, compressed-tensors, bitsandbytes, HQQ, EXL3 or floats), GGUF, safetensors, "
                  "or what anybit has written")
       ->required();
   app.add_option("--out", out, "The safetensors file to write")->required()->type_name("FILE");

@@ -55,6 +55,7 @@ const Catalog& catalog() {
     add_other_formats(c);
     add_trellises(c);
     add_checkpoint_schemes(c);
+    add_exl3(c);
     return c;
   }();
   return all;

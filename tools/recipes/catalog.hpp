@@ -63,5 +63,6 @@ void add_superfloats(Catalog& to);
 void add_other_formats(Catalog& to);
 void add_trellises(Catalog& to);
 void add_checkpoint_schemes(Catalog& to);
+void add_exl3(Catalog& to);
 
 }  // namespace tool

@@ -44,10 +44,12 @@ class Method {
   void code(const Stats& stats, Report& report) {
     const Index n = w_.cols;
     AlignedBuffer hessian(static_cast<std::size_t>(n * n) * sizeof(double), AlignedBuffer::Uninitialized{});
-    const MatrixView<double> h(hessian.as<double>(), n, n);
-    stats.hessian(h);
-    auto prepared = gptq::prepare<double>(w_, MatrixView<const double>(hessian.as<double>(), n, n), static_cast<double>(o_.damp),
-                                          0, gptq::ColumnOrder::natural, 1, report);
+    stats.hessian(MatrixView<double>(hessian.as<double>(), n, n));
+    code(MatrixView<const double>(hessian.as<double>(), n, n), report);
+  }
+  void code(MatrixView<const double> h, Report& report) {
+    const Index n = w_.cols;
+    auto prepared = gptq::prepare<double>(w_, h, static_cast<double>(o_.damp), 0, gptq::ColumnOrder::natural, 1, report);
     if (!prepared) {
       report.fallbacks.push_back("tiles were coded without feedback");
       return code_nearest(report);

@@ -16,6 +16,7 @@
 #include <anybit/algorithm/feedback/sweep.hpp>
 #include <anybit/dense/product.hpp>
 #include <anybit/scheme/trellis.hpp>
+#include <anybit/scheme/trellis_exl3.hpp>
 #include <anybit/simd/trellis_search.hpp>
 
 namespace anybit::ldlq {
@@ -23,9 +24,10 @@ inline namespace ANYBIT_CODE {
 
 inline constexpr Index tile = 16, tile_size = tile * tile;
 
-/// Of a trellis scheme.
+/// Of a trellis scheme, or of what EXL3 has between its rotations.
 struct TileFunctions {
   Index tile_bytes;
+  Index (*tile_at)(Extents e, Index row, Index col);  ///< the place of the tile at (row, col), in tiles
   bool joint_scales, per_tensor;
   Index (*group_cols)(Index cols);
   Index (*index)(Extents e, Index row, Index group);
@@ -45,7 +47,14 @@ struct TileFunctions {
 namespace detail {
 
 template <class S>
-inline constexpr Index step_weights_of = S::step_weights;
+inline constexpr Index step_weights_of = step_weights_v<typename S::codebook>;
+template <class S>
+constexpr Index step_of(Index row, Index col) {
+  if constexpr (is_exl3_v<S>)
+    return S::step_of(col, row);
+  else
+    return S::step_of(row, col);
+}
 template <class S>
 using Search = simd::TrellisSearch<S::code::step_bits, step_weights_of<S>>;
 template <class S>
@@ -63,13 +72,22 @@ double deviation() {
 }
 
 template <class S>
+std::shared_ptr<const void> make_values() {
+  return std::make_shared<const Values<S>>(S::code::state_bits, trellis_table<typename S::codebook, S::code::state_bits>());
+}
+template <class S>
+std::shared_ptr<void> make_search(const void* values) {
+  return std::make_shared<Search<S>>(*static_cast<const Values<S>*>(values), tile_size / step_weights_of<S>);
+}
+
+template <class S>
 void encode(void* search, const float* target, const float* root, bool exact, std::byte* bytes, float* values) {
-  constexpr Index V = S::step_weights;
-  const auto place = [](Index row, Index col) { return static_cast<std::size_t>(S::step_of(row, col) * V + col % V); };
+  constexpr Index V = step_weights_of<S>;
+  const auto place = [](Index row, Index col) { return static_cast<std::size_t>(step_of<S>(row, col) * V + col % V); };
   std::array<float, static_cast<std::size_t>(tile_size)> targets, roots;
   for (Index r = 0; r < tile; ++r)
     for (Index c = 0; c < tile; ++c) targets[place(r, c)] = target[r * tile + c], roots[place(r, c)] = root[r * tile + c];
-  std::array<std::uint16_t, static_cast<std::size_t>(S::steps)> loop;
+  std::array<std::uint16_t, static_cast<std::size_t>(tile_size / V)> loop;
   auto& s = *static_cast<Search<S>*>(search);
   s.aim(targets, roots);
   if (exact)
@@ -80,7 +98,7 @@ void encode(void* search, const float* target, const float* root, bool exact, st
   const auto& table = trellis_table<typename S::codebook, S::code::state_bits>();
   for (Index r = 0; r < tile; ++r)
     for (Index c = 0; c < tile; ++c)
-      values[r * tile + c] = table[static_cast<std::size_t>(loop[static_cast<std::size_t>(S::step_of(r, c))] * V + c % V)];
+      values[r * tile + c] = table[static_cast<std::size_t>(loop[static_cast<std::size_t>(step_of<S>(r, c))] * V + c % V)];
 }
 
 }  // namespace detail
@@ -88,6 +106,7 @@ void encode(void* search, const float* target, const float* root, bool exact, st
 template <class S>
 inline constexpr TileFunctions tile_functions_v{
     S::tile_bytes,
+    [](Extents e, Index row, Index col) { return S::tile_at(e, row, col); },
     S::scale_store::joint,
     std::is_same_v<typename S::granularity, PerTensor>,
     [](Index cols) { return S::granularity::group_cols(cols); },
@@ -95,13 +114,24 @@ inline constexpr TileFunctions tile_functions_v{
     [](Extents e) { return S::granularity::count(e); },
     [](std::span<float> scales) { S::scale_store::round_trip(scales); },
     detail::deviation<S>,
-    []() -> std::shared_ptr<const void> {
-      return std::make_shared<const detail::Values<S>>(S::code::state_bits,
-                                                       trellis_table<typename S::codebook, S::code::state_bits>());
-    },
-    [](const void* values) -> std::shared_ptr<void> {
-      return std::make_shared<detail::Search<S>>(*static_cast<const detail::Values<S>*>(values), S::steps);
-    },
+    detail::make_values<S>,
+    detail::make_search<S>,
+    detail::encode<S>};
+
+/// Of the padded matrix between EXL3's rotations, which has one scale.
+template <class S>
+inline constexpr TileFunctions exl3_tile_functions_v{
+    S::tile_bytes,
+    [](Extents e, Index row, Index col) { return col / tile * (e.rows / tile) + row / tile; },
+    false,
+    true,
+    [](Index cols) { return cols; },
+    [](Extents, Index, Index) -> Index { return 0; },
+    [](Extents) -> Index { return 1; },
+    [](std::span<float>) {},
+    detail::deviation<S>,
+    detail::make_values<S>,
+    detail::make_search<S>,
     detail::encode<S>};
 
 /// A matrix on its way into tiles.
@@ -114,7 +144,7 @@ struct Coding {
   bool exact = false;
 
   std::byte* tile_at(std::byte* trellis, Index row, Index col) const {
-    return trellis + (row / tile * ceil_div(extents.cols, tile) + col / tile) * scheme.tile_bytes;
+    return trellis + scheme.tile_at(extents, row, col) * scheme.tile_bytes;
   }
   float scale(Index row, Index col) const {
     return scales[static_cast<std::size_t>(scheme.index(extents, row, col / scheme.group_cols(extents.cols)))];

@@ -1,6 +1,6 @@
 #pragma once
-// A folder of Hugging Face whose linears may be quantized by GPTQ, AWQ, compressed-tensors, transformers' FP8, bitsandbytes or
-// HQQ.
+// A folder of Hugging Face whose linears may be quantized by GPTQ, AWQ, compressed-tensors, transformers' FP8, bitsandbytes, HQQ
+// or EXL3.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -14,6 +14,7 @@
 
 #include <anybit/io/checkpoint_bitsandbytes.hpp>
 #include <anybit/io/checkpoint_config.hpp>
+#include <anybit/io/checkpoint_exl3.hpp>
 #include <anybit/io/hf_folder.hpp>
 #include <anybit/io/hqq.hpp>
 
@@ -34,7 +35,8 @@ inline constexpr ModuleMarker module_markers[] = {{".qweight", CheckpointMethod:
                                                   {".SCB", CheckpointMethod::bitsandbytes},
                                                   {".weight.quant_state.bitsandbytes__nf4", CheckpointMethod::bitsandbytes},
                                                   {".weight.quant_state.bitsandbytes__fp4", CheckpointMethod::bitsandbytes},
-                                                  {".W_q", CheckpointMethod::hqq}};
+                                                  {".W_q", CheckpointMethod::hqq},
+                                                  {".trellis", CheckpointMethod::exl3}};
 
 /// Quantized modules of a list of tensors by name, with all of their tensors.
 inline std::map<std::string, ModuleTensors, std::less<>> quantized_modules(const std::vector<TensorInfo>& tensors,
@@ -112,8 +114,25 @@ class Checkpoint {
   Result<Matrix> read_f32(std::string_view tensor) const {
     const std::string_view module = quantized_module(tensor);
     if (module.empty()) return folder_->read_f32(tensor);
+    if (!has_codes()) {
+      ANYBIT_TRY(const PackedBytes packed, read_packed(module));
+      return exl3_weights(packed);
+    }
     ANYBIT_TRY(const CheckpointLinear linear, read(module));
     return dequantize(linear);
+  }
+
+  /// Whether weights of quantized modules have codes of their own, which read() gives. Those of EXL3 have none: read_packed().
+  bool has_codes() const { return config_.method != CheckpointMethod::exl3; }
+  /// A quantized module as bytes of a scheme Exl3<K, Book>.
+  Result<PackedBytes> read_packed(std::string_view module) const {
+    const auto found = modules_.find(module);
+    if (found == modules_.end() || has_codes())
+      return {ErrorCode::invalid_argument, detail::text(folder_->name(), ": ", detail::shown(module),
+                                                        " is no module quantized by EXL3: check the name, or read its codes")};
+    auto e = exl3_extents(found->second, folder_->config());
+    if (!e) return in_context(e.error(), folder_->name());
+    return read_exl3(*folder_, module, *e);
   }
 
   /// The codes of a quantized module.
@@ -146,6 +165,8 @@ class Checkpoint {
       }
       case CheckpointMethod::bitsandbytes: return read_bitsandbytes(m);
       case CheckpointMethod::hqq: return read_hqq(m);
+      case CheckpointMethod::exl3:
+        return m.bad(ErrorCode::unsupported, "weights of EXL3 have no codes of their own: read its floats, or its packed bytes");
       case CheckpointMethod::none: break;
     }
     return m.bad(ErrorCode::unsupported, "its method is unknown: give the checkpoint's config.json");
@@ -161,6 +182,7 @@ class Checkpoint {
       case CheckpointMethod::fp8:
       case CheckpointMethod::compressed_tensors: return detail::compressed_extents(m);
       case CheckpointMethod::bitsandbytes: return bitsandbytes_extents(m);
+      case CheckpointMethod::exl3: return exl3_extents(m, folder_->config());
       default: return hqq_extents(m);
     }
   }

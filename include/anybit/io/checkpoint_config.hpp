@@ -19,10 +19,10 @@
 namespace anybit::io {
 inline namespace ANYBIT_CODE {
 
-enum class CheckpointMethod { none, gptq, awq, compressed_tensors, fp8, bitsandbytes, hqq };
+enum class CheckpointMethod { none, gptq, awq, compressed_tensors, fp8, bitsandbytes, hqq, exl3 };
 
 constexpr std::string_view name_of(CheckpointMethod m) {
-  constexpr std::string_view names[] = {"none", "gptq", "awq", "compressed-tensors", "fp8", "bitsandbytes", "hqq"};
+  constexpr std::string_view names[] = {"none", "gptq", "awq", "compressed-tensors", "fp8", "bitsandbytes", "hqq", "exl3"};
   return names[static_cast<std::size_t>(m)];
 }
 
@@ -201,7 +201,7 @@ inline Status read_fp8_config(const JsonObject& o, CheckpointConfig& out) {
 
 inline CheckpointMethod method_named(std::string_view name) {
   for (const auto m : {CheckpointMethod::gptq, CheckpointMethod::awq, CheckpointMethod::compressed_tensors, CheckpointMethod::fp8,
-                       CheckpointMethod::bitsandbytes, CheckpointMethod::hqq})
+                       CheckpointMethod::bitsandbytes, CheckpointMethod::hqq, CheckpointMethod::exl3})
     if (name == name_of(m)) return m;
   return name == "gptqmodel" ? CheckpointMethod::gptq : CheckpointMethod::none;
 }
@@ -220,14 +220,14 @@ inline Result<CheckpointConfig> read_checkpoint_config(const JsonObject& o, std:
     if (out.method == CheckpointMethod::none)
       return {ErrorCode::unsupported,
               detail::text(o.file(), ": ", o.path("quant_method"), " is ", detail::shown(method),
-                           "; gptq, awq, compressed-tensors, fp8, bitsandbytes and hqq are read: convert the checkpoint")};
+                           "; gptq, awq, compressed-tensors, fp8, bitsandbytes, hqq and exl3 are read: convert the checkpoint")};
   }
   switch (out.method) {
     case CheckpointMethod::gptq: ANYBIT_TRY_STATUS(detail::read_gptq_config(o, out)); break;
     case CheckpointMethod::awq: ANYBIT_TRY_STATUS(detail::read_awq_config(o, out)); break;
     case CheckpointMethod::compressed_tensors: ANYBIT_TRY_STATUS(detail::read_compressed_config(o, out)); break;
     case CheckpointMethod::fp8: ANYBIT_TRY_STATUS(detail::read_fp8_config(o, out)); break;
-    default: break;  // bitsandbytes and HQQ say everything in their tensors
+    default: break;  // bitsandbytes, HQQ and EXL3 say everything in their tensors
   }
   return out;
 }

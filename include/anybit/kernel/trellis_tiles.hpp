@@ -26,11 +26,6 @@ concept ByteSumCodebook = TrellisCodebook<C> && step_weights_v<C> <= 2 && requir
   { C::unit } -> std::convertible_to<int>;
 };
 
-template <class S>
-constexpr bool is_exl3_v = false;
-template <int K, class Book>
-constexpr bool is_exl3_v<Exl3<K, Book>> = true;
-
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
 

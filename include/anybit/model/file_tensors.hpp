@@ -108,7 +108,7 @@ class FileTensors {
     const auto found = sources_.find(weight);
     if (found == sources_.end()) return Codes();
     const std::string_view module = quantized_module(*found->second.tensor);
-    if (module.empty()) return Codes();
+    if (module.empty() || !file_.has_codes()) return Codes();
     ANYBIT_TRY(io::CheckpointLinear linear, file_.read(module));
     if (linear.grouping != io::Grouping::columns) return Codes();
     if (found->second.stored.part == Part::whole) return Codes(std::move(linear));
@@ -117,6 +117,20 @@ class FileTensors {
     std::vector<Index> taken(static_cast<std::size_t>(rows.count));
     for (Index r = 0; r < rows.count; ++r) taken[static_cast<std::size_t>(r)] = rows.row(r);
     return Codes(io::take_rows(linear, taken));
+  }
+
+  /// The bytes of a weight that the file has quantized by EXL3; nothing where that is not so, or the weight is a part of a
+  /// tensor.
+  Result<std::optional<PackedBytes>> read_packed(std::string_view weight) const
+    requires requires(const File& f) { f.read_packed(weight); }
+  {
+    using Bytes = std::optional<PackedBytes>;
+    const auto found = sources_.find(weight);
+    if (found == sources_.end() || file_.has_codes() || found->second.stored.part != Part::whole) return Bytes();
+    const std::string_view module = quantized_module(*found->second.tensor);
+    if (module.empty()) return Bytes();
+    ANYBIT_TRY(PackedBytes packed, file_.read_packed(module));
+    return Bytes(std::move(packed));
   }
 
   Result<Matrix> read_f32(std::string_view weight) const {

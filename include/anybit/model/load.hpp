@@ -33,9 +33,10 @@ inline namespace ANYBIT_CODE {
 
 struct LoadOptions {
   std::string tokenizer{};   ///< path, for llama2.c checkpoints; empty: tok<vocabulary>.bin or tokenizer.bin beside the model
-  SchemeRegistry schemes{};  ///< what anybit's own container may hold; preset_registry() knows every preset
+  /// What anybit's own container and EXL3's folders may hold; preset_registry() knows every preset.
+  SchemeRegistry schemes{};
   /// Of the quantized linears of folders: packs one, without changing a weight, or says why it cannot. Without it, and where it
-  /// cannot, they come out as floats.
+  /// cannot, they come out as floats. (With it, those of EXL3 are packed as they are, if `schemes` has their scheme.)
   std::function<Result<AnyPacked>(const io::CheckpointLinear&)> pack{};
 };
 

@@ -87,10 +87,8 @@ inline Result<FolderConfig> read_config(const io::HfFolder& folder) {
 /// A folder's tensors, less those of a model of images and of a head that is the embedding.
 class FolderTensors : public FileTensors<io::Checkpoint> {
  public:
-  using Pack = std::function<Result<AnyPacked>(const io::CheckpointLinear&)>;
-
-  FolderTensors(const io::Checkpoint& folder, const FolderConfig& c, Pack pack)
-      : FileTensors(folder, *c.architecture, c.config, NamesOf::hugging_face), pack_(std::move(pack)) {
+  FolderTensors(const io::Checkpoint& folder, const FolderConfig& c, const LoadOptions& options)
+      : FileTensors(folder, *c.architecture, c.config, NamesOf::hugging_face), pack_(options.pack), schemes_(options.schemes) {
     const io::TensorInfo *const head = source("output.weight"), *const embedding = source("token_embd.weight");
     // A head that differs from the embedding is a head of its own, whatever the configuration says, as in transformers 5.
     const bool same = head && embedding && head->dtype == embedding->dtype && head->shape == embedding->shape &&
@@ -114,13 +112,17 @@ class FolderTensors : public FileTensors<io::Checkpoint> {
     ANYBIT_TRY(const auto codes, read_codes(weight));
     if (codes)
       if (auto done = pack_(*codes)) return nn::Linear(*std::move(done));
+    ANYBIT_TRY(auto bytes, read_packed(weight));
+    if (bytes)
+      if (auto done = schemes_.open(*std::move(bytes))) return nn::Linear(*std::move(done));
     ANYBIT_TRY(Matrix floats, read_f32(weight));
     return nn::Linear(std::move(floats));
   }
 
  private:
   io::TensorList kept_;
-  Pack pack_;
+  std::function<Result<AnyPacked>(const io::CheckpointLinear&)> pack_;
+  SchemeRegistry schemes_;
 };
 
 inline Result<Decoder> decoder_from(const io::Checkpoint& folder, const FolderConfig& c, const FolderTensors& view,
@@ -181,7 +183,7 @@ ANYBIT_MODELS_INLINE Result<Decoder> decoder_from_gguf(const io::GgufFile& file)
 ANYBIT_MODELS_INLINE Result<Decoder> decoder_from_folder(const io::HfFolder& folder, const LoadOptions& options) {
   ANYBIT_TRY(const detail::FolderConfig config, detail::read_config(folder));
   ANYBIT_TRY(const io::Checkpoint checkpoint, io::Checkpoint::of(folder));
-  return detail::decoder_from(checkpoint, config, detail::FolderTensors(checkpoint, config, options.pack), detail::Blocks::now);
+  return detail::decoder_from(checkpoint, config, detail::FolderTensors(checkpoint, config, options), detail::Blocks::now);
 }
 
 ANYBIT_MODELS_INLINE Result<Model> model_from_folder(const io::HfFolder& folder, const LoadOptions& options,
@@ -189,7 +191,7 @@ ANYBIT_MODELS_INLINE Result<Model> model_from_folder(const io::HfFolder& folder,
   ANYBIT_TRY(const detail::FolderConfig config, detail::read_config(folder));
   ANYBIT_TRY(const io::Checkpoint checkpoint, io::Checkpoint::of(folder));
   ANYBIT_TRY(Decoder decoder,
-             detail::decoder_from(checkpoint, config, detail::FolderTensors(checkpoint, config, options.pack), blocks));
+             detail::decoder_from(checkpoint, config, detail::FolderTensors(checkpoint, config, options), blocks));
   ANYBIT_TRY(const Tokenizer tokenizer, tokenizer_from_folder(folder.name()));
   auto padded = with_padding(tokenizer, decoder.config.vocabulary);
   if (!padded) return in_context(padded.error(), folder.name());
@@ -222,7 +224,7 @@ ANYBIT_MODELS_INLINE Result<BlockwiseModel> open_blocks(const std::string& path,
     BlockLoader load = detail::block_loader(
         model.decoder.blueprint,
         [checkpoint = std::make_shared<const io::Checkpoint>(std::move(checkpoint)), config = std::move(config),
-         pack = options.pack] { return detail::FolderTensors(*checkpoint, config, pack); });
+         options] { return detail::FolderTensors(*checkpoint, config, options); });
     return BlockwiseModel{std::move(model), std::move(load)};
   }
   ANYBIT_TRY(io::GgufFile file, io::GgufFile::open(path));

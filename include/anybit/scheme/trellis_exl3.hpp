@@ -58,13 +58,14 @@ struct Exl3 {
 
   /// v = H v for the Sylvester matrix of `order` over sqrt(128), of vectors whose elements are `stride` apart, `count` vectors
   /// side by side.
-  static ANYBIT_INLINE void hadamard(float* v, Index order, Index stride, Index count, float scale) {
+  template <class T>
+  static ANYBIT_INLINE void hadamard(T* v, Index order, Index stride, Index count, T scale) {
     for (Index half = 1; half < order; half *= 2)
       for (Index first = 0; first < order; first += 2 * half)
         for (Index i = first; i < first + half; ++i)
           for (Index j = 0; j < count; ++j) {
-            float &a = v[i * stride + j], &b = v[(i + half) * stride + j];
-            const float sum = a + b, difference = a - b;
+            T &a = v[i * stride + j], &b = v[(i + half) * stride + j];
+            const T sum = a + b, difference = a - b;
             a = sum, b = difference;
           }
     for (Index i = 0; i < order; ++i)
@@ -122,6 +123,11 @@ struct Exl3 {
     return f16_to_f32(h);
   }
 };
+
+template <class S>
+constexpr bool is_exl3_v = false;
+template <int K, class Book>
+constexpr bool is_exl3_v<Exl3<K, Book>> = true;
 
 /// f(Exl3<K, Book>{}) for every K and codebook.
 template <class F>
