@@ -112,13 +112,15 @@ void speeds() {
   using I2 = Scheme<UInt<2>, PerGroup<128>, ScaleF16>;
   using I3 = Scheme<UInt<3>, PerGroup<128>, ScaleF16>;
   for (const auto& [where, cache] : {std::pair{"cache", Index{0}}, std::pair{"memory", Index{96} << 20}}) {
-    speed_of<I2, Trellis<12, 2, ByteSum>, Trellis<16, 2, ByteSum>, Trellis<12, 4, BytePairs>, Trellis<16, 4, BytePairs>>(
+    speed_of<I2, Trellis<12, 2, Quantiles>, Trellis<16, 2, Quantiles>, Trellis<16, 2, ByteSum>, Trellis<16, 4, BytePairs>>(
         std::string("one token, 2 bits, from ") + where, 1, cache);
-    speed_of<I3, Trellis<12, 3, ByteSum>, Trellis<16, 3, ByteSum>, Trellis<16, 6, BytePairs>>(
+    speed_of<I3, Trellis<12, 3, Quantiles>, Trellis<16, 3, Quantiles>, Trellis<16, 3, ByteSum>, Trellis<16, 6, BytePairs>>(
         std::string("one token, 3 bits, from ") + where, 1, cache);
   }
-  speed_of<I2, Trellis<12, 2, ByteSum>, Trellis<16, 2, ByteSum>, Trellis<16, 4, BytePairs>>("512 tokens, 2 bits", 512, 0);
-  speed_of<I3, Trellis<12, 3, ByteSum>, Trellis<16, 3, ByteSum>, Trellis<16, 6, BytePairs>>("512 tokens, 3 bits", 512, 0);
+  speed_of<I2, Trellis<12, 2, Quantiles>, Trellis<16, 2, Quantiles>, Trellis<16, 2, ByteSum>, Trellis<16, 4, BytePairs>>(
+      "512 tokens, 2 bits", 512, 0);
+  speed_of<I3, Trellis<12, 3, Quantiles>, Trellis<16, 3, Quantiles>, Trellis<16, 3, ByteSum>, Trellis<16, 6, BytePairs>>(
+      "512 tokens, 3 bits", 512, 0);
 }
 
 }  // namespace
@@ -133,6 +135,7 @@ int main(int argc, char** argv) {
     search_time<Trellis<16, 3, ByteSum>>(), search_time<Trellis<16, 6, BytePairs>>(), search_time<Trellis<16, 4, ByteSum>>();
     return 0;
   }
+  gaps<8, Quantiles>(8192), gaps<10, Quantiles>(8192), gaps<12, Quantiles>(8192), gaps<16, Quantiles>(8192);
   gaps<8, ByteSum>(8192), gaps<10, ByteSum>(8192), gaps<12, ByteSum>(8192), gaps<16, ByteSum>(8192);
   gaps<16, Mul1>(8192), gaps<16, ThreeInst>(8192);
   gaps_of_pairs<12>(8192), gaps_of_pairs<16>(8192);

@@ -211,13 +211,15 @@ TEST_CASE("ldlq: zeros and dead inputs and bad options") {
 }
 
 TEST_CASE("trellis: rate and distortion on normal weights") {
-  CHECK(gap<Trellis<16, 1, ByteSum>>(4096, 1) <= 0.5);
+  CHECK(gap<Trellis<16, 1, Quantiles>>(4096, 1) <= 0.5);
+  CHECK(gap<Trellis<16, 2, Quantiles>>(4096, 2) <= 0.5);
+  CHECK(gap<Trellis<16, 3, Quantiles>>(4096, 3) <= 0.5);
+  CHECK(gap<Trellis<16, 4, Quantiles>>(4096, 4) <= 0.65);  // few large weights decide: docs/methods/trellis.md
+  CHECK(gap<Trellis<12, 1, Quantiles>>(16384, 5) <= 0.5);
+  CHECK(gap<Trellis<12, 2, Quantiles>>(16384, 6) <= 0.55);
+  CHECK(gap<Trellis<12, 3, Quantiles>>(16384, 7) <= 0.75);
+  CHECK(gap<Trellis<12, 4, Quantiles>>(16384, 8) <= 0.95);
   CHECK(gap<Trellis<16, 2, ByteSum>>(4096, 2) <= 0.5);
-  CHECK(gap<Trellis<16, 3, ByteSum>>(4096, 3) <= 0.53);
-  CHECK(gap<Trellis<16, 4, ByteSum>>(4096, 4) <= 0.7);  // the sum's short tails: see docs/methods/trellis.md
-  CHECK(gap<Trellis<12, 1, ByteSum>>(16384, 5) <= 0.7);
-  CHECK(gap<Trellis<12, 2, ByteSum>>(16384, 6) <= 0.7);
   CHECK(gap<Trellis<12, 3, ByteSum>>(16384, 7) <= 1.1);
-  CHECK(gap<Trellis<12, 4, ByteSum>>(16384, 8) <= 1.15);
   CHECK(gap<Trellis<12, 3, BytePairs>>(16384, 9) <= 0.7);  // 1.5 bits
 }

@@ -165,6 +165,7 @@ TEST_CASE("trellis tiles: decoded in registers to the bits of the schemes") {
   for (const Extents e : {Extents{16, 16}, Extents{37, 45}, Extents{1, 1}, Extents{20, 530}}) {
     check_decoding<Trellis<16, 2, ByteSum, PerGroup<32>>>(e), check_decoding<Trellis<12, 3, BytePairs>>(e);
     check_decoding<Trellis<16, 5, Mul1>>(e), check_decoding<Trellis<10, 1, ThreeInst>>(e), check_decoding<Trellis<16, 4, Mcg>>(e);
+    check_decoding<Trellis<12, 2, Quantiles>>(e), check_decoding<Trellis<16, 4, Quantiles, PerGroup<16>>>(e);
     check_decoding<Trellis<8, 4, Halves, PerTensor>>(e), check_decoding<Trellis<16, 8, OneMad, PerTensor>>(e);
   }
 }
@@ -179,6 +180,10 @@ TEST_CASE("trellis rows: integer products are exact at every width and shape") {
     check_products<Trellis<12, 3, ByteSum, PerGroup<64>>>(e), check_products<Trellis<16, 4, ByteSum, PerGroup<128>>>(e);
     check_products<Trellis<16, 3, BytePairs>>(e), check_products<Trellis<12, 5, BytePairs, PerGroup<32>>>(e);
     check_products<Trellis<16, 6, ByteSum, PerTensor>>(e), check_products<Trellis<16, 8, BytePairs>>(e);
+    check_products<Trellis<12, 2, Quantiles>>(e), check_products<Trellis<12, 1, Quantiles, PerGroup<64>>>(e);
+    check_products<Trellis<16, 3, Quantiles>>(e), check_products<Trellis<10, 4, Quantiles, PerGroup<32>>>(e);
+    check_products<Trellis<16, 5, Quantiles>>(e), check_products<Trellis<8, 3, Quantiles>>(e),
+        check_products<Trellis<16, 4, Quantiles>>(e);
   }
 }
 

@@ -52,7 +52,7 @@ TEST_CASE("a recipe as files record it, and shorter ways to write it") {
   CHECK(description_of("gptq(best) uint4/g64/e5m3") == Gptq<AsymmetricInt<4>>::best().describe());
   CHECK(description_of("nearest() ternary/g128/f16/base3") == "nearest");
   CHECK(description_of("rotated | nearest int8/row/f32") == "rotated(residual, values, ffn_down, seed=1) | nearest");
-  CHECK(description_of("ldlq trellis16k2/bytesum/row/f16") == "ldlq(damp=0.025)");
+  CHECK(description_of("ldlq trellis16k2/quantiles/row/f16") == "ldlq(damp=0.025)");
   CHECK(description_of("rotated | nearest trellis12k5/bytepairs/row/f16") ==
         "rotated(residual, values, ffn_down, seed=1) | nearest");
   tool::RecipeBook book;
@@ -151,7 +151,7 @@ TEST_CASE("a text that is no recipe: the place, and what could stand there") {
       {"smooth_quant | gptq uint4/g128/f16", 1, "does not combine smooth_quant | gptq"},
       {"awq | wanda(50%) then nearest int4/g128/f16", 1, "does not combine awq | pruning"},
       {"awq | ldlq trellis12k2/bytesum/row/f16", 1, "does not combine awq | ldlq"},
-      {"ldlq uint4/g128/f16", 1, "no ldlq for uint4/g128/f16/bits; it has it for trellis12k1/bytesum/row/f16, "},
+      {"ldlq uint4/g128/f16", 1, "no ldlq for uint4/g128/f16/bits; it has it for trellis12k1/quantiles/row/f16, "},
       {"gptq trellis12k2/bytesum/row/f16", 1, "no gptq for trellis12k2/bytesum/row/f16; it has it for "},
       {"ldlq(block=4) trellis12k2/bytesum/row/f16", 6, "ldlq has no option 'block'; it has damp=N, unweighted"},
       {"nearest(search) trellis12k2/bytesum/row/f16", 1, "nearest of trellis codes has the options gain=N and exact alone"},

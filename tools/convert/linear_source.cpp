@@ -122,7 +122,10 @@ Result<std::optional<io::CheckpointLinear>> LinearSource::read_codes(const Sourc
   using Codes = std::optional<io::CheckpointLinear>;
   if (!m.quantized) return Codes();
   if (const auto* checkpoint = std::get_if<io::Checkpoint>(&opened_->file)) {
-    if (!checkpoint->has_codes()) return Codes();
+    if (!checkpoint->has_codes())
+      return Error{ErrorCode::unsupported, checkpoint->name() +
+                                               ": weights of EXL3 have no codes of their own to convert: write them "
+                                               "as floats with anybit dequantize"};
     ANYBIT_TRY(io::CheckpointLinear linear, checkpoint->read(m.module));
     return Codes(std::move(linear));
   }

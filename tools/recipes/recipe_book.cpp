@@ -51,6 +51,8 @@ constexpr Preset standard[] = {
 };
 
 constexpr Preset variants[] = {
+    {"ldlq-trellis2", "ldlq trellis12k2/quantiles/row/f16"},
+    {"ldlq-trellis3", "ldlq trellis12k3/quantiles/row/f16"},
     {"awq-block-int4-g128", "awq(block output) | nearest uint4/g128/f16"},
     {"awq-int3-g128", "awq | nearest uint3/g128/f16"},
     {"awq-block-int3-g128", "awq(block output) | nearest uint3/g128/f16"},

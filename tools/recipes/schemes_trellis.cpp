@@ -27,15 +27,17 @@ void Catalog::add_trellis() {
 
 void add_trellises(Catalog& to) {
   using namespace anybit;
-  to.add_trellis<Trellis<12, 1, ByteSum>>();
+  to.add_trellis<Trellis<12, 1, Quantiles>>();
   to.add_trellis<Trellis<12, 3, BytePairs>>();  // 1.5 bits
-  to.add_trellis<Trellis<12, 2, ByteSum>>();
+  to.add_trellis<Trellis<12, 2, Quantiles>>();
   to.add_trellis<Trellis<12, 5, BytePairs>>();  // 2.5 bits
+  to.add_trellis<Trellis<12, 3, Quantiles>>();
+  to.add_trellis<Trellis<12, 4, Quantiles>>();
+  to.add_trellis<Trellis<16, 2, Quantiles>>();
+  to.add_trellis<Trellis<16, 3, Quantiles>>();
+  to.add_trellis<Trellis<16, 4, Quantiles>>();
+  to.add_trellis<Trellis<12, 2, ByteSum>>();
   to.add_trellis<Trellis<12, 3, ByteSum>>();
-  to.add_trellis<Trellis<12, 4, ByteSum>>();
-  to.add_trellis<Trellis<16, 2, ByteSum>>();
-  to.add_trellis<Trellis<16, 3, ByteSum>>();
-  to.add_trellis<Trellis<16, 4, ByteSum>>();
 }
 
 }  // namespace tool

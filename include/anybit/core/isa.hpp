@@ -44,6 +44,11 @@
 #else
 #define ANYBIT_HAS_AVX512_VBMI2 0
 #endif
+#if ANYBIT_HAS_AVX512_VBMI && defined(__GFNI__)
+#define ANYBIT_HAS_GFNI 1
+#else
+#define ANYBIT_HAS_GFNI 0
+#endif
 #if ANYBIT_HAS_AVX512 && defined(__AVX512BF16__)
 #define ANYBIT_HAS_AVX512_BF16 1
 #else

@@ -1,6 +1,7 @@
 #pragma once
-// y = x W^T for trellis codes whose values are sums of bytes of a product: 16 states of 16 rows are taken from the bits,
-// multiplied and masked in registers, and a dot product of bytes meets them with the activations. Nothing is decoded to memory.
+// y = x W^T for trellis codes of whole numbers, in integers. Values that are sums of bytes of a product: 16 states of 16 rows are
+// taken from the bits, multiplied and masked in registers, and a dot product of bytes meets them with the activations. Values of
+// a linear codebook: 64 states become 64 bytes, four columns of 16 rows. Nothing is decoded to memory.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -13,13 +14,14 @@
 #include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/kernel/matmul.hpp>
 #include <anybit/kernel/trellis_tiles.hpp>
+#include <anybit/simd/trellis_lines.hpp>
 
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
 
 /// A scheme whose products with 8-bit activations are integer ones, from its packed bytes.
 template <class S>
-concept IntegerTrellis = TrellisScheme<S> && ByteSumCodebook<typename S::codebook>;
+concept IntegerTrellis = TrellisScheme<S> && (ByteSumCodebook<typename S::codebook> || LinearCodebook<typename S::codebook>);
 
 /// Activations of a token as the four bytes of each lane meet them: dword g belongs to step group g, whose V columns share its
 /// bytes; 0 past the columns. `out` has 4 ceil(cols / V) bytes and up to 64 more.
@@ -34,21 +36,43 @@ void spread_codes(const std::int8_t* codes, Index cols, std::int8_t* out) {
 
 namespace detail {
 
-/// The products of the states of 16 rows as 64 bytes.
-template <class Arch, class S, class Tile>
-ANYBIT_INLINE typename Arch::Bytes hashed(const Tile& tile, Index group) {
+/// A tile as vectors of 64 bytes, four of each row: vector g belongs to columns `columns` g .., and the sum of its bytes times
+/// activations is that of weight + offset times unit. Bytes are at most `largest`.
+template <class S>
+struct TileBytes {
   using Book = typename S::codebook;
-  const auto part = [&](Index first) __attribute__((always_inline)) {
-    return simd::multiply(tile.states(group, first), simd::broadcast(std::uint32_t{Book::multiplier})) &
-           simd::broadcast(std::uint32_t{Book::mask});
-  };
-  simd::u32 parts[static_cast<std::size_t>(16 / simd::width)];
-  for (Index i = 0; i < 16 / simd::width; ++i) parts[i] = part(i * simd::width);
-  typename Arch::Bytes bytes;
-  static_assert(sizeof bytes == sizeof parts);
-  std::memcpy(&bytes, parts, sizeof bytes);
-  return bytes;
-}
+  static constexpr Index columns = S::step_weights;
+  static constexpr int offset = Book::offset, unit = Book::unit, largest = static_cast<int>(Book::mask & 255);
+
+  explicit ANYBIT_INLINE TileBytes(const std::byte* from) : tile(from) {}
+  template <class Arch>
+  ANYBIT_INLINE typename Arch::Bytes get(Index g) const {
+    const auto part = [&](Index first) __attribute__((always_inline)) {
+      return simd::multiply(tile.states(g, first), simd::broadcast(std::uint32_t{Book::multiplier})) &
+             simd::broadcast(std::uint32_t{Book::mask});
+    };
+    simd::u32 parts[static_cast<std::size_t>(16 / simd::width)];
+    for (Index i = 0; i < 16 / simd::width; ++i) parts[i] = part(i * simd::width);
+    typename Arch::Bytes bytes;
+    static_assert(sizeof bytes == sizeof parts);
+    std::memcpy(&bytes, parts, sizeof bytes);
+    return bytes;
+  }
+  TileOf<S> tile;
+};
+template <class S>
+  requires LinearCodebook<typename S::codebook>
+struct TileBytes<S> {
+  static constexpr Index columns = 4;
+  static constexpr int offset = 128, unit = 1, largest = 255;
+
+  explicit ANYBIT_INLINE TileBytes(const std::byte* from) : tile(from) {}
+  template <class Arch>
+  ANYBIT_INLINE typename Arch::Bytes get(Index g) const {
+    return tile.template line<typename Arch::Bytes>(g);
+  }
+  simd::TileLines<S::code::state_bits, S::code::step_bits, typename S::codebook> tile;
+};
 
 template <class S>
 ANYBIT_INLINE void scales_of_rows(Sections s, Extents e, Index row, Index group, float* out) {
@@ -68,15 +92,15 @@ constexpr int log2_of(int unit) { return unit <= 1 ? 0 : 1 + log2_of(unit / 2); 
 template <IntegerTrellis S, Index Tokens, class Arch = native_arch>
 void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, const std::int8_t* spread, Index stride,
                        Index token, MutableMatrix y, Index begin, Index end) {
-  using Book = typename S::codebook;
-  constexpr Index V = S::step_weights;
-  constexpr int shift = detail::log2_of(Book::unit), largest = static_cast<int>(Book::mask & 255);
+  using Tile = detail::TileBytes<S>;
+  constexpr Index V = Tile::columns;
+  constexpr int shift = detail::log2_of(Tile::unit), largest = Tile::largest;
   const Extents e = t.extents();
   const typename PackedTensor<S>::SectionsOf held(t.bytes());
   const Sections s = held;
   alignas(64) float scales[16], sums[16];
   alignas(64) std::int32_t offsets[16];
-  std::fill_n(offsets, 16, -Book::offset * Book::unit);
+  std::fill_n(offsets, 16, -Tile::offset * Tile::unit);
   for (Index row = begin / 16 * 16; row < end; row += 16) {
     typename Arch::Floats total[static_cast<std::size_t>(Tokens)];
     for (auto& f : total) f = Arch::zero();
@@ -95,11 +119,11 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, co
         for (Index turn = 1; turn < turns; ++turn) acc[turn][i] = Arch::equal(0);
       }
       for (Index col = segment.first; col < segment.end(); col += 16) {
-        const detail::TileOf<S> tile(tiles + col / 16 * S::tile_bytes);
+        const Tile tile(tiles + col / 16 * S::tile_bytes);
         const std::int8_t* const from = spread + 4 * dword;
 #pragma GCC unroll 16
         for (Index g = 0; g < 16 / V; ++g) {
-          const auto bytes = detail::hashed<Arch, S>(tile, g);
+          const auto bytes = tile.template get<Arch>(g);
 #pragma GCC unroll 4
           for (Index i = 0; i < Tokens; ++i)
             acc[g % turns][i] = Arch::template dot4<largest>(acc[g % turns][i], bytes, from + i * stride + 4 * g);
@@ -127,7 +151,7 @@ template <IntegerTrellis S, Executor E>
 void trellis_int8_matmul(const PackedTensor<S>& t, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace,
                          E&& executor) {
   check_shapes(t.extents(), x, y);
-  constexpr Index V = S::step_weights;
+  constexpr Index V = detail::TileBytes<S>::columns;
   const Index group = std::max<Index>(S::granularity::group_cols(x.cols), 1);
   const RoundedActivations rounded = round_activations(x, group, mode, workspace, executor);
   Index stride = 0;

@@ -34,10 +34,15 @@ inline namespace ANYBIT_CODE {
 
 namespace detail {
 
-/// EXL3's tiles: group g has the steps of column g, lane i that of row i.
+/// Group g has the steps of column g, lane i that of row i, of EXL3's tiles and of those with linear codebooks.
 template <class S>
-struct Exl3Order {
-  static constexpr Index step(Index g, Index i) { return S::step_of(g, i); }
+struct ColumnOrder {
+  static constexpr Index step(Index g, Index i) {
+    if constexpr (is_exl3_v<S>)
+      return S::step_of(g, i);
+    else
+      return S::step_of(i, g);
+  }
 };
 template <class S>
 constexpr Index tile_steps() {
@@ -48,7 +53,8 @@ constexpr Index tile_steps() {
 }
 /// Group g has the states of the columns V g .., lane i that of row i.
 template <class S>
-using TileOf = std::conditional_t<is_exl3_v<S>, simd::TileStates<16, S::code::step_bits, true, 256, Exl3Order<S>>,
+using TileOf = std::conditional_t<is_exl3_v<S> || LinearCodebook<typename S::codebook>,
+                                  simd::TileStates<S::code::state_bits, S::code::step_bits, is_exl3_v<S>, 256, ColumnOrder<S>>,
                                   simd::RunStates<S::code::state_bits, S::code::step_bits, tile_steps<S>()>>;
 
 /// The sum of two bytes, `lower` or upper, or of all four.

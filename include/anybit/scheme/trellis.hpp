@@ -27,7 +27,8 @@ inline constexpr SectionTag trellis{'t', 'r', 'e', 'l'};
 
 /// A weight is scale * value(state). Tiles follow each other along the columns, then along the rows; those at the edges are
 /// whole, whatever stands beyond the matrix. A step makes step_weights_v<Book> neighbouring weights of a row; the steps of a
-/// tile go down its rows first, so that 16 states in a row belong to 16 rows. K bits a step are K / step_weights_v<Book> bits a
+/// tile go down its rows first, so that 16 states in a row belong to 16 rows, or, with a LinearCodebook, through four columns of
+/// each row, so that 64 states are bytes of 16 rows as dot products want them. K bits a step are K / step_weights_v<Book> bits a
 /// weight.
 template <int L, int K, TrellisCodebook Book, Granularity G = PerRow, ScaleStore S = ScaleF16>
 struct Trellis {
@@ -51,7 +52,9 @@ struct Trellis {
              {section_tags::scales, S::bytes(G::count(e))}}};
   }
   /// The step, and the weight of that step, that the weight (row, col) of a tile belongs to.
-  static constexpr Index step_of(Index row, Index col) { return col / step_weights * tile + row; }
+  static constexpr Index step_of(Index row, Index col) {
+    return LinearCodebook<Book> ? col / 4 * (4 * tile) + 4 * row + col % 4 : col / step_weights * tile + row;
+  }
 
   static constexpr Index granule_rows = tile, granule_cols = tile;
   static ANYBIT_INLINE void decode(Sections s, Extents e, Index row, Index col, float* out) {

@@ -107,6 +107,13 @@ inline constexpr Index step_weights_v = detail::step_values_t<C>::count;
 template <TrellisCodebook C>
 inline constexpr bool has_whole_values_v = std::is_integral_v<typename detail::step_values_t<C>::type>;
 
+/// A codebook of one weight a step: levels[index], bit i of the state exchanging the bits hash[i] of the index.
+template <class C>
+concept LinearCodebook = TrellisCodebook<C> && step_weights_v<C> == 1 && requires {
+  { C::hash[15] } -> std::convertible_to<std::uint8_t>;
+  { C::levels[255] } -> std::convertible_to<std::int8_t>;
+};
+
 /// Weight i of the step that leads to a state.
 template <TrellisCodebook C>
 constexpr float trellis_value(std::uint32_t state, Index i = 0) {

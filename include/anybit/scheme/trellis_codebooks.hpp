@@ -75,5 +75,32 @@ struct BytePairs {
   }
 };
 
+/// Levels of the normal distribution, chosen by a linear code: bit i of the state exchanges the bits hash[i] of an index into 256
+/// levels. Good convolutional codes have this form; the columns were searched for, among 300 sets, by their error on normal
+/// weights at 2 to 4 bits with 12 bits of state, and four more of 40 for states of 13 to 16 bits. Level i is q + 0.015 q^3 of the
+/// quantile q of (i + 1/2) / 256, in units that make the largest 127: -127 to 127, standard deviation 40.7.
+struct Quantiles {
+  static constexpr auto name = FixedString("quantiles");
+  static constexpr std::array<std::uint8_t, 16> hash{0xfe, 0xaf, 0x9f, 0xf4, 0xeb, 0x2e, 0xe7, 0x07,
+                                                     0xa3, 0xb1, 0x95, 0x41, 0x27, 0x4f, 0xfa, 0x2f};
+  static constexpr std::array<std::int8_t, 256> levels = [] {
+    constexpr std::int8_t upper[128]{0,  1,  1,  1,  2,  2,  2,  3,  3,  4,  4,  4,  5,  5,  6,  6,  6,   7,  7,  8,  8,  8,
+                                     9,  9,  9,  10, 10, 11, 11, 11, 12, 12, 13, 13, 14, 14, 14, 15, 15,  16, 16, 16, 17, 17,
+                                     18, 18, 19, 19, 19, 20, 20, 21, 21, 22, 22, 23, 23, 23, 24, 24, 25,  25, 26, 26, 27, 27,
+                                     28, 28, 29, 29, 30, 30, 31, 31, 32, 33, 33, 34, 34, 35, 35, 36, 37,  37, 38, 38, 39, 40,
+                                     40, 41, 42, 43, 43, 44, 45, 46, 46, 47, 48, 49, 50, 51, 51, 52, 53,  54, 55, 57, 58, 59,
+                                     60, 61, 63, 64, 66, 67, 69, 71, 73, 75, 78, 81, 84, 88, 93, 99, 108, 127};
+    std::array<std::int8_t, 256> all{};
+    for (std::size_t i = 0; i < 128; ++i) all[128 + i] = upper[i], all[127 - i] = static_cast<std::int8_t>(-upper[i]);
+    return all;
+  }();
+  static constexpr int value(std::uint32_t state) {
+    std::uint32_t index = 0;
+    for (std::size_t i = 0; i < 16; ++i)
+      if ((state >> i & 1) != 0) index ^= hash[i];
+    return levels[index];
+  }
+};
+
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
