@@ -12,8 +12,8 @@
 
 #include <anybit/algorithm/ldlq_method.hpp>
 #include <anybit/core/half.hpp>
-#include <anybit/kernel/row_decoder.hpp>
 #include <anybit/recipe/quantized.hpp>
+#include <anybit/tensor/decode_granules.hpp>
 
 namespace anybit::ldlq {
 inline namespace ANYBIT_CODE {
@@ -134,9 +134,8 @@ Result<QuantizedTensor<S>> quantize_exl3(const Options& options, std::uint64_t s
   recipe::measure_rows<>(
       w,
       [&](Index begin, Index end, MutableMatrix out) {
-        for (Index c = 0; c < w.cols; c += kernel::block_cols)
-          kernel::row_ops_v<S>.weights(&result.tensor, begin, end - begin, c, std::min(kernel::block_cols, w.cols - c),
-                                       out.data + c, out.stride);
+        const typename PackedTensor<S>::SectionsOf sections(bytes);
+        decode_granules<S>(sections, w.extents(), begin, end - begin, 0, w.cols, out.data, out.stride);
       },
       stats && asked.verify ? *stats : Stats{}, report, asked.executor);
   report.bits_per_weight = result.tensor.bits_per_weight();

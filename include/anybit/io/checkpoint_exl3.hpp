@@ -12,6 +12,7 @@
 #include <anybit/io/checkpoint_tensors.hpp>
 #include <anybit/io/exl3.hpp>
 #include <anybit/io/json.hpp>
+#include <anybit/tensor/decode_granules.hpp>
 
 namespace anybit::io {
 inline namespace ANYBIT_CODE {
@@ -86,17 +87,8 @@ inline Result<Matrix> exl3_weights(const PackedBytes& bytes) {
   for_each_exl3([&]<class S>(S) {
     if (found || bytes.scheme_name() != std::string_view(S::name)) return;
     found = true;
-    const Extents e = bytes.extents();
-    const typename PackedTensor<S>::SectionsOf held(bytes);
-    const Sections sections = held;
-    std::vector<float> granule(static_cast<std::size_t>(S::granule_rows * S::granule_cols));
-    for (Index row = 0; row < e.rows; row += S::granule_rows)
-      for (Index col = 0; col < e.cols; col += S::granule_cols) {
-        S::decode(sections, e, row, col, granule.data());
-        const Index cols = std::min<Index>(S::granule_cols, e.cols - col);
-        for (Index r = 0; r < std::min<Index>(S::granule_rows, e.rows - row); ++r)
-          std::copy_n(granule.data() + r * S::granule_cols, cols, w.view().row(row + r).data() + col);
-      }
+    const typename PackedTensor<S>::SectionsOf sections(bytes);
+    decode_granules<S>(sections, w.extents(), 0, w.rows(), 0, w.cols(), w.data(), w.cols());
   });
   if (!found)
     return {ErrorCode::invalid_argument,

@@ -8,6 +8,7 @@
 
 #include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/kernel/trellis_tiles.hpp>
+#include <anybit/tensor/decode_granules.hpp>
 #include <anybit/tensor/dequantize.hpp>
 #include <anybit/tensor/scheme_ops.hpp>
 
@@ -50,21 +51,12 @@ inline void decode_weights(const void* tensor, Index row, Index rows, Index firs
   for (Index r = 0; r < rows; ++r) decoding::dequantize_columns(tensor_of<S>(tensor), row + r, first, n, out + r * stride);
 }
 
-/// The same of a scheme that decodes granule by granule, whole or not.
+/// The same of a scheme that decodes granule by granule.
 template <PackedScheme S>
 inline void decode_granules(const void* tensor, Index row, Index rows, Index first, Index n, float* out, Index stride) {
-  constexpr Index height = S::granule_rows, width = S::granule_cols;
   const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
   const typename PackedTensor<S>::SectionsOf sections(t.bytes());
-  float granule[static_cast<std::size_t>(height * width)];
-  for (Index r = row / height * height; r < row + rows; r += height)
-    for (Index c = first / width * width; c < first + n; c += width) {
-      S::decode(sections, t.extents(), r, c, granule);
-      const Index from = std::max(c, first), count = std::min(c + width, first + n) - from;
-      for (Index i = std::max(r, row); i < std::min(r + height, row + rows); ++i)
-        std::memcpy(out + (i - row) * stride + (from - first), granule + (i - r) * width + (from - c),
-                    static_cast<std::size_t>(count) * sizeof(float));
-    }
+  anybit::decode_granules<S>(sections, t.extents(), row, rows, first, n, out, stride);
 }
 
 /// The same weights times x without storing them: the sums of rows row .. row + dot_rows - 1 over columns first .. first + n - 1,

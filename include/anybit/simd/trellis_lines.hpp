@@ -10,7 +10,6 @@
 #include <cstring>
 
 #include <anybit/core/isa.hpp>
-#include <anybit/scheme/trellis_code.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
