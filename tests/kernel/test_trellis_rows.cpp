@@ -72,8 +72,8 @@ void check_products(Extents e) {
       for (Index i = 0; i < x.extents().size(); ++i) x.data()[i] = normal(random);
       Workspace workspace, other;
       Serial serial;
-      kernel::trellis_int8_matmul(t, x.view(), y.view(), compute, workspace, serial);
-      kernel::trellis_int8_matmul(t, x.view(), z.view(), compute, other, pool);
+      matmul(t, x.view(), y.view(), compute, workspace, serial);
+      matmul(t, x.view(), z.view(), compute, other, pool);
       const auto rounded = kernel::round_activations(
           std::as_const(x).view(), std::max<Index>(S::granularity::group_cols(e.cols), 1), compute, other, serial);
       for (Index i = 0; i < tokens; ++i)
@@ -149,6 +149,16 @@ void check_exl3() {
     }
   }
   CHECK(std::sqrt(off) <= 2e-6 * std::sqrt(all));
+  // The same bits through the handle, and for slices of rows that cut blocks.
+  const AnyPacked any(std::move(t));
+  Matrix z(3, e.rows);
+  for (const Compute compute : {Compute::f32, Compute::int8_per_token}) {
+    any.matmul(x.view(), y.view(), compute, serial, workspace);
+    const Activations a = round_activations(x.view(), any.plan(compute), workspace);
+    for (const auto& [begin, end] : {std::pair<Index, Index>{0, 5}, {5, 140}, {140, e.rows}})
+      any.matmul_rows(a, z.view(), begin, end);
+    CHECK(std::memcmp(y.data(), z.data(), static_cast<std::size_t>(3 * e.rows) * sizeof(float)) == 0);
+  }
 }
 
 /// A third party's.
@@ -195,18 +205,18 @@ TEST_CASE("trellis rows: the handle of any scheme multiplies straight from the b
   Serial serial;
   for (const Compute compute : {Compute::int8_per_token, Compute::int8_per_block}) {
     const kernel::Prepared made = any.prepare(compute);
-    CHECK((made && made.bytes == 0 && made.why_not.empty()));
+    CHECK((!made && made.in_place && made.bytes == 0));
     Matrix x(5, e.cols), y(5, e.rows), z(5, e.rows);
     std::mt19937 random(3);
     std::normal_distribution<float> normal;
     for (Index i = 0; i < x.extents().size(); ++i) x.data()[i] = normal(random);
     Workspace workspace;
-    kernel::trellis_int8_matmul(t, std::as_const(x).view(), y.view(), compute, workspace, serial);
+    matmul(t, x.view(), y.view(), compute, workspace, serial);
     any.matmul(std::as_const(x).view(), z.view(), compute, serial, workspace);
     CHECK(std::memcmp(y.data(), z.data(), static_cast<std::size_t>(e.rows * 5) * sizeof(float)) == 0);
   }
   // Values that are no sums of bytes go on in float, and say why.
   AnyPacked floats(random_tensor<Trellis<10, 2, ThreeInst>>(e, 4));
-  CHECK(!floats.prepare(Compute::int8_per_token));
+  CHECK(!floats.prepare(Compute::int8_per_token).in_place);
   CHECK(!floats.prepared().why_not.empty());
 }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <anybit/kernel/exl3_matmul.hpp>
 #include <anybit/kernel/isa.hpp>
 #include <anybit/kernel/prepared.hpp>
 #include <anybit/kernel/repack.hpp>
@@ -74,6 +75,11 @@ template <class = void>
 template <class = void>
 [[gnu::noinline]] std::shared_ptr<const void> tile(const TileOps& ops, const PackedRows& w, ExecutorRef executor,
                                                    Prepared& prepared, const Placement& place) {
+  if (ops.integer_rows) {
+    prepared.in_place = true;
+    prepared.why_not = "products in integers read the packed bytes";
+    return nullptr;
+  }
   auto tiled = plan_tiles(ops, w, prepared.compute, prepared.level_error);
   if (!tiled) {
     prepared.why_not = ops.bits == 0              ? ops.why_not
@@ -120,11 +126,19 @@ struct PackedFunctions {
   }
   static ActivationPlan plan(const void* tensor, const void* tiled, ActivationMode mode) {
     if (tensor == nullptr) return plan_activations(tiles_alone(tiled, mode), mode);
-    return plan_packed(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), static_cast<const TiledWeights*>(tiled), mode);
+    if constexpr (is_exl3_v<S>)
+      return plan_exl3(tensor_of(tensor), mode);
+    else
+      return plan_packed(PackedRows(tensor_of(tensor)), tensor_of(tensor).bytes(), static_cast<const TiledWeights*>(tiled), mode);
   }
   static void rows(const void* tensor, const void* tiled, const Activations& a, const OutputTokens& y, Index begin, Index end) {
     if (tensor == nullptr) return matmul_rows(tiles_alone(tiled, a.plan.mode), a, y, begin, end);
-    packed_rows(PackedRows(tensor_of(tensor)), static_cast<const TiledWeights*>(tiled), a, y, begin, end);
+    if constexpr (is_exl3_v<S>)
+      product_rows_to(y, a, begin, end, [tensor](const Activations& some, MutableMatrix to, Index from, Index stop) {
+        exl3_rows(tensor_of(tensor), some, to, from, stop);
+      });
+    else
+      packed_rows(PackedRows(tensor_of(tensor)), static_cast<const TiledWeights*>(tiled), a, y, begin, end);
   }
   static std::shared_ptr<const void> tile(const void* tensor, ExecutorRef executor, Prepared& prepared, const Placement& place) {
     return kernel::tile(tile_ops_v<S>, PackedRows(tensor_of(tensor)), executor, prepared, place);

@@ -28,6 +28,7 @@ struct Prepared {
   std::string_view why_not;        ///< why nothing was made, as part of a sentence; empty if tiled
   float fold_error = default_fold_error;  ///< asked for
   Index folded_rows = 0;                  ///< of Compute::int8_folded; other rows multiply as with int8_per_token
+  bool in_place = false;                  ///< nothing is to be made: products of `compute` read packed bytes, in integers
   explicit operator bool() const { return tiled; }
 };
 

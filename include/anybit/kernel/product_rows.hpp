@@ -154,7 +154,7 @@ inline bool reads_folded(const TiledWeights& w, ActivationMode mode) {
 }
 /// Whether products of `mode` read rounded activations as integers.
 inline bool reads_integers(const PackedRows& w, ActivationMode mode) {
-  return w.ops->bytes && rounds_to_int8(mode.compute()) && w.extents.cols > 0;
+  return (w.ops->bytes || w.ops->integer_rows) && rounds_to_int8(mode.compute()) && w.extents.cols > 0;
 }
 
 /// Whether products of `mode` multiply in bfloat16.
@@ -187,7 +187,9 @@ inline ActivationPlan plan_activations(const TiledWeights& w, ActivationMode mod
 /// Rows begin .. end - 1 of y(token, row), by activations whose plan serves the weights. Allocates nothing.
 inline void product_rows(const PackedRows& w, const Activations& a, MutableMatrix y, Index begin, Index end) {
   if (a.tokens == 0) return;
-  if (reads_integers(w, a.plan.mode))
+  if (reads_integers(w, a.plan.mode) && w.ops->integer_rows)
+    w.ops->integer_rows(w.tensor, a.rounded, y, begin, end);
+  else if (reads_integers(w, a.plan.mode))
     int8_rows(w, a.rounded, y, begin, end);
   else if (reads_bf16(w, a.plan.mode))
     bf16_rows<native_arch>(w, a.bf16, y, begin, end);

@@ -7,6 +7,7 @@
 #include <array>
 
 #include <anybit/kernel/dot_vocabulary.hpp>
+#include <anybit/kernel/trellis_rows.hpp>
 #include <anybit/kernel/trellis_tiles.hpp>
 #include <anybit/tensor/decode_granules.hpp>
 #include <anybit/tensor/dequantize.hpp>
@@ -33,7 +34,9 @@ struct RowOps : SchemeOps {
   void (*bytes)(const void*, Index row, Index first, Index n, std::uint8_t* out) = nullptr;
   /// These may write up to decode_slack elements past the end.
   void (*affines)(const void*, Index row, Index first_group, Index n, float* scales, std::int32_t* offsets) = nullptr;
-  int max_byte = 0;                          ///< the largest u
+  int max_byte = 0;  ///< the largest u
+  /// Products of the scheme's own with rounded activations: rows begin .. end - 1 of y(token, row). Null for schemes without.
+  void (*integer_rows)(const void*, const RoundedActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
   Index (*row_bytes)(Index cols) = nullptr;  ///< of packed codes; null for schemes without
 };
 
@@ -173,6 +176,7 @@ inline constexpr RowOps row_ops_v = [] {
       ops.weights = &detail::decode_tiles<S>;
     else
       ops.weights = &detail::decode_granules<S>;
+    if constexpr (IntegerTrellis<S>) ops.integer_rows = &detail::trellis_integer_rows<S>;
   } else {
     ops.weights = &detail::decode_weights<S>;
     ops.dots = &detail::decode_dots<S>;

@@ -12,7 +12,6 @@
 
 #include <anybit/kernel/activations.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
-#include <anybit/kernel/matmul.hpp>
 #include <anybit/kernel/trellis_tiles.hpp>
 #include <anybit/simd/trellis_lines.hpp>
 
@@ -86,49 +85,65 @@ constexpr int log2_of(int unit) { return unit <= 1 ? 0 : 1 + log2_of(unit / 2); 
 
 }  // namespace detail
 
-/// Rows begin .. end - 1 of y for `tokens` tokens, 1 to 4, of rounded activations. `spread` has spread_codes() of every segment
-/// of each token, one after the other, tokens `stride` bytes apart. Sums are exact: with the scales of int8_rows' equation they
-/// give its bits.
+namespace detail {
+
+/// Rows begin .. end - 1 of y for `Tokens` tokens, 1 to 4, from `token` on. Sums are exact: with the scales of int8_rows'
+/// equation they give its bits.
 template <IntegerTrellis S, Index Tokens, class Arch = native_arch>
-void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, const std::int8_t* spread, Index stride,
-                       Index token, MutableMatrix y, Index begin, Index end) {
-  using Tile = detail::TileBytes<S>;
+void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, Index token, MutableMatrix y, Index begin,
+                       Index end) {
+  using Tile = TileBytes<S>;
   constexpr Index V = Tile::columns;
-  constexpr int shift = detail::log2_of(Tile::unit), largest = Tile::largest;
+  constexpr int shift = log2_of(Tile::unit), largest = Tile::largest;
   const Extents e = t.extents();
   const typename PackedTensor<S>::SectionsOf held(t.bytes());
   const Sections s = held;
   alignas(64) float scales[16], sums[16];
   alignas(64) std::int32_t offsets[16];
   std::fill_n(offsets, 16, -Tile::offset * Tile::unit);
+  constexpr auto N = static_cast<std::size_t>(Tokens);
+  // Activations of a segment as bytes meet them, where that is not their own order.
+  alignas(64) std::int8_t spread[N][static_cast<std::size_t>(V == 4 ? 1 : (max_segment + 16) / V * 4 + 64)];
   for (Index row = begin / 16 * 16; row < end; row += 16) {
-    typename Arch::Floats total[static_cast<std::size_t>(Tokens)];
+    typename Arch::Floats total[N];
     for (auto& f : total) f = Arch::zero();
     const std::byte* const tiles = s[0].data() + S::tile_at(e, row, 0) * S::tile_bytes;
-    Index index = 0, dword = 0, scaled_group = -1;
+    Index index = 0, at = 0, scaled_group = -1;
     for (Segment segment(e.cols, x.group, x.segment_cols); !segment.done(); segment.next(), ++index) {
-      if (segment.group != scaled_group)
-        detail::scales_of_rows<S>(s, e, row, segment.group, scales), scaled_group = segment.group;
+      if (segment.group != scaled_group) scales_of_rows<S>(s, e, row, segment.group, scales), scaled_group = segment.group;
+      const std::int8_t* from[N];
+      for (Index i = 0; i < Tokens; ++i) {
+        from[i] = x.codes + (token + i) * x.stride + at;
+        if constexpr (V != 4) {
+          std::fill_n(spread[i], round_up(segment.length, 16) / V * 4, std::int8_t{0});
+          spread_codes<V>(from[i], segment.length, spread[i]);
+          from[i] = spread[i];
+        }
+      }
+      at += round_up(segment.length, 4);
       // Groups take turns with several sums: a dot product takes longer than until the next could start.
       constexpr Index turns = std::max<Index>(4 / Tokens, 1);
-      typename Arch::Ints acc[static_cast<std::size_t>(turns)][static_cast<std::size_t>(Tokens)];
+      typename Arch::Ints acc[static_cast<std::size_t>(turns)][N];
 #pragma GCC unroll 4
       for (Index i = 0; i < Tokens; ++i) {
         acc[0][i] = Arch::products(offsets, x.sums[(token + i) * x.segments + index]);
 #pragma GCC unroll 4
         for (Index turn = 1; turn < turns; ++turn) acc[turn][i] = Arch::equal(0);
       }
-      for (Index col = segment.first; col < segment.end(); col += 16) {
-        const Tile tile(tiles + col / 16 * S::tile_bytes);
-        const std::int8_t* const from = spread + 4 * dword;
-#pragma GCC unroll 16
-        for (Index g = 0; g < 16 / V; ++g) {
-          const auto bytes = tile.template get<Arch>(g);
+      Index dword = 0;
+      const auto add = [&](const Tile& tile, Index g, auto& sum) __attribute__((always_inline)) {
+        const auto bytes = tile.template get<Arch>(g);
 #pragma GCC unroll 4
-          for (Index i = 0; i < Tokens; ++i)
-            acc[g % turns][i] = Arch::template dot4<largest>(acc[g % turns][i], bytes, from + i * stride + 4 * g);
+        for (Index i = 0; i < Tokens; ++i) sum[i] = Arch::template dot4<largest>(sum[i], bytes, from[i] + 4 * (dword + g));
+      };
+      for (Index col = segment.first; col < segment.end(); col += 16, dword += 16 / V) {
+        const Tile tile(tiles + col / 16 * S::tile_bytes);
+        if (V != 4 || col + 16 <= segment.end()) {
+#pragma GCC unroll 16
+          for (Index g = 0; g < 16 / V; ++g) add(tile, g, acc[g % turns]);
+        } else {
+          for (Index g = 0; V * g < segment.end() - col; ++g) add(tile, g, acc[0]);
         }
-        dword += 16 / V;
       }
 #pragma GCC unroll 4
       for (Index i = 0; i < Tokens; ++i) {
@@ -146,40 +161,20 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, co
   }
 }
 
-/// y = x W^T, activations rounded to 8 bits, straight from the bits of the trellis.
-template <IntegerTrellis S, Executor E>
-void trellis_int8_matmul(const PackedTensor<S>& t, ConstMatrix x, MutableMatrix y, ActivationMode mode, Workspace& workspace,
-                         E&& executor) {
-  check_shapes(t.extents(), x, y);
-  constexpr Index V = detail::TileBytes<S>::columns;
-  const Index group = std::max<Index>(S::granularity::group_cols(x.cols), 1);
-  const RoundedActivations rounded = round_activations(x, group, mode, workspace, executor);
-  Index stride = 0;
-  for (Segment s(x.cols, group, rounded.segment_cols); !s.done(); s.next()) stride += round_up(s.length, 16) / V * 4;
-  auto* const spread = workspace.get<std::int8_t>(Workspace::tiled_codes, x.rows * stride + 64);
-  executor.parallel_for(x.rows, 1, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      const std::int8_t* from = rounded.codes + i * rounded.stride;
-      std::int8_t* to = spread + i * stride;
-      for (Segment s(x.cols, group, rounded.segment_cols); !s.done(); s.next()) {
-        const Index bytes = round_up(s.length, 16) / V * 4;
-        std::fill_n(to, bytes, std::int8_t{0});
-        spread_codes<V>(from, s.length, to);
-        from += round_up(s.length, 4), to += bytes;
-      }
-    }
-  });
-  parallel_tiles(executor, t.rows(), row_grain, [&](Index begin, Index end) {
-    Index i = 0;
-    const auto go = [&]<Index Tokens>(std::integral_constant<Index, Tokens>) {
-      for (; i + Tokens <= x.rows; i += Tokens)
-        trellis_int8_rows<S, Tokens>(t, rounded, spread + i * stride, stride, i, y, begin, end);
-    };
-    go(std::integral_constant<Index, 4>{});
-    go(std::integral_constant<Index, 2>{});
-    go(std::integral_constant<Index, 1>{});
-  });
+/// RowOps::integer_rows (kernel/row_decoder.hpp), straight from the bits of the trellis.
+template <IntegerTrellis S>
+void trellis_integer_rows(const void* tensor, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
+  const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
+  Index i = 0;
+  const auto go = [&]<Index Tokens>(std::integral_constant<Index, Tokens>) {
+    for (; i + Tokens <= x.tokens; i += Tokens) trellis_int8_rows<S, Tokens>(t, x, i, y, begin, end);
+  };
+  go(std::integral_constant<Index, 4>{});
+  go(std::integral_constant<Index, 2>{});
+  go(std::integral_constant<Index, 1>{});
 }
+
+}  // namespace detail
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::kernel

@@ -75,7 +75,8 @@ class SiblingQuantizer {
       layers.push_back({group.linears[i].name, site, i, std::move(done->reports[i]), done->input_scale,
                         divided != divided_.end() ? divided->second : std::vector<float>{}});
       linear = linear.with_weights(nn::Linear(std::move(done->packed[i]), activations));
-      if (const kernel::Prepared& made = linear.packed()->prepared(); rounds_to_int8(activations.compute()) && !made)
+      if (const kernel::Prepared& made = linear.packed()->prepared();
+          rounds_to_int8(activations.compute()) && !made && !made.in_place)
         layers.back().report.remarks.push_back(io::detail::text("products with activations in 8 bits are slow: ", made.why_not));
     }
     if (done->input_scale.empty() || group.mixture) return Ok{};
