@@ -15,9 +15,9 @@ using test_tool::contains, test_tool::Ended, test_tool::Program;
 namespace {
 
 /// An adapter of rank 2 on the text, 12 steps.
-std::string train_adapter(const Program& p, const std::string& save) {
-  return "train " + p.model() + " --text " + p.path("text.txt") + " --context 64 --batch 24 --epochs 2 --lora-rank 2 --lr 1e-2 " +
-         "--lora-dropout 0.1 --seed 3 --save " + p.path(save);
+std::string train_adapter(const Program& p, const std::string& save, const std::string& rate = "1e-2") {
+  return "train " + p.model() + " --text " + p.path("text.txt") + " --context 64 --batch 24 --epochs 2 --lora-rank 2 --lr " +
+         rate + " --lora-dropout 0.1 --seed 3 --save " + p.path(save);
 }
 std::string conversations() {
   std::string out;
@@ -38,12 +38,14 @@ TEST_CASE("train: a run that is killed goes on to the same files") {
   const std::string adapter = p.read("whole/adapter_model.safetensors");
   REQUIRE(!adapter.empty());
 
-  const std::string kept = train_adapter(p, "resumed") + " --losses " + p.path("resumed.csv") + " --checkpoint " + p.path("run") +
-                           " --checkpoint-every 1 --resume";
-  p.shell(std::string(ANYBIT_PROGRAM) + " " + kept + " & pid=$!; while [ ! -e " + p.path("run") +
+  const auto kept = [&](const std::string& rate) {
+    return train_adapter(p, "resumed", rate) + " --losses " + p.path("resumed.csv") + " --checkpoint " + p.path("run") +
+           " --checkpoint-every 1 --resume";
+  };
+  p.shell(std::string(ANYBIT_PROGRAM) + " " + kept("1e-2") + " & pid=$!; while [ ! -e " + p.path("run") +
           " ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done; kill -KILL $pid; wait $pid");
   REQUIRE(!p.read("run").empty());
-  const Ended resumed = p.run(kept + " --threads 1");
+  const Ended resumed = p.run(kept("1e-2") + " --threads 1");
   INFO(resumed.err);
   REQUIRE(resumed.exit_code == 0);
   CHECK(p.read("resumed/adapter_model.safetensors") == adapter);
@@ -53,14 +55,14 @@ TEST_CASE("train: a run that is killed goes on to the same files") {
   const Ended there = p.run(train_adapter(p, "again") + " --checkpoint " + p.path("run"));
   CHECK(there.exit_code == 2);
   CHECK(contains(there.err, "--resume"));
-  const Ended other = p.run(kept + " --lr 1e-3");
+  const Ended other = p.run(kept("1e-3"));
   CHECK(other.exit_code == 3);
   CHECK(contains(other.err, "its schedule is"));
 }
 
 TEST_CASE("train: a diverging run ends with its step and a full disk with the file") {
   const Program p;
-  const Ended far = p.run(train_adapter(p, "a") + " --lr 1e30 --clip 0 --checkpoint " + p.path("run") + " --checkpoint-every 1");
+  const Ended far = p.run(train_adapter(p, "a", "1e30") + " --clip 0 --checkpoint " + p.path("run") + " --checkpoint-every 1");
   CHECK(far.exit_code == 5);
   CHECK(contains(far.err, "lower the learning rate"));
   CHECK(contains(far.err, "run holds step 0"));

@@ -150,7 +150,7 @@ inline Status train_decoder(model::Decoder& d, std::span<const Example> examples
   bool goes_on = true;
   for (Index step = saved; step < steps && goes_on; ++step) {
     const Index epoch = step / per_epoch, first = step % per_epoch * o.batch;
-    if (o.shuffle && epoch != ordered) order = epoch_order(count, o.seed, static_cast<std::uint64_t>(ordered = epoch));
+    if (o.shuffle && epoch != ordered) ordered = epoch, order = epoch_order(count, o.seed, static_cast<std::uint64_t>(epoch));
     batch.clear();
     for (Index i = first; i < std::min(first + o.batch, count); ++i)
       batch.push_back(examples[static_cast<std::size_t>(order[static_cast<std::size_t>(i)])]);
