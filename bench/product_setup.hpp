@@ -161,13 +161,14 @@ void multiply(const PackedTensor<S>& w, Way way, ConstMatrix x, MutableMatrix y,
   matmul(w, x, y, way.compute, workspace, pool);
 }
 
-/// Weights, bytes of `byte_bits` bits to the dot products, rotate over `rotate` bytes. Eigen's product is timed in turns with
-/// ours, and so is plain reading of as much memory where the weights come from there.
-template <class Weights>
-void run_product(benchmark::State& state, const Weights& first, std::size_t bytes, Way way, int byte_bits, Index tokens,
-                 Index threads, EigenProduct& eigen, std::size_t rotate) {
-  std::vector<Weights> copies{first};
-  while (copies.size() * bytes < rotate) copies.push_back(first);
+/// The same weights, each time from make(), bytes of `byte_bits` bits to the dot products, rotate over `rotate` bytes. Eigen's
+/// product is timed in turns with ours, and so is plain reading of as much memory where the weights come from there.
+template <class Make>
+void run_product(benchmark::State& state, Make&& make, std::size_t bytes, Way way, int byte_bits, Index tokens, Index threads,
+                 EigenProduct& eigen, std::size_t rotate) {
+  std::vector<decltype(make())> copies;
+  do copies.push_back(make());
+  while (copies.size() * bytes < rotate);
   const Matrix x = normal(tokens, cols, 2, 1);
   Matrix y(tokens, rows), eigen_y(tokens, rows);
   Workspace workspace;
@@ -202,16 +203,18 @@ void add_product(const std::string& kind, Index tokens, Way way, Index threads, 
   benchmark::RegisterBenchmark(title.c_str(), [=, &eigen](benchmark::State& state) {
     static const PackedTensor<S> packed = pack(quantize_nearest<S>(weights().view()).value());
     if (!way.tiled)
-      return run_product(state, packed, static_cast<std::size_t>(packed.bytes().payload_bytes()), way, S::bits, tokens, threads,
-                         eigen, rotate);
-    const auto tiled = [&] {
+      return run_product(
+          state, [] { return packed; }, static_cast<std::size_t>(packed.bytes().payload_bytes()), way, S::bits, tokens, threads,
+          eigen, rotate);
+    const auto make = [&] {
       if constexpr (has_integer_dot_v<typename S::format>)
         return kernel::tile_weights(packed, way.compute);
       else
         return kernel::tile_weights(packed, way.compute, level_error).value();
-    }();
-    run_product(state, tiled, tiled.memory.size(), way, static_cast<int>(std::bit_width(static_cast<unsigned>(tiled.max_byte))),
-                tokens, threads, eigen, rotate);
+    };
+    const auto tiled = make();
+    run_product(state, make, static_cast<std::size_t>(tiled.bytes()), way,
+                static_cast<int>(std::bit_width(static_cast<unsigned>(tiled.max_byte))), tokens, threads, eigen, rotate);
   })->Unit(benchmark::kMicrosecond);
 }
 
