@@ -2,7 +2,6 @@
 
 #include <cstdio>
 
-#include <anybit/steer/mechanism.hpp>
 #include <anybit/steer/states.hpp>
 
 #include "random_decoder.hpp"
@@ -31,10 +30,11 @@ int main() {
   for (const steer::BlockReading& b : *blocks)
     std::printf("block %d: %.2f of the test pairs right\n", static_cast<int>(b.direction.block), b.test_pairs);
 
-  const std::vector<steer::BlockDirection> last{blocks->back().direction};
+  // A shift in the first block is read in the last one.
+  const std::vector<steer::BlockDirection> first{blocks->front().direction}, last{blocks->back().direction};
   for (const double coefficient : {-4.0, -2.0, 0.0, 2.0, 4.0}) {
-    const auto taps = steer::control_taps(d, last, {.coefficient = coefficient});
-    const auto difference = steer::logit_difference(d, prompts[1].front(), {2, 3}, *taps);
-    std::printf("coefficient %+.0f: logit of token 2 less that of token 3 is %+.3f\n", coefficient, *difference);
+    const auto taps = steer::control_taps(d, first, {.coefficient = coefficient});
+    const auto scores = steer::token_scores(d, prompts[1].front(), last, {.taps = *taps});
+    std::printf("coefficient %+.0f: the last token scores %+.3f\n", coefficient, static_cast<double>((*scores)(0, 5)));
   }
 }
