@@ -58,7 +58,7 @@ class Table {
       const auto found = std::find(header->begin(), header->end(), name);
       if (found == header->end()) {
         std::string all;
-        for (const std::string& n : names) all += (all.empty() ? "" : ", ") + n;
+        for (const std::string& n : names) all += (all.empty() ? "" : &n == &names.back() ? " and " : ", ") + n;
         return Error{ErrorCode::corrupt_data, path + ": the first line does not name the columns " + all + ": add it"};
       }
       t.columns_.push_back(static_cast<std::size_t>(found - header->begin()));
