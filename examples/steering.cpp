@@ -34,7 +34,9 @@ int main() {
   const std::vector<steer::BlockDirection> first{blocks->front().direction}, last{blocks->back().direction};
   for (const double coefficient : {-4.0, -2.0, 0.0, 2.0, 4.0}) {
     const auto taps = steer::control_taps(d, first, {.coefficient = coefficient});
-    const auto scores = steer::token_scores(d, prompts[1].front(), last, {.taps = *taps});
-    std::printf("coefficient %+.0f: the last token scores %+.3f\n", coefficient, static_cast<double>((*scores)(0, 5)));
+    double mean = 0;
+    for (const auto& ids : prompts[1])
+      mean += static_cast<double>((*steer::token_scores(d, ids, last, {.taps = *taps}))(0, 5)) / 40;
+    std::printf("coefficient %+.0f: the last tokens score %+.3f on average\n", coefficient, mean);
   }
 }
