@@ -185,24 +185,14 @@ inline void encode_q2_k(const float* x, std::byte* b) {
   put_pairs(b + 16, codes.data());
 }
 
-inline void encode_q3_k(const float* x, std::byte* b) {
-  std::array<std::int8_t, 256> codes;
-  std::array<float, 16> scales;
-  for (std::size_t j = 0; j < 16; ++j) scales[j] = coordinate_scale(x + 16 * j, 16, 4, codes.data() + 16 * j);
-  std::fill(b, b + 110, std::byte{0});
-  const float top = largest(scales.data(), 16), to_scale = top != 0 ? -32 / top : 0;
-  put_f16(b + 108, top != 0 ? 1 / to_scale : 0);
-  const float d = f16(b + 108);
+/// d, scales of -32 to 31 and codes of 0 to 7, which stand for -4 to 3.
+inline void put_q3_k(std::byte* b, float d, const std::array<int, 16>& scales, std::array<std::int8_t, 256> codes) {
+  std::fill(b, b + 108, std::byte{0});
+  put_f16(b + 108, d);
   for (std::size_t j = 0; j < 16; ++j) {
-    const int scale = top != 0 ? nearest_code(to_scale * scales[j], -32, 31) : -32;
-    if (top != 0) {
-      const int stored = scale + 32;
-      b[96 + j % 8] |= static_cast<std::byte>((stored & 15) << (j < 8 ? 0 : 4));
-      b[104 + j % 4] |= static_cast<std::byte>(stored >> 4 << (2 * (j / 4)));
-    }
-    const float sub = d * static_cast<float>(scale);
-    if (sub == 0) continue;
-    for (std::size_t i = 16 * j; i < 16 * j + 16; ++i) codes[i] = static_cast<std::int8_t>(nearest_code(x[i] / sub, -4, 3) + 4);
+    const int stored = scales[j] + 32;
+    b[96 + j % 8] |= static_cast<std::byte>((stored & 15) << (j < 8 ? 0 : 4));
+    b[104 + j % 4] |= static_cast<std::byte>(stored >> 4 << (2 * (j / 4)));
   }
   for (std::size_t i = 0; i < 256; ++i)
     if (codes[i] > 3) {
@@ -210,6 +200,22 @@ inline void encode_q3_k(const float* x, std::byte* b) {
       codes[i] = static_cast<std::int8_t>(codes[i] - 4);
     }
   put_pairs(b + 32, codes.data());
+}
+
+inline void encode_q3_k(const float* x, std::byte* b) {
+  std::array<std::int8_t, 256> codes;
+  std::array<float, 16> scales;
+  for (std::size_t j = 0; j < 16; ++j) scales[j] = coordinate_scale(x + 16 * j, 16, 4, codes.data() + 16 * j);
+  const float top = largest(scales.data(), 16), to_scale = top != 0 ? -32 / top : 0, stored_d = top != 0 ? 1 / to_scale : 0;
+  const float d = f16_to_f32(f32_to_f16(stored_d));
+  std::array<int, 16> stored;
+  for (std::size_t j = 0; j < 16; ++j) {
+    stored[j] = top != 0 ? nearest_code(to_scale * scales[j], -32, 31) : -32;
+    const float sub = d * static_cast<float>(stored[j]);
+    if (sub == 0) continue;
+    for (std::size_t i = 16 * j; i < 16 * j + 16; ++i) codes[i] = static_cast<std::int8_t>(nearest_code(x[i] / sub, -4, 3) + 4);
+  }
+  put_q3_k(b, stored_d, stored, codes);
 }
 
 /// The twelve bytes that sub_scale() reads, from eight scales and minima of 6 bits.
@@ -220,6 +226,25 @@ inline void put_sub_scales(std::byte* b, const std::array<SubScale, 8>& s) {
     put_u8(b + j + 4, first.low | second.low >> 4 << 6);
     put_u8(b + j + 8, (second.scale & 15) | (second.low & 15) << 4);
   }
+}
+
+/// Scales and minima of 6 bits, codes of 4 or 5.
+template <bool FiveBits>
+void put_q45_k(std::byte* b, float d, float dmin, const std::array<SubScale, 8>& stored,
+               const std::array<std::int8_t, 256>& codes) {
+  put_f16(b, d), put_f16(b + 2, dmin);
+  put_sub_scales(b + 4, stored);
+  std::byte* const nibbles = b + (FiveBits ? 48 : 16);
+  for (std::size_t i = 0; i < 128; ++i) {
+    const std::int8_t* const c = codes.data() + i / 32 * 64 + i % 32;
+    put_u8(nibbles + i, (c[0] & 15) | (c[32] & 15) << 4);
+  }
+  if constexpr (FiveBits)
+    for (std::size_t l = 0; l < 32; ++l) {
+      int bits = 0;
+      for (std::size_t j = 0; j < 8; ++j) bits |= codes[32 * j + l] >> 4 << j;
+      put_u8(b + 16 + l, bits);
+    }
 }
 
 template <bool FiveBits>
@@ -238,8 +263,7 @@ void encode_q45_k(const float* x, std::byte* b) {
     max_scale = std::max(max_scale, groups[j].scale), max_low = std::max(max_low, groups[j].low);
   }
   const float to_scale = max_scale > 0 ? 63 / max_scale : 0, to_low = max_low > 0 ? 63 / max_low : 0;
-  put_f16(b, max_scale / 63), put_f16(b + 2, max_low / 63);
-  const float d = f16(b), dmin = f16(b + 2);
+  const float d = f16_to_f32(f32_to_f16(max_scale / 63)), dmin = f16_to_f32(f32_to_f16(max_low / 63));
   std::array<SubScale, 8> stored;
   for (std::size_t j = 0; j < 8; ++j) {
     stored[j] = {nearest_code(to_scale * groups[j].scale, 0, 63), nearest_code(to_low * groups[j].low, 0, 63)};
@@ -248,17 +272,19 @@ void encode_q45_k(const float* x, std::byte* b) {
     for (std::size_t i = 32 * j; i < 32 * j + 32; ++i)
       codes[i] = static_cast<std::int8_t>(nearest_code((x[i] + rounded(minimum)) / sub, 0, search.nmax));
   }
-  put_sub_scales(b + 4, stored);
-  std::byte* const nibbles = b + (FiveBits ? 48 : 16);
-  for (std::size_t i = 0; i < 128; ++i) {
-    const std::int8_t* const c = codes.data() + i / 32 * 64 + i % 32;
-    put_u8(nibbles + i, (c[0] & 15) | (c[32] & 15) << 4);
-  }
-  if constexpr (FiveBits)
+  put_q45_k<FiveBits>(b, max_scale / 63, max_low / 63, stored, codes);
+}
+
+/// d, scales of 8 bits, codes of 0 to 63, which stand for -32 to 31.
+inline void put_q6_k(std::byte* b, float d, const std::array<int, 16>& scales, const std::array<std::int8_t, 256>& codes) {
+  put_f16(b + 208, d);
+  for (std::size_t j = 0; j < 16; ++j) put_u8(b + 192 + j, scales[j]);
+  for (std::size_t half = 0; half < 2; ++half)
     for (std::size_t l = 0; l < 32; ++l) {
-      int bits = 0;
-      for (std::size_t j = 0; j < 8; ++j) bits |= codes[32 * j + l] >> 4 << j;
-      put_u8(b + 16 + l, bits);
+      const std::int8_t* const c = codes.data() + 128 * half + l;
+      put_u8(b + 64 * half + l, (c[0] & 15) | (c[64] & 15) << 4);
+      put_u8(b + 64 * half + l + 32, (c[32] & 15) | (c[96] & 15) << 4);
+      put_u8(b + 128 + 32 * half + l, c[0] >> 4 | c[32] >> 4 << 2 | c[64] >> 4 << 4 | c[96] >> 4 << 6);
     }
 }
 
@@ -267,26 +293,17 @@ inline void encode_q6_k(const float* x, std::byte* b) {
   std::array<float, 16> scales;
   for (std::size_t j = 0; j < 16; ++j) scales[j] = symmetric_scale(x + 16 * j, 16, 32, codes.data() + 16 * j);
   const float top = largest(scales.data(), 16);
-  std::fill(b, b + 210, std::byte{0});
-  if (std::fabs(top) < smallest_group) return;
-  const float to_scale = -128 / top;
-  put_f16(b + 208, 1 / to_scale);
-  const float d = f16(b + 208);
+  if (std::fabs(top) < smallest_group) return std::fill(b, b + 210, std::byte{0}), void();
+  const float to_scale = -128 / top, d = f16_to_f32(f32_to_f16(1 / to_scale));
+  std::array<int, 16> stored;
   for (std::size_t j = 0; j < 16; ++j) {
-    const int scale = nearest_code(to_scale * scales[j], -128, 127);
-    put_u8(b + 192 + j, scale);
-    const float sub = d * static_cast<float>(scale);
+    stored[j] = nearest_code(to_scale * scales[j], -128, 127);
+    const float sub = d * static_cast<float>(stored[j]);
     if (sub == 0) continue;
     for (std::size_t i = 16 * j; i < 16 * j + 16; ++i)
       codes[i] = static_cast<std::int8_t>(nearest_code(x[i] / sub, -32, 31) + 32);
   }
-  for (std::size_t half = 0; half < 2; ++half)
-    for (std::size_t l = 0; l < 32; ++l) {
-      const std::int8_t* const c = codes.data() + 128 * half + l;
-      put_u8(b + 64 * half + l, (c[0] & 15) | (c[64] & 15) << 4);
-      put_u8(b + 64 * half + l + 32, (c[32] & 15) | (c[96] & 15) << 4);
-      put_u8(b + 128 + 32 * half + l, c[0] >> 4 | c[32] >> 4 << 2 | c[64] >> 4 << 4 | c[96] >> 4 << 6);
-    }
+  put_q6_k(b, 1 / to_scale, stored, codes);
 }
 
 /// The nearest level of iq4_nl; of two at the same distance the upper.
@@ -325,21 +342,30 @@ inline void encode_iq4_nl(const float* x, std::byte* b) {
   put_nibbles(b + 2, [&](int j) { return nearest_iq4(id * x[j]); });
 }
 
-inline void encode_iq4_xs(const float* x, std::byte* b) {
-  std::array<float, 8> scales;
-  for (std::size_t s = 0; s < 8; ++s) scales[s] = iq4_scale(x + 32 * s);
-  std::fill(b, b + 136, std::byte{0});
-  const float d = -largest(scales.data(), 8) / 32, to_scale = inverse(d);
+/// Scales of -32 to 31; `code(i)` of element i.
+template <class CodeOf>
+void put_iq4_xs(std::byte* b, float d, const std::array<int, 8>& scales, CodeOf&& code) {
+  std::fill(b, b + 8, std::byte{0});
   put_f16(b, d);
   int high = 0;
   for (std::size_t s = 0; s < 8; ++s) {
-    const int scale = nearest_code(to_scale * scales[s], -32, 31);
-    const float id = inverse(d * static_cast<float>(scale));  // of the scale before it is rounded to binary16
-    put_nibbles(b + 8 + 16 * s, [&](int j) { return nearest_iq4(id * x[32 * s + static_cast<std::size_t>(j)]); });
-    b[4 + s / 2] |= static_cast<std::byte>(((scale + 32) & 15) << (4 * (s % 2)));
-    high |= (scale + 32) >> 4 << (2 * s);
+    b[4 + s / 2] |= static_cast<std::byte>(((scales[s] + 32) & 15) << (4 * (s % 2)));
+    high |= (scales[s] + 32) >> 4 << (2 * s);
+    put_nibbles(b + 8 + 16 * s, [&](int j) { return code(static_cast<int>(32 * s) + j); });
   }
   put_u16(b + 2, high);
+}
+
+inline void encode_iq4_xs(const float* x, std::byte* b) {
+  std::array<float, 8> scales, inverses;
+  for (std::size_t s = 0; s < 8; ++s) scales[s] = iq4_scale(x + 32 * s);
+  const float d = -largest(scales.data(), 8) / 32, to_scale = inverse(d);
+  std::array<int, 8> stored;
+  for (std::size_t s = 0; s < 8; ++s) {
+    stored[s] = nearest_code(to_scale * scales[s], -32, 31);
+    inverses[s] = inverse(d * static_cast<float>(stored[s]));  // of the scale before it is rounded to binary16
+  }
+  put_iq4_xs(b, d, stored, [&](int i) { return nearest_iq4(inverses[static_cast<std::size_t>(i / 32)] * x[i]); });
 }
 
 }  // namespace ggml
