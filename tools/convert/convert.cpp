@@ -14,6 +14,7 @@
 
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/hf_folder.hpp>
+#include <anybit/model/folder_config.hpp>
 #include <anybit/io/mapped_file.hpp>
 #include <anybit/model/container.hpp>
 

@@ -21,6 +21,7 @@
 #include <anybit/model/arch/architectures.hpp>
 #include <anybit/model/container.hpp>
 #include <anybit/model/file_tensors.hpp>
+#include <anybit/model/folder_config.hpp>
 #include <anybit/model/gguf_file_config.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/model/load_tensors.hpp>
@@ -53,35 +54,6 @@ inline Result<Decoder> decoder_from(const io::GgufFile& file, Blocks blocks) {
     return {ErrorCode::corrupt_data, io::detail::text(view.name(), ": tensor ", io::detail::shown(*view.duplicate()),
                                                       " is there a second time under another name: convert the model again")};
   return read_decoder(view, *architecture, std::move(config), blocks);
-}
-
-/// The architecture and configuration of a Hugging Face folder.
-struct FolderConfig {
-  const Architecture* architecture = nullptr;
-  DecoderConfig config;
-  bool tied = false;        ///< the head is the embedding
-  bool text_alone = false;  ///< the folder has a model of images as well
-};
-inline Result<FolderConfig> read_config(const io::HfFolder& folder) {
-  io::JsonObject json = folder.config();
-  FolderConfig out;
-  if (json.has("text_config")) {
-    out.text_alone = true;
-    ANYBIT_TRY(json, json.object("text_config"));
-  }
-  ANYBIT_TRY(const std::string type, json.text("model_type"));
-  out.architecture = find_model_type(type);
-  if (!out.architecture)
-    return {ErrorCode::unsupported, io::detail::text(json.file(), ": ", json.path("model_type"), " is ", io::detail::shown(type),
-                                                     ": anybit runs ", model_type_names(), ", use a model of one of these")};
-  HfConfigReader read(json);
-  ANYBIT_TRY(out.config, out.architecture->read_hugging_face(read));
-  ANYBIT_TRY_STATUS(read.all_neutral());
-  out.config.rope_order = out.architecture->hugging_face_order;
-  for (DecoderConfig& encoder : out.config.encoder) encoder.rope_order = out.config.rope_order;
-  out.tied = read.tied();
-  if (auto valid = check(out.config); !valid) return in_context(valid.error(), json.file());
-  return out;
 }
 
 /// A folder's tensors, less those of a model of images and of a head that is the embedding.
@@ -221,10 +193,10 @@ ANYBIT_MODELS_INLINE Result<BlockwiseModel> open_blocks(const std::string& path,
     ANYBIT_TRY(Model model, model_from_folder(folder, options, detail::Blocks::later));
     ANYBIT_TRY(detail::FolderConfig config, detail::read_config(folder));
     ANYBIT_TRY(io::Checkpoint checkpoint, io::Checkpoint::of(folder));
-    BlockLoader load = detail::block_loader(
-        model.decoder.blueprint,
-        [checkpoint = std::make_shared<const io::Checkpoint>(std::move(checkpoint)), config = std::move(config),
-         options] { return detail::FolderTensors(*checkpoint, config, options); });
+    BlockLoader load =
+        detail::block_loader(model.decoder.blueprint, [checkpoint = std::make_shared<const io::Checkpoint>(std::move(checkpoint)),
+                                                       config = std::move(config),
+                                                       options] { return detail::FolderTensors(*checkpoint, config, options); });
     return BlockwiseModel{std::move(model), std::move(load)};
   }
   ANYBIT_TRY(io::GgufFile file, io::GgufFile::open(path));
