@@ -27,7 +27,7 @@ void save(const std::string& path, const model::Decoder& d) {
     v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
     v.kinds.push_back(model::TokenKind::normal);
   }
-  REQUIRE(save_model(path, {"m", d, model::Tokenizer::make(std::move(v)).value()}));
+  REQUIRE(model::save_model(path, {"m", d, model::Tokenizer::make(std::move(v)).value()}));
 }
 
 json pairs_of_ids(unsigned seed) {
