@@ -22,15 +22,22 @@ inline namespace ANYBIT_CODE {
 template <class S>
 concept IntegerTrellis = TrellisScheme<S> && (ByteSumCodebook<typename S::codebook> || LinearCodebook<typename S::codebook>);
 
-/// Activations of a token as the four bytes of each lane meet them: dword g belongs to step group g, whose V columns share its
-/// bytes; 0 past the columns. `out` has 4 ceil(cols / V) bytes and up to 64 more.
+/// Activations of a segment as the four bytes of each lane meet them: dword g belongs to step group g, whose V = 1 or 2 columns
+/// share its bytes; 0 past the columns, to the end of their tile of 16. `out` has 64 / V bytes for each tile.
 template <Index V>
-void spread_codes(const std::int8_t* codes, Index cols, std::int8_t* out) {
-  for (Index g = 0; g < ceil_div(cols, V); ++g)
-    for (Index b = 0; b < 4; ++b) {
-      const Index c = g * V + b * V / 4;
-      out[4 * g + b] = c < cols ? codes[c] : std::int8_t{0};
+ANYBIT_INLINE void spread_codes(const std::int8_t* codes, Index cols, std::int8_t* out) {
+  for (Index c = 0; c < cols; c += 16, out += 64 / V) {
+    std::int8_t tile[16] = {};
+    std::memcpy(tile, codes + c, static_cast<std::size_t>(std::min<Index>(16, cols - c)));
+    std::uint32_t words[static_cast<std::size_t>(16 / V)];
+    if constexpr (V == 1) {
+      for (Index g = 0; g < 16; ++g) words[g] = static_cast<std::uint8_t>(tile[g]) * 0x01010101u;  // constant length: vectorized
+    } else {
+      for (Index g = 0; g < 8; ++g)
+        words[g] = static_cast<std::uint8_t>(tile[2 * g]) * 0x0101u | static_cast<std::uint8_t>(tile[2 * g + 1]) * 0x01010000u;
     }
+    std::memcpy(out, words, sizeof words);
+  }
 }
 
 namespace detail {
@@ -87,7 +94,7 @@ constexpr int log2_of(int unit) { return unit <= 1 ? 0 : 1 + log2_of(unit / 2); 
 
 namespace detail {
 
-/// Rows begin .. end - 1 of y for `Tokens` tokens, 1 to 4, from `token` on. Sums are exact: with the scales of int8_rows'
+/// Rows begin .. end - 1 of y for `Tokens` tokens, 1 to 8, from `token` on. Sums are exact: with the scales of int8_rows'
 /// equation they give its bits.
 template <IntegerTrellis S, Index Tokens, class Arch = native_arch>
 void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, Index token, MutableMatrix y, Index begin,
@@ -115,7 +122,6 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, In
       for (Index i = 0; i < Tokens; ++i) {
         from[i] = x.codes + (token + i) * x.stride + at;
         if constexpr (V != 4) {
-          std::fill_n(spread[i], round_up(segment.length, 16) / V * 4, std::int8_t{0});
           spread_codes<V>(from[i], segment.length, spread[i]);
           from[i] = spread[i];
         }
@@ -124,7 +130,7 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, In
       // Groups take turns with several sums: a dot product takes longer than until the next could start.
       constexpr Index turns = std::max<Index>(4 / Tokens, 1);
       typename Arch::Ints acc[static_cast<std::size_t>(turns)][N];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (Index i = 0; i < Tokens; ++i) {
         acc[0][i] = Arch::products(offsets, x.sums[(token + i) * x.segments + index]);
 #pragma GCC unroll 4
@@ -133,7 +139,7 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, In
       Index dword = 0;
       const auto add = [&](const Tile& tile, Index g, auto& sum) __attribute__((always_inline)) {
         const auto bytes = tile.template get<Arch>(g);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (Index i = 0; i < Tokens; ++i) sum[i] = Arch::template dot4<largest>(sum[i], bytes, from[i] + 4 * (dword + g));
       };
       for (Index col = segment.first; col < segment.end(); col += 16, dword += 16 / V) {
@@ -145,7 +151,7 @@ void trellis_int8_rows(const PackedTensor<S>& t, const RoundedActivations& x, In
           for (Index g = 0; V * g < segment.end() - col; ++g) add(tile, g, acc[0]);
         }
       }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (Index i = 0; i < Tokens; ++i) {
 #pragma GCC unroll 4
         for (Index turn = 1; turn < turns; ++turn) acc[0][i] = Arch::add(acc[0][i], acc[turn][i]);
@@ -169,6 +175,7 @@ void trellis_integer_rows(const void* tensor, const RoundedActivations& x, Mutab
   const auto go = [&]<Index Tokens>(std::integral_constant<Index, Tokens>) {
     for (; i + Tokens <= x.tokens; i += Tokens) trellis_int8_rows<S, Tokens>(t, x, i, y, begin, end);
   };
+  if constexpr (LinearCodebook<typename S::codebook>) go(std::integral_constant<Index, 8>{});  // decoding is most of the work
   go(std::integral_constant<Index, 4>{});
   go(std::integral_constant<Index, 2>{});
   go(std::integral_constant<Index, 1>{});
