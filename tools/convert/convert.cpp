@@ -216,9 +216,10 @@ int to_gguf(const std::string& in, const std::string& out, const std::string& mi
   if (o->rounded == 0)
     std::printf("exact: every weight of the input is kept\n");
   else
-    std::printf("%zu tensors exact, %zu rounded to the nearest: largest error of a weight %.4g (%s), mean %.4g\n", o->exact,
-                o->rounded, o->error.largest, printable(o->worst).c_str(),
-                o->error.sum / static_cast<double>(std::max<Index>(1, o->values)));
+    std::printf(
+        "%zu tensors exact, %zu rounded (%zu of them for the error of their outputs): largest error of a weight %.4g (%s), mean %.4g\n",
+        o->exact, o->rounded, o->error.largest, printable(o->worst).c_str(),
+        o->error.sum / static_cast<double>(std::max<Index>(1, o->values)));
   return success;
 }
 
@@ -242,6 +243,16 @@ int convert(int argc, const char* const* argv) {
   app.add_option("--context", gguf.context, "With --to gguf: the model is for at most so many tokens")
       ->check(CLI::Range(1, 1 << 30));
   app.add_option("--threads", gguf.threads, "With --to gguf; 0: as many as the machine runs")->check(CLI::Range(0, 1024));
+  app.add_option(
+         "--calibrate", gguf.calibrate,
+         "With --to gguf: a text on which the errors of the layers' outputs are kept small (GPTQ); without it each weight is "
+         "rounded as ggml does")
+      ->type_name("FILE");
+  app.add_option("--calibration-tokens", gguf.calibration_tokens, "With --calibrate: so many tokens of the text at most")
+      ->check(CLI::Range(512, 1 << 30))
+      ->capture_default_str();
+  app.add_option("--write-imatrix", gguf.imatrix, "With --calibrate: write llama.cpp's importance matrix of the text")
+      ->type_name("FILE");
   app.add_flag("--strict", gguf.strict, "With --to gguf: an error where a tensor cannot have the type that --type gives it");
   if (const auto end = parse(app, argc, argv, "anybit convert Llama-3-8B-AWQ Llama-3-8B-GPTQ --to gptq")) return *end;
   const auto to = format_named(o.to);

@@ -14,7 +14,9 @@
 #include <anybit/io/gguf_writer.hpp>
 #include <anybit/io/mapped_file.hpp>
 #include <anybit/model/to_gguf.hpp>
+#include <anybit/quantize/ggml_gptq.hpp>
 
+#include "gguf_calibration.hpp"
 #include "shared/open_model.hpp"
 
 namespace tool {
@@ -53,6 +55,30 @@ Result<io::RoundingError> encode(const io::GgmlEncoder& encoder, ConstMatrix m, 
   return total;
 }
 
+/// Rounded for the error of the outputs. Weights that are not finite have been refused by encode() before.
+io::RoundingError encode_for_outputs(std::string_view name, ConstMatrix m, const gptq::Factor& factor, std::span<std::byte> to,
+                                     ThreadPool& pool) {
+  const io::DType& type = *io::find_dtype(name);
+  const auto row_bytes = static_cast<std::size_t>(m.cols / type.block_values * type.block_bytes);
+  std::mutex mutex;
+  io::RoundingError total;
+  pool.parallel_for(m.rows, 16, [&](Index begin, Index end) {
+    const ConstMatrix rows(m.row(begin).data(), end - begin, m.cols);
+    std::byte* const own = to.data() + static_cast<std::size_t>(begin) * row_bytes;
+    ggml_gptq_rows(name, rows, factor, own);
+    std::vector<float> decoded(static_cast<std::size_t>(rows.rows * rows.cols));
+    type.to_f32(own, rows.rows * rows.cols / type.block_values, decoded.data());
+    io::RoundingError error;
+    for (std::size_t i = 0; i < decoded.size(); ++i) {
+      const double e = std::fabs(static_cast<double>(decoded[i]) - static_cast<double>(rows.data[i]));
+      error.add({e, e});
+    }
+    const std::scoped_lock lock(mutex);
+    total.add(error);
+  });
+  return total;
+}
+
 /// What a file of `sources` in the mix looks like, or an error in strict mode.
 Result<std::vector<io::GgufStream::Tensor>> plan(const GgufRequest& request, const std::vector<Source>& sources,
                                                  const io::MixFacts& facts, GgufOutcome& outcome) {
@@ -82,8 +108,13 @@ Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, c
   ANYBIT_TRY(const auto tensors, plan(request, sources, facts, outcome));
   metadata.add_metadata("general.file_type", std::uint32_t{request.mix->file_type});
   metadata.add_metadata("general.quantization_version", std::uint32_t{2});
-  ANYBIT_TRY(io::GgufStream stream, io::GgufStream::create(request.out, std::move(metadata), tensors));
   ThreadPool pool(thread_count(request.threads));
+  std::optional<GgufCalibration> calibration;
+  if (!request.calibrate.empty()) {
+    ANYBIT_TRY(calibration, GgufCalibration::make(request.in, request.calibrate, request.calibration_tokens, pool));
+    if (!request.imatrix.empty()) ANYBIT_TRY_STATUS(calibration->importance().save(request.imatrix));
+  }
+  ANYBIT_TRY(io::GgufStream stream, io::GgufStream::create(request.out, std::move(metadata), tensors));
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const Source& s = sources[i];
     const auto context = [&](const Error& e) { return in_context(e, "tensor " + io::detail::shown(s.name)); };
@@ -99,8 +130,13 @@ Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, c
     ANYBIT_CHECK(encoder, "a mix names a type that has no encoder");
     const Index size = values->extents().size();
     std::vector<std::byte> bytes(static_cast<std::size_t>(size / type.block_values * type.block_bytes));
-    const auto error = encode(*encoder, values->view(), bytes, pool);
+    auto error = encode(*encoder, values->view(), bytes, pool);
     if (!error) return context(error.error());
+    const gptq::Factor* const factor = calibration && has_ggml_gptq(type.name) ? calibration->factor(s.name) : nullptr;
+    if (factor && error->largest > 0) {
+      error = encode_for_outputs(type.name, values->view(), *factor, bytes, pool);
+      ++outcome.calibrated;
+    }
     if (error->largest > 0) {
       ++outcome.rounded;
       if (io::find_dtype(s.type)->block_values > 1) ++outcome.rounded_twice;

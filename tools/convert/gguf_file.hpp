@@ -18,6 +18,9 @@ struct GgufRequest {
   const anybit::io::GgufMix* mix = nullptr;
   anybit::Index context = 0;  ///< > 0: the model is for texts of so many tokens at most
   anybit::Index threads = 0;
+  std::string calibrate;  ///< a text: tensors are rounded for the error of their outputs; empty: to the nearest
+  anybit::Index calibration_tokens = 8192;
+  std::string imatrix;  ///< where the importance matrix of the text is to be written; empty: nowhere
   bool strict = false;  ///< a tensor whose rows the type of the mix does not divide is an error
 };
 
@@ -25,8 +28,9 @@ struct GgufOutcome {
   std::map<std::string, std::size_t> types;                                ///< tensors by type
   std::map<std::pair<std::string, std::string>, std::size_t> substituted;  ///< by the type of the mix and the one taken
   std::size_t exact = 0, rounded = 0;                                      ///< matrices
-  std::size_t rounded_twice = 0;                                           ///< of those, the ones that were quantized before
-  anybit::io::RoundingError error;                                         ///< over `values`
+  std::size_t calibrated = 0;       ///< of the rounded ones, those that the text was asked about
+  std::size_t rounded_twice = 0;    ///< of those, the ones that were quantized before
+  anybit::io::RoundingError error;  ///< over `values`
   anybit::Index values = 0;
   std::string worst;  ///< tensor of the largest error
   std::vector<std::string> remarks;

@@ -1,6 +1,6 @@
-#include <anybit/algorithm/ggml_gptq.hpp>
 #include <anybit/io/ggml_encoders.hpp>
 #include <anybit/io/tensor_info.hpp>
+#include <anybit/quantize/ggml_gptq.hpp>
 
 #include <cmath>
 #include <random>

@@ -1,0 +1,38 @@
+#pragma once
+// Hessians of a model's linears for tensors of a GGUF file, from a text.
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include <anybit/algorithm/feedback/factor.hpp>
+#include <anybit/core/result.hpp>
+#include <anybit/exec/thread_pool.hpp>
+#include <anybit/io/imatrix.hpp>
+#include <anybit/quantize/model_stats.hpp>
+
+namespace tool {
+
+class GgufCalibration {
+ public:
+  /// Runs the model at `model` on at most `tokens` tokens of the text file, in windows of 512.
+  static anybit::Result<GgufCalibration> make(const std::string& model, const std::string& text, anybit::Index tokens,
+                                              anybit::ThreadPool& pool);
+
+  /// Of the Hessian of what enters a tensor, columns in their order; null where calibration has none (embedding, head) or it has
+  /// no factor. It lives until the next call.
+  const anybit::gptq::Factor* factor(const std::string& tensor);
+  /// The diagonals, as llama.cpp's tools read them.
+  anybit::io::Imatrix importance() const;
+  anybit::Index tokens() const { return tokens_; }
+
+ private:
+  anybit::model::ModelStats stats_;
+  std::map<std::string, anybit::model::SiteId> sites_;  ///< by the name of the tensor
+  std::string text_;
+  anybit::Index tokens_ = 0, windows_ = 0;
+  anybit::model::SiteId at_{};
+  std::unique_ptr<anybit::gptq::Factor> factor_;  ///< of the site `at_`
+};
+
+}  // namespace tool
