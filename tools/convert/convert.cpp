@@ -218,7 +218,7 @@ int to_gguf(const std::string& in, const std::string& out, const std::string& mi
   else
     std::printf(
         "%zu tensors exact, %zu rounded (%zu of them for the error of their outputs): largest error of a weight %.4g (%s), mean %.4g\n",
-        o->exact, o->rounded, o->error.largest, printable(o->worst).c_str(),
+        o->exact, o->rounded, o->calibrated, o->error.largest, printable(o->worst).c_str(),
         o->error.sum / static_cast<double>(std::max<Index>(1, o->values)));
   return success;
 }
