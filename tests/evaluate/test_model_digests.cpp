@@ -85,13 +85,13 @@ void check_model(const std::string& name, const QuantizedModel& q, bool everywhe
 using Round4 = Nearest<SInt<4>, PerGroup<16>>;
 using Gptq4 = Gptq<SInt<4>, PerGroup<16>>;
 
-struct Source {
+struct DigestedModel {
   std::string name;
   Decoder decoder;
 };
 
-std::vector<Source> sources() {
-  std::vector<Source> all;
+std::vector<DigestedModel> sources() {
+  std::vector<DigestedModel> all;
   all.push_back({"plain", random_decoder(4)});
   all.push_back({"grouped", random_decoder(2)});
   all.push_back({"own head", random_decoder(1, true)});
@@ -107,7 +107,7 @@ struct Text {
 }  // namespace
 
 TEST_CASE("digests: logits of float models, whole and token by token, and with a cache of codes") {
-  for (const Source& s : sources()) {
+  for (const DigestedModel& s : sources()) {
     Fingerprint f;
     const auto tokens = ids(40, 99);
     add(f, test_support::logits_of(s.decoder, tokens));
@@ -123,7 +123,7 @@ TEST_CASE("digests: models quantized in one shot") {
       model_recipe("nearest", Round4{}), model_recipe("gptq", Gptq4{}), model_recipe("awq", Awq{} | Round4{}),
       model_recipe("awq of blocks", Awq{.block_output = true} | Gptq4{}),
       model_recipe("smooth", SmoothQuant{} | Nearest<presets::Int8PerRow>{}, Compute::int8_static)};
-  for (const Source& s : sources()) {
+  for (const DigestedModel& s : sources()) {
     Needs all = Needs::none;
     for (const ModelRecipe& r : recipes) all = all | r.needs;
     const ModelStats stats = test_support::calibrated(s.decoder, all);
@@ -146,7 +146,7 @@ TEST_CASE("digests: models quantized block by block") {
   drifting.drift = 0.5f;
   const std::vector<ModelRecipe> recipes{model_recipe("gptq", Gptq4{}), model_recipe("drift", drifting),
                                          model_recipe("awq", Awq{} | Round4{})};
-  for (const Source& s : sources())
+  for (const DigestedModel& s : sources())
     for (const ModelRecipe& r : recipes)
       for (const bool sequential : {false, true}) {
         if (sequential && r.name == "awq") continue;
@@ -161,7 +161,7 @@ TEST_CASE("digests: models quantized block by block") {
 
 TEST_CASE("digests: KL and sensitivities") {
   const evaluate::Windows windows{20, 3, ids(60, 9)};
-  for (const Source& s : sources()) {
+  for (const DigestedModel& s : sources()) {
     const ModelStats stats = test_support::calibrated(s.decoder, Needs::none);
     const QuantizedModel q =
         quantize_model(s.decoder, stats, model_recipe("nearest", Round4{}), pack_embedding(s.decoder).value()).value();
