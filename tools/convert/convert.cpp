@@ -14,9 +14,9 @@
 
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/hf_folder.hpp>
-#include <anybit/model/folder_config.hpp>
 #include <anybit/io/mapped_file.hpp>
 #include <anybit/model/container.hpp>
+#include <anybit/model/folder_config.hpp>
 
 #include "checkpoint_folder.hpp"
 #include "gguf_file.hpp"

@@ -32,7 +32,7 @@ namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
 struct LoadOptions {
-  std::string tokenizer{};   ///< path, for llama2.c checkpoints; empty: tok<vocabulary>.bin or tokenizer.bin beside the model
+  std::string tokenizer{};  ///< path, for llama2.c checkpoints; empty: tok<vocabulary>.bin or tokenizer.bin beside the model
   /// What anybit's own container and EXL3's folders may hold; preset_registry() knows every preset.
   SchemeRegistry schemes{};
   /// Of the quantized linears of folders: packs one, without changing a weight, or says why it cannot. Without it, and where it

@@ -236,7 +236,7 @@ inline void ggml_gptq_rows(std::string_view type, ConstMatrix rows, const gptq::
         ggml_blocks::choose_group_scale(grid, targets(g), of_group(g, weights), static_cast<std::size_t>(g), block);
         const auto at = static_cast<std::size_t>(g);
         const ggml_blocks::GgmlRounder rounder{grid, block.d * static_cast<float>(block.scales[at]),
-                                          block.dmin * static_cast<float>(block.lows[at])};
+                                               block.dmin * static_cast<float>(block.lows[at])};
         for (int k = g * grid.group; k < (g + 1) * grid.group; ++k) {
           const int level = rounder.level(w[k] + back[k]);
           block.levels[static_cast<std::size_t>(k)] = static_cast<std::int8_t>(level);
