@@ -162,7 +162,7 @@ TEST_CASE("models that are wrong in one place are errors that name it") {
       {{.key = "llama.rope.dimension_count", .value = 3}, {"rotary length 3"}},
       {{.key = "llama.rope.freq_base"}, {"rope base is -1"}},
       {{.text_key = "llama.rope.scaling.type", .text = "yarn"}, {"llama.rope.scaling.type is 'yarn'"}},
-      {{.key = "llama.expert_count", .value = 8}, {"llama.expert_count is 8", "only with 0 here"}},
+      {{.key = "llama.expert_count", .value = 8}, {"'llama.expert_used_count'", "convert the model again"}},
       {{.floats = {{"llama.rope.scaling.attn_factor", 1.5f}}}, {"llama.rope.scaling.attn_factor is 1.5", "only with 1 here"}},
       {{.floats = {{"llama.attention.sliding_window", 16}}}, {"llama.attention.sliding_window is 16"}},
       {{.floats = {{"llama.attention.scale", 0.25f}}}, {"'llama.attention.scale' is no key that anybit applies"}},
