@@ -75,7 +75,7 @@ bool same_weights(const nn::Linear& a, const nn::Linear& b) {
 }
 bool of_expert(const QuantizedLayer& layer, const Decoder& d) { return (*d.blueprint)[layer.site].routed; }
 
-std::vector<std::byte> packed_bytes(const Decoder& d) {
+std::vector<std::byte> bytes_of_packed(const Decoder& d) {
   std::vector<std::byte> all;
   for_each_linear(d, [&](const std::string&, const nn::Linear& l) {
     const auto bytes = l.packed() ? l.packed()->bytes().bytes()
@@ -266,11 +266,11 @@ TEST_CASE("experts: block by block, interrupted or not and stage by stage") {
   const LayerWiseModel once = made(awq, {}), kept = made(awq, {.state = state / "blocks"}),
                        again = made(awq, {.state = state / "blocks"});
   CHECK(again.blocks_taken == 3);
-  CHECK(packed_bytes(once.quantized.decoder) == packed_bytes(kept.quantized.decoder));
-  CHECK(packed_bytes(once.quantized.decoder) == packed_bytes(again.quantized.decoder));
+  CHECK(bytes_of_packed(once.quantized.decoder) == bytes_of_packed(kept.quantized.decoder));
+  CHECK(bytes_of_packed(once.quantized.decoder) == bytes_of_packed(again.quantized.decoder));
   CHECK(again.quantized.layers.size() == 57);
   ThreadPool pool(3);
-  CHECK(packed_bytes(made(awq, {.executor = pool}).quantized.decoder) == packed_bytes(once.quantized.decoder));
+  CHECK(bytes_of_packed(made(awq, {.executor = pool}).quantized.decoder) == bytes_of_packed(once.quantized.decoder));
 
   const ModelRecipe smooth = model_recipe("smooth", SmoothQuant{} | Fine16{});
   const LayerWiseModel staged = made(smooth, {.true_sequential = true});
