@@ -19,6 +19,7 @@
 
 #include "model/random_encoders.hpp"
 #include "model/random_ids.hpp"
+#include "quantize/model_bytes.hpp"
 #include "support/catch.hpp"
 #include "support/largest_difference.hpp"
 #include "support/temporary_folder.hpp"
@@ -84,16 +85,6 @@ double error_of_states(const Decoder& exact, const Decoder& other, const Pairs& 
 
 std::vector<Decoder> encoder_decoders() {
   return {test_support::random_t5(true), test_support::random_t5(false), test_support::random_whisper()};
-}
-
-std::vector<std::byte> packed_bytes(const Decoder& d) {
-  std::vector<std::byte> all;
-  for_each_linear(d, [&](const std::string&, const nn::Linear& l) {
-    if (!l.packed()) return;
-    const auto b = l.packed()->bytes().bytes();
-    all.insert(all.end(), b.begin(), b.end());
-  });
-  return all;
 }
 
 using Fine = Nearest<Superfloat<16>, PerGroup<16>, ScaleF32>;
@@ -210,8 +201,8 @@ TEST_CASE("encoder-decoders: block by block goes through both stacks") {
       return *std::move(done);
     };
     const LayerWiseModel plain = run(nearest, options);
-    CHECK(packed_bytes(plain.quantized.decoder) ==
-          packed_bytes(quantize_model(d, ModelStats(d, Needs::none), nearest, embedding).value().decoder));
+    CHECK(test_support::bytes_of(plain.quantized.decoder) ==
+          test_support::bytes_of(quantize_model(d, ModelStats(d, Needs::none), nearest, embedding).value().decoder));
 
     const LayerWiseModel learned = run(gptq, options);
     CHECK(learned.tokens == 115);
@@ -220,10 +211,10 @@ TEST_CASE("encoder-decoders: block by block goes through both stacks") {
     CAPTURE(gptq_error, error);
     CHECK(gptq_error < 0.9 * error);
     options.state = folder / "state", options.executor = pool;
-    CHECK(packed_bytes(run(gptq, options).quantized.decoder) == packed_bytes(learned.quantized.decoder));
+    CHECK(test_support::bytes_of(run(gptq, options).quantized.decoder) == test_support::bytes_of(learned.quantized.decoder));
     const LayerWiseModel resumed = run(gptq, options);
     CHECK(resumed.blocks_taken == d.config.blocks);
-    CHECK(packed_bytes(resumed.quantized.decoder) == packed_bytes(learned.quantized.decoder));
+    CHECK(test_support::bytes_of(resumed.quantized.decoder) == test_support::bytes_of(learned.quantized.decoder));
     options.state.clear(), options.true_sequential = true;
     CHECK(error_of_states(d, run(gptq, options).quantized.decoder, p) < error);
     Gptq<SInt<4>, PerGroup<16>> drifting;

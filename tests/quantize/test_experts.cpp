@@ -21,6 +21,7 @@
 #include "model/random_decoder.hpp"
 #include "model/random_experts.hpp"
 #include "model/random_ids.hpp"
+#include "quantize/model_bytes.hpp"
 #include "support/catch.hpp"
 #include "support/largest_difference.hpp"
 #include "support/same_bits.hpp"
@@ -74,20 +75,6 @@ bool same_weights(const nn::Linear& a, const nn::Linear& b) {
   return true;
 }
 bool of_expert(const QuantizedLayer& layer, const Decoder& d) { return (*d.blueprint)[layer.site].routed; }
-
-std::vector<std::byte> bytes_of_packed(const Decoder& d) {
-  std::vector<std::byte> all;
-  for_each_linear(d, [&](const std::string&, const nn::Linear& l) {
-    const auto bytes = l.packed() ? l.packed()->bytes().bytes()
-                                  : std::as_bytes(std::span(l.dense()->data(), static_cast<std::size_t>(l.extents().size())));
-    all.insert(all.end(), bytes.begin(), bytes.end());
-  });
-  for (const Weight& w : d.weights) {
-    const auto bytes = std::as_bytes(std::span(w.values));
-    all.insert(all.end(), bytes.begin(), bytes.end());
-  }
-  return all;
-}
 
 }  // namespace experts_tests
 
@@ -266,11 +253,12 @@ TEST_CASE("experts: block by block, interrupted or not and stage by stage") {
   const LayerWiseModel once = made(awq, {}), kept = made(awq, {.state = state / "blocks"}),
                        again = made(awq, {.state = state / "blocks"});
   CHECK(again.blocks_taken == 3);
-  CHECK(bytes_of_packed(once.quantized.decoder) == bytes_of_packed(kept.quantized.decoder));
-  CHECK(bytes_of_packed(once.quantized.decoder) == bytes_of_packed(again.quantized.decoder));
+  CHECK(test_support::bytes_of(once.quantized.decoder) == test_support::bytes_of(kept.quantized.decoder));
+  CHECK(test_support::bytes_of(once.quantized.decoder) == test_support::bytes_of(again.quantized.decoder));
   CHECK(again.quantized.layers.size() == 57);
   ThreadPool pool(3);
-  CHECK(bytes_of_packed(made(awq, {.executor = pool}).quantized.decoder) == bytes_of_packed(once.quantized.decoder));
+  CHECK(test_support::bytes_of(made(awq, {.executor = pool}).quantized.decoder) ==
+        test_support::bytes_of(once.quantized.decoder));
 
   const ModelRecipe smooth = model_recipe("smooth", SmoothQuant{} | Fine16{});
   const LayerWiseModel staged = made(smooth, {.true_sequential = true});
