@@ -136,7 +136,7 @@ TEST_CASE("a text that is no recipe: the place, and what could stand there") {
     std::string says;
   } cases[] = {
       {"awk | gptq uint4/g128/f16", 1, "those are rotated, smooth_quant, awq"},
-      {"awq | gtpq uint4/g128/f16", 7, "those are nearest, gptq, sparsegptq"},
+      {"awq | gtpq uint4/g128/f16", 7, "those are nearest, gptq, ldlq, sparsegptq"},
       {"awq uint4/g128/f16", 1, "is a transform: a bar and an algorithm must follow"},
       {"gptq(dump=0.01) uint4/g128/f16", 6, "no option 'dump'; it has best, damp=N"},
       {"gptq(damp=much) uint4/g128/f16", 11, "damp needs a number"},

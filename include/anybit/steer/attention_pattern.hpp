@@ -24,7 +24,7 @@ inline void prepare_heads(const model::Decoder& d, Index block, MutableMatrix x,
   namespace form = model::decoder_block;
   const model::DecoderConfig& c = d.config;
   if (c.form.head_norm != model::HeadNorm::none) {
-    const form::Places at(c.form);
+    const form::Places at(c.form, block);
     const auto weights = d.block(block);
     const MutableMatrix heads(x.data, x.rows * (x.cols / c.head_dim), c.head_dim);
     const std::vector<float>& gain = weights[at[queries ? form::attn_q_norm : form::attn_k_norm]].values;
