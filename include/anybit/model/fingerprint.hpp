@@ -3,6 +3,8 @@
 
 #include <anybit/core/macros_begin.hpp>
 
+#include <algorithm>
+#include <cstdint>
 #include <span>
 #include <string_view>
 
@@ -24,8 +26,9 @@ inline constexpr std::string_view build_name = "1, " ANYBIT_BUILD_TEXT(ANYBIT_CO
 
 /// Without what a file has filled up with zeros.
 inline std::span<const std::byte> own_bytes(const PackedBytes& p) {
-  const std::byte* const end = p.order().data() + p.order().size();
-  return p.bytes().first(static_cast<std::size_t>(end - p.bytes().data()));
+  std::uint64_t end = p.header().header_bytes;
+  for (const PackedSection& s : p.sections()) end = std::max(end, s.offset + s.bytes);
+  return p.bytes().first(static_cast<std::size_t>(end));
 }
 
 /// Weights and bias, without the adapter.
