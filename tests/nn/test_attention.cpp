@@ -181,7 +181,8 @@ TEST_CASE("numbers by distance are added to scores as the reference adds them, c
 TEST_CASE("cross-attention sees all of its source, for tokens in pieces or at once") {
   ThreadPool pool(3);
   for (const AttentionShape& c : {AttentionShape{4, 2, 10}, AttentionShape{5, 5, 8}})
-    for (const auto& [source, count] : {std::pair<Index, Index>{1, 1}, {1, 40}, {33, 1}, {70, 45}, {300, 3}}) {
+    for (const auto& size : {std::pair<Index, Index>{1, 1}, {1, 40}, {33, 1}, {70, 45}, {300, 3}}) {
+      const Index source = size.first, count = size.second;
       CAPTURE(c.heads, source, count);
       const Tokens s(c, source), queries(c, count);
       KvCache cache({2, c.kv_heads, c.head_dim}, source);
