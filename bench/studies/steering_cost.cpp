@@ -1,6 +1,9 @@
 // Processor time of a run with a tap in every block that steers, over one without: a prompt, and tokens one by one. Both in
-// turns, so that what else the machine does falls on both; medians. steering_cost MODEL [REPETITIONS] ctest: skip uses:
-// anybit_tool
+// turns, so that what else the machine does falls on both; medians.
+// steering_cost MODEL [REPETITIONS]
+
+// ctest: skip
+// uses: anybit_tool
 
 #include <algorithm>
 #include <cstdio>
