@@ -225,7 +225,7 @@ class AnyPacked {
                                         float level_error = 0) {
     const Index needed = prepared_bytes(compute, level_error);
     if (needed > 0) ANYBIT_TRY_STATUS(kernel::check_place(memory, needed));
-    const auto place = memory.data() + sizeof(kernel::PreparedHeader);
+    std::byte* const place = needed > 0 ? memory.data() + sizeof(kernel::PreparedHeader) : nullptr;
     ANYBIT_TRY(const kernel::Prepared made,
                put(compute, level_error, executor, {.what = kernel::Placement::given, .memory = place}));
     if (!made) return made;
