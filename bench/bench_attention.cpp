@@ -59,8 +59,8 @@ void run(benchmark::State& state, const Setup& s, Index bytes, const std::functi
 }
 
 /// Rows of floats or halves, heads of a token side by side; `bits` for codes of all but the last positions.
-void rows(benchmark::State& state, const Setup& s, KvType type, int bits) {
-  const Index width = s.kv_width(), d = s.shape.head_dim, element = type == KvType::f32 ? 4 : 2;
+void rows(benchmark::State& state, const Setup& s, FloatType type, int bits) {
+  const Index width = s.kv_width(), d = s.shape.head_dim, element = type == FloatType::f32 ? 4 : 2;
   const Index layer_bytes = s.context * width * element, code_bytes = bits == 0 ? 0 : kv_block_bytes(bits, d);
   const Matrix q = bench::normal(s.tokens, s.shape.heads * d, 1, 1);
   Matrix out(q.rows(), q.cols());
@@ -74,10 +74,10 @@ void rows(benchmark::State& state, const Setup& s, KvType type, int bits) {
       WeightBuffer bytes(static_cast<std::size_t>(layer_bytes));
       const float* from = floats[is_keys ? 0 : 1].data();
       for (Index i = 0; i < s.context * width; ++i)
-        if (type == KvType::f32)
+        if (type == FloatType::f32)
           reinterpret_cast<float*>(bytes.data())[i] = from[i];
         else
-          reinterpret_cast<std::uint16_t*>(bytes.data())[i] = type == KvType::f16 ? f32_to_f16(from[i]) : f32_to_bf16(from[i]);
+          reinterpret_cast<std::uint16_t*>(bytes.data())[i] = type == FloatType::f16 ? f32_to_f16(from[i]) : f32_to_bf16(from[i]);
       (is_keys ? keys : values).push_back(std::move(bytes));
     }
     codes.emplace_back(static_cast<std::size_t>(blocks * s.shape.kv_heads * code_bytes + 64));
@@ -141,11 +141,12 @@ void add_all() {
       const auto add = [&](const std::string& name, auto f) {
         benchmark::RegisterBenchmark((name + "/" + heads + std::to_string(tokens)).c_str(), f)->Unit(benchmark::kMillisecond);
       };
-      const std::pair<const char*, KvType> types[] = {{"f32", KvType::f32}, {"f16", KvType::f16}, {"bf16", KvType::bf16}};
+      const std::pair<const char*, FloatType> types[] = {
+          {"f32", FloatType::f32}, {"f16", FloatType::f16}, {"bf16", FloatType::bf16}};
       for (const auto& [name, type] : types)
         add(std::string("rows_") + name, [s, t = type](benchmark::State& state) { rows(state, s, t, 0); });
       for (const int bits : {16, 8, 4, 2}) {
-        add("codes" + std::to_string(bits), [s, bits](benchmark::State& state) { rows(state, s, KvType::f16, bits); });
+        add("codes" + std::to_string(bits), [s, bits](benchmark::State& state) { rows(state, s, FloatType::f16, bits); });
         add("cache" + std::to_string(bits), [s, bits](benchmark::State& state) { cache(state, s, bits); });
       }
       add("cache32", [s](benchmark::State& state) { cache(state, s, 32); });

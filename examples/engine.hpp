@@ -129,8 +129,7 @@ struct Engine {
                                 .out = {mixed.data(), c.dim, c.head_dim()},
                                 .options = {}};
       kernel::KvInputs in;
-      in.keys = {rows, kernel::KvType::f32, 2 * kv, c.head_dim()},
-      in.values = {rows + kv, kernel::KvType::f32, 2 * kv, c.head_dim()};
+      in.keys = {rows, FloatType::f32, 2 * kv, c.head_dim()}, in.values = {rows + kv, FloatType::f32, 2 * kv, c.head_dim()};
       AlignedBuffer scratch(static_cast<std::size_t>(kernel::attention_workspace(a, in)));
       kernel::attention(a, in, 0, kernel::attention_units(a), scratch.data());
       products(mixed, {{&l.o, x.view()}}, true);

@@ -122,8 +122,8 @@ class Ours {
           .q = {q.data(), c.q_width(), c.s.head_dim},
           .out = {out_.data(), c.q_width(), c.s.head_dim},
           .options = {}};
-    kv_.keys = {k.data(), KvType::f16, c.kv_width(), c.s.head_dim};
-    kv_.values = {v.data(), KvType::f16, c.kv_width(), c.s.head_dim};
+    kv_.keys = {k.data(), FloatType::f16, c.kv_width(), c.s.head_dim};
+    kv_.values = {v.data(), FloatType::f16, c.kv_width(), c.s.head_dim};
     if (bits == 0) return;
     const Index bytes = kv_block_bytes(bits, c.s.head_dim), blocks = first_block_of_rows(c.context - 1, kv_.residual);
     codes_.resize(static_cast<std::size_t>(blocks * bytes * c.s.kv_heads + 64));

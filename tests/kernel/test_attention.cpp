@@ -32,15 +32,15 @@ std::vector<float> normal_floats(unsigned seed, Index n) {
 struct Engine {
   AttentionShape shape;
   Index length, gap;  ///< elements between heads that belong to nobody
-  KvType type = KvType::f32;
+  FloatType type = FloatType::f32;
   std::vector<float> keys, values;  ///< as they are after rounding to `type`
   std::vector<std::byte> memory;
 
   Index head_stride() const { return shape.head_dim + gap; }
   Index token_stride() const { return 2 * shape.kv_heads * head_stride(); }
-  Index element() const { return type == KvType::f32 ? 4 : 2; }
+  Index element() const { return type == FloatType::f32 ? 4 : 2; }
 
-  Engine(AttentionShape s, Index positions, KvType t, Index between)
+  Engine(AttentionShape s, Index positions, FloatType t, Index between)
       : shape(s),
         length(positions),
         gap(between),
@@ -60,11 +60,11 @@ struct Engine {
             float& x = (kind == 0 ? keys : values)[static_cast<std::size_t>((p * shape.kv_heads + h) * shape.head_dim + j)];
             const Index at = p * token_stride() + (kind * shape.kv_heads + h) * head_stride() + j;
             std::byte* const to = memory.data() + at * element();
-            if (type == KvType::f32) {
+            if (type == FloatType::f32) {
               std::memcpy(to, &x, 4);
             } else {
-              const std::uint16_t half = type == KvType::f16 ? f32_to_f16(x) : f32_to_bf16(x);
-              x = type == KvType::f16 ? f16_to_f32(half) : bf16_to_f32(half);
+              const std::uint16_t half = type == FloatType::f16 ? f32_to_f16(x) : f32_to_bf16(x);
+              x = type == FloatType::f16 ? f16_to_f32(half) : bf16_to_f32(half);
               std::memcpy(to, &half, 2);
             }
           }
@@ -145,7 +145,7 @@ const std::vector<float> some_slopes{0.5f, 0.0f, 0.03f, 1.0f, 0.25f, 0.125f, 0.7
 TEST_CASE("attention on raw rows agrees with the reference: types and strides and options and slices") {
   for (const AttentionShape& s :
        {AttentionShape{4, 2, 64}, AttentionShape{9, 3, 17}, AttentionShape{2, 2, 1}, AttentionShape{5, 1, 40}})
-    for (const KvType type : {KvType::f32, KvType::f16, KvType::bf16})
+    for (const FloatType type : {FloatType::f32, FloatType::f16, FloatType::bf16})
       for (const Index first : {0, 5, 290})
         for (const Index tokens : {1, 45}) {
           const Engine e(s, first + tokens, type, s.head_dim % 3);
@@ -172,7 +172,7 @@ TEST_CASE("attention on raw rows agrees with the reference: types and strides an
 TEST_CASE("attention without causality reads keys and values of another length than the queries") {
   const AttentionShape s{4, 2, 24};
   for (const Index length : {1, 40, 300}) {
-    const Engine e(s, length, KvType::f16, 0);
+    const Engine e(s, length, FloatType::f16, 0);
     Queries q(s, 70);
     AttentionOptions o;
     o.causal = false;
@@ -185,7 +185,7 @@ TEST_CASE("attention without causality reads keys and values of another length t
 TEST_CASE("attention: a prompt gives the same bits in pieces and at once, results may replace queries") {
   const AttentionShape s{6, 2, 33};
   const Index length = 333;
-  for (const KvType type : {KvType::f32, KvType::f16}) {
+  for (const FloatType type : {FloatType::f32, FloatType::f16}) {
     const Engine e(s, length, type, 1);
     Queries whole(s, length);
     run_slices(whole.inputs(0, length), e.kv());
@@ -207,7 +207,7 @@ TEST_CASE("attention: a prompt gives the same bits in pieces and at once, result
 TEST_CASE("attention from codes agrees with the reference over rounded keys and values") {
   const AttentionShape s{6, 3, 40};
   const Index length = 200, first = 90, tokens = length - first;
-  const Engine e(s, length, KvType::f32, 0);
+  const Engine e(s, length, FloatType::f32, 0);
   const auto to_half = [](float x) { return f16_to_f32(f32_to_f16(x)); };
   for (const int bits : {16, 8, 4, 3, 2})
     for (const Index residual : {0, 32}) {
@@ -272,7 +272,7 @@ TEST_CASE("attention: NaN and infinity in a token reach only the tokens that see
   const AttentionShape s{4, 2, 20};
   for (const float x : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()})
     for (const bool in_keys : {false, true})
-      for (const KvType type : {KvType::f32, KvType::bf16}) {
+      for (const FloatType type : {FloatType::f32, FloatType::bf16}) {
         CAPTURE(x, in_keys);
         Engine e(s, 100, type, 0);
         Queries clean(s, 100), q(s, 100);
@@ -306,7 +306,7 @@ TEST_CASE("attention without tokens is no work") {
 
 TEST_CASE("attention: bad input is an error that names the value") {
   const AttentionShape s{4, 2, 16};
-  const Engine e(s, 100, KvType::f32, 0);
+  const Engine e(s, 100, FloatType::f32, 0);
   Queries q(s, 10);
   const auto message = [&](auto change) {
     AttentionInputs a = q.inputs(90, 100);

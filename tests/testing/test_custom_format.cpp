@@ -127,7 +127,7 @@ void check_everywhere(float weight_error) {
   const auto opened = registry.open(*bytes);
   REQUIRE(opened.ok());
   Serial serial;
-  opened->matmul(ConstMatrix(x.data(), 1, cols), MutableMatrix(y_opened.data(), 1, rows), Compute::f32, serial, workspace);
+  opened->matmul({x.data(), 1, cols}, {y_opened.data(), 1, rows}, Compute::f32, serial, workspace);
   CHECK(y_opened == y);
 }
 

@@ -21,9 +21,9 @@ inline namespace ANYBIT_CODE {
 namespace detail {
 
 /// The first n <= simd::width elements of a row as floats, the other lanes 0.
-template <KvType Type>
+template <FloatType Type>
 ANYBIT_INLINE simd::f32 load_kv(const std::byte* p, Index n) {
-  if constexpr (Type == KvType::f32) {
+  if constexpr (Type == FloatType::f32) {
     const auto* x = reinterpret_cast<const float*>(p);
     return n == simd::width ? simd::load(x) : simd::load_partial(x, n);
   } else {
@@ -34,17 +34,17 @@ ANYBIT_INLINE simd::f32 load_kv(const std::byte* p, Index n) {
       std::memcpy(some, p, static_cast<std::size_t>(n) * 2);
       x = some;
     }
-    if constexpr (Type == KvType::f16)
+    if constexpr (Type == FloatType::f16)
       return simd::load_f16(x);
     else
-      return simd::as_f32(simd::shift_left(simd::as_u32(simd::load_i32(x)), 16));
+      return simd::load_bf16(x);
   }
 }
 
 /// n rows, each `stride` bytes on from the one before, as keys (d, 32); positions from n on become 0.
-template <KvType Type>
+template <FloatType Type>
 void keys_of_rows(const std::byte* rows, Index stride, Index n, Index d, float* out) {
-  constexpr Index element = Type == KvType::f32 ? 4 : 2;
+  constexpr Index element = Type == FloatType::f32 ? 4 : 2;
   for (Index p = 0; p < kv_block; p += simd::width) {
     const Index some = std::min(n - p, simd::width);
     for (Index j = 0; j < d; j += simd::width) {
@@ -60,9 +60,9 @@ void keys_of_rows(const std::byte* rows, Index stride, Index n, Index d, float* 
   }
 }
 /// The same as values (n, d rounded up to 16).
-template <KvType Type>
+template <FloatType Type>
 void values_of_rows(const std::byte* rows, Index stride, Index n, Index d, float* out) {
-  constexpr Index element = Type == KvType::f32 ? 4 : 2;
+  constexpr Index element = Type == FloatType::f32 ? 4 : 2;
   const Index d_padded = round_up(d, 16);
   for (Index p = 0; p < n; ++p)
     for (Index j = 0; j < d_padded; j += simd::width) {
@@ -100,15 +100,16 @@ class KvSource {
   Block keys(Index b, Index head, Index n, bool codes, bool any, AttentionWorkspace& w) const {
     if (codes) return block_of(codec_, kv_.codes.bits, kv_keys_shape(d_), block_of_codes(b, head), any, w);
     Block::Kind kind = Block::Kind::f32;
-    with_rows(kv_.keys, b, head, [&]<KvType Type>(const std::byte* rows, Index stride, std::integral_constant<KvType, Type>) {
-      if constexpr (Type != KvType::f32)
-        if (any && n == kv_block && halves_turn(d_)) {
-          turn_halves(rows, stride, d_, reinterpret_cast<std::uint16_t*>(w.block));
-          kind = Type == KvType::f16 ? Block::Kind::f16 : Block::Kind::bf16;
-          return;
-        }
-      keys_of_rows<Type>(rows, stride, n, d_, w.block);
-    });
+    with_rows(kv_.keys, b, head,
+              [&]<FloatType Type>(const std::byte* rows, Index stride, std::integral_constant<FloatType, Type>) {
+                if constexpr (Type != FloatType::f32)
+                  if (any && n == kv_block && halves_turn(d_)) {
+                    turn_halves(rows, stride, d_, reinterpret_cast<std::uint16_t*>(w.block));
+                    kind = Type == FloatType::f16 ? Block::Kind::f16 : Block::Kind::bf16;
+                    return;
+                  }
+                keys_of_rows<Type>(rows, stride, n, d_, w.block);
+              });
     return {.data = w.block, .stride = kv_block, .kind = kind};
   }
   Block values(Index b, Index head, Index n, bool codes, bool any, AttentionWorkspace& w) const {
@@ -117,16 +118,17 @@ class KvSource {
       return block_of(codec_, kv_.codes.bits, kv_values_shape(d_), from, any, w);
     }
     Block block{.data = w.block, .stride = d_padded_};
-    with_rows(kv_.values, b, head, [&]<KvType Type>(const std::byte* rows, Index stride, std::integral_constant<KvType, Type>) {
-      if (d_ == d_padded_ && (any || Type == KvType::f32))
-        block = {.data = rows,
-                 .stride = kv_.values.token_stride,
-                 .kind = Type == KvType::f32   ? Block::Kind::f32
-                         : Type == KvType::f16 ? Block::Kind::f16
-                                               : Block::Kind::bf16};
-      else
-        values_of_rows<Type>(rows, stride, n, d_, w.block);
-    });
+    with_rows(kv_.values, b, head,
+              [&]<FloatType Type>(const std::byte* rows, Index stride, std::integral_constant<FloatType, Type>) {
+                if (d_ == d_padded_ && (any || Type == FloatType::f32))
+                  block = {.data = rows,
+                           .stride = kv_.values.token_stride,
+                           .kind = Type == FloatType::f32   ? Block::Kind::f32
+                                   : Type == FloatType::f16 ? Block::Kind::f16
+                                                            : Block::Kind::bf16};
+                else
+                  values_of_rows<Type>(rows, stride, n, d_, w.block);
+              });
     return block;
   }
   void prefetch_keys(Index b, Index head, Index n, bool codes) const {
@@ -146,18 +148,18 @@ class KvSource {
   }
   void prefetch(const KvRows& rows, Index b, Index head, Index n) const {
     with_rows(rows, b, head, [&](const std::byte* from, Index stride, auto) {
-      prefetch_rows(from, stride, n, d_ * (rows.type == KvType::f32 ? 4 : 2));
+      prefetch_rows(from, stride, n, d_ * (rows.type == FloatType::f32 ? 4 : 2));
     });
   }
   template <class F>
   void with_rows(const KvRows& rows, Index b, Index head, F f) const {
-    const Index element = rows.type == KvType::f32 ? 4 : 2;
+    const Index element = rows.type == FloatType::f32 ? 4 : 2;
     const std::byte* from = static_cast<const std::byte*>(rows.data) +
                             ((b * kv_block - kv_.rows_from) * rows.token_stride + head * rows.head_stride) * element;
     switch (rows.type) {
-      case KvType::f32: return f(from, rows.token_stride * element, std::integral_constant<KvType, KvType::f32>());
-      case KvType::f16: return f(from, rows.token_stride * element, std::integral_constant<KvType, KvType::f16>());
-      case KvType::bf16: return f(from, rows.token_stride * element, std::integral_constant<KvType, KvType::bf16>());
+      case FloatType::f32: return f(from, rows.token_stride * element, std::integral_constant<FloatType, FloatType::f32>());
+      case FloatType::f16: return f(from, rows.token_stride * element, std::integral_constant<FloatType, FloatType::f16>());
+      case FloatType::bf16: return f(from, rows.token_stride * element, std::integral_constant<FloatType, FloatType::bf16>());
     }
   }
 
@@ -183,9 +185,9 @@ inline void encode_kv(int bits, ConstMatrix keys, ConstMatrix values, std::byte*
   const KvCodec codec = kv_codec(bits);
   auto* floats = reinterpret_cast<float*>(detail::next_line(scratch));
   auto* bytes = reinterpret_cast<std::uint8_t*>(floats + kv_block * d_padded);
-  detail::keys_of_rows<KvType::f32>(reinterpret_cast<const std::byte*>(keys.data), keys.stride * 4, kv_block, d, floats);
+  detail::keys_of_rows<FloatType::f32>(reinterpret_cast<const std::byte*>(keys.data), keys.stride * 4, kv_block, d, floats);
   codec.encode(kv_keys_shape(d), floats, out, bytes);
-  detail::values_of_rows<KvType::f32>(reinterpret_cast<const std::byte*>(values.data), values.stride * 4, kv_block, d, floats);
+  detail::values_of_rows<FloatType::f32>(reinterpret_cast<const std::byte*>(values.data), values.stride * 4, kv_block, d, floats);
   codec.encode(kv_values_shape(d), floats, out + kv_keys_shape(d).bytes(bits), bytes);
 }
 

@@ -65,8 +65,7 @@ struct BlockReader {
     const Index at = k * b.stride + j + v * simd::width;
     if constexpr (Kind == Block::Kind::f32) return simd::load(static_cast<const float*>(b.data) + at);
     if constexpr (Kind == Block::Kind::f16) return simd::load_f16(static_cast<const std::uint16_t*>(b.data) + at);
-    if constexpr (Kind == Block::Kind::bf16)
-      return simd::as_f32(simd::shift_left(simd::as_u32(simd::load_i32(static_cast<const std::uint16_t*>(b.data) + at)), 16));
+    if constexpr (Kind == Block::Kind::bf16) return simd::load_bf16(static_cast<const std::uint16_t*>(b.data) + at);
     if constexpr (Kind == Block::Kind::codes) {
       // Vectors that cross from one group into the next begin with a group.
       const Index group = k * b.groups + j / kv_group + v * simd::width / kv_group;

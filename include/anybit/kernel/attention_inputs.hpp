@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <anybit/core/finite.hpp>
+#include <anybit/core/float_type.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/kernel/attention_codes.hpp>
 
@@ -53,19 +54,16 @@ struct AttentionInputs {
   AttentionOptions options;
 };
 
-enum class KvType : std::uint8_t { f32, f16, bf16 };
-
 /// Keys or values, as HeadRows.
 struct KvRows {
   const void* data = nullptr;
-  KvType type = KvType::f32;
+  FloatType type = FloatType::f32;
   Index token_stride = 0, head_stride = 0;
 };
 
-/// Keys and values as codes, in blocks of 32 positions. Those of block b and head h are kv_block_bytes(bits, head_dim) from data
-/// + b
-/// * block_stride + h * head_stride on, as encode_kv() writes them. Strides count bytes; data and strides are multiples of 4. 64
-/// bytes behind the last block are read, and not used.
+/// Keys and values as codes, in blocks of 32 positions. Those of block b and head h start at data + (b * block_stride) +
+/// (h * head_stride) and take kv_block_bytes(bits, head_dim), as encode_kv() writes them. Strides count bytes; data and strides
+/// are multiples of 4. 64 bytes behind the last block are read, and not used.
 struct KvCodes {
   const std::byte* data = nullptr;
   int bits = 0;  ///< 16, 8, 4, 3 or 2; 0: there are no codes

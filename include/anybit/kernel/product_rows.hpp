@@ -35,8 +35,7 @@ inline void to_floats(const std::uint16_t* from, FloatType type, Index n, float*
     for (; i + simd::width <= n; i += simd::width) simd::store(to + i, simd::load_f16(from + i));
     for (; i < n; ++i) to[i] = f16_to_f32(from[i]);
   } else {
-    for (; i + simd::width <= n; i += simd::width)
-      simd::store(to + i, simd::as_f32(simd::shift_left(simd::as_u32(simd::load_i32(from + i)), 16)));
+    for (; i + simd::width <= n; i += simd::width) simd::store(to + i, simd::load_bf16(from + i));
     for (; i < n; ++i) to[i] = bf16_to_f32(from[i]);
   }
 }

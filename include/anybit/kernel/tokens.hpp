@@ -6,14 +6,12 @@
 #include <span>
 
 #include <anybit/core/config.hpp>
+#include <anybit/core/float_type.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/core/view.hpp>
 
 namespace anybit {
 inline namespace ANYBIT_ABI {
-
-/// How a number is stored: a float, IEEE binary16 or bfloat16.
-enum class FloatType : std::uint8_t { f32, f16, bf16 };
 
 /// x of y = x W^T. Token t is row t of a matrix, or row list[t].
 struct InputTokens {
@@ -26,6 +24,7 @@ struct InputTokens {
   InputTokens(ConstMatrix x)  // NOLINT(google-explicit-constructor)
       : data(x.data), tokens(x.rows), cols(x.cols), stride(x.stride) {}
   InputTokens(MutableMatrix x) : InputTokens(ConstMatrix(x)) {}  // NOLINT(google-explicit-constructor)
+  InputTokens(const float* data_, Index tokens_, Index cols_) : InputTokens(ConstMatrix(data_, tokens_, cols_)) {}
   InputTokens(const void* data_, FloatType type_, Index tokens_, Index cols_, Index stride_)
       : data(data_), type(type_), tokens(tokens_), cols(cols_), stride(stride_) {}
 
@@ -60,6 +59,7 @@ struct OutputTokens {
   OutputTokens() = default;
   OutputTokens(MutableMatrix y)  // NOLINT(google-explicit-constructor)
       : data(y.data), tokens(y.rows), cols(y.cols), stride(y.stride) {}
+  OutputTokens(float* data_, Index tokens_, Index cols_) : OutputTokens(MutableMatrix(data_, tokens_, cols_)) {}
   OutputTokens(void* data_, FloatType type_, Index tokens_, Index cols_, Index stride_)
       : data(data_), type(type_), tokens(tokens_), cols(cols_), stride(stride_) {}
 

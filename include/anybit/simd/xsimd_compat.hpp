@@ -412,6 +412,9 @@ ANYBIT_INLINE f32 load_f16(const void* p) {
 #endif
 }
 
+/// `width` bfloat16 patterns as floats, exact.
+ANYBIT_INLINE f32 load_bf16(const std::uint16_t* p) { return as_f32(shift_left(as_u32(load_i32(p)), 16)); }
+
 /// `width` floats as binary16 patterns, nearest, ties to even.
 ANYBIT_INLINE void store_f16(std::uint16_t* p, f32 v) {
 #if ANYBIT_HAS_AVX512

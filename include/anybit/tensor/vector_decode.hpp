@@ -138,7 +138,7 @@ class LookedUpLevels {
   }
   ANYBIT_INLINE simd::f32 operator()(const element* p) const {
     if constexpr (halves)
-      return simd::as_f32(simd::shift_left(simd::as_u32(simd::load_i32(p)), 16));
+      return simd::load_bf16(p);
     else
       return simd::load(p);
   }

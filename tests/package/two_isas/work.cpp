@@ -23,8 +23,8 @@ const Work ANYBIT_CONCAT(work_, WORK) = {
     [](const AnyPacked& t, std::span<const float> x, std::span<float> y) {
       Workspace workspace;
       Serial serial;
-      t.matmul(ConstMatrix(x.data(), 1, static_cast<Index>(x.size())), MutableMatrix(y.data(), 1, static_cast<Index>(y.size())),
-               Compute::int8_per_token, serial, workspace);
+      t.matmul({x.data(), 1, static_cast<Index>(x.size())}, {y.data(), 1, static_cast<Index>(y.size())}, Compute::int8_per_token,
+               serial, workspace);
     },
     [](AnyPacked) {},
 };
