@@ -20,6 +20,7 @@
 #include <anybit/reference/encoder_block.hpp>
 #include <anybit/reference/relative_bias.hpp>
 
+#include "model/letters.hpp"
 #include "model/random_decoder.hpp"
 #include "model/random_encoders.hpp"
 #include "model/random_ids.hpp"
@@ -262,14 +263,8 @@ TEST_CASE("encoders: a container holds them") {
   for (const Decoder& d : {test_support::random_t5(true), test_support::random_t5(false), test_support::random_bert(),
                            test_support::random_whisper()}) {
     CAPTURE(d.blueprint->architecture->name);
-    Vocabulary v;
-    v.kind = TokenizerKind::byte_bpe;
-    for (int i = 0; i < 61; ++i) {
-      v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
-      v.kinds.push_back(TokenKind::normal);
-    }
     const test_support::TemporaryFolder folder;
-    REQUIRE(save_model(folder / "model", {"m", d, Tokenizer::make(std::move(v)).value()}));
+    REQUIRE(save_model(folder / "model", {"m", d, test_support::letters()}));
     const auto file = io::AnybitFile::open(folder / "model").value();
     const auto again = model_from_container(file, schemes);
     INFO((again ? std::string() : again.error().message));

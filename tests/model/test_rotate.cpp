@@ -22,6 +22,7 @@
 #include <anybit/transform/awq.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
+#include "model/letters.hpp"
 #include "model/naive_decoder.hpp"
 #include "model/random_decoder.hpp"
 #include "model/random_ids.hpp"
@@ -233,20 +234,6 @@ TEST_CASE("rotation is the same for any number of threads") {
   for (std::size_t i = 0; i < a.size(); ++i) CHECK(same_bits(*a[i], *b[i]));
 }
 
-namespace {
-
-Tokenizer letters() {
-  Vocabulary v;
-  v.kind = TokenizerKind::byte_bpe;
-  for (int i = 0; i < 61; ++i) {
-    v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
-    v.kinds.push_back(TokenKind::normal);
-  }
-  return Tokenizer::make(std::move(v)).value();
-}
-
-}  // namespace
-
 TEST_CASE("a saved model carries its rotations; one that contradicts itself is an error") {
   const test_support::TemporaryFolder folder;
   SchemeRegistry schemes;
@@ -258,7 +245,7 @@ TEST_CASE("a saved model carries its rotations; one that contradicts itself is a
     const Decoder q =
         quantize_model(r, calibrated(r, Needs::none), model_recipe("fine", Fine{}), pack_embedding(r).value()).value().decoder;
     for (const Decoder& saved : {r, q}) {
-      REQUIRE(save_model(folder / "m", {"m", saved, letters()}).ok());
+      REQUIRE(save_model(folder / "m", {"m", saved, test_support::letters()}).ok());
       const auto back = load_model(folder / "m", {.schemes = schemes});
       INFO((back ? "" : back.error().message));
       REQUIRE(back);
@@ -269,7 +256,7 @@ TEST_CASE("a saved model carries its rotations; one that contradicts itself is a
   }
 
   const Decoder r = rotate(random_decoder(2)).value();
-  REQUIRE(save_model(folder / "good", {"m", r, letters()}).ok());
+  REQUIRE(save_model(folder / "good", {"m", r, test_support::letters()}).ok());
   const std::string good = read_file(folder / "good");
   const auto with = [&](std::vector<std::pair<std::string, std::string>> changes) {  // of equal length, so that offsets stay
     std::string changed = good;

@@ -15,6 +15,7 @@
 #include <anybit/scheme/presets.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
+#include "model/letters.hpp"
 #include "model/random_decoder.hpp"
 #include "model/random_ids.hpp"
 #include "support/catch.hpp"
@@ -52,15 +53,7 @@ ModelRecipe searched() {
   return model_recipe("searched", SmoothQuantSearch{.static_activations = true} | W8{}, Compute::int8_static);
 }
 
-Model small_model(Decoder d) {
-  Vocabulary v;
-  v.kind = TokenizerKind::byte_bpe;
-  for (int i = 0; i < 61; ++i) {
-    v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
-    v.kinds.push_back(TokenKind::normal);
-  }
-  return {"small", std::move(d), Tokenizer::make(std::move(v)).value()};
-}
+Model small_model(Decoder d) { return {"small", std::move(d), test_support::letters()}; }
 
 }  // namespace
 

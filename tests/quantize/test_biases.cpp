@@ -18,6 +18,7 @@
 #include <anybit/transform/awq.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
+#include "model/letters.hpp"
 #include "model/random_decoder.hpp"
 #include "model/random_ids.hpp"
 #include "support/catch.hpp"
@@ -99,13 +100,7 @@ TEST_CASE("files of blocks and containers hold biases") {
   const Matrix before = logits(whole.quantized.decoder);
   CHECK(difference(before, logits(resumed.quantized.decoder)) == 0);
 
-  Vocabulary v;
-  v.kind = TokenizerKind::byte_bpe;
-  for (int i = 0; i < 61; ++i) {
-    v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
-    v.kinds.push_back(TokenKind::normal);
-  }
-  const Model m{"biased", whole.quantized.decoder, Tokenizer::make(std::move(v)).value()};
+  const Model m{"biased", whole.quantized.decoder, test_support::letters()};
   REQUIRE(save_model(folder / "model", m));
   SchemeRegistry schemes;
   schemes.add<Scheme<SInt<8>, PerGroup<16>, ScaleF16>>();

@@ -22,12 +22,14 @@
 
 #include "model/random_decoder.hpp"
 #include "model/random_ids.hpp"
+#include "quantize/model_bytes.hpp"
 #include "support/catch.hpp"
 #include "support/temporary_folder.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
 using namespace anybit::nn;
+using test_support::bytes_of;
 using test_support::ids;
 using test_support::random_decoder;
 using test_support::read_file;
@@ -39,14 +41,6 @@ struct Text {
   std::vector<std::vector<TokenId>> tokens{ids(48, 1), ids(48, 2), ids(31, 3), ids(48, 4)};
   std::vector<std::span<const TokenId>> windows{tokens.begin(), tokens.end()};
 };
-
-std::vector<std::byte> bytes_of(const Decoder& d) {
-  std::vector<std::byte> all;
-  const auto append = [&](std::span<const std::byte> b) { all.insert(all.end(), b.begin(), b.end()); };
-  for_each_linear(d, [&](const std::string&, const Linear& l) { append(l.packed()->bytes().bytes()); });
-  for (const Weight& w : d.weights) append(std::as_bytes(std::span(w.values)));
-  return all;
-}
 
 using Int4 = Gptq<SInt<4>, PerGroup<16>>;
 

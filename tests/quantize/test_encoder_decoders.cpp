@@ -17,6 +17,7 @@
 #include <anybit/transform/awq.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
+#include "model/letters.hpp"
 #include "model/random_encoders.hpp"
 #include "model/random_ids.hpp"
 #include "quantize/model_bytes.hpp"
@@ -273,14 +274,8 @@ TEST_CASE("encoder-decoders: a quantized one comes back from its container and h
   const Pairs p(d);
   const ModelRecipe recipe = nearest_int4();
   const Decoder q = quantize_model(d, ModelStats(d, Needs::none), recipe, pack_embedding(d).value()).value().decoder;
-  Vocabulary v;
-  v.kind = TokenizerKind::byte_bpe;
-  for (int i = 0; i < 61; ++i) {
-    v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
-    v.kinds.push_back(TokenKind::normal);
-  }
   const test_support::TemporaryFolder folder;
-  REQUIRE(save_model(folder / "model", {"t5", q, Tokenizer::make(std::move(v)).value()}));
+  REQUIRE(save_model(folder / "model", {"t5", q, test_support::letters()}));
   SchemeRegistry schemes;
   schemes.add<Scheme<SInt<4>, PerGroup<16>, ScaleF16>>();
   schemes.add<EmbeddingScheme>();

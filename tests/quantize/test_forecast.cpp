@@ -8,6 +8,7 @@
 #include <anybit/model/container.hpp>
 #include <anybit/quantize/forecast.hpp>
 
+#include "model/letters.hpp"
 #include "model/random_decoder.hpp"
 #include "support/catch.hpp"
 
@@ -15,13 +16,7 @@ using namespace anybit;
 using namespace anybit::model;
 
 TEST_CASE("the forecast names the size of the file to the byte") {
-  Vocabulary v;
-  v.kind = TokenizerKind::byte_bpe;
-  for (int i = 0; i < 61; ++i) {
-    v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
-    v.kinds.push_back(TokenKind::normal);
-  }
-  const Model source{"small", test_support::random_decoder(2), Tokenizer::make(std::move(v)).value()};
+  const Model source{"small", test_support::random_decoder(2), test_support::letters()};
   std::vector<TokenId> ids(100);
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<TokenId>(i * 7 % 61);
   const std::span<const TokenId> windows[] = {std::span(ids).first(60), std::span(ids).last(40)};

@@ -8,6 +8,7 @@
 
 #include <anybit/model/container.hpp>
 
+#include "model/letters.hpp"
 #include "model/random_encoders.hpp"
 #include "model/random_ids.hpp"
 #include "tool/program.hpp"
@@ -21,13 +22,7 @@ using test_tool::Program;
 namespace {
 
 void save(const std::string& path, const model::Decoder& d) {
-  model::Vocabulary v;
-  v.kind = model::TokenizerKind::byte_bpe;
-  for (int i = 0; i < 61; ++i) {
-    v.tokens.push_back(std::string(1, static_cast<char>('A' + i)));
-    v.kinds.push_back(model::TokenKind::normal);
-  }
-  REQUIRE(model::save_model(path, {"m", d, model::Tokenizer::make(std::move(v)).value()}));
+  REQUIRE(model::save_model(path, {"m", d, test_support::letters()}));
 }
 
 json pairs_of_ids(unsigned seed) {

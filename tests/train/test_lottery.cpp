@@ -10,6 +10,7 @@
 
 #include "support/catch.hpp"
 #include "train/small_decoder.hpp"
+#include "train/wheel.hpp"
 
 using namespace anybit;
 using namespace train_tests;
@@ -18,18 +19,9 @@ namespace lottery = anybit::train::lottery;
 namespace {
 
 struct Rounds {
-  std::vector<std::vector<model::TokenId>> ids;
-  std::vector<train::Example> examples;
+  Wheel data;
   std::vector<std::vector<float>> starts;  ///< the first matrix as each round got it
   std::vector<double> sparsities;
-
-  Rounds() {
-    for (int first = 0; first < 6; ++first) {
-      std::vector<model::TokenId>& one = ids.emplace_back();
-      for (int t = 0; t < 8; ++t) one.push_back((first + 3 * t) % 11);
-    }
-    for (const auto& one : ids) examples.push_back({one, {}});
-  }
 
   lottery::TrainRound train_round() {
     return [this](model::Decoder& d, const lottery::Kept& masks, Index) -> Result<double> {
@@ -40,7 +32,7 @@ struct Rounds {
       o.schedule = {train::Decay::cosine, 1e-2, 4, 0, 0};
       o.reparametrize = lottery::under(masks);
       double last = 0;
-      ANYBIT_TRY_STATUS(train::train_decoder(d, examples, train::all_weights, o,
+      ANYBIT_TRY_STATUS(train::train_decoder(d, data.examples, train::all_weights, o,
                                              [&](const train::TrainStep& s) { return last = s.loss, true; }));
       for (const auto& [name, values] : lottery::values_of(d)) {
         const auto& kept = masks.find(name)->second;

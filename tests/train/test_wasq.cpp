@@ -20,25 +20,13 @@
 #include "support/same_bits.hpp"
 #include "support/temporary_folder.hpp"
 #include "train/small_decoder.hpp"
+#include "train/wheel.hpp"
 
 using namespace anybit;
 using namespace train_tests;
 namespace wasq = anybit::train::wasq;
 
 namespace {
-
-struct Wheel {
-  std::vector<std::vector<model::TokenId>> ids;
-  std::vector<train::Example> examples;
-
-  Wheel() {
-    for (int first = 0; first < 6; ++first) {
-      std::vector<model::TokenId>& one = ids.emplace_back();
-      for (int t = 0; t < 8; ++t) one.push_back((first + 3 * t) % 11);
-    }
-    for (const auto& one : ids) examples.push_back({one, {}});
-  }
-};
 
 model::Decoder small_model() { return small_decoder(model::llama_architecture, true, 12); }
 

@@ -35,16 +35,17 @@ struct Source {
   std::function<Result<Matrix>()> read;
 };
 
-/// Encodes slices of rows on all threads; the first error in row order.
-Result<io::RoundingError> encode(const io::GgmlEncoder& encoder, ConstMatrix m, std::span<std::byte> to, ThreadPool& pool) {
-  const io::DType& type = *io::find_dtype(encoder.name);
+/// Calls encode(rows, blocks of these rows) for slices of `grain` rows on all threads; the first error in row order.
+template <class Encode>
+Result<io::RoundingError> encode_slices(const io::DType& type, ConstMatrix m, Index grain, std::span<std::byte> to,
+                                        ThreadPool& pool, const Encode& encode) {
   const auto row_bytes = static_cast<std::size_t>(m.cols / type.block_values * type.block_bytes);
   std::mutex mutex;
   io::RoundingError total;
   std::optional<std::pair<Index, Error>> failed;
-  pool.parallel_for(m.rows, 8, [&](Index begin, Index end) {
+  pool.parallel_for(m.rows, grain, [&](Index begin, Index end) {
     const ConstMatrix rows(m.row(begin).data(), end - begin, m.cols);
-    auto done = io::encode_rows(encoder, rows, to.data() + static_cast<std::size_t>(begin) * row_bytes);
+    const Result<io::RoundingError> done = encode(rows, to.data() + static_cast<std::size_t>(begin) * row_bytes);
     const std::scoped_lock lock(mutex);
     if (done)
       total.add(*done);
@@ -55,17 +56,16 @@ Result<io::RoundingError> encode(const io::GgmlEncoder& encoder, ConstMatrix m, 
   return total;
 }
 
+Result<io::RoundingError> encode(const io::GgmlEncoder& encoder, ConstMatrix m, std::span<std::byte> to, ThreadPool& pool) {
+  return encode_slices(*io::find_dtype(encoder.name), m, 8, to, pool,
+                       [&](ConstMatrix rows, std::byte* own) { return io::encode_rows(encoder, rows, own); });
+}
+
 /// Rounded for the error of the outputs. Weights that are not finite have been refused by encode() before.
-io::RoundingError encode_for_outputs(std::string_view name, ConstMatrix m, const gptq::Factor& factor, std::span<std::byte> to,
-                                     ThreadPool& pool) {
-  const io::DType& type = *io::find_dtype(name);
-  const auto row_bytes = static_cast<std::size_t>(m.cols / type.block_values * type.block_bytes);
-  std::mutex mutex;
-  io::RoundingError total;
-  pool.parallel_for(m.rows, 16, [&](Index begin, Index end) {
-    const ConstMatrix rows(m.row(begin).data(), end - begin, m.cols);
-    std::byte* const own = to.data() + static_cast<std::size_t>(begin) * row_bytes;
-    ggml_gptq_rows(name, rows, factor, own);
+Result<io::RoundingError> encode_for_outputs(const io::DType& type, ConstMatrix m, const gptq::Factor& factor,
+                                             std::span<std::byte> to, ThreadPool& pool) {
+  return encode_slices(type, m, 16, to, pool, [&](ConstMatrix rows, std::byte* own) -> Result<io::RoundingError> {
+    ggml_gptq_rows(type.name, rows, factor, own);
     std::vector<float> decoded(static_cast<std::size_t>(rows.rows * rows.cols));
     type.to_f32(own, rows.rows * rows.cols / type.block_values, decoded.data());
     io::RoundingError error;
@@ -73,10 +73,8 @@ io::RoundingError encode_for_outputs(std::string_view name, ConstMatrix m, const
       const double e = std::fabs(static_cast<double>(decoded[i]) - static_cast<double>(rows.data[i]));
       error.add({e, e});
     }
-    const std::scoped_lock lock(mutex);
-    total.add(error);
+    return error;
   });
-  return total;
 }
 
 /// What a file of `sources` in the mix looks like, or an error in strict mode.
@@ -134,7 +132,7 @@ Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, c
     if (!error) return context(error.error());
     const gptq::Factor* const factor = calibration && has_ggml_gptq(type.name) ? calibration->factor(s.name) : nullptr;
     if (factor && error->largest > 0) {
-      error = encode_for_outputs(type.name, values->view(), *factor, bytes, pool);
+      error = encode_for_outputs(type, values->view(), *factor, bytes, pool);
       ++outcome.calibrated;
     }
     if (error->largest > 0) {

@@ -217,9 +217,7 @@ int compare(int argc, const char* const* argv) {
   RecipeBook book = named_recipes();
   const auto recipes = find_recipes(book, o.recipes);
   if (!recipes) return failed(usage, recipes.error());
-  const auto all = read_statements(o.data);
-  if (!all) return failed(bad_input, all.error());
-  auto split = steer::pair_statements(first_of_each(*all, o.most), o.train, o.seed);
+  auto split = read_pairs(o.data, o.most, o.train, o.seed);
   if (!split) return failed(bad_input, split.error());
   const auto m = open_model(o.model, o.tokenizer);
   if (!m) return failed(bad_input, m.error());

@@ -76,9 +76,7 @@ int lorra(int argc, const char* const* argv) {
   LorraCommandOptions o;
   if (const auto end = parse_options(argc, argv, o)) return *end;
   const auto failed = [](ExitCode code, const Error& e) { return fail("steer lorra", code, e); };
-  const auto all = read_statements(o.data);
-  if (!all) return failed(bad_input, all.error());
-  const auto split = steer::pair_statements(first_of_each(*all, o.most), o.train, o.seed);
+  const auto split = read_pairs(o.data, o.most, o.train, o.seed);
   if (!split) return failed(bad_input, split.error());
   const auto m = open_model(o.model, o.tokenizer);
   if (!m) return failed(bad_input, m.error());

@@ -150,4 +150,9 @@ steer::Stimuli first_of_each(const steer::Stimuli& all, Index most) {
   return out;
 }
 
+Result<steer::SplitStimuli> read_pairs(const std::string& path, Index most, double train, std::uint64_t seed) {
+  ANYBIT_TRY(const steer::Stimuli all, read_statements(path));
+  return steer::pair_statements(first_of_each(all, most), train, seed);
+}
+
 }  // namespace tool

@@ -23,17 +23,9 @@ namespace detail {
 inline void prepare_heads(const model::Decoder& d, Index block, MutableMatrix x, bool queries) {
   namespace form = model::decoder_block;
   const model::DecoderConfig& c = d.config;
-  if (c.form.head_norm != model::HeadNorm::none) {
-    const form::Places at(c.form, block);
-    const auto weights = d.block(block);
-    const MutableMatrix heads(x.data, x.rows * (x.cols / c.head_dim), c.head_dim);
-    const std::vector<float>& gain = weights[at[queries ? form::attn_q_norm : form::attn_k_norm]].values;
-    if (c.form.head_norm == model::HeadNorm::rms)
-      nn::rms_norm(heads, gain, c.norm_epsilon, heads, {});
-    else
-      nn::layer_norm(heads, gain, weights[at[queries ? form::attn_q_norm_bias : form::attn_k_norm_bias]].values, c.norm_epsilon,
-                     heads, {});
-  }
+  if (c.form.head_norm != model::HeadNorm::none)
+    form::normalize_heads(c, d.block(block), form::Places(c.form, block), x, queries ? form::attn_q_norm : form::attn_k_norm,
+                          queries ? form::attn_q_norm_bias : form::attn_k_norm_bias, {});
   if (c.form.positions != model::Positions::rotary) return;
   const bool windowed = c.rope_window_base > 0 && c.form.window_of(block) > 0;
   const nn::RopeOptions rope = windowed ? model::window_rope_options(c) : model::rope_options(c, x.rows);

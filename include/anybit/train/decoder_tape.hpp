@@ -257,11 +257,7 @@ class DecoderTape {
   MutableMatrix heads(MutableMatrix x) const { return {x.data, x.rows * (x.cols / c_.head_dim), c_.head_dim}; }
   void normalize_heads(Matrix& x, Matrix& before, Slot gain, Slot bias) const {
     keep(x.view(), before);
-    const MutableMatrix from = heads(before.view()), to = heads(x.view());
-    if (f_.head_norm == model::HeadNorm::rms)
-      nn::rms_norm(from, weight(gain).values, c_.norm_epsilon, to, executor_);
-    else
-      nn::layer_norm(from, weight(gain).values, weight(bias).values, c_.norm_epsilon, to, executor_);
+    model::decoder_block::normalize_heads(c_, d_.block(block_), places_, x.view(), gain, bias, executor_);
   }
   void normalize_heads_back(Matrix& before, Slot gain, Slot bias, MutableMatrix d) {
     const MutableMatrix out = scratch_.at(dheads_, d.rows, d.cols);

@@ -345,16 +345,16 @@ inline nn::AttentionOptions attention_options(const DecoderConfig& c, Index bloc
 /// Matrices of one pass in Scratch.
 enum Number : std::size_t { normed_, delta_, q_, k_, v_, mixed_, gate_, up_, mlp_in_, mlp_delta_, memory_, cross_k_, cross_v_ };
 
-/// Queries and keys, head by head.
-inline void normalize_heads(const BlockPass& p, const Places& at, MutableMatrix x, Slot gain, Slot bias) {
-  const DecoderConfig& c = p.config;
+/// Queries or keys of a block, head by head.
+inline void normalize_heads(const DecoderConfig& c, std::span<const Weight> weights, const Places& at, MutableMatrix x, Slot gain,
+                            Slot bias, ExecutorRef executor) {
   ANYBIT_CHECK(x.stride == x.cols, "normalize_heads: rows must lie one behind the other");
   const MutableMatrix heads(x.data, x.rows * (x.cols / c.head_dim), c.head_dim);
-  const std::vector<float>& g = p.weights[at[gain]].values;
+  const std::vector<float>& g = weights[at[gain]].values;
   if (c.form.head_norm == HeadNorm::rms)
-    nn::rms_norm(heads, g, c.norm_epsilon, heads, p.executor);
+    nn::rms_norm(heads, g, c.norm_epsilon, heads, executor);
   else
-    nn::layer_norm(heads, g, p.weights[at[bias]].values, c.norm_epsilon, heads, p.executor);
+    nn::layer_norm(heads, g, weights[at[bias]].values, c.norm_epsilon, heads, executor);
 }
 
 /// From `normed` to what attention adds, in `delta`; false where the pass ends.
@@ -373,8 +373,8 @@ inline bool attend(BlockPass& p, const Places& at, MutableMatrix normed, Mutable
   nn::apply_siblings(siblings, normed, executor, p.scratch.workspace);
   if (!p.at(Point::q, q) || !p.at(Point::k, k) || !p.at(Point::v, v)) return false;
   if (f.head_norm != HeadNorm::none) {
-    normalize_heads(p, at, q, attn_q_norm, attn_q_norm_bias);
-    normalize_heads(p, at, k, attn_k_norm, attn_k_norm_bias);
+    normalize_heads(c, p.weights, at, q, attn_q_norm, attn_q_norm_bias, executor);
+    normalize_heads(c, p.weights, at, k, attn_k_norm, attn_k_norm_bias, executor);
   }
   if (f.positions == Positions::rotary) {
     p.rope.apply(q, c.head_dim, executor);
