@@ -1,4 +1,4 @@
-// What rounding activations costs beside the products that read them: q, k and v of a layer, prepared, 8-bit activations, one
+// The cost of rounding activations beside the products that read them: q, k and v of a layer, prepared, 8-bit activations, one
 // thread, one rounding. `us_products` is the products alone, `us_both` rounding and products; `overhead` is the share of
 // rounding, `us_alone` each product with a rounding of its own. The name has the bits of a weight, the argument is the number of
 // tokens.

@@ -16,7 +16,7 @@
 namespace anybit::io {
 inline namespace ANYBIT_CODE {
 
-/// What prepare_into() filled, and the name to find it by.
+/// Bytes that prepare_into() filled, and the name to find them by.
 struct PreparedBytes {
   std::string name;
   std::span<const std::byte> bytes;

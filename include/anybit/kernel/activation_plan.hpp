@@ -1,6 +1,6 @@
 #pragma once
-// What the products of some weights read of their common activations, so that these are rounded and put in order once: a plan,
-// made from the weights, and the activations made from the plan. Plain data, which may pass between files with different flags.
+// Activations that several products share, rounded and put in order once: the plan, made from the weights, says how, and the
+// activations are made from the plan. Plain data, which may pass between files with different flags.
 
 #include <array>
 #include <cstddef>
@@ -70,7 +70,7 @@ struct Bf16Activations {
   Bf16Activations range(Index begin, Index end) const { return {end - begin, cols, stride, values + begin * stride}; }
 };
 
-/// What tells one TiledActivations of some rounded activations from another.
+/// Two TiledActivations of the same rounded activations differ in this.
 struct Tiling {
   std::int32_t unit = 1;    ///< steps of a segment are rounded up to multiples of so many
   std::int32_t factor = 0;  ///< starts are sums times this

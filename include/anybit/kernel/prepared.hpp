@@ -1,5 +1,5 @@
 #pragma once
-// What AnyPacked::prepare() and its kin answer, and the header of prepared bytes in memory or files of the caller.
+// The answer of AnyPacked::prepare() and its kin, and the header of prepared bytes in memory or files of the caller.
 
 #include <anybit/core/macros_begin.hpp>
 

@@ -1,5 +1,5 @@
 #pragma once
-// What attention adds to a score by the distance of key and query (T5, Raffel et al., arXiv:1910.10683). Readable twin:
+// Numbers that attention adds to a score by the distance of key and query (T5, Raffel et al., arXiv:1910.10683). Readable twin:
 // reference/relative_bias.hpp.
 
 #include <anybit/core/macros_begin.hpp>

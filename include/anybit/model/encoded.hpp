@@ -16,14 +16,14 @@
 namespace anybit::model {
 inline namespace ANYBIT_CODE {
 
-/// What an encoder reads: tokens, or features where its form says so.
+/// The input of an encoder: tokens, or features where its form says so.
 struct Source {
   std::span<const TokenId> ids{};
   ConstMatrix features{};  ///< (frames, DecoderForm::feature_bins)
 };
 
-/// What an encoder made of one source, and its keys and values for cross-attention, which the first pass of the decoder writes
-/// and later ones read.
+/// The states that an encoder made of one source, and its keys and values for cross-attention, which the first pass of the
+/// decoder writes and later ones read.
 struct Encoded {
   Matrix states;  ///< (source positions, dim)
   nn::KvCache cross;

@@ -98,7 +98,7 @@ inline Status check_batch(const model::Decoder& d, std::span<const Example> batc
   return Ok{};
 }
 
-/// What the teacher's head reads, of all examples one below the other.
+/// The activations that the teacher's head reads, of all examples one below the other.
 inline Result<Matrix> teacher_states(const model::Decoder& teacher, std::span<const Example> batch, Index tokens,
                                      ExecutorRef executor) {
   Matrix out(tokens, teacher.config.embedding_width());

@@ -31,7 +31,7 @@ inline bool request_tiles() {
 #endif
 }
 
-/// What ldtilecfg reads.
+/// The operand of ldtilecfg.
 struct alignas(64) TileConfiguration {
   std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
   std::uint16_t row_bytes[16] = {};
