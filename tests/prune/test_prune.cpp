@@ -13,9 +13,11 @@
 #include <anybit/reference/sparse_gpt.hpp>
 
 #include "algorithm/random_layers.hpp"
+#include "prune/second_moments.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
+using test_support::second_moments;
 using namespace test_layers;
 
 namespace {
@@ -23,12 +25,6 @@ namespace {
 const std::pair<Index, Index> shapes[] = {{1, 1}, {1, 9}, {5, 1}, {3, 31}, {67, 33}, {65, 130}, {4, 64}};
 const Sparsity patterns[] = {Sparsity::n_of_m(2, 4), Sparsity::n_of_m(4, 8), Sparsity::n_of_m(1, 4), Sparsity::n_of_m(3, 7),
                              Sparsity::n_of_m(0, 3), Sparsity::n_of_m(5, 5), Sparsity::n_of_m(1, 1)};
-
-Stats stats_of(const Matrix& x) {
-  Stats s(x.cols(), Needs::mean_square | Needs::hessian);
-  REQUIRE(s.accumulate(x.view()).ok());
-  return s;
-}
 
 Index zeros_in(const Matrix& w) {
   return std::count_if(w.data(), w.data() + w.extents().size(), [](float v) { return v == 0; });
@@ -100,7 +96,7 @@ TEST_CASE("wanda and magnitude: the worked example") {
     x(0, c) = norms[c];
     for (Index r = 0; r < 2; ++r) w(r, c) = rows[r][c];
   }
-  const Pruned by_wanda = pruned(Wanda{}, w, stats_of(x));
+  const Pruned by_wanda = pruned(Wanda{}, w, second_moments(x));
   const bool expected[2][4] = {{false, true, false, true}, {true, true, false, false}};
   const Pruned by_magnitude = pruned(Magnitude{.compare = Compare::row}, w, {});
   const bool plain[2][4] = {{false, true, true, false}, {false, true, true, false}};  // of the two ones the first goes
@@ -120,7 +116,7 @@ TEST_CASE("the share of zeros is exact, and the smallest scores go") {
     for (const double share : {0.0, 0.1, 1 / 3.0, 0.5, 0.9, 1.0}) {
       INFO(rows << " x " << cols << ", " << share);
       const Matrix w = random_matrix(rows, cols, 21), x = correlated(40, cols, 22);
-      const Stats stats = stats_of(x);
+      const Stats stats = second_moments(x);
       const auto all = static_cast<Index>(static_cast<double>(rows * cols) * share),
                  of_row = static_cast<Index>(static_cast<double>(cols) * share);
       const auto norm = stats.mean_square();
@@ -164,7 +160,7 @@ TEST_CASE("patterns N:M are exact for every method, ragged columns too") {
     for (const Sparsity& s : patterns) {
       INFO(rows << " x " << cols << ", " << s.describe());
       const Matrix w = random_matrix(rows, cols, 31), x = correlated(40, cols, 32);
-      const Stats stats = stats_of(x);
+      const Stats stats = second_moments(x);
       check_exact_pattern(pruned(Magnitude{s}, w, {}).mask, s);
       check_exact_pattern(pruned(Wanda{s}, w, stats).mask, s);
       check_exact_pattern(pruned(SparseGpt{.sparsity = s, .block = 5}, w, stats).mask, s);
@@ -184,7 +180,7 @@ TEST_CASE("through_threshold takes the first score that would stay as well") {
 
 TEST_CASE("sparsegpt does what the reference does") {
   const Matrix w = random_matrix(70, 61, 11, 0.1f), x = correlated(150, 61, 12);
-  const Stats stats = stats_of(x);
+  const Stats stats = second_moments(x);
   const Square u = reference::inverse_factor(reference::damped(hessian_of(stats), double{0.01f}));
   const auto check = [&](const Sparsity& s, Index block) {
     INFO(s.describe() << ", block " << block);
@@ -210,7 +206,7 @@ TEST_CASE("sparsegpt does what the reference does") {
 
 TEST_CASE("sparsegpt beats wanda, and wanda magnitude, on correlated inputs") {
   const Matrix w = random_matrix(48, 96, 5), x = correlated(400, 96, 6);
-  const Stats stats = stats_of(x);
+  const Stats stats = second_moments(x);
   for (const Sparsity& s : {Sparsity{.share = 0.5}, Sparsity{.share = 0.7}, Sparsity::n_of_m(2, 4), Sparsity::n_of_m(4, 8)}) {
     INFO(s.describe());
     const double plain = *pruned(Magnitude{s}, w, stats).report.output_error,
@@ -223,7 +219,7 @@ TEST_CASE("sparsegpt beats wanda, and wanda magnitude, on correlated inputs") {
 
 TEST_CASE("pruning gives equal results for any number of threads") {
   const Matrix w = random_matrix(200, 70, 4), x = correlated(100, 70, 5);
-  const Stats stats = stats_of(x);
+  const Stats stats = second_moments(x);
   const auto check = [&](const auto& method) {
     const Pruned serial = pruned(method, w, stats);
     for (const int threads : {2, 3, 8}) {
@@ -298,7 +294,7 @@ TEST_CASE("dead inputs lose their weights first") {
   const Matrix w = random_matrix(16, 40, 7);
   Matrix x = correlated(100, 40, 8);
   for (Index t = 0; t < 100; ++t) x(t, 3) = x(t, 17) = 0;
-  const Stats stats = stats_of(x);
+  const Stats stats = second_moments(x);
   for (const Pruned& p : {pruned(Wanda{{.share = 0.05}}, w, stats), pruned(SparseGpt{.sparsity = {.share = 0.05}}, w, stats)}) {
     CHECK(p.mask.count() == 32);
     for (Index r = 0; r < 16; ++r) CHECK((p.mask.pruned(r, 3) && p.mask.pruned(r, 17)));
@@ -307,15 +303,15 @@ TEST_CASE("dead inputs lose their weights first") {
   CHECK(!pruned(SparseGpt{}, w, stats).report.as_requested());  // it tells, as gptq does
 
   const Matrix nothing(50, 40);
-  const Pruned by_size = pruned(Wanda{}, w, stats_of(nothing));
+  const Pruned by_size = pruned(Wanda{}, w, second_moments(nothing));
   CHECK(by_size.mask == pruned(Magnitude{.compare = Compare::row}, w, {}).mask);
   CHECK(!by_size.report.as_requested());
-  CHECK(!Wanda{}.prune(w.view(), stats_of(nothing), {.strict = true}).ok());
+  CHECK(!Wanda{}.prune(w.view(), second_moments(nothing), {.strict = true}).ok());
 }
 
 TEST_CASE("the pruned weights of a compensated row are no copies: zeros count, survivors moved") {
   const Matrix w = random_matrix(8, 32, 9), x = correlated(200, 32, 10);
-  const Pruned p = pruned(SparseGpt{}, w, stats_of(x));
+  const Pruned p = pruned(SparseGpt{}, w, second_moments(x));
   CHECK(zeros_in(p.weights) == 128);
   Index moved = 0;
   for (Index i = 0; i < 256; ++i) moved += p.weights.data()[i] != 0 && p.weights.data()[i] != w.data()[i];
@@ -325,7 +321,7 @@ TEST_CASE("the pruned weights of a compensated row are no copies: zeros count, s
 
 TEST_CASE("pruning refuses what it cannot use, naming value and range") {
   const Matrix w = random_matrix(3, 8, 3), x = correlated(20, 8, 4);
-  const Stats stats = stats_of(x);
+  const Stats stats = second_moments(x);
   const auto message = [&](const auto& method, const Stats& s) {
     const auto p = method.prune(w.view(), s);
     REQUIRE(!p.ok());

@@ -12,18 +12,14 @@
 #include <anybit/transform/smooth_quant.hpp>
 
 #include "algorithm/random_layers.hpp"
+#include "prune/second_moments.hpp"
 #include "support/catch.hpp"
 
 using namespace anybit;
+using test_support::second_moments;
 using namespace test_layers;
 
 namespace {
-
-Stats stats_of(const Matrix& x) {
-  Stats s(x.cols(), Needs::abs_max | Needs::mean_square | Needs::hessian);
-  REQUIRE(s.accumulate(x.view()).ok());
-  return s;
-}
 
 /// Zeros where they must be, errors as reported, never worse than magnitudes and plain rounding.
 template <class Method>
@@ -58,7 +54,7 @@ TEST_CASE("pruning joint with rounding, for every kind of format and odd sizes")
   for (const auto& [rows, cols] : {std::pair<Index, Index>{1, 1}, {3, 31}, {67, 33}, {65, 130}}) {
     INFO(rows << " x " << cols);
     const Matrix w = random_matrix(rows, cols, 4, 0.1f), x = correlated(60, cols, 5);
-    const Stats stats = stats_of(x);
+    const Stats stats = second_moments(x);
     for (const Sparsity& s : {Sparsity{.share = 0.5}, Sparsity::n_of_m(2, 4)}) {
       check_sound(SparseGptq<UInt<4>, PerGroup<32>>{.pruner = {.sparsity = s}}, s, w, stats);
       check_sound(
@@ -76,7 +72,7 @@ TEST_CASE("pruning joint with rounding, for every kind of format and odd sizes")
 
 TEST_CASE("one sweep beats pruning first and rounding afterwards, whichever weights its grids are found on") {
   const Matrix w = random_matrix(64, 128, 4, 0.1f), x = correlated(400, 128, 5);
-  const Stats stats = stats_of(x);
+  const Stats stats = second_moments(x);
   const SparseGpt pruner{.sparsity = Sparsity::n_of_m(2, 4)};
   using S = presets::SparseInt<4>;
   const auto error = [&](const auto& method) { return *method.quantize(w.view(), stats)->report.output_error; };
@@ -93,7 +89,7 @@ TEST_CASE("2:4 tensors take 2.75 bits a weight at 4 bits, and mean what a bit st
   using Sparse = Scheme<SInt<4>, PerGroup<128>, ScaleF16, TwoOfFour<>>;
   using Dense = Scheme<SInt<4>, PerGroup<128>, ScaleF16>;
   const Matrix w = random_matrix(32, 512, 4, 0.1f), x = correlated(300, 512, 5);
-  const auto q = SparseGptq<Sparse>{.pruner = {.sparsity = Sparsity::n_of_m(2, 4)}}.quantize(w.view(), stats_of(x));
+  const auto q = SparseGptq<Sparse>{.pruner = {.sparsity = Sparsity::n_of_m(2, 4)}}.quantize(w.view(), second_moments(x));
   REQUIRE(q.ok());
   REQUIRE(check_packable(q->matrix).ok());
   const auto t = pack(q->matrix);
@@ -122,7 +118,7 @@ TEST_CASE("pruning algorithms stand at the end of recipes") {
   static_assert(Algorithm<SparseGptq<UInt<4>>> && Algorithm<PrunedNearest<Wanda, UInt<4>>>);
   static_assert(Pruner<Magnitude> && Pruner<Wanda> && Pruner<SparseGpt>);
   const Matrix w = random_matrix(16, 64, 4, 0.1f), x = correlated(200, 64, 5);
-  const Stats stats = stats_of(x);
+  const Stats stats = second_moments(x);
   const auto recipe = SmoothQuant{} | PrunedNearest<Wanda, UInt<4>, PerGroup<32>>{};
   CHECK(recipe.describe().find(" | wanda(50%) then nearest") != std::string::npos);
   const ConstMatrix one[] = {w.view()};
@@ -134,7 +130,7 @@ TEST_CASE("pruning algorithms stand at the end of recipes") {
 
 TEST_CASE("joint pruning gives equal codes for any number of threads, and says what went wrong") {
   const Matrix w = random_matrix(200, 70, 4, 0.1f), x = correlated(100, 70, 5);
-  const Stats stats = stats_of(x);
+  const Stats stats = second_moments(x);
   const SparseGptq<UInt<4>, PerGroup<32>> method{};
   const auto serial = method.quantize(w.view(), stats);
   for (const int threads : {2, 8}) {
@@ -150,7 +146,7 @@ TEST_CASE("joint pruning gives equal codes for any number of threads, and says w
   CHECK(has(message({}, Stats(70, Needs::hessian)), "0 tokens"));
   CHECK(has(message({}, Stats(71, Needs::hessian)), "71 inputs"));
 
-  const Stats dead = stats_of(Matrix(30, 70));
+  const Stats dead = second_moments(Matrix(30, 70));
   const auto fallen = method.quantize(w.view(), dead);
   REQUIRE(fallen.ok());
   CHECK(fallen->report.done.find("magnitude(50%) then nearest") == 0);

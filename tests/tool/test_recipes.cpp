@@ -12,6 +12,7 @@
 #include <set>
 #include <string>
 
+#include "program.hpp"
 #include "recipes/catalog.hpp"
 #include "recipes/recipe_book.hpp"
 #include "support/catch.hpp"
@@ -41,8 +42,6 @@ bool marks(const std::string& message, const std::string& text, std::size_t at) 
   return message.starts_with("recipe, character " + std::to_string(at) + ": ") &&
          message.ends_with("\n  " + text + "\n  " + std::string(at - 1, ' ') + "^");
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

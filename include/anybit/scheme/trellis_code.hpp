@@ -129,17 +129,29 @@ constexpr float trellis_value(std::uint32_t state, Index i = 0) {
 namespace anybit {
 inline namespace ANYBIT_CODE {
 
+namespace detail {
+
+template <TrellisCodebook C, int L>
+using TrellisTable = std::array<float, (static_cast<std::size_t>(step_weights_v<C>) << L)>;
+
+// A function and no lambda: compilers evaluate a constexpr initializer of a static variable themselves, which for 65536 states
+// takes them longer than the rest of the file.
+template <TrellisCodebook C, int L>
+TrellisTable<C, L> make_trellis_table() {
+  constexpr auto each = static_cast<std::size_t>(step_weights_v<C>);
+  TrellisTable<C, L> t{};
+  for (std::size_t s = 0; s < std::size_t{1} << L; ++s)
+    for (std::size_t i = 0; i < each; ++i)
+      t[s * each + i] = trellis_value<C>(static_cast<std::uint32_t>(s), static_cast<Index>(i));
+  return t;
+}
+
+}  // namespace detail
+
 /// The weights of all states, those of a step side by side. Made at the first call.
 template <TrellisCodebook C, int L>
-const std::array<float, (static_cast<std::size_t>(step_weights_v<C>) << L)>& trellis_table() {
-  static const auto table = [] {
-    std::array<float, (static_cast<std::size_t>(step_weights_v<C>) << L)> t{};
-    for (std::size_t s = 0; s < std::size_t{1} << L; ++s)
-      for (Index i = 0; i < step_weights_v<C>; ++i)
-        t[s * static_cast<std::size_t>(step_weights_v<C>) + static_cast<std::size_t>(i)] =
-            trellis_value<C>(static_cast<std::uint32_t>(s), i);
-    return t;
-  }();
+const detail::TrellisTable<C, L>& trellis_table() {
+  static const detail::TrellisTable<C, L> table = detail::make_trellis_table<C, L>();
   return table;
 }
 
