@@ -12,6 +12,7 @@
 #include "shared/outputs.hpp"
 #include "shared/printable.hpp"
 #include "shared/progress.hpp"
+#include "shared/source_tree.hpp"
 #include "shared/text.hpp"
 #include "workbench.hpp"
 
@@ -64,8 +65,7 @@ Status check_files(const Options& o, const std::vector<const ModelRecipe*>& reci
   inputs.push_back({"--calibrate", o.calibrate});
   inputs.push_back({"--evaluate", o.evaluate});
   if (o.calibrate.empty() || o.evaluate.empty())
-    for (std::string& path : documentation_files(ANYBIT_TOOL_DOCUMENTATION))
-      inputs.push_back({"a default text", std::move(path)});
+    for (std::string& path : documentation_files(source_tree())) inputs.push_back({"a default text", std::move(path)});
   std::vector<FileRole> outputs = outputs_of(o, recipes);
   if (!o.state.empty()) {
     outputs.push_back({"--state", o.state});

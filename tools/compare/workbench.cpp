@@ -10,6 +10,7 @@
 
 #include "shared/outputs.hpp"
 #include "shared/printable.hpp"
+#include "shared/source_tree.hpp"
 #include "shared/text.hpp"
 
 namespace tool {
@@ -159,7 +160,7 @@ Status Workbench::load_texts() {
   std::string calibration_name = options_.calibrate, evaluation_name = options_.evaluate;
   TwoTexts texts;
   if (calibration_name.empty() || (evaluation_name.empty() && options_.evaluates)) {
-    ANYBIT_TRY(texts, documentation(ANYBIT_TOOL_DOCUMENTATION));
+    ANYBIT_TRY(texts, documentation(source_tree()));
   }
   if (calibration_name.empty()) {
     calibration_name = "the documentation's first half";

@@ -11,6 +11,7 @@
 #include "shared/outputs.hpp"
 #include "shared/parse.hpp"
 #include "shared/printable.hpp"
+#include "shared/source_tree.hpp"
 #include "shared/text.hpp"
 
 namespace tool {
@@ -52,8 +53,7 @@ Status check_files(const Options& o, const std::string& name) {
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"--calibrate", o.calibrate});
   if (o.calibrate.empty())
-    for (std::string& path : documentation_files(ANYBIT_TOOL_DOCUMENTATION))
-      inputs.push_back({"a default text", std::move(path)});
+    for (std::string& path : documentation_files(source_tree())) inputs.push_back({"a default text", std::move(path)});
   return check_roles(inputs, {{"OUT", o.save}, {"--json", o.json}, {"--state", o.state}, {"--state", state_folder(o, name)}});
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "shared/parse.hpp"
+#include "shared/source_tree.hpp"
 
 namespace reproduce {
 
@@ -13,9 +14,10 @@ namespace {
 std::string default_claims() {
   namespace fs = std::filesystem;
   std::error_code failed;
-  if (fs::exists(ANYBIT_TOOL_CLAIMS, failed)) return ANYBIT_TOOL_CLAIMS;
+  const std::string in_tree = tool::source_tree() + "/tools/reproduce/claims.json";
+  if (fs::exists(in_tree, failed)) return in_tree;
   const fs::path program = fs::read_symlink("/proc/self/exe", failed);
-  if (failed) return ANYBIT_TOOL_CLAIMS;
+  if (failed) return in_tree;
   return (program.parent_path() / "../share/anybit/claims.json").lexically_normal().string();
 }
 

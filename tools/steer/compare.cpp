@@ -16,6 +16,7 @@
 #include "shared/parse.hpp"
 #include "shared/printable.hpp"
 #include "shared/progress.hpp"
+#include "shared/source_tree.hpp"
 #include "shared/text.hpp"
 #include "steer/compare_study.hpp"
 #include "steer/statements.hpp"
@@ -110,7 +111,7 @@ Result<std::vector<model::TokenId>> tokens_of(const model::Model& m, const std::
   std::string text;
   if (count == 0) return std::vector<model::TokenId>{};
   if (path.empty()) {
-    ANYBIT_TRY(TwoTexts both, documentation(ANYBIT_TOOL_DOCUMENTATION));
+    ANYBIT_TRY(TwoTexts both, documentation(source_tree()));
     text = std::move(first_half ? both.calibrate : both.evaluate);
   } else {
     ANYBIT_TRY(text, read_text(path));

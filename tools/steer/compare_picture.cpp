@@ -64,7 +64,7 @@ std::string compare_picture(const std::vector<CompareRow>& rows, const CompareOp
                 [](const CompareRow& r) { return r.measured.pairs.mean; });
   body += field(panel(2), "pairs right, float direction", curves, bits, 0, 1,
                 [](const CompareRow& r) { return r.measured.pairs_of_float_direction.mean; });
-  body += field(panel(3), "effect of steering, share of the float model's", curves, bits, 0, 1.2,
+  body += field(panel(3), "effect, share of the float model's", curves, bits, 0, 1.2,
                 [&](const CompareRow& r) { return whole != 0 ? r.measured.effect[last].mean / whole : 0; });
   const evaluate::SvgPlot names{.at = panel(2), .x = {0, 1}, .y = {0, 1}};
   for (std::size_t m = 0; m < curves.size(); ++m) body += names.legend(m, m, colours[m % 3], curves[m].method);

@@ -20,6 +20,7 @@
 #include "shared/outputs.hpp"
 #include "shared/parse.hpp"
 #include "shared/progress.hpp"
+#include "shared/source_tree.hpp"
 #include "shared/text.hpp"
 #include "steer/shared.hpp"
 #include "steer/statements.hpp"
@@ -309,7 +310,7 @@ int truthfulqa(int argc, const char* const* argv) {
     auto text = o.text.empty() ? Result<std::string>(std::string()) : read_text(o.text);
     if (!text) return failed(bad_input, text.error());
     if (o.text.empty()) {
-      auto both = documentation(ANYBIT_TOOL_DOCUMENTATION);
+      auto both = documentation(source_tree());
       if (!both) return failed(bad_input, both.error());
       *text = both->evaluate;
     }
