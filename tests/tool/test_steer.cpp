@@ -103,6 +103,7 @@ TEST_CASE("steer: compare tables recipes and draws them, and a kept direction ha
   CHECK(rows[1].at("kl").get<double>() < rows[2].at("kl").get<double>());
   for (const std::size_t i : {1U, 2U, 4U}) {
     CHECK(rows[i].at("leakage").get<double>() > 0);
+    CHECK(rows[i].at("leakage_own_direction").get<double>() > 0);
     CHECK(rows[i].at("leakage_after_reprojection").get<double>() < 1e-6);
     CHECK(rows[i].at("effect").size() == 2);
     const json& pairs = rows[i].at("pair_accuracy");

@@ -132,14 +132,28 @@ Result<double> largest_leakage(const model::Decoder& d, std::span<const double> 
   return most;
 }
 
-/// Of the float model's first blocks, projected and then quantized; and that after reproject().
-Status measure_leakage(const Source& projected, const ModelRecipe& recipe, const Study& study, ExecutorRef executor,
-                       Measured& to) {
+/// The first blocks of a float model without a direction, and their statistics.
+Result<Source> projected_source(const model::Decoder& d, Index blocks, std::span<const double> direction, Needs needs,
+                                std::span<const model::TokenId> text, ExecutorRef executor) {
+  model::Decoder first = model::first_blocks(d, blocks);
+  ANYBIT_TRY_STATUS(steer::project_out(first, direction));
+  return Source::prepare(std::move(first), needs, text, executor);
+}
+
+/// The largest share of a direction, as quantized and after reproject().
+struct Leakage {
+  double quantized = 0, reprojected = 0;
+};
+
+/// The share of a direction that comes back when projected blocks are quantized, and that after reproject().
+Result<Leakage> leakage_of(const Source& projected, const ModelRecipe& recipe, std::span<const double> direction,
+                           ExecutorRef executor) {
   ANYBIT_TRY(model::Decoder d, projected.quantized(recipe, executor));
-  ANYBIT_TRY(to.leakage, largest_leakage(d, study.direction()));
-  ANYBIT_TRY_STATUS(steer::reproject(d, study.direction()));
-  ANYBIT_TRY(to.leakage_after, largest_leakage(d, study.direction()));
-  return Ok{};
+  Leakage out;
+  ANYBIT_TRY(out.quantized, largest_leakage(d, direction));
+  ANYBIT_TRY_STATUS(steer::reproject(d, direction));
+  ANYBIT_TRY(out.reprojected, largest_leakage(d, direction));
+  return out;
 }
 
 class Table {
@@ -152,7 +166,7 @@ class Table {
     std::printf("%-40s %6s %6s %-19s %-19s %-19s %-19s", "recipe", "cos", "least", "pairs: own", "pairs: float", "probe: own",
                 "probe: float");
     for (const double c : o.coefficients) std::printf(" %-21s", ("effect of +-" + evaluate::detail::fixed(c, 1)).c_str());
-    std::printf(" %7s %8s %8s\n", "KL", "leakage", "reproj.");
+    std::printf(" %7s %8s %8s %8s\n", "KL", "leakage", "own", "reproj.");
   }
 
   void add(CompareRow row) {
@@ -178,6 +192,7 @@ class Table {
                      {"effect", std::move(effects)},
                      {"kl", optional(r.kl)},
                      {"leakage", optional(r.leakage)},
+                     {"leakage_own_direction", optional(r.own_leakage)},
                      {"leakage_after_reprojection", optional(r.leakage_after)}});
     if (prints_) print(row);
     rows_.push_back(std::move(row));
@@ -200,8 +215,8 @@ class Table {
     const auto optional = [](const std::optional<double>& x, int digits) {
       return x ? evaluate::detail::fixed(*x, digits) : std::string("-");
     };
-    std::printf(" %7s %8s %8s\n", optional(r.kl, 4).c_str(), optional(r.leakage, 5).c_str(),
-                optional(r.leakage_after, 7).c_str());
+    std::printf(" %7s %8s %8s %8s\n", optional(r.kl, 4).c_str(), optional(r.leakage, 5).c_str(),
+                optional(r.own_leakage, 5).c_str(), optional(r.leakage_after, 7).c_str());
     std::fflush(stdout);
   }
 
@@ -247,11 +262,13 @@ int compare(int argc, const char* const* argv) {
   for (const ModelRecipe* r : *recipes) needs = needs | r->needs;
   const auto source = Source::prepare(m->decoder, needs, *text, pool);
   if (!source) return failed(bad_input, source.error());
+  const Index first = std::min(o.leakage_blocks, m->decoder.config.blocks);  // that are projected
+  const auto projected_along = [&](std::span<const double> direction) {
+    return projected_source(m->decoder, first, direction, needs, *text, pool);
+  };
   std::optional<Source> projected;
-  if (const Index first = std::min(o.leakage_blocks, m->decoder.config.blocks); first > 0) {
-    model::Decoder d = model::first_blocks(m->decoder, first);
-    if (const auto done = steer::project_out(d, study.direction()); !done) return failed(bad_input, done.error());
-    auto made = Source::prepare(std::move(d), needs, *text, pool);
+  if (first > 0) {
+    auto made = projected_along(study.direction());
     if (!made) return failed(bad_input, made.error());
     projected = *std::move(made);
   }
@@ -276,9 +293,18 @@ int compare(int argc, const char* const* argv) {
     if (!quantized) return failed(recipe_failed, quantized.error());
     auto measured = study.measure(*quantized, progress);
     if (!measured) return failed(recipe_failed, measured.error());
-    if (projected && keep == 0)
-      if (const auto done = measure_leakage(*projected, *recipe, study, pool, *measured); !done)
-        return failed(recipe_failed, done.error());
+    if (projected && keep == 0) {
+      const auto measure_leakage = [&]() -> Status {
+        const std::vector<double>& own = measured->blocks[study.best_block()].direction.direction.vector;
+        ANYBIT_TRY(const Source without_own, projected_along(own));
+        ANYBIT_TRY(const Leakage along_float, leakage_of(*projected, *recipe, study.direction(), pool));
+        ANYBIT_TRY(const Leakage along_own, leakage_of(without_own, *recipe, own, pool));
+        measured->leakage = along_float.quantized, measured->own_leakage = along_own.quantized;
+        measured->leakage_after = std::max(along_float.reprojected, along_own.reprojected);
+        return Ok{};
+      };
+      if (const auto done = measure_leakage(); !done) return failed(recipe_failed, done.error());
+    }
     progress.end();
     progress.clear();
     table.add({.recipe = recipe->name,

@@ -34,8 +34,10 @@ struct Measured {
   double cosine = 0, least_cosine = 0;           ///< to the float directions: mean and least of the blocks
   MeanInterval probe, float_probe;               ///< test accuracy in the best block: fitted anew, and as fitted on floats
   std::vector<MeanInterval> effect;              ///< per coefficient: logit difference at +c minus that at -c
-  std::optional<double> leakage, leakage_after;  ///< the largest of the projected writers, and that after reproject()
-  std::optional<double> kl;                      ///< from the float model
+  /// The largest ‖rᵀ W‖ / ‖W‖ of weights that were projected along r before they were quantized: r read on floats, r read on this
+  /// model, and the larger of both after reproject().
+  std::optional<double> leakage, own_leakage, leakage_after;
+  std::optional<double> kl;  ///< from the float model
 };
 
 /// One row of the report.
