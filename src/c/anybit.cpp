@@ -103,7 +103,8 @@ static_assert(static_cast<int>(ErrorCode::invalid_argument) + 1 == ANYBIT_INVALI
               static_cast<int>(ErrorCode::cancelled) + 1 == ANYBIT_CANCELLED);
 static_assert(static_cast<int>(Compute::int8_per_token) == ANYBIT_INT8_PER_TOKEN &&
               static_cast<int>(Compute::int8_per_block) == ANYBIT_INT8_PER_BLOCK &&
-              static_cast<int>(Compute::bf16) == ANYBIT_BF16 && static_cast<int>(Compute::int8_static) == ANYBIT_INT8_STATIC);
+              static_cast<int>(Compute::bf16) == ANYBIT_BF16 && static_cast<int>(Compute::int8_static) == ANYBIT_INT8_STATIC &&
+              static_cast<int>(Compute::int8_folded) == ANYBIT_INT8_FOLDED && ANYBIT_DEFAULT_FOLD_ERROR == default_fold_error);
 
 Error wrong(std::string message) { return {ErrorCode::invalid_argument, std::move(message)}; }
 
@@ -147,9 +148,12 @@ class Threads {
   const anybit_executor* e_;
 };
 
+bool is_compute(anybit_compute compute) { return ANYBIT_F32 <= compute && compute <= ANYBIT_INT8_FOLDED; }
+
 Result<ActivationMode> mode_of(anybit_compute compute, float scale) {
-  if (compute < ANYBIT_F32 || compute > ANYBIT_INT8_STATIC)
-    return wrong("compute is " + std::to_string(compute) + ": it must be one of anybit_compute, 0 to 4");
+  if (!is_compute(compute))
+    return wrong("compute is " + std::to_string(compute) + ": it must be one of anybit_compute, 0 to " +
+                 std::to_string(ANYBIT_INT8_FOLDED));
   if (compute == ANYBIT_INT8_STATIC) {
     if (!ActivationMode::valid_scale(scale))
       return wrong("scale is " + std::to_string(scale) + ": ANYBIT_INT8_STATIC needs one that is finite and above 0");
@@ -159,17 +163,20 @@ Result<ActivationMode> mode_of(anybit_compute compute, float scale) {
   return ActivationMode(static_cast<Compute>(compute));
 }
 
-/// What the functions that prepare have in common.
-Result<Compute> to_prepare(const anybit_tensor* tensor, anybit_compute compute, float level_error) {
+/// Checks the arguments that the functions that prepare have in common.
+Result<Compute> to_prepare(const anybit_tensor* tensor, anybit_compute compute, float level_error, float fold_error = 0) {
   ANYBIT_TRY_STATUS(need(tensor, "tensor"));
   ANYBIT_TRY(const ActivationMode mode, mode_of(compute, compute == ANYBIT_INT8_STATIC ? 1.0f : 0.0f));
   if (!is_within(level_error, 0.0f, 1.0f)) return wrong("level_error is " + std::to_string(level_error) + ": give 0 to 1");
+  if (!is_finite(fold_error) || fold_error < 0)
+    return wrong("fold_error is " + std::to_string(fold_error) + ": give 0 or more, ANYBIT_DEFAULT_FOLD_ERROR as a rule");
   return mode.compute();
 }
 void answer(const kernel::Prepared& made, anybit_prepared* out) {
   if (!out) return;
   *out = {};
   out->bytes = made.bytes;
+  out->folded_rows = made.folded_rows;
   out->made = made.tiled ? 1 : 0;
   copy_text(made.why_not, out->why_not);
 }
@@ -190,6 +197,25 @@ const char* anybit_isa(void) { return isa().c_str(); }
 int64_t anybit_scheme_count(void) { return static_cast<int64_t>(scheme_names().size()); }
 const char* anybit_scheme_name(int64_t index) {
   return index < 0 || index >= anybit_scheme_count() ? nullptr : scheme_names()[static_cast<std::size_t>(index)].c_str();
+}
+
+const char* anybit_compute_name(anybit_compute compute) {
+  return is_compute(compute) ? name(static_cast<Compute>(compute)).data() : nullptr;  // of a literal, which ends with a zero
+}
+anybit_status anybit_compute_of(const char* name, anybit_compute* out, anybit_error* error) {
+  return guarded("anybit_compute_of", error, [&]() -> Status {
+    ANYBIT_TRY_STATUS(need(name, "name"));
+    ANYBIT_TRY_STATUS(need(out, "out"));
+    std::string known;
+    for (std::size_t i = 0; i < compute_names.size(); ++i) {
+      if (name == compute_names[i]) {
+        *out = static_cast<anybit_compute>(i);
+        return Ok{};
+      }
+      known.append(i > 0 ? ", " : "").append(compute_names[i]);
+    }
+    return wrong("no compute is called '" + std::string(name) + "': give one of " + known);
+  });
 }
 
 anybit_workspace* anybit_workspace_new(void) { return new (std::nothrow) anybit_workspace; }
@@ -285,13 +311,13 @@ anybit_status anybit_dequantize(const anybit_tensor* tensor, int64_t begin, int6
   });
 }
 
-anybit_status anybit_prepare(anybit_tensor* tensor, anybit_compute compute, float level_error, const anybit_executor* executor,
-                             anybit_prepared* out, anybit_error* error) {
+anybit_status anybit_prepare(anybit_tensor* tensor, anybit_compute compute, float level_error, float fold_error,
+                             const anybit_executor* executor, anybit_prepared* out, anybit_error* error) {
   return guarded("anybit_prepare", error, [&]() -> Status {
     ANYBIT_TRY_STATUS(Threads::check(executor));
-    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error));
+    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error, fold_error));
     Threads threads(executor);
-    answer(tensor->packed.prepare(asked, threads, level_error), out);
+    answer(tensor->packed.prepare(asked, threads, level_error, fold_error), out);
     return Ok{};
   });
 }
@@ -306,28 +332,30 @@ anybit_status anybit_prepared_bytes(const anybit_tensor* tensor, anybit_compute 
   });
 }
 
-anybit_status anybit_prepare_into(anybit_tensor* tensor, anybit_compute compute, float level_error, void* memory, size_t size,
-                                  const anybit_executor* executor, anybit_prepared* out, anybit_error* error) {
+anybit_status anybit_prepare_into(anybit_tensor* tensor, anybit_compute compute, float level_error, float fold_error,
+                                  void* memory, size_t size, const anybit_executor* executor, anybit_prepared* out,
+                                  anybit_error* error) {
   return guarded("anybit_prepare_into", error, [&]() -> Status {
     ANYBIT_TRY_STATUS(Threads::check(executor));
     ANYBIT_TRY_STATUS(need(memory, "memory"));
-    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error));
+    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error, fold_error));
     Threads threads(executor);
     ANYBIT_TRY(const kernel::Prepared made,
-               tensor->packed.prepare_into({static_cast<std::byte*>(memory), size}, asked, threads, level_error));
+               tensor->packed.prepare_into({static_cast<std::byte*>(memory), size}, asked, threads, level_error, fold_error));
     answer(made, out);
     return Ok{};
   });
 }
 
-anybit_status anybit_use_prepared(anybit_tensor* tensor, anybit_compute compute, float level_error, const void* memory,
-                                  size_t size, anybit_error* error) {
+anybit_status anybit_use_prepared(anybit_tensor* tensor, anybit_compute compute, float level_error, float fold_error,
+                                  const void* memory, size_t size, anybit_prepared* out, anybit_error* error) {
   return guarded("anybit_use_prepared", error, [&]() -> Status {
     ANYBIT_TRY_STATUS(need(memory, "memory"));
-    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error));
+    ANYBIT_TRY(const Compute asked, to_prepare(tensor, compute, level_error, fold_error));
     ANYBIT_TRY(const kernel::Prepared made,
-               tensor->packed.use_prepared({static_cast<const std::byte*>(memory), size}, asked, level_error));
+               tensor->packed.use_prepared({static_cast<const std::byte*>(memory), size}, asked, level_error, fold_error));
     if (!made) return wrong("nothing is prepared for " + std::string(name(asked)) + ": " + std::string(made.why_not));
+    answer(made, out);
     return Ok{};
   });
 }

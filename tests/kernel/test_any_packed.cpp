@@ -93,6 +93,7 @@ TEST_CASE("prepare says what it made, or why nothing") {
   CHECK(codebook.prepare(Compute::int8_per_token, {}, 1e-5f).why_not.find("within level_error") != std::string_view::npos);
   made = codebook.prepare(Compute::int8_per_token, {}, 0.004f);
   CHECK((made && made.level_error == 0.004f && made.bytes > 0));
+  CHECK_FALSE(codebook.prepare(Compute::int8_per_token, {}, 1e-5f));  // another bound is another order, here none
   CHECK(handle.operator()<Scheme<UInt<9>, PerGroup<32>>>().prepare(Compute::int8_per_token).why_not.find("more than 8 bits") !=
         std::string_view::npos);
 }

@@ -185,6 +185,20 @@ TEST_CASE("AnyPacked folds where it was prepared for it, and says how many rows"
     kernel::matmul(w, x.view, y.view(), Compute::int8_folded, workspace, Serial{});
     return std::vector<float>(y.data(), y.data() + 13 * 48);
   }());
+  // In memory of the caller the same; the bytes serve any bound on the error.
+  const auto bytes = static_cast<std::size_t>(plain.prepared_bytes(Compute::int8_folded));
+  AlignedBuffer memory(bytes);
+  const auto placed = plain.prepare_into(memory.bytes().first(bytes), Compute::int8_folded);
+  REQUIRE(placed);
+  CHECK((placed->folded_rows == 48 && placed->fold_error == default_fold_error));
+  CHECK(product(plain, Compute::int8_folded) == folds);
+  AnyPacked mapped(tensor);
+  const auto used = mapped.use_prepared(memory.bytes().first(bytes), Compute::int8_folded, 0, 1e-9f);
+  REQUIRE(used);
+  CHECK((used->folded_rows == 0 && used->fold_error == 1e-9f));
+  CHECK(product(mapped, Compute::int8_folded) == exact);
+  REQUIRE(mapped.use_prepared(memory.bytes().first(bytes), Compute::int8_folded)->folded_rows == 48);
+  CHECK(product(mapped, Compute::int8_folded) == folds);
   CHECK(prepared.prepare(Compute::int8_folded, {}, 0, 1e-9f).folded_rows == 0);
   CHECK(product(prepared, Compute::int8_folded) == exact);
   // Levels that are moved to a grid fold, too.

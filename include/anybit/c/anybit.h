@@ -22,16 +22,16 @@ extern "C" {
 #endif
 
 /* Rises when a function or a structure of this file changes its meaning; new ones do not change it. */
-#define ANYBIT_C_ABI_VERSION 1
+#define ANYBIT_C_ABI_VERSION 2
 
 typedef int32_t anybit_status;
 enum {
   ANYBIT_OK = 0,
-  ANYBIT_INVALID_ARGUMENT = 1,  /* a value outside its range, a null pointer */
-  ANYBIT_SHAPE_MISMATCH = 2,    /* data of another size than its partner's */
-  ANYBIT_CORRUPT_DATA = 3,      /* bytes that contradict themselves */
-  ANYBIT_UNSUPPORTED = 4,       /* well formed, but nothing here can read or do it */
-  ANYBIT_NOT_FINITE = 5,        /* NaN or infinity where numbers are needed */
+  ANYBIT_INVALID_ARGUMENT = 1, /* a value outside its range, a null pointer */
+  ANYBIT_SHAPE_MISMATCH = 2,   /* data of another size than its partner's */
+  ANYBIT_CORRUPT_DATA = 3,     /* bytes that contradict themselves */
+  ANYBIT_UNSUPPORTED = 4,      /* well formed, but nothing here can read or do it */
+  ANYBIT_NOT_FINITE = 5,       /* NaN or infinity where numbers are needed */
   ANYBIT_INSUFFICIENT_DATA = 6,
   ANYBIT_NUMERICAL = 7,
   ANYBIT_IO = 8, /* the operating system said no */
@@ -51,8 +51,8 @@ typedef struct anybit_error {
 ANYBIT_C_API uint32_t anybit_abi_version(void);
 /* "0.1.0" */
 ANYBIT_C_API const char* anybit_version(void);
-/* The architecture whose kernels run: "avx512-vbmi". The environment variable ANYBIT_ISA forces one. Empty where the processor can
-   run none: then every function that can fail says so. */
+/* The architecture whose kernels run: "avx512-vbmi". The environment variable ANYBIT_ISA forces one. Empty where the processor
+   can run none: then every function that can fail says so. */
 ANYBIT_C_API const char* anybit_isa(void);
 /* How many schemes there are, and the name of number `index`, or null. Names live as long as the program. */
 ANYBIT_C_API int64_t anybit_scheme_count(void);
@@ -109,30 +109,39 @@ enum {
   ANYBIT_INT8_PER_TOKEN = 1,
   ANYBIT_INT8_PER_BLOCK = 2,
   ANYBIT_BF16 = 3,
-  ANYBIT_INT8_STATIC = 4 /* with one scale for all tokens */
+  ANYBIT_INT8_STATIC = 4, /* with one scale for all tokens */
+  ANYBIT_INT8_FOLDED = 5  /* of weights prepared for it: anybit_prepare folds the scales of groups where that costs little */
 };
+/* "int8_folded"; null for a number that is none of these. */
+ANYBIT_C_API const char* anybit_compute_name(anybit_compute);
+ANYBIT_C_API anybit_status anybit_compute_of(const char* name, anybit_compute* out, anybit_error*);
 
 /* The answer of anybit_prepare. */
 typedef struct anybit_prepared {
-  int64_t bytes;     /* that the order for fast products takes beside the packed bytes; 0 if none was made */
-  int32_t made;      /* 1 if products of that compute are faster now */
-  char why_not[252]; /* why nothing was made; empty if made */
+  int64_t bytes;       /* that the order for fast products takes beside the packed bytes; 0 if none was made */
+  int64_t folded_rows; /* of ANYBIT_INT8_FOLDED; products with other rows are those of ANYBIT_INT8_PER_TOKEN */
+  int32_t made;        /* 1 if products of that compute are faster now */
+  char why_not[252];   /* why nothing was made; empty if made */
 } anybit_prepared;
 
 /* Makes the order of weights that products of this compute read fastest. Results keep their bits unless level_error is above 0:
-   then levels that are no multiples of a step may move by so much of the largest. `out` may be null. */
-ANYBIT_C_API anybit_status anybit_prepare(anybit_tensor*, anybit_compute, float level_error, const anybit_executor*,
-                                          anybit_prepared* out, anybit_error*);
+   then levels that are no multiples of a step may move by so much of the largest. Of ANYBIT_INT8_FOLDED alone, rows are folded
+   (16 together) whose quantization error gains at most fold_error of its energy by that: ANYBIT_DEFAULT_FOLD_ERROR unless you
+   know better, 0 for none. `out` may be null. */
+#define ANYBIT_DEFAULT_FOLD_ERROR 0.01f
+ANYBIT_C_API anybit_status anybit_prepare(anybit_tensor*, anybit_compute, float level_error, float fold_error,
+                                          const anybit_executor*, anybit_prepared* out, anybit_error*);
 
-/* The same in memory of the caller, at a multiple of 64, which must stay until the handle is freed. anybit_prepared_bytes says how
-   much: *bytes is 0 where nothing would be made, which is no error. The memory may be kept in a file: anybit_use_prepared takes
-   what was once made of the same tensor, by the same version and architecture, and refuses everything else. */
+/* The same in memory of the caller, at a multiple of 64, which must stay until the handle is freed. anybit_prepared_bytes says
+   how much: *bytes is 0 where nothing would be made, which is no error. The memory may be kept in a file: anybit_use_prepared
+   takes what was once made of the same tensor, by the same version and architecture, and refuses everything else. What is folded
+   is kept by the handle, at 2 bytes for each group of a row, and anybit_use_prepared makes it anew. */
 ANYBIT_C_API anybit_status anybit_prepared_bytes(const anybit_tensor*, anybit_compute, float level_error, int64_t* bytes,
                                                  anybit_error*);
-ANYBIT_C_API anybit_status anybit_prepare_into(anybit_tensor*, anybit_compute, float level_error, void* memory, size_t size,
-                                               const anybit_executor*, anybit_prepared* out, anybit_error*);
-ANYBIT_C_API anybit_status anybit_use_prepared(anybit_tensor*, anybit_compute, float level_error, const void* memory, size_t size,
-                                               anybit_error*);
+ANYBIT_C_API anybit_status anybit_prepare_into(anybit_tensor*, anybit_compute, float level_error, float fold_error, void* memory,
+                                               size_t size, const anybit_executor*, anybit_prepared* out, anybit_error*);
+ANYBIT_C_API anybit_status anybit_use_prepared(anybit_tensor*, anybit_compute, float level_error, float fold_error,
+                                               const void* memory, size_t size, anybit_prepared* out, anybit_error*);
 
 /* y = x W^T: x is (tokens, cols), y (tokens, rows). `scale` is that of ANYBIT_INT8_STATIC, else 0. NaN or infinity in a token
    spoil that token's results and no other's. */

@@ -206,13 +206,15 @@ class AnyPacked {
   kernel::Prepared prepare(Compute compute, ExecutorRef executor = {}, float level_error = 0,
                            float fold_error = default_fold_error) {
     if (const auto* nothing = kernel::why_not_prepared(compute)) return {false, compute, level_error, 0, nothing};
-    if (tiled_ && prepared_.compute == compute && prepared_.fold_error == fold_error) return prepared_;
+    if (tiled_ && prepared_.compute == compute && prepared_.level_error == level_error && prepared_.fold_error == fold_error)
+      return prepared_;
     bytes();
     prepared_ = {false, compute, level_error, 0, {}, fold_error};
     tiled_ = ops_->tile(tensor_.get(), executor, prepared_, {});
     return prepared_;
   }
-  /// Bytes that prepare_into() needs for the same arguments; 0 where it would make nothing.
+  /// Bytes that prepare_into() needs for the same arguments; 0 where it would make nothing. Folding needs none of them: its 2
+  /// bytes for each group of a row are in memory of the handle's own.
   Index prepared_bytes(Compute compute, float level_error = 0) const {
     if (kernel::why_not_prepared(compute)) return 0;
     kernel::Prepared would{false, compute, level_error, 0, {}};
@@ -222,24 +224,26 @@ class AnyPacked {
   /// prepare() into memory of the caller, at a multiple of 64, which stays until no copy of this handle is used. With it comes a
   /// header that says what it is: kept in a file, the same bytes serve use_prepared() another time.
   Result<kernel::Prepared> prepare_into(std::span<std::byte> memory, Compute compute, ExecutorRef executor = {},
-                                        float level_error = 0) {
+                                        float level_error = 0, float fold_error = default_fold_error) {
     const Index needed = prepared_bytes(compute, level_error);
     if (needed > 0) ANYBIT_TRY_STATUS(kernel::check_place(memory, needed));
     std::byte* const place = needed > 0 ? memory.data() + sizeof(kernel::PreparedHeader) : nullptr;
     ANYBIT_TRY(const kernel::Prepared made,
-               put(compute, level_error, executor, {.what = kernel::Placement::given, .memory = place}));
+               put(compute, level_error, fold_error, executor, {.what = kernel::Placement::given, .memory = place}));
     if (!made) return made;
     const kernel::PreparedHeader header = kernel::header_of(*ops_, ops_->isa, bytes(), made);
     std::memcpy(memory.data(), &header, sizeof header);
     return made;
   }
   /// What prepare_into() made of this tensor, in this program or another, at a multiple of 64, where it stays. Refused unless
-  /// version of the layout, instruction set, tensor, compute and level_error are the same.
-  Result<kernel::Prepared> use_prepared(std::span<const std::byte> made, Compute compute, float level_error = 0) {
+  /// version of the layout, instruction set, tensor, compute and level_error are the same. What Compute::int8_folded folds is
+  /// made anew, of the tiles.
+  Result<kernel::Prepared> use_prepared(std::span<const std::byte> made, Compute compute, float level_error = 0,
+                                        float fold_error = default_fold_error) {
     kernel::Prepared would{false, compute, level_error, 0, {}};
     would.bytes = std::max<Index>(prepared_bytes(compute, level_error) - static_cast<Index>(sizeof(kernel::PreparedHeader)), 0);
     ANYBIT_TRY_STATUS(kernel::check_prepared(made, kernel::header_of(*ops_, ops_->isa, bytes(), would)));
-    return put(compute, level_error, {},
+    return put(compute, level_error, fold_error, {},
                {.what = kernel::Placement::made, .bytes = made.data() + sizeof(kernel::PreparedHeader)});
   }
   /// Lets go of the packed bytes: products of the prepared compute go on, everything else that reads them (bytes(), rows as
@@ -287,9 +291,10 @@ class AnyPacked {
   }
   const void* tensor() const { return bytes(), tensor_.get(); }
   /// Tiles in the caller's memory in place of those that are there.
-  Result<kernel::Prepared> put(Compute compute, float level_error, ExecutorRef executor, const kernel::Placement& place) {
+  Result<kernel::Prepared> put(Compute compute, float level_error, float fold_error, ExecutorRef executor,
+                               const kernel::Placement& place) {
     if (const auto* nothing = kernel::why_not_prepared(compute)) return kernel::Prepared{false, compute, level_error, 0, nothing};
-    kernel::Prepared made{false, compute, level_error, 0, {}};
+    kernel::Prepared made{false, compute, level_error, 0, {}, fold_error};
     auto tiled = ops_->tile(tensor(), executor, made, place);
     if (!made) return made;
     tiled_ = std::move(tiled);

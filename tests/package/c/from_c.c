@@ -92,7 +92,7 @@ static void prepared_and_sliced(const char* scheme, anybit_workspace* space) {
   CHECK(anybit_multiply(w, x, tokens, cols, z, rows, ANYBIT_INT8_PER_TOKEN, 0, &executor, space, &error) == ANYBIT_OK);
   CHECK(calls > 0 && memcmp(y, z, sizeof y) == 0);
   calls = 0;
-  CHECK(anybit_prepare(w, ANYBIT_INT8_PER_TOKEN, 0, &executor, &made, &error) == ANYBIT_OK);
+  CHECK(anybit_prepare(w, ANYBIT_INT8_PER_TOKEN, 0, 0, &executor, &made, &error) == ANYBIT_OK);
   CHECK(calls > 0 && made.made == 1 && made.bytes > 0 && made.why_not[0] == '\0');
   memset(z, 0, sizeof z);
   CHECK(anybit_multiply(w, x, tokens, cols, z, rows, ANYBIT_INT8_PER_TOKEN, 0, &executor, space, &error) == ANYBIT_OK);
@@ -102,7 +102,8 @@ static void prepared_and_sliced(const char* scheme, anybit_workspace* space) {
 
 /* Two tensors share one rounding; rows in odd slices; the bits of anybit_multiply. */
 static void rounded_once(const char* scheme, anybit_workspace* space) {
-  static const anybit_compute computes[] = {ANYBIT_F32, ANYBIT_INT8_PER_TOKEN, ANYBIT_INT8_PER_BLOCK, ANYBIT_BF16, ANYBIT_INT8_STATIC};
+  static const anybit_compute computes[] = {ANYBIT_F32,  ANYBIT_INT8_PER_TOKEN, ANYBIT_INT8_PER_BLOCK,
+                                           ANYBIT_BF16, ANYBIT_INT8_STATIC,    ANYBIT_INT8_FOLDED};
   anybit_error error;
   anybit_tensor *w = NULL, *v = NULL, *other = NULL;
   const anybit_tensor* both[2];
@@ -118,8 +119,8 @@ static void rounded_once(const char* scheme, anybit_workspace* space) {
     for (i = 0; i < sizeof computes / sizeof *computes; ++i) {
       const float scale = computes[i] == ANYBIT_INT8_STATIC ? 0.01f : 0;
       if (prepared) {
-        CHECK(anybit_prepare(w, computes[i], 0, NULL, NULL, &error) == ANYBIT_OK);
-        CHECK(anybit_prepare(v, computes[i], 0, NULL, NULL, &error) == ANYBIT_OK);
+        CHECK(anybit_prepare(w, computes[i], 0, 0, NULL, NULL, &error) == ANYBIT_OK);
+        CHECK(anybit_prepare(v, computes[i], 0, 0, NULL, NULL, &error) == ANYBIT_OK);
       }
       CHECK(anybit_multiply(w, x, tokens, cols, y, rows, computes[i], scale, NULL, space, &error) == ANYBIT_OK);
       CHECK(anybit_round(a, both, 2, x, tokens, cols, computes[i], scale, &executor, &error) == ANYBIT_OK);
@@ -163,22 +164,71 @@ static void placed(const char* scheme, anybit_workspace* space) {
   CHECK(anybit_multiply(w, x, tokens, cols, y, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
   CHECK(anybit_prepared_bytes(w, ANYBIT_F32, 0, &bytes, &error) == ANYBIT_OK && bytes == 0);
   CHECK(anybit_prepared_bytes(w, compute, 0, &bytes, &error) == ANYBIT_OK && bytes > 0 && bytes < 19000);
-  expect(anybit_prepare_into(w, compute, 0, start, (size_t)bytes - 1, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "needed");
-  expect(anybit_prepare_into(w, compute, 0, start + 4, (size_t)bytes, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error,
+  expect(anybit_prepare_into(w, compute, 0, 0, start, (size_t)bytes - 1, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "needed");
+  expect(anybit_prepare_into(w, compute, 0, 0, start + 4, (size_t)bytes, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error,
          "4 bytes past a multiple of 64");
-  expect(anybit_prepare_into(w, compute, 0, NULL, 0, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "memory is null");
-  CHECK(anybit_prepare_into(w, compute, 0, start, (size_t)bytes, NULL, &made, &error) == ANYBIT_OK && made.made == 1);
+  expect(anybit_prepare_into(w, compute, 0, 0, NULL, 0, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "memory is null");
+  CHECK(anybit_prepare_into(w, compute, 0, 0, start, (size_t)bytes, NULL, &made, &error) == ANYBIT_OK && made.made == 1);
   CHECK(anybit_multiply(w, x, tokens, cols, z, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
   CHECK(memcmp(y, z, sizeof y) == 0);
   anybit_free(w);
   CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &again, &error) == ANYBIT_OK);
-  CHECK(anybit_use_prepared(again, compute, 0, start, (size_t)bytes, &error) == ANYBIT_OK);
+  CHECK(anybit_use_prepared(again, compute, 0, 0, start, (size_t)bytes, NULL, &error) == ANYBIT_OK);
   memset(z, 0, sizeof z);
   CHECK(anybit_multiply(again, x, tokens, cols, z, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
   CHECK(memcmp(y, z, sizeof y) == 0);
-  expect(anybit_use_prepared(again, ANYBIT_INT8_PER_BLOCK, 0, start, (size_t)bytes, &error), ANYBIT_INVALID_ARGUMENT, &error,
+  expect(anybit_use_prepared(again, ANYBIT_INT8_PER_BLOCK, 0, 0, start, (size_t)bytes, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error,
          "compute int8_per_token, and here it is int8_per_block");
   anybit_free(again);
+}
+
+static void computes_by_name(void) {
+  anybit_error error;
+  anybit_compute compute = ANYBIT_F32, found;
+  for (; anybit_compute_name(compute); ++compute)
+    CHECK(anybit_compute_of(anybit_compute_name(compute), &found, &error) == ANYBIT_OK && found == compute);
+  CHECK(compute == ANYBIT_INT8_FOLDED + 1 && anybit_compute_name(-1) == NULL);
+  CHECK(strcmp(anybit_compute_name(ANYBIT_INT8_FOLDED), "int8_folded") == 0);
+  expect(anybit_compute_of("int8", &found, &error), ANYBIT_INVALID_ARGUMENT, &error, "no compute is called 'int8'");
+  expect(anybit_compute_of(NULL, &found, &error), ANYBIT_INVALID_ARGUMENT, &error, "name is null");
+}
+
+/* Rows are folded as far as the bound allows, and no result is far from that of int8_per_token; unfolded it has the same bits. */
+static void folded(const char* scheme, anybit_workspace* space) {
+  static unsigned char memory[20000];
+  unsigned char* const start = memory + (64 - (uintptr_t)memory % 64) % 64;
+  const anybit_compute compute = ANYBIT_INT8_FOLDED;
+  const float any_error = 1000;
+  anybit_error error;
+  anybit_prepared made;
+  anybit_tensor *w = NULL, *again = NULL;
+  int64_t bytes = 0;
+  int i;
+  CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &w, &error) == ANYBIT_OK);
+  CHECK(anybit_multiply(w, x, tokens, cols, y, rows, ANYBIT_INT8_PER_TOKEN, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(anybit_multiply(w, x, tokens, cols, z, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(memcmp(y, z, sizeof y) == 0);
+  CHECK(anybit_prepare(w, compute, 0, 0, NULL, &made, &error) == ANYBIT_OK && made.made == 1 && made.folded_rows == 0);
+  CHECK(anybit_multiply(w, x, tokens, cols, z, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(memcmp(y, z, sizeof y) == 0);
+  CHECK(anybit_prepare(w, compute, 0, any_error, NULL, &made, &error) == ANYBIT_OK && made.folded_rows == rows);
+  CHECK(anybit_multiply(w, x, tokens, cols, z, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(memcmp(y, z, sizeof y) != 0);
+  for (i = 0; i < tokens * rows; ++i) CHECK(fabs((double)(y[i] - z[i])) < 0.5);
+  /* The same in memory of the caller, and from there again. */
+  CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &again, &error) == ANYBIT_OK);
+  CHECK(anybit_prepared_bytes(again, compute, 0, &bytes, &error) == ANYBIT_OK && bytes > 0 && bytes < 19000);
+  CHECK(anybit_prepare_into(again, compute, 0, any_error, start, (size_t)bytes, NULL, &made, &error) == ANYBIT_OK);
+  CHECK(made.made == 1 && made.folded_rows == rows);
+  CHECK(anybit_multiply(again, x, tokens, cols, y, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(memcmp(y, z, sizeof y) == 0);
+  anybit_free(w);
+  CHECK(anybit_quantize(scheme, weights, rows, cols, cols, &w, &error) == ANYBIT_OK);
+  CHECK(anybit_use_prepared(w, compute, 0, any_error, start, (size_t)bytes, &made, &error) == ANYBIT_OK && made.folded_rows == rows);
+  memset(y, 0, sizeof y);
+  CHECK(anybit_multiply(w, x, tokens, cols, y, rows, compute, 0, NULL, space, &error) == ANYBIT_OK);
+  CHECK(memcmp(y, z, sizeof y) == 0);
+  anybit_free(w), anybit_free(again);
 }
 
 static void files(const char* scheme, anybit_workspace* space) {
@@ -221,14 +271,16 @@ static void wrong_use(const char* scheme, anybit_workspace* space) {
   expect(anybit_multiply(w, x, 0, cols, y, rows, ANYBIT_F32, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "0 rows");
   expect(anybit_multiply(w, x, 2, cols - 1, y, rows, ANYBIT_F32, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "overlap");
   expect(anybit_multiply(w, x, 2, cols, y, rows - 1, ANYBIT_F32, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "overlap");
-  expect(anybit_multiply(w, x, 1, cols, y, rows, 5, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "compute is 5");
+  expect(anybit_multiply(w, x, 1, cols, y, rows, 6, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "compute is 6");
   expect(anybit_multiply(w, x, 1, cols, y, rows, ANYBIT_INT8_STATIC, 0, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "scale");
   expect(anybit_multiply(w, x, 1, cols, y, rows, ANYBIT_F32, 1, NULL, space, &error), ANYBIT_INVALID_ARGUMENT, &error, "scale");
   expect(anybit_multiply(w, x, 1, cols, y, rows, ANYBIT_F32, 0, &executor, space, &error), ANYBIT_INVALID_ARGUMENT, &error,
          "parallel_for is null");
   expect(anybit_multiply(w, x, 1, cols, y, rows, ANYBIT_F32, 0, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "workspace");
   expect(anybit_dequantize(w, 3, rows + 1, decoded, cols, &error), ANYBIT_INVALID_ARGUMENT, &error, "rows 3 to 38");
-  expect(anybit_prepare(w, ANYBIT_INT8_PER_TOKEN, infinite, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "level_error");
+  expect(anybit_prepare(w, ANYBIT_INT8_PER_TOKEN, infinite, 0, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "level_error");
+  expect(anybit_prepare(w, ANYBIT_INT8_FOLDED, 0, infinite, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "fold_error");
+  expect(anybit_prepare(w, ANYBIT_INT8_FOLDED, 0, -1, NULL, NULL, &error), ANYBIT_INVALID_ARGUMENT, &error, "fold_error is -1");
   /* An infinite activation spoils its own token. */
   one = x[cols], x[cols] = infinite;
   CHECK(anybit_multiply(w, x, tokens, cols, y, rows, ANYBIT_INT8_PER_TOKEN, 0, NULL, space, &error) == ANYBIT_OK);
@@ -249,6 +301,8 @@ int main(void) {
   rounded_once("int4/g128/f16/bits", space);
   rounded_once("nf4/g64/f32/bits", space);
   placed("int4/g128/f16/bits", space);
+  computes_by_name();
+  folded("int4/g128/f16/bits", space);
   files("int4/g128/f16/bits", space);
   wrong_use("int4/g128/f16/bits", space);
   anybit_workspace_free(space);

@@ -44,18 +44,22 @@ int main() {
   const std::unique_ptr<anybit_tensor, Free> tensor(made);
   const std::unique_ptr<anybit_workspace, Free> workspace(anybit_workspace_new());
 
-  for (const anybit_compute compute : {ANYBIT_F32, ANYBIT_INT8_PER_TOKEN, ANYBIT_INT8_PER_BLOCK, ANYBIT_BF16}) {
+  for (const anybit_compute compute :
+       {ANYBIT_F32, ANYBIT_INT8_PER_TOKEN, ANYBIT_INT8_PER_BLOCK, ANYBIT_BF16, ANYBIT_INT8_FOLDED}) {
     std::vector<float> expected;
     for (const bool prepared : {false, true}) {
-      if (prepared) check(anybit_prepare(tensor.get(), compute, 0, nullptr, nullptr, &error), error);
+      if (compute == ANYBIT_INT8_FOLDED) expected.clear();  // folding moves results
+      if (prepared) check(anybit_prepare(tensor.get(), compute, 0, ANYBIT_DEFAULT_FOLD_ERROR, nullptr, nullptr, &error), error);
       for (std::int64_t slices = 1; slices < 6; ++slices) {
         const anybit_executor executor{&slices, slices, on_threads};
         std::vector<float> y(rows * tokens);
-        check(anybit_multiply(tensor.get(), x.data(), tokens, cols, y.data(), rows, compute, 0, &executor, workspace.get(), &error),
-              error);
+        check(
+            anybit_multiply(tensor.get(), x.data(), tokens, cols, y.data(), rows, compute, 0, &executor, workspace.get(), &error),
+            error);
         if (expected.empty()) expected = y;
         if (y == expected) continue;
-        std::fprintf(stderr, "compute %d in %d slices gives other results\n", static_cast<int>(compute), static_cast<int>(slices));
+        std::fprintf(stderr, "compute %d in %d slices gives other results\n", static_cast<int>(compute),
+                     static_cast<int>(slices));
         return 1;
       }
     }
