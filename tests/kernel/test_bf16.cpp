@@ -50,12 +50,15 @@ void check(const PackedTensor<S>& w, ConstMatrix x, unsigned seed) {
       REQUIRE(std::fabs(static_cast<double>(y.view()(t, r)) - exact) <= bound);
       REQUIRE(y.view()(t, r) == sliced.view()(t, r));
     }
-  // One token alone has the same bits.
-  Matrix one(1, rows);
-  const Index last = tokens - 1;
-  kernel::bf16_rows<Arch>(source, kernel::bf16_activations<Arch>(x.row_range(last, tokens), workspace, Serial{}), one.view(), 0,
-                          rows);
-  for (Index r = 0; r < rows; ++r) REQUIRE(one(0, r) == y.view()(last, r));
+  // The last few tokens alone have the same bits.
+  for (const Index few : {1, 2, 3, 5, 8}) {
+    if (few > tokens) break;
+    Matrix alone(few, rows);
+    kernel::bf16_rows<Arch>(source, kernel::bf16_activations<Arch>(x.row_range(tokens - few, tokens), workspace, Serial{}),
+                            alone.view(), 0, rows);
+    for (Index t = 0; t < few; ++t)
+      for (Index r = 0; r < rows; ++r) REQUIRE(alone(t, r) == y.view()(tokens - few + t, r));
+  }
 }
 
 template <AnyScheme S>

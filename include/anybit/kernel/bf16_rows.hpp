@@ -36,6 +36,7 @@ namespace detail {
 inline constexpr Index bf16_columns = 32;       ///< of a tile register
 inline constexpr Index bf16_panel_rows = 32;    ///< two vectors or tiles
 inline constexpr Index bf16_vector_tokens = 8;  ///< at once, by vectors: 16 sums in registers
+inline constexpr Index bf16_block = 512;        ///< columns that are decoded at once: short stretches take longer
 
 template <class Arch>
 ANYBIT_INLINE void round_to_bf16(const float* in, Index n, std::uint16_t* out) {
@@ -45,42 +46,76 @@ ANYBIT_INLINE void round_to_bf16(const float* in, Index n, std::uint16_t* out) {
   for (; i < n; ++i) out[i] = f32_to_bf16(in[i]);
 }
 
-/// Block columns of 32 rows: 64 bytes for each pair of columns of rows 0 to 15, then the same of rows 16 to 31.
-template <Index Block>
-struct Bf16Panel {
-  static_assert(Block <= block_cols);
-  static constexpr Index row_bytes = 2 * Block + line_bytes;  // no power of two
-  alignas(64) float floats[static_cast<std::size_t>(16 * (Block + decode_slack))];
-  alignas(64) std::uint8_t rows[static_cast<std::size_t>(16 * row_bytes)];
-  alignas(64) std::uint8_t pairs[2][static_cast<std::size_t>(Block / 2 * line_bytes)];
+/// Columns of 16 rows as bfloat16, row by row.
+struct Bf16Rows {
+  static_assert(bf16_block <= block_cols);
+  static constexpr Index row_bytes = 2 * bf16_block + line_bytes;  // no power of two
+  alignas(64) std::uint8_t bytes[static_cast<std::size_t>(16 * row_bytes)];
 };
 
-/// Columns first .. first + n - 1 of rows row .. row + rows - 1; zeros past them up to 32 rows and a multiple of 32 columns.
-template <class Arch, Index Block>
-[[gnu::noinline]] void fill_bf16_panel(const PackedRows& w, Index row, Index rows, Index first, Index n,
-                                       Bf16Panel<Block>& panel) {
-  constexpr Index stride = Block + decode_slack;
-  const Index padded = round_up(n, bf16_columns);
-  for (Index half = 0; half < 2; ++half) {
-    const Index count = std::clamp(rows - half * 16, Index{0}, Index{16});
-    if (count == 0) {
-      std::memset(panel.pairs[half], 0, static_cast<std::size_t>(padded / 2 * line_bytes));
-      continue;
-    }
-    w.ops->weights(w.tensor, row + half * 16, count, first, n, panel.floats, stride);
-    for (Index r = 0; r < 16; ++r) {
-      auto* out = reinterpret_cast<std::uint16_t*>(panel.rows + r * Bf16Panel<Block>::row_bytes);
-      if (r < count) round_to_bf16<Arch>(panel.floats + r * stride, n, out);
-      const Index known = r < count ? n : 0;
-      std::fill(out + known, out + padded, std::uint16_t{0});
-    }
-    Arch::interleave(panel.rows, Bf16Panel<Block>::row_bytes, padded / 2, panel.pairs[half]);
+/// Where rows are decoded, as many at once as the scheme decodes together.
+struct Bf16Source {
+  alignas(64) float floats[static_cast<std::size_t>(16 * (bf16_block + decode_slack))];
+};
+
+/// Columns first .. first + n - 1 of rows row .. row + rows - 1, at most 16; zeros past them up to 16 rows and `padded` columns.
+template <class Arch>
+[[gnu::noinline]] void decode_bf16_rows(const PackedRows& w, Index row, Index rows, Index first, Index n, Index padded,
+                                        Bf16Source& source, Bf16Rows& to) {
+  constexpr Index stride = bf16_block + decode_slack;
+  const Index at_once = w.ops->granule_rows > 1 ? 16 : 1;
+  for (Index r = 0; r < 16; ++r) {
+    if (r < rows && r % at_once == 0)
+      w.ops->weights(w.tensor, row + r, std::min(at_once, rows - r), first, n, source.floats, stride);
+    auto* out = reinterpret_cast<std::uint16_t*>(to.bytes + r * Bf16Rows::row_bytes);
+    if (r < rows) round_to_bf16<Arch>(source.floats + r % at_once * stride, n, out);
+    std::fill(out + (r < rows ? n : 0), out + padded, std::uint16_t{0});
   }
 }
 
+/// Columns of 32 rows in pairs: 64 bytes for each pair of columns of rows 0 to 15, and the same of rows 16 to 31. For products
+/// with many tokens.
+template <class Arch, Index Columns>
+struct Bf16Panel {
+  static constexpr Index columns = Columns;
+  Bf16Source source;
+  Bf16Rows rows;
+  alignas(64) std::uint8_t pairs[2][static_cast<std::size_t>(Columns / 2 * line_bytes)];
+
+  void fill(const PackedRows& w, Index row, Index count, Index first, Index n) {
+    const Index padded = round_up(n, bf16_columns);
+    for (Index half = 0; half < 2; ++half) {
+      decode_bf16_rows<Arch>(w, row + half * 16, std::clamp(count - half * 16, Index{0}, Index{16}), first, n, padded, source,
+                             rows);
+      Arch::interleave(rows.bytes, Bf16Rows::row_bytes, padded / 2, pairs[half]);
+    }
+  }
+  /// Pairs of bf16_columns columns from `first` on.
+  const std::uint8_t* at(int half, Index first) { return pairs[half] + first / 2 * line_bytes; }
+};
+
+/// The same for few tokens: rows become pairs while the products before them are summed, whose latency takes as long.
+template <class Arch>
+struct Bf16PanelOfRows {
+  static constexpr Index columns = bf16_block;
+  Bf16Source source;
+  Bf16Rows rows[2];
+  alignas(64) std::uint8_t pairs[2][static_cast<std::size_t>(bf16_columns / 2 * line_bytes)];
+
+  void fill(const PackedRows& w, Index row, Index count, Index first, Index n) {
+    for (Index half = 0; half < 2; ++half)
+      decode_bf16_rows<Arch>(w, row + half * 16, std::clamp(count - half * 16, Index{0}, Index{16}), first, n,
+                             round_up(n, bf16_columns), source, rows[half]);
+  }
+  const std::uint8_t* at(int half, Index first) {
+    Arch::interleave(rows[half].bytes + 2 * first, Bf16Rows::row_bytes, bf16_columns / 2, pairs[half]);
+    return pairs[half];
+  }
+};
+
 /// A panel of n columns times `Tokens` tokens: adds to sums, or begins them.
 template <class Arch, int Tokens, class Panel>
-ANYBIT_INLINE void bf16_vectors(const Panel& panel, const std::uint16_t* x, Index x_stride, Index n, bool begun, float* sums,
+ANYBIT_INLINE void bf16_vectors(Panel& panel, const std::uint16_t* x, Index x_stride, Index n, bool begun, float* sums,
                                 Index sums_stride) {
   constexpr auto N = static_cast<std::size_t>(Tokens);
   typename Arch::Floats sum[N][2];
@@ -89,14 +124,16 @@ ANYBIT_INLINE void bf16_vectors(const Panel& panel, const std::uint16_t* x, Inde
 #pragma GCC unroll 2
     for (std::size_t m = 0; m < 2; ++m)
       sum[t][m] = begun ? Arch::load(sums + static_cast<Index>(t) * sums_stride + static_cast<Index>(m) * 16) : Arch::zero();
-  for (Index k = 0; k < n; k += 2) {
-    const auto b = Arch::load_bytes(panel.pairs[0] + k / 2 * line_bytes),
-               b_2 = Arch::load_bytes(panel.pairs[1] + k / 2 * line_bytes);
+  for (Index first = 0; first < n; first += bf16_columns) {
+    const std::uint8_t *pairs = panel.at(0, first), *pairs_2 = panel.at(1, first);
+    for (Index k = 0; k < bf16_columns / 2; ++k) {
+      const auto b = Arch::load_bytes(pairs + k * line_bytes), b_2 = Arch::load_bytes(pairs_2 + k * line_bytes);
 #pragma GCC unroll 8
-    for (std::size_t t = 0; t < N; ++t) {
-      const auto a = Arch::spread(x + static_cast<Index>(t) * x_stride + k);
-      sum[t][0] = Arch::dot_bf16(sum[t][0], b, a);
-      sum[t][1] = Arch::dot_bf16(sum[t][1], b_2, a);
+      for (std::size_t t = 0; t < N; ++t) {
+        const auto a = Arch::spread(x + static_cast<Index>(t) * x_stride + first + 2 * k);
+        sum[t][0] = Arch::dot_bf16(sum[t][0], b, a);
+        sum[t][1] = Arch::dot_bf16(sum[t][1], b_2, a);
+      }
     }
   }
 #pragma GCC unroll 8
@@ -108,7 +145,7 @@ ANYBIT_INLINE void bf16_vectors(const Panel& panel, const std::uint16_t* x, Inde
 
 /// The same by tile registers, 16 * Tiles tokens.
 template <class Arch, int Tiles, class Panel>
-ANYBIT_INLINE void bf16_tiles(const Panel& panel, const std::uint16_t* x, Index x_stride, Index n, bool begun, float* sums,
+ANYBIT_INLINE void bf16_tiles(Panel& panel, const std::uint16_t* x, Index x_stride, Index n, bool begun, float* sums,
                               Index sums_stride) {
   using Matrix = typename Arch::Matrix;
   const Index x_bytes = 2 * x_stride, sum_bytes = 4 * sums_stride;
@@ -131,13 +168,13 @@ ANYBIT_INLINE void bf16_tiles(const Panel& panel, const std::uint16_t* x, Index 
   }
   for (Index k = 0; k < n; k += bf16_columns) {
     Matrix::template load<4>(x + k, x_bytes);
-    Matrix::template load<6>(panel.pairs[0] + k / 2 * line_bytes, line_bytes);
+    Matrix::template load<6>(panel.at(0, k), line_bytes);
     Matrix::template dpbf16ps<0, 4, 6>();
     if constexpr (Tiles == 2) {
       Matrix::template load<5>(second + k, x_bytes);
       Matrix::template dpbf16ps<2, 5, 6>();
     }
-    Matrix::template load<7>(panel.pairs[1] + k / 2 * line_bytes, line_bytes);
+    Matrix::template load<7>(panel.at(1, k), line_bytes);
     Matrix::template dpbf16ps<1, 4, 7>();
     if constexpr (Tiles == 2) Matrix::template dpbf16ps<3, 5, 7>();
   }
@@ -149,16 +186,20 @@ ANYBIT_INLINE void bf16_tiles(const Panel& panel, const std::uint16_t* x, Index 
   }
 }
 
+enum class Bf16Way { few_vectors, vectors, tiles };
+
 /// Rows begin .. end - 1: y(token, row). A value does not depend on the rows and tokens beside it.
-template <class Arch, bool ByMatrix>
+template <class Arch, Bf16Way Way>
 [[gnu::noinline]] void bf16_rows(const PackedRows& w, const Bf16Activations& x, MutableMatrix y, Index begin, Index end) {
   const Index cols = w.extents.cols, granule_rows = w.ops->granule_rows, tokens = x.tokens;
   // All tokens' columns of a block stay in a second-level cache while so many rows of weights pass. Few tokens read row by row.
   const Index rows_at_once = tokens < 64 ? bf16_panel_rows : 512;
   // A first-level cache holds a panel and its sources. Tiles read and write their sums once per panel: fewer, longer ones.
-  constexpr Index Block = ByMatrix ? 512 : 256;
-  Bf16Panel<Block> panel;
-  if constexpr (ByMatrix) Arch::Matrix::configure(static_cast<int>(std::min(tokens, matrix_tokens)));
+  using Panel = std::conditional_t<Way == Bf16Way::few_vectors, Bf16PanelOfRows<Arch>,
+                                   Bf16Panel<Arch, Way == Bf16Way::tiles ? bf16_block : bf16_block / 2>>;
+  constexpr Index Block = Panel::columns;
+  Panel panel;
+  if constexpr (Way == Bf16Way::tiles) Arch::Matrix::configure(static_cast<int>(std::min(tokens, matrix_tokens)));
   for (Index stop = begin; stop < end;) {
     const Index start = stop;
     stop = std::min(end, start - start % bf16_panel_rows + rows_at_once);
@@ -167,17 +208,17 @@ template <class Arch, bool ByMatrix>
       for (Index row = start, rows = 0; row < stop; row += rows) {
         rows = std::min(bf16_panel_rows - (granule_rows > 1 ? row % bf16_panel_rows : 0), stop - row);
         w.prefetch(row + rows, rows, first, n);
-        fill_bf16_panel<Arch>(w, row, rows, first, n, panel);
+        panel.fill(w, row, rows, first, n);
         Index t = 0;
         const auto multiply = [&]<int Tokens>(std::integral_constant<int, Tokens>) __attribute__((always_inline)) {
           const auto* a = x.values + t * x.stride + first;
+          const Index count = std::min<Index>(tokens - t, Tokens);
           const auto into = [&](float* sums, Index stride) __attribute__((always_inline)) {
-            if constexpr (ByMatrix)
+            if constexpr (Way == Bf16Way::tiles)
               bf16_tiles<Arch, Tokens / static_cast<int>(matrix_tokens)>(panel, a, x.stride, n, first > 0, sums, stride);
             else
               bf16_vectors<Arch, Tokens>(panel, a, x.stride, n, first > 0, sums, stride);
           };
-          const Index count = std::min<Index>(tokens - t, Tokens);
           float* out = y.data + t * y.stride + row;
           if (rows == bf16_panel_rows && count == Tokens) {
             into(out, y.stride);
@@ -190,10 +231,19 @@ template <class Arch, bool ByMatrix>
           }
           t += Tokens;
         };
-        if constexpr (ByMatrix) {
+        if constexpr (Way == Bf16Way::tiles) {
           while (t < tokens)
             tokens - t > matrix_tokens ? multiply(std::integral_constant<int, 32>())
                                        : multiply(std::integral_constant<int, 16>());
+        } else if constexpr (Way == Bf16Way::few_vectors) {  // all at once: more rows follow, up to a multiple of 16
+          if (tokens > 4)
+            multiply(std::integral_constant<int, 8>());
+          else if (tokens > 2)
+            multiply(std::integral_constant<int, 4>());
+          else if (tokens == 2)
+            multiply(std::integral_constant<int, 2>());
+          else
+            multiply(std::integral_constant<int, 1>());
         } else {
           while (tokens - t >= bf16_vector_tokens) multiply(std::integral_constant<int, static_cast<int>(bf16_vector_tokens)>());
           if (tokens - t >= 4) multiply(std::integral_constant<int, 4>());
@@ -203,7 +253,7 @@ template <class Arch, bool ByMatrix>
       }
     }
   }
-  if constexpr (ByMatrix) Arch::Matrix::release();
+  if constexpr (Way == Bf16Way::tiles) Arch::Matrix::release();
 }
 
 }  // namespace detail
@@ -247,8 +297,13 @@ Bf16Activations bf16_activations(ConstMatrix x, Workspace& workspace, E&& execut
 template <class Arch>
 void bf16_rows(const PackedRows& w, const Bf16Activations& x, MutableMatrix y, Index begin, Index end) {
   if constexpr (detail::has_matrix<Arch>)
-    if (Arch::Matrix::available()) return detail::bf16_rows<Arch, true>(w, x, y, begin, end);
-  if constexpr (multiplies_bf16<Arch>) detail::bf16_rows<Arch, false>(w, x, y, begin, end);
+    if (Arch::Matrix::available()) return detail::bf16_rows<Arch, detail::Bf16Way::tiles>(w, x, y, begin, end);
+  if constexpr (multiplies_bf16<Arch>) {
+    if (x.tokens <= detail::bf16_vector_tokens)
+      detail::bf16_rows<Arch, detail::Bf16Way::few_vectors>(w, x, y, begin, end);
+    else
+      detail::bf16_rows<Arch, detail::Bf16Way::vectors>(w, x, y, begin, end);
+  }
 }
 
 }  // namespace ANYBIT_CODE
