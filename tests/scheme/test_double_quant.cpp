@@ -87,3 +87,16 @@ TEST_CASE("double quantization reads bitsandbytes' scales and restores as well a
     CHECK(our_error <= 1.5 * their_error);
   }
 }
+
+TEST_CASE("double quantization: codes counted from a table are those of the map") {
+  const double_quant::MapEncoder encoder;
+  const auto check = [&](std::uint32_t bits) {
+    const float x = std::bit_cast<float>(bits);
+    if (encoder.encode(x) != double_quant::map.encode(x)) FAIL("at " << x);
+  };
+  for (std::uint64_t bits = 0; bits < (std::uint64_t{1} << 32); bits += 40009) check(static_cast<std::uint32_t>(bits));
+  for (Code c = 0; c < 255; ++c) {  // around every border
+    const float border = 0.5f * double_quant::map.decode(c) + 0.5f * double_quant::map.decode(c + 1);
+    for (const std::uint32_t off : {0u, 1u, 2u, ~0u, ~1u}) check(std::bit_cast<std::uint32_t>(border) + off);
+  }
+}

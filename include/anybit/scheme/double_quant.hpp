@@ -4,8 +4,10 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <span>
@@ -64,12 +66,42 @@ struct Plan {
   std::vector<float> block_scales;
 };
 
+/// map.encode(), which counts the thresholds below x, from a count that the first bits of x give.
+class MapEncoder {
+ public:
+  MapEncoder() {
+    for (std::size_t c = 0; c < 255; ++c)
+      thresholds_[c] = 0.5f * map.decode(static_cast<Code>(c)) + 0.5f * map.decode(static_cast<Code>(c + 1));
+    for (std::uint32_t i = 0; i < parts; ++i) {  // of the least x of each part
+      start_[0][i] = static_cast<std::uint8_t>(map.encode(i == 0 ? 0.0f : std::bit_cast<float>((first + i) << shift)));
+      start_[1][i] = i + 1 < parts ? static_cast<std::uint8_t>(map.encode(-std::bit_cast<float>((first + i + 1) << shift))) : 0;
+    }
+  }
+  Code encode(float x) const {
+    if (!(x == x)) x = 0;
+    const auto bits = std::bit_cast<std::uint32_t>(x), magnitude = (bits & 0x7FFFFFFF) >> shift;
+    std::size_t below = start_[bits >> 31][std::clamp(magnitude, first, first + parts - 1) - first];
+    while (below < 255 && thresholds_[below] < x) ++below;
+    return static_cast<Code>(below);
+  }
+
+ private:
+  static constexpr std::uint32_t shift = 18, first = (127 - 24) << 5, parts = (24 << 5) + 1;  // 32 parts in each power of two
+  std::array<float, 255> thresholds_;
+  std::array<std::uint8_t, parts> start_[2];
+};
+inline const MapEncoder& map_encoder() {
+  static const MapEncoder encoder;
+  return encoder;
+}
+
 /// The code whose restored value is nearest to s. The map's own nearest code can be one off after rounding.
 inline Code nearest_code(float s, float block_scale, float offset) {
   if (block_scale == 0) return map_zero;
-  const Code nearest = map.encode((s - offset) / block_scale);
+  const Code nearest = map_encoder().encode((s - offset) / block_scale);
   Code best = nearest;
   float error = std::abs(restore(best, block_scale, offset) - s);
+  if (error == 0) return best;
   for (const int c : {nearest - 1, nearest + 1}) {
     if (c < 0 || c > 255) continue;
     const float e = std::abs(restore(static_cast<Code>(c), block_scale, offset) - s);
@@ -89,12 +121,16 @@ inline Range range_of(std::span<const float> s) {
   return {*low, *high};
 }
 
-/// Grid of the block scales next to scales as large as `top`: four units in its last place.
-inline double block_scale_grid(float top) { return std::ldexp(1.0, std::max(top > 0 ? std::ilogb(top) : -126, -126) - 21); }
+/// Grid of the block scales next to scales as large as `top`, a power of two: four units in its last place.
+inline double block_scale_grid(float top) {
+  const auto exponent = std::bit_cast<std::uint32_t>(top > 0 ? top : 0.0f) >> 23;  // biased by 127; 0 below the normal numbers
+  return std::bit_cast<double>(static_cast<std::uint64_t>(std::max(exponent, 1u) + (1023 - 127 - 21)) << 52);
+}
 
 /// The block scale with which the deviation `distance` from the offset becomes the level 1 / stretch.
 inline float on_grid(double distance, double stretch, double grid) {
-  return static_cast<float>(std::nearbyint(distance * stretch / grid) * grid);
+  const double per_grid = std::bit_cast<double>((std::uint64_t{2046} << 52) - std::bit_cast<std::uint64_t>(grid));  // 1 / grid
+  return static_cast<float>(std::nearbyint(distance * stretch * per_grid) * grid);
 }
 
 inline constexpr double lowest_level_stretch = 1.0 / 0.99296875;  // the map ends at 1 above and at -0.99296875 below
@@ -122,27 +158,48 @@ inline bool restores_exactly(std::span<const float> s, float block_scale, float 
                      [&](float v) { return restore(nearest_code(v, block_scale, offset), block_scale, offset) == v; });
 }
 
+/// Whether scales between `low` and `high` may all be restored ones: codes restore in order, so the ends have the outer codes, or
+/// none gives them.
+inline bool may_restore(Range r, float block_scale, float offset) {
+  if (block_scale == 0) return r.low == r.high && restore(map_zero, 0, offset) == r.low;
+  const bool high = restore(255, block_scale, offset) == r.high || !(restore(254, block_scale, offset) < r.high);
+  return high && (restore(0, block_scale, offset) == r.low || !(restore(1, block_scale, offset) > r.low));
+}
+
 /// The plan that gives exactly these scales, if they are restored ones.
 template <int Block>
 bool recover(std::span<const float> s, double mean, Plan& plan) {
-  std::vector<float> candidates(s.begin(), s.end());
+  std::vector<Range> ranges(plan.block_scales.size());
+  for (std::size_t b = 0; b < ranges.size(); ++b) ranges[b] = range_of(block_of<Block>(s, b));
+  // Calls use(block scale) for those that may give block b, until one is true.
+  const auto try_block_scales = [&](std::size_t b, float offset, auto use) {
+    const double up = static_cast<double>(ranges[b].high) - static_cast<double>(offset),
+                 down = static_cast<double>(offset) - static_cast<double>(ranges[b].low);
+    for (const float scale :
+         {0.0f, on_grid(up, 1, block_scale_grid(ranges[b].high)), on_grid(down, lowest_level_stretch, block_scale_grid(offset))})
+      if (scale >= 0 && may_restore(ranges[b], scale, offset) && use(scale)) return true;
+    return false;
+  };
+  const auto find_block_scale = [&](std::size_t b, float offset) {
+    return try_block_scales(b, offset, [&](float scale) {
+      plan.block_scales[b] = scale;
+      return restores_exactly(block_of<Block>(s, b), scale, offset);
+    });
+  };
+  // Few scales can be the offset. Those that can, once each, by their distance from the mean.
+  std::vector<float> candidates;
+  for (const float v : s) {
+    const auto may_be = [&] {
+      for (std::size_t b = 0; b < ranges.size(); ++b)
+        if (!try_block_scales(b, v, [](float) { return true; })) return false;
+      return true;
+    };
+    if (may_be()) candidates.push_back(v);
+  }
   std::sort(candidates.begin(), candidates.end());
   candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
   const auto distance = [mean](float v) { return std::abs(static_cast<double>(v) - mean); };
   std::sort(candidates.begin(), candidates.end(), [&](float a, float b) { return distance(a) < distance(b); });
-  std::vector<Range> ranges(plan.block_scales.size());
-  for (std::size_t b = 0; b < ranges.size(); ++b) ranges[b] = range_of(block_of<Block>(s, b));
-
-  const auto find_block_scale = [&](std::size_t b, float offset) {
-    const double up = static_cast<double>(ranges[b].high) - static_cast<double>(offset),
-                 down = static_cast<double>(offset) - static_cast<double>(ranges[b].low);
-    for (const float scale : {0.0f, on_grid(up, 1, block_scale_grid(ranges[b].high)),
-                              on_grid(down, lowest_level_stretch, block_scale_grid(offset))}) {
-      plan.block_scales[b] = scale;
-      if (scale >= 0 && restores_exactly(block_of<Block>(s, b), scale, offset)) return true;
-    }
-    return false;
-  };
   for (const float offset : candidates) {
     plan.offset = offset;
     std::size_t b = 0;
