@@ -49,7 +49,8 @@ def main():
     bad, reference = 0, None
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work)
-        ids = open_model(source).get_vocab().tokenize(TEXT, False, False)
+        float_model = open_model(source)  # the vocabulary is a part of it, and does not keep it alive
+        ids = float_model.get_vocab().tokenize(TEXT, False, False)
         (work / "ids.json").write_text(json.dumps([{"ids": ids}]))
         for mix in ["F16", *(mixes or FILE_TYPES)]:
             ours, theirs = work / "ours.gguf", work / "theirs.gguf"
