@@ -7,6 +7,7 @@
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/hqq.hpp>
 #include <anybit/algorithm/nearest.hpp>
+#include <anybit/algorithm/qronos.hpp>
 #include <anybit/calibrate/accumulate.hpp>
 #include <anybit/calibrate/stats.hpp>
 #include <anybit/core/config.hpp>

@@ -9,6 +9,7 @@
 #include <anybit/algorithm/compiled_methods.hpp>
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/format/formats.hpp>
+#include <anybit/reference/qronos.hpp>
 #include <anybit/scheme/double_quant.hpp>
 
 #include "algorithm/reference_loop.hpp"
@@ -83,14 +84,21 @@ void check_against_loop(const Layer& layer, const Method& method, const std::vec
   CHECK(q->matrix.column_order.empty());
   const Index g = S::granularity::group_cols(inputs);
   const Square u = loop_factor(layer.h, double{method.damp}, order);
-  const Square p = method.drift > 0
+  const Square p = method.drift > 0 && !method.whole_drift
                        ? reference::gptaq_drift(reference::reordered(layer.d, reference::Order(order)), u, double{method.drift})
                        : Square{};
   const auto group = [&](std::size_t i) { return order[i] / g; };
+  Matrix aim = layer.w;
+  if (method.whole_drift) {
+    const Square target = reference::qronos_target(reference::matrix_of(layer.w), reference::damped(layer.h, double{method.damp}),
+                                                   layer.d, double{method.drift});
+    for (Index r = 0; r < aim.rows(); ++r)
+      for (Index j = 0; j < inputs; ++j) aim(r, j) = static_cast<float>(target(r, j));
+  }
   std::vector<Affine> found(static_cast<std::size_t>(layer.w.rows()));  // the present grid of each row
   float scale_error = 0;
   const Matrix expected =
-      reference_loop<typename S::format>(layer.w, u, order, p, [&](Index r, std::size_t i, const std::vector<double>& row) {
+      reference_loop<typename S::format>(aim, u, order, p, [&](Index r, std::size_t i, const std::vector<double>& row) {
         if (!fresh) return q->matrix.affine(r, group(i));
         Affine& grid = found[static_cast<std::size_t>(r)];
         if (i == 0 || group(i) != group(i - 1)) {
@@ -153,6 +161,21 @@ TEST_CASE("drift: GPTAQ's loop") {
     }
 }
 
+TEST_CASE("whole_drift: Qronos' target in GPTQ's loop") {
+  const Layer layer;
+  for (const float share : {0.5f, 1.0f})
+    for (const Index block : {Index{7}, Index{128}}) {
+      check_against_loop(
+          layer,
+          Gptq<UInt<4>, PerGroup<16>, ScaleF32>{.block = block, .static_groups = true, .drift = share, .whole_drift = true},
+          natural_order(), false);
+      check_against_loop(layer,
+                         Gptq<UInt<3>, PerGroup<8>, ScaleF32>{
+                             .block = block, .group_aware = true, .fresh_grids = true, .drift = share, .whole_drift = true},
+                         group_aware_order(layer.h, 8), true);
+    }
+}
+
 TEST_CASE("drift brings the outputs nearer to the float model's") {
   const Layer layer;
   const auto distance = [&](const Matrix& q) {
@@ -172,7 +195,12 @@ TEST_CASE("drift brings the outputs nearer to the float model's") {
     method.drift = 1;
     const auto q = method.quantize(layer.w.view(), layer.stats, {});
     CHECK(q->report.as_requested());
-    CHECK(distance(dequantize(q->matrix)) < 0.97 * without);
+    const double step_by_step = distance(dequantize(q->matrix));
+    CHECK(step_by_step < 0.97 * without);
+    method.whole_drift = true;
+    const auto whole = method.quantize(layer.w.view(), layer.stats, {});
+    CHECK(whole->report.as_requested());
+    CHECK(distance(dequantize(whole->matrix)) < (refine > 0 ? 1.03 : 1) * step_by_step);
   }
 }
 
@@ -238,5 +266,6 @@ TEST_CASE("options that contradict each other are refused") {
   CHECK(has(message(Method{.weighted = true}, layer.stats), "the search off"));
   CHECK(has(message(Method{.search = Search::mse, .weighted = true}, layer.stats), "2.4"));
   CHECK(has(message(Method{.drift = 1.5f}, layer.stats), "drift is 1.5"));
+  CHECK(has(message(Method{.whole_drift = true}, layer.stats), "whole_drift has no drift"));
   CHECK(has(message(Method{.drift = 0.25f}, *accumulate<Needs::hessian>(layer.x.view())), "drift"));
 }

@@ -7,6 +7,7 @@
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/hqq.hpp>
 #include <anybit/algorithm/nearest.hpp>
+#include <anybit/algorithm/qronos.hpp>
 #include <anybit/format/formats.hpp>
 #include <anybit/prune/pruned_nearest.hpp>
 #include <anybit/prune/sparse_gptq.hpp>
@@ -132,6 +133,7 @@ TEST_CASE("laws of algorithms: error feedback, with and without pruning") {
 TEST_CASE("methods under their papers' names: the same codes as by the options of the general ones") {
   CHECK(check_algorithm_laws(Hqq<UInt<4>, PerGroup<16>>{.search = {.norm = 0.6f}}) == "");
   CHECK(check_algorithm_laws(Gptaq<UInt<4>, PerGroup<16>>{.gptq = {.act_order = true}}) == "");
+  CHECK(check_algorithm_laws(Qronos<UInt<4>, PerGroup<16>>{.gptq = {.group_aware = true}}) == "");
   const Matrix w = testing::normal_matrix(9, 40, 1);
   CHECK(Hqq<UInt<4>, PerGroup<16>>{}.quantize(w.view())->matrix ==
         Nearest<UInt<4>, PerGroup<16>>{.search = Search::half_quadratic}.quantize(w.view())->matrix);

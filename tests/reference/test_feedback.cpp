@@ -6,6 +6,7 @@
 #include <anybit/reference/gptaq.hpp>
 #include <anybit/reference/gptq.hpp>
 #include <anybit/reference/ldlq.hpp>
+#include <anybit/reference/qronos.hpp>
 
 #include "algorithm/gptq_runs.hpp"
 #include "reference/vectors.hpp"
@@ -101,6 +102,14 @@ TEST_CASE("reference: GPTAQ without drift is GPTQ; with it outputs come nearer t
   const ref::Matrix aimed = ref::gptaq(w, u, ref::gptaq_drift(d, u, 1), round), wanted = ref::times_transposed(exact, w);
   CHECK(relative_square(wanted, ref::times_transposed(x, aimed)) <
         0.9 * relative_square(wanted, ref::times_transposed(x, plain)));
+  const ref::Matrix h = ref::damped(xx, 0.01), none(16, 16), whole = ref::qronos(w, h, d, round);
+  CHECK(ref::qronos(w, h, none, round) == plain);
+  CHECK(relative_square(wanted, ref::times_transposed(x, whole)) <
+        0.9 * relative_square(wanted, ref::times_transposed(x, plain)));
+  // Without a grid nothing but the damping keeps V from being the least squares solution: V H = W (H + D).
+  const ref::Matrix vh = ref::times_transposed(ref::qronos_target(w, h, d, 1), h),
+                    wd = ref::times_transposed(w, ref::transposed(d)), wh = ref::times_transposed(w, h);
+  for (std::size_t i = 0; i < vh.values.size(); ++i) CHECK(vh.values[i] == Approx(wh.values[i] + wd.values[i]));
 }
 
 TEST_CASE("reference: GPTQ reproduces the published implementation") {

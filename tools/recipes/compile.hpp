@@ -26,7 +26,7 @@ anybit::Gptq<S> algorithm(const anybit::gptq::Options& o) {
   a.damp = o.damp, a.block = o.block, a.dead_diagonal = o.dead_diagonal;
   a.act_order = o.act_order, a.static_groups = o.static_groups, a.group_aware = o.group_aware, a.fresh_grids = o.fresh_grids;
   a.range = o.fit.range, a.search = o.fit.search, a.shrink = o.fit.shrink, a.weighted = o.weighted;
-  a.refine = o.refine, a.drift = o.drift;
+  a.refine = o.refine, a.drift = o.drift, a.whole_drift = o.whole_drift;
   return a;
 }
 

@@ -234,7 +234,8 @@ gptq::Options gptq_defaults(bool best) {
                   .fresh_grids = best,
                   .weighted = best,
                   .refine = best ? 10 : 0,
-                  .drift = 0};
+                  .drift = 0,
+                  .whole_drift = false};
   if (best) o.fit.search = Search::mse, o.fit.shrink = {0.8f, 50, 2};
   return o;
 }
@@ -252,6 +253,7 @@ Result<gptq::Options> read_gptq(std::string_view text, const Term& t) {
   read_grid(from, o.fit, &o.weighted);
   from.number("refine", o.refine);
   from.number("drift", o.drift);
+  from.flag("whole_drift", o.whole_drift);
   ANYBIT_TRY_STATUS(from.finish());
   return o;
 }

@@ -40,6 +40,9 @@ struct Gptq {
   /// GPTAQ: the share of the difference between the inputs here and the float model's that is made up for; 0.25 as published.
   /// Above 0 it wants Needs::input_drift.
   float drift = 0;
+  /// Qronos: the sweep aims at the best weights without a grid for that difference, instead of GPTAQ's step by step; wants drift
+  /// above 0, 1 as published.
+  bool whole_drift = false;
 
   /// The least layer error at equal bits that this header knows how to get; several times the time of the defaults.
   static Gptq best() {
@@ -73,7 +76,8 @@ struct Gptq {
 
  private:
   gptq::Options options() const {
-    return {damp, block, dead_diagonal, act_order, static_groups, grid_fit(), group_aware, fresh_grids, weighted, refine, drift};
+    return {damp,        block,       dead_diagonal, act_order, static_groups, grid_fit(),
+            group_aware, fresh_grids, weighted,      refine,    drift,         whole_drift};
   }
 };
 

@@ -31,6 +31,7 @@ struct Options {
   bool group_aware, fresh_grids, weighted;
   int refine;
   float drift;
+  bool whole_drift = false;
 
   /// Scales that are stored jointly must all be known before the first code is chosen; so must those of a whole row or tensor.
   static bool always_static(const RoundingOps& s) { return s.joint_scales || s.per_tensor || s.per_row; }
@@ -59,6 +60,7 @@ struct Options {
     if (const std::string grids = fit.describe(weighted); !grids.empty()) text += ", " + grids;
     if (refine > 0) text += ", refine=" + std::to_string(refine);
     if (drift > 0) text += ", drift=" + detail::number(drift);
+    if (whole_drift) text += ", whole_drift";
     return text + ")";
   }
 };
@@ -140,6 +142,8 @@ class Method {
     if (!is_within(o_.drift, 0, 1))
       return Error{ErrorCode::invalid_argument,
                    "gptq: drift is " + detail::number(o_.drift) + "; it must be 0 to 1 (0.25 is usual)"};
+    if (o_.whole_drift && o_.drift == 0)
+      return Error{ErrorCode::invalid_argument, "gptq: whole_drift has no drift to make up for; set drift, to 1 as published"};
     ANYBIT_TRY_STATUS(
         recipe::check_stats(stats, o_.drift > 0 ? Needs::hessian | Needs::input_drift : Needs::hessian, w_.cols, "gptq"));
     return grid::check_limits(q_.scheme, w_, asked_.clip_limits);
@@ -213,7 +217,9 @@ class Method {
     if (!prepared) return {};
     const auto& order = prepared->order;
 
-    if (o.drift > 0 && !find_drift(away(), order, static_cast<double>(o.drift), prepared->factor, asked_.executor))
+    if (o.drift > 0 &&
+        !(o.whole_drift ? aim_at_outputs(pull().view(), *prepared, asked_.executor)
+                        : find_drift(away(), order, static_cast<double>(o.drift), prepared->factor, asked_.executor)))
       report.fallbacks.push_back("the drift of the inputs is too large next to the Hessian and was not made up for");
 
     SweepOptions sweep{.block = o.block,
@@ -257,7 +263,7 @@ class Method {
     Outcome outcome{true, {}, prepared->factor.damping};
     if (o.refine > 0)
       search_jointly(*prepared, position);
-    else if (prepared->dead == 0 && prepared->factor.drift.empty())
+    else if (prepared->dead == 0 && o.drift == 0)
       outcome.damage = total.damage;
     return outcome;
   }

@@ -1,5 +1,6 @@
 #pragma once
-// The factor behind GPTAQ's sweep (algorithm/gptaq.hpp): how later columns make up for inputs that are not the float model's.
+// Inputs that are not the float model's: the factor by which GPTAQ's later columns make up for them (algorithm/gptaq.hpp), and
+// the weights that Qronos aims at instead (algorithm/qronos.hpp).
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -66,6 +67,59 @@ bool find_drift(MatrixView<const double> d, std::span<const Index> order, double
   for (const float& v : p)
     if (!is_finite(v)) return false;
   factor.drift = std::move(p);
+  return true;
+}
+
+/// Qronos: adds B (H + damping)^-1 to the weights, where `pull` is B = share W D in original columns. With H + damping =
+/// F diag(R)^2 F^T these are two substitutions. False if the result does not fit a float; the weights are unchanged then.
+/// A template so that only programs that quantize compile its products.
+template <class Real = float>
+bool aim_at_outputs(ConstMatrix pull, Prepared& prepared, ExecutorRef executor) {
+  const Factor& factor = prepared.factor;
+  const Index n = factor.size, rows = pull.rows;
+  const auto at = [](Index i) { return static_cast<std::size_t>(i); };
+  const ConstMatrix f = factor.transposed();
+  constexpr Index tile = drift_tile, block = 64;
+  Matrix aimed = prepared.weights;
+  parallel_tiles(executor, rows, tile, [&](Index begin, Index end) {
+    std::vector<float> storage(at(n * tile));  // transposed: a row for each column
+    const MutableMatrix y(storage.data(), n, tile);
+    const auto subtract = [](float share, const float* from, float* to) {
+      for (Index r = 0; r < drift_tile; ++r) to[r] -= share * from[r];
+    };
+    for (Index first = begin; first < end; first += tile) {
+      const Index count = std::min(tile, std::min(end, rows) - first);
+      std::fill(storage.begin(), storage.end(), 0.0f);
+      for (Index r = 0; r < count; ++r)
+        for (Index k = 0; k < n; ++k) y(k, r) = static_cast<float>(double{pull(first + r, prepared.order[at(k)])} / factor.unit);
+      // Y F^T = B from the last column back.
+      for (Index stop = n, k1 = 0; stop > 0; stop = k1) {
+        k1 = std::max(stop - block, Index{0});
+        if (stop < n)
+          dense::add_transposed_product<Real>(f.row_range(stop, n).col_range(k1, stop), ConstMatrix(y).row_range(stop, n),
+                                              y.row_range(k1, stop), -1);
+        for (Index k = stop - 1; k >= k1; --k)
+          for (Index j = k + 1; j < stop; ++j) subtract(f(j, k), y.row(j).data(), y.row(k).data());
+      }
+      for (Index k = 0; k < n; ++k)
+        for (float& v : y.row(k)) v /= factor.weight[at(k)];
+      // Z F = Y diag(R)^-2 from the first column on.
+      for (Index k1 = 0; k1 < n; k1 += block) {
+        const Index stop = std::min(k1 + block, n);
+        if (k1 > 0)
+          dense::add_product<Real>(f.row_range(k1, stop).col_range(0, k1), ConstMatrix(y).row_range(0, k1), y.row_range(k1, stop),
+                                   -1);
+        for (Index k = k1; k < stop; ++k)
+          for (Index j = k + 1; j < stop; ++j) subtract(f(j, k), y.row(k).data(), y.row(j).data());
+      }
+      for (Index r = 0; r < count; ++r)
+        for (Index k = 0; k < n; ++k) aimed(first + r, k) += y(k, r);
+    }
+  });
+  for (Index r = 0; r < rows; ++r)
+    for (const float v : aimed.view().row(r))
+      if (!is_finite(v)) return false;
+  prepared.weights = std::move(aimed);
   return true;
 }
 
