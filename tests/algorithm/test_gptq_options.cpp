@@ -176,6 +176,26 @@ TEST_CASE("whole_drift: Qronos' target in GPTQ's loop") {
     }
 }
 
+TEST_CASE("whole_drift: the target in several tiles of rows and blocks of columns by its equation") {
+  constexpr Index rows = 70, n = 150;
+  const Matrix w = random_matrix(rows, n, 21, 0.1f), pull = random_matrix(rows, n, 22, 0.02f), x = correlated(300, n, 23);
+  const Stats stats = *accumulate<Needs::hessian>(x.view());
+  const Square h = hessian_of(stats);
+  Report report;
+  auto prepared = gptq::prepare<double>(w.view(), {h.values.data(), n, n}, 0.01, 0, gptq::ColumnOrder::group_aware, 16, report);
+  REQUIRE(prepared);
+  REQUIRE(gptq::aim_at_outputs(pull.view(), *prepared, {}));
+  const Square shift = reference::times_transposed(reference::matrix_of(pull), reference::inverse(reference::damped(h, 0.01)));
+  double error = 0, whole = 0;
+  for (Index r = 0; r < rows; ++r)
+    for (Index k = 0; k < n; ++k) {
+      const Index j = prepared->order[std::size_t(k)];
+      const double off = double{prepared->weights(r, k)} - double{w(r, j)} - shift(r, j);
+      error += off * off, whole += shift(r, j) * shift(r, j);
+    }
+  CHECK(error < 1e-6 * whole);
+}
+
 TEST_CASE("drift brings the outputs nearer to the float model's") {
   const Layer layer;
   const auto distance = [&](const Matrix& q) {
