@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """gguf_with_importance.py ANYBIT MODEL.gguf LIBGGML-BASE.so CALIBRATION.txt EVALUATION.txt [--tokens N] [--keep FOLDER] [MIX]...
 
-MODEL (F16 or F32) is quantized to every mix in three ways of the same types and size: by nearest rounding, by ggml with the importance matrix of CALIBRATION
-(ggml_quantize_chunk() of LIBGGML-BASE.so, tensor by tensor), and by `anybit convert --calibrate` on the same text. llama.cpp runs every file; the table has the
+MODEL (F16 or F32) is quantized to every mix in four ways of the same types and size: by nearest rounding, by ggml with the importance matrix of CALIBRATION
+(ggml_quantize_chunk() of LIBGGML-BASE.so, tensor by tensor), and by `anybit convert` with --imatrix and with --calibrate on the same text. llama.cpp runs every file; the table has the
 mean KL divergence of its predictions from those of MODEL, over the second half of every window of 512 tokens of EVALUATION, with its standard error. By hand,
 not in ctest: it needs the Python packages cyllama (llama.cpp 2026), gguf and numpy, and a build of ggml.
 """
@@ -95,23 +95,24 @@ def main():
     llama.disable_logging()
     llama.llama_backend_init()
     measure = Measure(a.model, pathlib.Path(a.evaluation).read_text(), a.tokens)
-    print("| type | bytes | nearest | ggml with importance | anybit --calibrate | ratio of these two |\n|---|---|---|---|---|---|", flush=True)
+    print("| type | bytes | nearest | ggml with importance | --imatrix | --calibrate | calibrate / importance |\n|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(a.keep or work)
         work.mkdir(exist_ok=True)
         matrix = work / "importance.gguf"
         for mix in a.mixes or MIXES:
-            nearest, theirs, ours = files = [work / f"{mix}-{way}.gguf" for way in ("nearest", "importance", "calibrate")]
+            nearest, theirs, weighed, ours = files = [work / f"{mix}-{way}.gguf" for way in ("nearest", "importance", "imatrix", "calibrate")]
             convert = lambda to, *more: subprocess.run([a.anybit, "convert", a.model, to, "--to", "gguf", "--type", mix, *more], check=True, stdout=subprocess.DEVNULL)
             if not ours.exists():
                 convert(ours, "--calibrate", a.calibration, "--write-imatrix", matrix)
             if not nearest.exists():
                 convert(nearest)
+            convert(weighed, "--imatrix", matrix)
             quantize_by_ggml(a.ggml, a.model, nearest, theirs, importance(matrix))
             assert len({f.stat().st_size for f in files}) == 1
             kl = [measure(f) for f in files]
             cells = " | ".join(f"{mean:.4f} ± {error:.4f}" for mean, error in kl)
-            print(f"| {mix} | {ours.stat().st_size} | {cells} | {kl[2][0] / kl[1][0]:.2f} |", flush=True)
+            print(f"| {mix} | {ours.stat().st_size} | {cells} | {kl[3][0] / kl[1][0]:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -114,3 +114,29 @@ TEST_CASE(
     CHECK(std::equal(last.begin(), last.end(), own.begin() + static_cast<std::ptrdiff_t>(3 * row_bytes)));
   }
 }
+
+TEST_CASE("ggml GPTQ: a factor without feedback weighs errors by the costs of columns alone") {
+  const Matrix w = random_weights(6, 512);
+  gptq::Factor importance;
+  importance.size = 512;
+  std::vector<double> h(512 * 512);
+  for (std::size_t i = 0; i < 512; ++i) {
+    importance.weight.push_back(i % 37 == 5 ? 1.0f : 0.01f * static_cast<float>(1 + i % 7));
+    h[i * 512 + i] = static_cast<double>(importance.weight.back());
+  }
+  for (const ggml_blocks::GgmlGrid& grid : ggml_blocks::ggml_grids) {
+    const std::string type(grid.type);
+    CAPTURE(type);
+    const io::DType& d = *io::find_dtype(type);
+    std::vector<std::byte> nearest(static_cast<std::size_t>(6 * 512 / d.block_values * d.block_bytes)), own(nearest.size());
+    REQUIRE(io::encode_rows(*io::find_ggml_encoder(type), w.view(), nearest.data()).ok());
+    ggml_gptq_rows(type, w.view(), importance, own.data());
+    CHECK(layer_error(type, w.view(), own, h) < layer_error(type, w.view(), nearest, h));
+    // Feedback of zero gives the same bytes.
+    gptq::Factor zero;
+    zero.size = 512, zero.weight = importance.weight, zero.feedback = AlignedBuffer(512 * 512 * sizeof(float));
+    std::vector<std::byte> with_zero(own.size());
+    ggml_gptq_rows(type, w.view(), zero, with_zero.data());
+    CHECK(own == with_zero);
+  }
+}

@@ -208,6 +208,21 @@ TEST_CASE("convert to GGUF with a text: linears are rounded for their outputs, a
   REQUIRE(importance.ok());
   CHECK(importance->entries.size() == 14);
   CHECK(importance->entries.contains("blk.1.ffn_down.weight"));
+  const Ended weighed =
+      p.run("convert " + model + " " + p.path("weighed.gguf") + to_gguf + " --imatrix " + p.path("imatrix.gguf"));
+  INFO(weighed.err);
+  REQUIRE(weighed.exit_code == 0);
+  CHECK(contains(weighed.out, "16 rounded (14 of them for the error of their outputs)"));
+  CHECK(p.read("weighed.gguf") != p.read("text.gguf"));
+  Imatrix other = *importance;
+  for (auto& [tensor, entry] : other.entries) entry.sums.pop_back();
+  REQUIRE(other.save(p.path("other.gguf")).ok());
+  const Ended wrong = p.run("convert " + model + " " + p.path("x") + to_gguf + " --imatrix " + p.path("other.gguf"));
+  CHECK(wrong.exit_code == 3);
+  CHECK(contains(wrong.err, "give the one that was made for this model"));
+  CHECK(p.run("convert " + model + " " + p.path("x") + to_gguf + " --imatrix " + p.path("imatrix.gguf") + " --calibrate " +
+              p.path("text.txt"))
+            .exit_code == 2);
   CHECK(p.run("convert " + model + " " + p.path("x") + to_gguf + " --calibrate " + p.path("none")).exit_code == 4);
   p.write("short.txt", "too short");
   CHECK(p.run("convert " + model + " " + p.path("x") + to_gguf + " --calibrate " + p.path("short.txt")).exit_code == 3);

@@ -248,6 +248,11 @@ int convert(int argc, const char* const* argv) {
          "With --to gguf: a text on which the errors of the layers' outputs are kept small (GPTQ); without it each weight is "
          "rounded as ggml does")
       ->type_name("FILE");
+  app.add_option(
+         "--imatrix", gguf.importance,
+         "With --to gguf: llama.cpp's importance matrix; errors are weighed by it (without feedback, so --calibrate is better)")
+      ->type_name("FILE")
+      ->excludes("--calibrate");
   app.add_option("--calibration-tokens", gguf.calibration_tokens, "With --calibrate: so many tokens of the text at most")
       ->check(CLI::Range(512, 1 << 30))
       ->capture_default_str();

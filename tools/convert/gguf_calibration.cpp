@@ -46,10 +46,21 @@ Result<GgufCalibration> GgufCalibration::make(const std::string& model, const st
   return out;
 }
 
-const gptq::Factor* GgufCalibration::factor(const std::string& tensor) {
+namespace {
+using Found = const gptq::Factor*;
+}  // namespace
+
+Result<GgufCalibration> GgufCalibration::read(const std::string& path) {
+  GgufCalibration out;
+  ANYBIT_TRY(out.given_, io::Imatrix::open(path));
+  return out;
+}
+
+Result<const gptq::Factor*> GgufCalibration::factor(const std::string& tensor, Index columns) {
+  if (given_) return factor_of_importance(tensor, columns);
   const auto found = sites_.find(tensor);
-  if (found == sites_.end()) return nullptr;
-  if (factor_ && at_ == found->second) return factor_.get();
+  if (found == sites_.end()) return Found{};
+  if (factor_ && at_ == found->second) return Found{factor_.get()};
   factor_.reset();
   const Stats& stats = stats_.at(found->second, Needs::hessian);
   const Index n = stats.inputs();
@@ -65,10 +76,29 @@ const gptq::Factor* GgufCalibration::factor(const std::string& tensor) {
   std::iota(order.begin(), order.end(), Index{0});
   Report report;
   auto made = gptq::damped_factor<double>({{h.data(), n, n}, order, diagonal}, 0.01, report);
-  if (!made) return nullptr;
+  if (!made) return Found{};
   at_ = found->second;
   factor_ = std::make_unique<gptq::Factor>(*std::move(made));
-  return factor_.get();
+  return Found{factor_.get()};
+}
+
+/// Without feedback: of an importance matrix only the costs of the columns are known.
+Result<const gptq::Factor*> GgufCalibration::factor_of_importance(const std::string& tensor, Index columns) {
+  const auto found = given_->entries.find(tensor);
+  if (found == given_->entries.end() || found->second.counts.size() != 1) return Found{};
+  std::vector<float> squares = found->second.mean_squares();
+  if (static_cast<Index>(squares.size()) != columns)
+    return Error{ErrorCode::shape_mismatch,
+                 io::detail::text("the importance matrix has ", squares.size(), " columns, the tensor ", columns,
+                                  ": give the one that was made for this model")};
+  const float largest = *std::max_element(squares.begin(), squares.end());
+  if (!(largest > 0)) return Found{};
+  // Columns that were never seen still cost something, so that their groups have a scale.
+  constexpr float least = 1e-6f;
+  for (float& s : squares) s = std::max(s / largest, least);
+  factor_ = std::make_unique<gptq::Factor>();
+  factor_->size = columns, factor_->weight = std::move(squares), factor_->unit = static_cast<double>(largest);
+  return Found{factor_.get()};
 }
 
 io::Imatrix GgufCalibration::importance() const {

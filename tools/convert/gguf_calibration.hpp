@@ -1,8 +1,9 @@
 #pragma once
-// Hessians of a model's linears for tensors of a GGUF file, from a text.
+// How errors in the tensors of a GGUF file are weighed: by Hessians of a text, or by an importance matrix.
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <anybit/algorithm/feedback/factor.hpp>
@@ -18,15 +19,20 @@ class GgufCalibration {
   /// Runs the model at `model` on at most `tokens` tokens of the text file, in windows of 512.
   static anybit::Result<GgufCalibration> make(const std::string& model, const std::string& text, anybit::Index tokens,
                                               anybit::ThreadPool& pool);
+  /// The importance matrix at `path`: factors without feedback.
+  static anybit::Result<GgufCalibration> read(const std::string& path);
 
-  /// Of the Hessian of what enters a tensor, columns in their order; null where calibration has none (embedding, head) or it has
-  /// no factor. It lives until the next call.
-  const anybit::gptq::Factor* factor(const std::string& tensor);
+  /// Of the Hessian of what enters a tensor of so many columns, columns in their order; null where calibration has none
+  /// (embedding, head) or it has no factor. It lives until the next call.
+  anybit::Result<const anybit::gptq::Factor*> factor(const std::string& tensor, anybit::Index columns);
   /// The diagonals, as llama.cpp's tools read them.
   anybit::io::Imatrix importance() const;
   anybit::Index tokens() const { return tokens_; }
 
  private:
+  anybit::Result<const anybit::gptq::Factor*> factor_of_importance(const std::string& tensor, anybit::Index columns);
+
+  std::optional<anybit::io::Imatrix> given_;  ///< in place of what follows
   anybit::model::ModelStats stats_;
   std::map<std::string, anybit::model::SiteId> sites_;  ///< by the name of the tensor
   std::string text_;

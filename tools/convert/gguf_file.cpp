@@ -111,6 +111,8 @@ Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, c
   if (!request.calibrate.empty()) {
     ANYBIT_TRY(calibration, GgufCalibration::make(request.in, request.calibrate, request.calibration_tokens, pool));
     if (!request.imatrix.empty()) ANYBIT_TRY_STATUS(calibration->importance().save(request.imatrix));
+  } else if (!request.importance.empty()) {
+    ANYBIT_TRY(calibration, GgufCalibration::read(request.importance));
   }
   ANYBIT_TRY(io::GgufStream stream, io::GgufStream::create(request.out, std::move(metadata), tensors));
   for (std::size_t i = 0; i < sources.size(); ++i) {
@@ -130,7 +132,12 @@ Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, c
     std::vector<std::byte> bytes(static_cast<std::size_t>(size / type.block_values * type.block_bytes));
     auto error = encode(*encoder, values->view(), bytes, pool);
     if (!error) return context(error.error());
-    const gptq::Factor* const factor = calibration && has_ggml_gptq(type.name) ? calibration->factor(s.name) : nullptr;
+    const gptq::Factor* factor = nullptr;
+    if (calibration && has_ggml_gptq(type.name)) {
+      const auto found = calibration->factor(s.name, values->extents().cols);
+      if (!found) return context(found.error());
+      factor = *found;
+    }
     if (factor && error->largest > 0) {
       error = encode_for_outputs(type, values->view(), *factor, bytes, pool);
       ++outcome.calibrated;

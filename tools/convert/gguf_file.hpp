@@ -20,8 +20,9 @@ struct GgufRequest {
   anybit::Index threads = 0;
   std::string calibrate;  ///< a text: tensors are rounded for the error of their outputs; empty: to the nearest
   anybit::Index calibration_tokens = 8192;
-  std::string imatrix;  ///< where the importance matrix of the text is to be written; empty: nowhere
-  bool strict = false;  ///< a tensor whose rows the type of the mix does not divide is an error
+  std::string importance;  ///< an importance matrix to weigh errors by, in place of a text
+  std::string imatrix;     ///< where the importance matrix of the text is to be written; empty: nowhere
+  bool strict = false;     ///< a tensor whose rows the type of the mix does not divide is an error
 };
 
 struct GgufOutcome {

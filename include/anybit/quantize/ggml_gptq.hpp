@@ -189,7 +189,8 @@ constexpr bool has_ggml_gptq(std::string_view type) {
 }
 
 /// Rows in the blocks of `type`, which has_ggml_gptq() and whose blocks divide the row; `factor` is that of the Hessian of the
-/// layer's inputs, columns in their order. Writes rows.rows rows of blocks to `to`. Rows are independent of each other.
+/// layer's inputs, columns in their order. Writes rows.rows rows of blocks to `to`. Rows are independent of each other. A factor
+/// whose feedback is empty (of an importance matrix, say) has only costs: each column is rounded for itself.
 inline void ggml_gptq_rows(std::string_view type, ConstMatrix rows, const gptq::Factor& factor, std::byte* to) {
   const auto* const found = std::find_if(ggml_blocks::ggml_grids.begin(), ggml_blocks::ggml_grids.end(),
                                          [&](const ggml_blocks::GgmlGrid& g) { return g.type == type; });
@@ -197,13 +198,14 @@ inline void ggml_gptq_rows(std::string_view type, ConstMatrix rows, const gptq::
                "ggml_gptq_rows: the type, or rows that its blocks do not divide");
   const ggml_blocks::GgmlGrid& grid = *found;
   const Index n = rows.cols, values = grid.values();
+  const bool has_feedback = factor.feedback.size() > 0;
   const Index block_bytes = io::find_dtype(type)->block_bytes, row_bytes = n / values * block_bytes;
   Matrix errors(rows.rows, n);         // w - q
   Matrix feedback(rows.rows, values);  // of the columns before the block, then of those before the column
   std::vector<float> spread(static_cast<std::size_t>(values * values));  // F_jk of the block by j
   std::array<float, 256> x{};
   for (Index first = 0; first < n; first += values) {
-    for (Index k = 0; k < values; ++k) {
+    for (Index k = 0; has_feedback && k < values; ++k) {
       const float* const f = factor.column(first + k);
       for (Index j = 0; j < k; ++j) spread[static_cast<std::size_t>(j * values + k)] = f[first + j];
       for (Index r = 0; r < rows.rows; ++r) {
