@@ -66,7 +66,7 @@ void check_products(Extents e) {
   std::mt19937 random(3);
   std::normal_distribution<float> normal;
   ThreadPool pool(2);
-  for (const Index tokens : {1, 3, 15})
+  for (const Index tokens : {1, 3, 15, 17})  // the last through lines of bytes
     for (const Compute compute : {Compute::int8_per_token, Compute::int8_per_block}) {
       Matrix x(tokens, e.cols), y(tokens, e.rows), z(tokens, e.rows);
       for (Index i = 0; i < x.extents().size(); ++i) x.data()[i] = normal(random);

@@ -27,7 +27,8 @@ struct BytePanel {
 };
 
 /// Segments from `segment` on, as many as fit; leaves it after them. Rows past `rows` count as zeros. `read` is RowOps::bytes, or
-/// reads bytes of another kind; scales and offsets are filled in where the scheme has an integer form.
+/// reads bytes of another kind; a scheme with RowOps::lines gives those instead, and `row` is then a multiple of 16. Scales and
+/// offsets are filled in where the scheme has an integer form.
 template <class Arch>
 inline void fill_panel(const PackedRows& w, decltype(RowOps::bytes) read, Index row, Index rows, Segment& segment,
                        BytePanel& panel) {
@@ -46,11 +47,13 @@ inline void fill_panel(const PackedRows& w, decltype(RowOps::bytes) read, Index 
     end = segment.end();
     last_group = segment.group;
   }
+  const bool by_lines = w.ops->lines != nullptr;
+  if (by_lines) w.ops->lines(w.tensor, row, first, end - first, panel.bytes.data());
   w.prefetch(row + 16, 16, first, end - first);
   for (Index r = 0; r < 16; ++r) {
     std::uint8_t* out = rowwise + r * BytePanel::row_stride;
     if (r >= rows) {
-      std::memset(out, 0, static_cast<std::size_t>(round_up(padded, 64)));
+      if (!by_lines) std::memset(out, 0, static_cast<std::size_t>(round_up(padded, 64)));
       for (Index s = 0; s < panel.segments; ++s)
         panel.scales[static_cast<std::size_t>(s * 16 + r)] = 0, panel.offsets[static_cast<std::size_t>(s * 16 + r)] = 0;
       continue;
@@ -62,6 +65,7 @@ inline void fill_panel(const PackedRows& w, decltype(RowOps::bytes) read, Index 
       panel.scales[static_cast<std::size_t>(s * 16 + r)] = scales[groups[static_cast<std::size_t>(s)]];
       panel.offsets[static_cast<std::size_t>(s * 16 + r)] = offsets[groups[static_cast<std::size_t>(s)]];
     }
+    if (by_lines) continue;
     if (!gaps) {
       read(w.tensor, row + r, first, end - first, out);
       std::memset(out + (end - first), 0, static_cast<std::size_t>(round_up(end - first, 64) - (end - first)));
@@ -77,53 +81,64 @@ inline void fill_panel(const PackedRows& w, decltype(RowOps::bytes) read, Index 
       to += 4 * panel.dwords[s];
     }
   }
-  Arch::interleave(rowwise, BytePanel::row_stride, round_up(padded / 4, 16), panel.bytes.data());
+  if (!by_lines) Arch::interleave(rowwise, BytePanel::row_stride, round_up(padded / 4, 16), panel.bytes.data());
 }
 
-/// Adds a panel's products with `Tokens` tokens to sums[token][row]. `Parts` chains of additions a sum hide their latency.
-template <class Arch, int MaxByte, int Tokens, int Parts>
-inline void int8_tile(const BytePanel& panel, const std::int8_t* x, Index x_stride, const std::int32_t* x_sums,
+/// Adds the products of `Tiles` panels of the same segments with `Tokens` tokens to sums[tile][token][row]. `Parts` chains of
+/// additions a sum hide their latency.
+template <class Arch, int MaxByte, int Tiles, int Tokens, int Parts>
+inline void int8_tile(const BytePanel* panels, const std::int8_t* x, Index x_stride, const std::int32_t* x_sums,
                       const float* x_blocks, Index sums_stride, float* sums) {
-  typename Arch::Floats total[static_cast<std::size_t>(Tokens)];
+  constexpr auto M = static_cast<std::size_t>(Tiles), N = static_cast<std::size_t>(Tokens), P = static_cast<std::size_t>(Parts);
+  typename Arch::Floats total[M][N];
+#pragma GCC unroll 2
+  for (int m = 0; m < Tiles; ++m)
 #pragma GCC unroll 8
-  for (int t = 0; t < Tokens; ++t) total[t] = Arch::load(sums + 16 * t);
-  const std::uint8_t* bytes = panel.bytes.data();
-  for (Index s = 0; s < panel.segments; ++s) {
-    const std::int32_t* offsets = panel.offsets.data() + 16 * s;
-    typename Arch::Ints dot[static_cast<std::size_t>(Parts)][static_cast<std::size_t>(Tokens)];
+    for (int t = 0; t < Tokens; ++t) total[m][t] = Arch::load(sums + 16 * (m * Tokens + t));
+  Index at = 0;
+  for (Index s = 0; s < panels[0].segments; ++s) {
+    typename Arch::Ints dot[P][M][N];
 #pragma GCC unroll 4
     for (int p = 0; p < Parts; ++p)
+#pragma GCC unroll 2
+      for (int m = 0; m < Tiles; ++m)
 #pragma GCC unroll 8
-      for (int t = 0; t < Tokens; ++t) dot[p][t] = Arch::products(offsets, p == 0 ? -x_sums[t * sums_stride + s] : 0);
-    const Index n = panel.dwords[static_cast<std::size_t>(s)];
+        for (int t = 0; t < Tokens; ++t)
+          dot[p][m][t] = Arch::products(panels[m].offsets.data() + 16 * s, p == 0 ? -x_sums[t * sums_stride + s] : 0);
+    const Index n = panels[0].dwords[static_cast<std::size_t>(s)];
+    const auto add = [&](Index k, int p) __attribute__((always_inline)) {
+      typename Arch::Bytes b[M];
+#pragma GCC unroll 2
+      for (int m = 0; m < Tiles; ++m) b[m] = Arch::load_bytes(panels[m].bytes.data() + (at + k) * 64);
+#pragma GCC unroll 8
+      for (int t = 0; t < Tokens; ++t)
+#pragma GCC unroll 2
+        for (int m = 0; m < Tiles; ++m) dot[p][m][t] = Arch::template dot4<MaxByte>(dot[p][m][t], b[m], x + t * x_stride + 4 * k);
+    };
     Index k = 0;
     for (; k + Parts <= n; k += Parts) {
 #pragma GCC unroll 4
-      for (int p = 0; p < Parts; ++p) {
-        const auto b = Arch::load_bytes(bytes + (k + p) * 64);
-#pragma GCC unroll 8
-        for (int t = 0; t < Tokens; ++t) dot[p][t] = Arch::template dot4<MaxByte>(dot[p][t], b, x + t * x_stride + 4 * (k + p));
-      }
+      for (int p = 0; p < Parts; ++p) add(k + p, p);
     }
     if constexpr (Parts > 1)
-      for (; k < n; ++k) {
-        const auto b = Arch::load_bytes(bytes + k * 64);
+      for (; k < n; ++k) add(k, 0);
+#pragma GCC unroll 2
+    for (int m = 0; m < Tiles; ++m) {
+      const auto scale = Arch::load(panels[m].scales.data() + 16 * s);
 #pragma GCC unroll 8
-        for (int t = 0; t < Tokens; ++t) dot[0][t] = Arch::template dot4<MaxByte>(dot[0][t], b, x + t * x_stride + 4 * k);
-      }
-    const auto scale = Arch::load(panel.scales.data() + 16 * s);
-#pragma GCC unroll 8
-    for (int t = 0; t < Tokens; ++t) {
+      for (int t = 0; t < Tokens; ++t) {
 #pragma GCC unroll 4
-      for (int p = 1; p < Parts; ++p) dot[0][t] = Arch::add(dot[0][t], dot[p][t]);
-      const auto both = x_blocks ? Arch::scaled(scale, x_blocks[t * sums_stride + s]) : scale;
-      total[t] = Arch::multiply_add(dot[0][t], both, total[t]);
+        for (int p = 1; p < Parts; ++p) dot[0][m][t] = Arch::add(dot[0][m][t], dot[p][m][t]);
+        const auto both = x_blocks ? Arch::scaled(scale, x_blocks[t * sums_stride + s]) : scale;
+        total[m][t] = Arch::multiply_add(dot[0][m][t], both, total[m][t]);
+      }
     }
-    bytes += 64 * n;
-    x += 4 * n;
+    at += n, x += 4 * n;
   }
+#pragma GCC unroll 2
+  for (int m = 0; m < Tiles; ++m)
 #pragma GCC unroll 8
-  for (int t = 0; t < Tokens; ++t) Arch::store(sums + 16 * t, total[t]);
+    for (int t = 0; t < Tokens; ++t) Arch::store(sums + 16 * (m * Tokens + t), total[m][t]);
 }
 
 /// A run of segments for int8_row_products, the same for every row.
@@ -219,32 +234,44 @@ inline void int8_row_products(const PackedRows& w, const RoundedActivations& x, 
 template <class Arch, int MaxByte>
 inline void int8_rows(const PackedRows& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
   if constexpr (Arch::row_tokens > 0)
-    if (x.tokens <= Arch::row_tokens && (w.group % 32 == 0 || w.group >= w.extents.cols))
+    if (w.ops->bytes && x.tokens <= Arch::row_tokens && (w.group % 32 == 0 || w.group >= w.extents.cols))
       return int8_row_products<Arch, MaxByte>(w, x, y, begin, end);
-  constexpr int T = Arch::tile_tokens;
-  BytePanel panel;
+  constexpr int T = Arch::tile_tokens, most = Arch::blocked_tiles;
+  BytePanel panels[static_cast<std::size_t>(most)];
   const Index cols = w.extents.cols;
-  for (Index r0 = begin; r0 < end; r0 += int8_tile_rows) {
-    const Index rows = std::min(int8_tile_rows, end - r0);
+  // Lines have the rows of whole tiles, of which the first ones may be before `begin`.
+  Index first = w.ops->lines ? begin / int8_tile_rows * int8_tile_rows : begin;
+  const auto go = [&]<int Tiles>(std::integral_constant<int, Tiles>) {
+    const Index from = std::max(first, begin), to = std::min(end, first + Tiles * int8_tile_rows);
     Segment segment(cols, w.group, x.segment_cols);
     for (Index x_at = 0, index = 0; !segment.done();) {
       const bool begun = index > 0;
-      fill_panel<Arch>(w, w.ops->bytes, r0, rows, segment, panel);
+      const Segment here = segment;
+      for (Index m = 0; m < Tiles; ++m) {
+        const Index row = first + m * int8_tile_rows;
+        segment = here;
+        fill_panel<Arch>(w, w.ops->bytes, row, std::min(int8_tile_rows, end - row), segment, panels[m]);
+      }
       const bool last = segment.done();
       Index t = 0;
       const auto tile = [&]<int Tokens>(std::integral_constant<int, Tokens>) {
         // Unscaled sums wait in y between blocks.
-        alignas(64) float sums[static_cast<std::size_t>(Tokens)][16] = {};
-        const auto bytes = static_cast<std::size_t>(rows) * sizeof(float);
-        if (begun)
-          for (int i = 0; i < Tokens; ++i) std::memcpy(sums[i], y.data + (t + i) * y.stride + r0, bytes);
-        int8_tile<Arch, MaxByte, Tokens, (Tokens >= 4 ? 1 : 4 / Tokens)>(
-            panel, x.codes + t * x.stride + x_at, x.stride, x.sums + t * x.segments + index,
-            x.blocks ? x.blocks + t * x.segments + index : nullptr, x.segments, &sums[0][0]);
-        for (int i = 0; i < Tokens; ++i) {
-          if (last) Arch::store(sums[i], Arch::scaled(Arch::load(sums[i]), x.scales[t + i]));
-          std::memcpy(y.data + (t + i) * y.stride + r0, sums[i], bytes);
-        }
+        alignas(64) float sums[static_cast<std::size_t>(Tiles)][static_cast<std::size_t>(Tokens)][16] = {};
+        const auto each_piece = [&](auto use) {
+          for (Index m = 0; m < Tiles; ++m) {
+            const Index row = first + m * int8_tile_rows, a = std::max(row, from), b = std::min(row + int8_tile_rows, to);
+            for (int i = 0; i < Tokens; ++i)
+              use(sums[m][i] + (a - row), y.data + (t + i) * y.stride + a, static_cast<std::size_t>(b - a) * sizeof(float));
+          }
+        };
+        if (begun) each_piece([](float* sum, const float* in_y, std::size_t bytes) { std::memcpy(sum, in_y, bytes); });
+        int8_tile<Arch, MaxByte, Tiles, Tokens, (Tokens >= 4 ? 1 : 4 / Tokens)>(
+            panels, x.codes + t * x.stride + x_at, x.stride, x.sums + t * x.segments + index,
+            x.blocks ? x.blocks + t * x.segments + index : nullptr, x.segments, &sums[0][0][0]);
+        if (last)
+          for (auto& of_tile : sums)
+            for (int i = 0; i < Tokens; ++i) Arch::store(of_tile[i], Arch::scaled(Arch::load(of_tile[i]), x.scales[t + i]));
+        each_piece([](const float* sum, float* in_y, std::size_t bytes) { std::memcpy(in_y, sum, bytes); });
         t += Tokens;
       };
       while (x.tokens - t >= T) tile(std::integral_constant<int, T>{});
@@ -253,17 +280,21 @@ inline void int8_rows(const PackedRows& w, const RoundedActivations& x, MutableM
       if constexpr (T > 2)
         if (x.tokens - t >= 2) tile(std::integral_constant<int, 2>{});
       if (x.tokens - t >= 1) tile(std::integral_constant<int, 1>{});
-      for (Index s = 0; s < panel.segments; ++s) x_at += 4 * panel.dwords[static_cast<std::size_t>(s)];
-      index += panel.segments;
+      for (Index s = 0; s < panels[0].segments; ++s) x_at += 4 * panels[0].dwords[static_cast<std::size_t>(s)];
+      index += panels[0].segments;
     }
-  }
+    first += Tiles * int8_tile_rows;
+  };
+  if constexpr (most > 1)
+    while (first + int8_tile_rows < end && x.tokens >= T) go(std::integral_constant<int, most>{});
+  while (first < end) go(std::integral_constant<int, 1>{});
 }
 
 }  // namespace detail
 
-/// Rows begin .. end - 1 of weights that have an integer form (RowOps::bytes not null) and at least one column: y(token, row).
-/// Allocates nothing. The sum of a segment is an exact integer on every instruction set; a value does not depend on the rows and
-/// tokens beside it.
+/// Rows begin .. end - 1 of weights that have an integer form (RowOps::bytes or lines not null) and at least one column: y(token,
+/// row). Allocates nothing. The sum of a segment is an exact integer on every instruction set; a value does not depend on the
+/// rows and tokens beside it.
 template <class Arch = native_arch>
 inline void int8_rows(const PackedRows& w, const RoundedActivations& x, MutableMatrix y, Index begin, Index end) {
   constexpr int small = detail::same_products<Arch>(128);

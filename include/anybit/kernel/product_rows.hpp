@@ -186,7 +186,7 @@ inline ActivationPlan plan_activations(const TiledWeights& w, ActivationMode mod
 /// Rows begin .. end - 1 of y(token, row), by activations whose plan serves the weights. Allocates nothing.
 inline void product_rows(const PackedRows& w, const Activations& a, MutableMatrix y, Index begin, Index end) {
   if (a.tokens == 0) return;
-  if (reads_integers(w, a.plan.mode) && w.ops->integer_rows)
+  if (reads_integers(w, a.plan.mode) && w.ops->integer_rows && (!w.ops->lines || a.tokens < RowOps::line_tokens))
     w.ops->integer_rows(w.tensor, a.rounded, y, begin, end);
   else if (reads_integers(w, a.plan.mode))
     int8_rows(w, a.rounded, y, begin, end);

@@ -37,6 +37,10 @@ struct RowOps : SchemeOps {
   int max_byte = 0;  ///< the largest u
   /// Products of the scheme's own with rounded activations: rows begin .. end - 1 of y(token, row). Null for schemes without.
   void (*integer_rows)(const void*, const RoundedActivations&, MutableMatrix y, Index begin, Index end) = nullptr;
+  /// With at least `line_tokens` tokens such schemes multiply through lines: u, 64 bytes for four columns of 16 rows, of columns
+  /// first .. first + n - 1, `first` and `row` multiples of 16; n is rounded up to one. `affines` belong to them.
+  void (*lines)(const void*, Index row, Index first, Index n, std::uint8_t* out) = nullptr;
+  static constexpr Index line_tokens = 16;
   Index (*row_bytes)(Index cols) = nullptr;  ///< of packed codes; null for schemes without
 };
 
@@ -176,7 +180,10 @@ inline constexpr RowOps row_ops_v = [] {
       ops.weights = &detail::decode_tiles<S>;
     else
       ops.weights = &detail::decode_granules<S>;
-    if constexpr (IntegerTrellis<S>) ops.integer_rows = &detail::trellis_integer_rows<S>;
+    if constexpr (IntegerTrellis<S>) {
+      ops.integer_rows = &detail::trellis_integer_rows<S>;
+      ops.lines = &detail::trellis_lines<S>, ops.affines = &detail::trellis_affines<S>, ops.max_byte = 255;
+    }
   } else {
     ops.weights = &detail::decode_weights<S>;
     ops.dots = &detail::decode_dots<S>;

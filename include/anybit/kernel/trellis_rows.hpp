@@ -1,7 +1,8 @@
 #pragma once
 // y = x W^T for trellis codes of whole numbers, in integers. Values that are sums of bytes of a product: 16 states of 16 rows are
 // taken from the bits, multiplied and masked in registers, and a dot product of bytes meets them with the activations. Values of
-// a linear codebook: 64 states become 64 bytes, four columns of 16 rows. Nothing is decoded to memory.
+// a linear codebook: 64 states become 64 bytes, four columns of 16 rows. Nothing is decoded to memory. For
+// many tokens tiles become lines of bytes instead, once, for the loops of int8_rows.hpp.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -179,6 +180,47 @@ void trellis_integer_rows(const void* tensor, const RoundedActivations& x, Mutab
   go(std::integral_constant<Index, 4>{});
   go(std::integral_constant<Index, 2>{});
   go(std::integral_constant<Index, 1>{});
+}
+
+/// RowOps::lines: bytes u = value + TileBytes::offset, whole tiles.
+template <IntegerTrellis S>
+void trellis_lines(const void* tensor, Index row, Index first, Index n, std::uint8_t* out) {
+  const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
+  const typename PackedTensor<S>::SectionsOf held(t.bytes());
+  const std::byte* tile = Sections(held)[0].data() + S::tile_at(t.extents(), row, first) * S::tile_bytes;
+  for (Index col = 0; col < n; col += 16, tile += S::tile_bytes)
+    for (Index q = 0; q < 4; ++q, out += 64) {
+      if constexpr (LinearCodebook<typename S::codebook>) {
+        using Arch = native_arch;
+        Arch::store_bytes(out, TileBytes<S>(tile).template get<Arch>(q));
+      } else {
+        using Book = typename S::codebook;
+        constexpr Index V = S::step_weights;
+        const TileOf<S> states(tile);
+        for (Index r = 0; r < 16; r += simd::width) {
+          simd::u32 line = simd::broadcast(std::uint32_t{0});
+#pragma GCC unroll 4
+          for (Index j = 0; j < 4; ++j) {
+            const simd::u32 x =
+                simd::multiply(states.states((4 * q + j) / V, r), simd::broadcast(std::uint32_t{Book::multiplier})) &
+                simd::broadcast(std::uint32_t{Book::mask});
+            const simd::u32 sum = V == 1 ? sum_of_bytes(x) : sum_of_pair(x, j % 2 == 1);
+            line = line | simd::shift_left(simd::shift_right(sum, log2_of(Book::unit)), static_cast<int>(8 * j));
+          }
+          std::memcpy(out + 4 * r, &line, sizeof line);
+        }
+      }
+    }
+}
+/// RowOps::affines of those bytes.
+template <IntegerTrellis S>
+void trellis_affines(const void* tensor, Index row, Index first_group, Index n, float* scales, std::int32_t* offsets) {
+  const auto& t = *static_cast<const PackedTensor<S>*>(tensor);
+  const Extents e = t.extents();
+  const typename PackedTensor<S>::SectionsOf held(t.bytes());
+  S::scale_store::load(Sections(held)[1].data(), S::granularity::count(e), S::granularity::index(e, row, first_group),
+                       {scales, static_cast<std::size_t>(n)});
+  std::fill_n(offsets, n, TileBytes<S>::offset);
 }
 
 }  // namespace detail
