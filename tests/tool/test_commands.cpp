@@ -76,6 +76,45 @@ TEST_CASE("quantize: a recipe that learns nothing wants no text, and a size is k
   CHECK(p.run("generate " + p.path("m.safetensors") + " --prompt Line --tokens 3").exit_code == 0);
 }
 
+TEST_CASE("quantize calibrates on conversations, instructions and documents, and bad lines are named") {
+  const Program p;
+  std::string talk, share, tasks, code;
+  for (int i = 0; i < 60; ++i) {
+    const std::string n = std::to_string(i * i);
+    talk += R"({"messages": [{"role": "user", "content": "What is )" + n + R"(?"}, {"role": "assistant", "content": "Line )" + n +
+            "\"}]}\n";
+    share += R"({"conversations": [{"from": "human", "value": "What is )" + n + R"(?"}, {"from": "gpt", "value": "Line )" + n +
+             "\"}]}\n";
+    tasks += R"({"instruction": "Count.", "input": ")" + n + R"(", "output": "Line )" + n + "\"}\n";
+    code += R"({"prompt": "def f():\n", "canonical_solution": "  return )" + n + "\\n\"}\n";
+  }
+  p.write("talk.jsonl", talk), p.write("share.jsonl", share), p.write("tasks.jsonl", tasks), p.write("code.jsonl", code);
+  const std::string start =
+      "quantize " + p.model() + " " + p.path("q.safetensors") + " --recipe gptq-int4-g128 --calibration-tokens 128 --calibrate ";
+  std::string bytes;
+  const auto made = [&](const std::string& options) {
+    const Ended e = p.run(start + options);
+    INFO(e.err);
+    REQUIRE(e.exit_code == 0);
+    return p.read("q.safetensors");
+  };
+  const std::string plain = made(p.path("talk.jsonl") + " --template plain");
+  CHECK(made(p.path("share.jsonl") + " --template plain") == plain);  // the same turns in another form
+  CHECK(made(p.path("talk.jsonl") + " --template llama2") != plain);
+  CHECK(made(p.path("tasks.jsonl") + " --template alpaca") != plain);
+  CHECK(made(p.path("code.jsonl")) != plain);
+  const auto refused = [&](const std::string& text, const std::string& says) {
+    p.write("bad.jsonl", text);
+    const Ended e = p.run(start + p.path("bad.jsonl"));
+    CHECK(e.exit_code == 3);
+    INFO(e.err);
+    CHECK(contains(e.err, says));
+  };
+  refused(talk + "{\n", "line 61: is not JSON");
+  refused("{\"question\": \"\"}\n", "line 1: has neither turns");
+  CHECK(p.run(start + p.path("talk.jsonl") + " --template pirate").exit_code == 2);
+}
+
 TEST_CASE("generate: the same seed, the same text; greedy by itself; tokens one by one as all at once") {
   const Program p;
   const auto text = [&](const std::string& options) {

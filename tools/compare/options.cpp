@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "recipes/recipe_book.hpp"
+#include "shared/conversations.hpp"
 #include "shared/parse.hpp"
 
 namespace tool {
@@ -20,8 +21,11 @@ std::string state_folder(const Options& options, const std::string& recipe) {
 
 void add_quantization_options(CLI::App& app, Options& o) {
   app.add_option("--calibrate", o.calibrate,
-                 "UTF-8 text from which calibrated methods learn; default: this project's documentation")
+                 "What calibrated methods learn from: a UTF-8 text, code, or JSON lines of instructions, conversations or\n"
+                 "documents (docs/calibration.md); default: this project's documentation")
       ->type_name("FILE");
+  app.add_option("--template", o.chat_template, "How conversations are written down; default: as the model's own template does")
+      ->check(CLI::IsMember(chat_template_names()));
   app.add_option("--calibration-tokens", o.calibration_tokens,
                  "Calibration tokens, at least 64; default " + std::to_string(Options{}.calibration_tokens_wanted()) +
                      ", or what the text has")
@@ -71,7 +75,7 @@ Parsed parse(int argc, const char* const* argv) {
       ->expected(1)
       ->take_all();
   add_quantization_options(app, o);
-  app.add_option("--evaluate", o.evaluate, "UTF-8 text on which models are compared")->type_name("FILE");
+  app.add_option("--evaluate", o.evaluate, "A file of the same kinds, on which models are compared")->type_name("FILE");
   app.add_option("--tokens", o.tokens, "Evaluation tokens, at least 64; default 2048 (1024 with --quick), or what the text has")
       ->type_name("N");
   app.add_flag("--quick", o.quick, "Fewer tokens, the same recipes: 1024 to evaluate, 2048 to calibrate");

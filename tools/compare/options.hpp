@@ -18,6 +18,7 @@ struct Options {
   std::string model, tokenizer;
   std::vector<std::string> recipes;                         ///< empty: all
   std::string calibrate, evaluate;                          ///< empty: the project's documentation
+  std::string chat_template;                                ///< of conversations; empty: the model's own
   std::optional<anybit::Index> tokens, calibration_tokens;  ///< as asked for
   anybit::Index threads = 0;                                ///< 0: as many as the machine runs at once
   anybit::nn::KvCacheConfig kv{};                           ///< of every recipe; the reference has floats

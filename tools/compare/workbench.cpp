@@ -8,6 +8,7 @@
 #include <anybit/model/rotate.hpp>
 #include <anybit/quantize/calibration_check.hpp>
 
+#include "shared/conversations.hpp"
 #include "shared/outputs.hpp"
 #include "shared/printable.hpp"
 #include "shared/source_tree.hpp"
@@ -118,9 +119,9 @@ void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
 
 Result<std::vector<TokenId>> Workbench::tokens_of(const std::string& text, const std::string& name, Index wanted, bool asked_for,
                                                   const char* option) {
-  auto encoded = model_->tokenizer.encode(text, options_.parse_special ? model::Specials::parsed : model::Specials::as_text);
-  if (!encoded) return in_context(encoded.error(), name);
-  std::vector<TokenId> ids = *std::move(encoded);
+  ANYBIT_TRY(std::vector<TokenId> ids,
+             domain_tokens(text, name, model_->tokenizer, {options_.chat_template, options_.model},
+                           options_.parse_special ? model::Specials::parsed : model::Specials::as_text));
   const Index has = static_cast<Index>(ids.size()), least = asked_for ? wanted : std::min<Index>(wanted, 64);
   if (has < least)
     return Error{ErrorCode::insufficient_data, name + ": has " + std::to_string(has) + " tokens, " + std::to_string(least) +

@@ -10,6 +10,7 @@
 
 #include <anybit/model/to_gguf.hpp>
 
+#include "shared/conversations.hpp"
 #include "shared/open_model.hpp"
 #include "shared/text.hpp"
 
@@ -22,7 +23,7 @@ Result<GgufCalibration> GgufCalibration::make(const std::string& model, const st
   ANYBIT_TRY(const std::string words, read_text(text));
   ANYBIT_TRY(const model::Model m, open_model(model, {}));
   const model::Decoder& d = m.decoder;
-  ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(words, model::Specials::as_text));
+  ANYBIT_TRY(std::vector<model::TokenId> ids, domain_tokens(words, text, m.tokenizer, {{}, model}));
   if (static_cast<Index>(ids.size()) > tokens) ids.resize(static_cast<std::size_t>(tokens));
   if (static_cast<Index>(ids.size()) < window)
     return Error{

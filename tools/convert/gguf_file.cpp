@@ -17,6 +17,7 @@
 #include <anybit/quantize/ggml_gptq.hpp>
 
 #include "gguf_calibration.hpp"
+#include "shared/conversations.hpp"
 #include "shared/open_model.hpp"
 
 namespace tool {
@@ -198,24 +199,6 @@ Result<GgufOutcome> from_gguf(const GgufRequest& request) {
   return write(request, std::move(metadata), sources, facts);
 }
 
-/// The template of conversations: of tokenizer_config.json, where it is a text or a list of named ones, or a file of its own.
-std::string chat_template(const std::string& folder) {
-  if (const auto own = io::MappedFile::open(folder + "/chat_template.jinja"))
-    return {reinterpret_cast<const char*>(own->bytes().data()), own->bytes().size()};
-  const auto file = io::MappedFile::open(folder + "/tokenizer_config.json");
-  if (!file) return {};
-  const auto* text = reinterpret_cast<const char*>(file->bytes().data());
-  const auto json = nlohmann::json::parse(text, text + file->bytes().size(), nullptr, false);
-  if (!json.is_object() || !json.contains("chat_template")) return {};
-  const auto& value = json["chat_template"];
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_array())
-    for (const auto& one : value)
-      if (one.is_object() && one.value("name", "") == "default" && one.contains("template") && one["template"].is_string())
-        return one["template"].get<std::string>();
-  return {};
-}
-
 /// Of a folder one block at a time, of other files whole.
 Result<GgufOutcome> from_model(const GgufRequest& request) {
   std::error_code ignored;
@@ -234,7 +217,7 @@ Result<GgufOutcome> from_model(const GgufRequest& request) {
   const auto here = [&](const Status& s) { return in_context(s.error(), request.in); };
   if (const auto done = model::write_gguf_metadata(metadata, d, opened->model.name, tensors); !done) return here(done);
   if (const auto done = model::write_tokenizer(metadata, opened->model.tokenizer); !done) return here(done);
-  if (const std::string text = folder ? chat_template(request.in) : ""; !text.empty())
+  if (const std::string text = folder ? chat_template_text(request.in) : ""; !text.empty())
     metadata.add_metadata("tokenizer.chat_template", text);
 
   Index loaded = model::no_block;

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "packed_linears.hpp"
+#include "shared/conversations.hpp"
 #include "shared/text.hpp"
 
 namespace reproduce {
@@ -21,11 +22,9 @@ Index threads_of(const LabOptions& o) {
 }
 
 /// The papers' windows: as long as asked, or as the model and the text allow, every prediction counted.
-Result<evaluate::Windows> windows_of(const model::Model& m, const std::string& text, const std::string& name, Index wanted,
-                                     Index window) {
-  auto encoded = m.tokenizer.encode(text);
-  if (!encoded) return in_context(encoded.error(), name);
-  std::vector<model::TokenId> ids = *std::move(encoded);
+Result<evaluate::Windows> windows_of(const model::Model& m, const std::string& file, const std::string& text,
+                                     const std::string& name, Index wanted, Index window) {
+  ANYBIT_TRY(std::vector<model::TokenId> ids, tool::domain_tokens(text, name, m.tokenizer, {{}, file}));
   if (static_cast<Index>(ids.size()) < wanted)
     return Error{ErrorCode::insufficient_data, name + ": has " + std::to_string(ids.size()) + " tokens, " +
                                                    std::to_string(wanted) + " are needed; give a longer text or ask for fewer"};
@@ -80,9 +79,10 @@ Result<std::unique_ptr<Lab>> Lab::open(const LabOptions& options, std::size_t se
     ANYBIT_TRY(calibrated, tool::read_text(options.calibrate));
   }
   const std::string half = options.calibrate.empty() ? ", half of it" : "";
-  ANYBIT_TRY(lab->windows_, windows_of(m, evaluated, options.evaluate + half, options.tokens, options.window));
-  ANYBIT_TRY(lab->calibration_, windows_of(m, calibrated, (half.empty() ? options.calibrate : options.evaluate) + half,
-                                           options.calibration_tokens, options.window));
+  ANYBIT_TRY(lab->windows_, windows_of(m, options.model, evaluated, options.evaluate + half, options.tokens, options.window));
+  ANYBIT_TRY(lab->calibration_,
+             windows_of(m, options.model, calibrated, (half.empty() ? options.calibrate : options.evaluate) + half,
+                        options.calibration_tokens, options.window));
   lab->name_ = m.name;
   lab->end();
   ANYBIT_TRY(lab->source_, lab->calibrate(std::move(m.decoder)));

@@ -10,6 +10,7 @@
 #include <anybit/steer/projection.hpp>
 
 #include "compare/workbench.hpp"
+#include "shared/conversations.hpp"
 #include "shared/file_roles.hpp"
 #include "shared/open_model.hpp"
 #include "shared/outputs.hpp"
@@ -106,8 +107,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, CompareOptio
 }
 
 /// The first `count` tokens of a file, or of one half of the documentation.
-Result<std::vector<model::TokenId>> tokens_of(const model::Model& m, const std::string& path, bool first_half, Index count,
-                                              const char* option) {
+Result<std::vector<model::TokenId>> tokens_of(const model::Model& m, const std::string& file, const std::string& path,
+                                              bool first_half, Index count, const char* option) {
   std::string text;
   if (count == 0) return std::vector<model::TokenId>{};
   if (path.empty()) {
@@ -116,7 +117,7 @@ Result<std::vector<model::TokenId>> tokens_of(const model::Model& m, const std::
   } else {
     ANYBIT_TRY(text, read_text(path));
   }
-  ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(text));
+  ANYBIT_TRY(std::vector<model::TokenId> ids, domain_tokens(text, path, m.tokenizer, {{}, file}));
   if (static_cast<Index>(ids.size()) < count)
     return Error{ErrorCode::insufficient_data, "the text has " + std::to_string(ids.size()) + " tokens, fewer than " + option +
                                                    " " + std::to_string(count) + ": give a longer text or ask for fewer"};
@@ -241,9 +242,9 @@ int compare(int argc, const char* const* argv) {
     return failed(bad_input, {ErrorCode::unsupported, o.model + ": is quantized already: give the file that it was made from"});
   const auto blocks = block_range("--blocks", o.blocks, m->decoder.config.blocks);
   if (!blocks) return failed(usage, blocks.error());
-  const auto text = tokens_of(*m, o.calibrate, true, o.calibration_tokens, "--calibration-tokens");
+  const auto text = tokens_of(*m, o.model, o.calibrate, true, o.calibration_tokens, "--calibration-tokens");
   if (!text) return failed(bad_input, text.error());
-  const auto kl_text = tokens_of(*m, o.evaluate, false, o.kl_tokens, "--kl-tokens");
+  const auto kl_text = tokens_of(*m, o.model, o.evaluate, false, o.kl_tokens, "--kl-tokens");
   if (!kl_text) return failed(bad_input, kl_text.error());
 
   ThreadPool pool(thread_count(o.threads));

@@ -25,10 +25,9 @@ anybit::Result<Examples> read_id_lists(const std::string& path);
 /// Pieces of `context` tokens; all count.
 anybit::Result<Examples> read_plain_text(const std::string& path, const anybit::model::Model& m, anybit::Index context);
 
-/// JSON lines, each a conversation: {"turns": [{"role", "text"}]}, {"messages": [{"role", "content"}]}, {"instruction", "input",
-/// "output"} or {"prompt", "completion"}. Those without an assistant's token in `context` are left out with a remark; an error
-/// where that are all.
-anybit::Result<Examples> read_conversations(const std::string& path, const anybit::model::Model& m,
-                                            const anybit::train::ChatTemplate& chat, anybit::Index context);
+/// Conversations as shared/conversations.hpp reads them, of which the assistant's tokens count. Those without an assistant's
+/// token in `context` are left out with a remark; an error where that are all.
+anybit::Result<Examples> learn_conversations(const std::string& path, const anybit::model::Model& m,
+                                             const anybit::model::ChatTemplate& chat, anybit::Index context);
 
 }  // namespace tool

@@ -19,6 +19,7 @@
 
 #include "recipes/catalog.hpp"
 #include "recipes/recipe_book.hpp"
+#include "shared/conversations.hpp"
 #include "shared/file_roles.hpp"
 #include "shared/open_model.hpp"
 #include "shared/outputs.hpp"
@@ -79,9 +80,8 @@ Result<Loaded> load(const TrainCommand& o) {
 Result<Examples> read_examples(const TrainCommand& o, const Loaded& loaded) {
   if (!o.ids.empty()) return read_id_lists(o.ids);
   if (!o.text.empty()) return read_plain_text(o.text, *loaded.whole, o.context);
-  const train::ChatTemplate* const named = train::find_chat_template(o.chat_template);
-  return read_conversations(o.conversations, *loaded.whole, named ? *named : train::chat_template_for(loaded.whole->tokenizer),
-                            o.context);
+  ANYBIT_TRY(const model::ChatTemplate* const chat, find_template({o.chat_template, o.model}, loaded.whole->tokenizer));
+  return learn_conversations(o.conversations, *loaded.whole, *chat, o.context);
 }
 
 /// The linears of the blocks by the recipe of this name or text.
@@ -309,9 +309,8 @@ void add_options(CLI::App& app, TrainCommand& o) {
       ->type_name("FILE")
       ->excludes("--ids")
       ->excludes("--text");
-  app.add_option("--template", o.chat_template, "How conversations are written down: chatml, alpaca or plain")
-      ->check(CLI::IsMember({"chatml", "alpaca", "plain"}))
-      ->default_str("chatml where the vocabulary has its tokens, else plain")
+  app.add_option("--template", o.chat_template, "How conversations are written down; default: as the model's own template does")
+      ->check(CLI::IsMember(chat_template_names()))
       ->needs("--conversations");
   app.add_option("--held-out", o.held_out, "The last N examples are not trained on; their loss is printed before and behind")
       ->type_name("N")

@@ -65,10 +65,12 @@ class Tokenizer {
   /// Bytes that are not UTF-8 are encoded as they are where the vocabulary has tokens for single bytes. A byte without any
   /// token is an error that names its place, unless the vocabulary has a token for the unknown. No token is put in front of the
   /// text; see Vocabulary::add_bos. Added words (TokenKind::user_defined) are found in the text before everything else, the
-  /// longest first.
-  Result<std::vector<TokenId>> encode(std::string_view text, Specials specials = Specials::as_text) const {
+  /// longest first. `starts` is false for a text that goes on behind a control token: it gets a space in front only where
+  /// Vocabulary::prefix puts one there.
+  Result<std::vector<TokenId>> encode(std::string_view text, Specials specials = Specials::as_text, bool starts = true) const {
     std::vector<TokenId> out;
     Scratch s;
+    s.fresh = starts || t_->v.prefix != SpacePrefix::start;
     s.cached = text.size() > 256;
     const AddedTokens& names = specials == Specials::parsed ? t_->all : t_->added;
     for (std::size_t at = 0; at < text.size();) {
