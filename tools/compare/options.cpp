@@ -38,6 +38,11 @@ void add_quantization_options(CLI::App& app, Options& o) {
   app.add_flag("--true-sequential", o.true_sequential, "The same in four steps per block: q, k, v; o; gate, up; down");
   app.add_option("--state", o.state, "Folder that keeps finished blocks: the same command goes on where it was interrupted")
       ->type_name("DIR");
+  app.add_option("--expert-share", o.expert_share,
+                 "Experts that saw a smaller share of the calibration tokens are rounded to nearest, and reported")
+      ->type_name("SHARE")
+      ->check(CLI::Range(0.f, 1.f))
+      ->capture_default_str();
   app.add_flag("--int8-activations", o.int8_activations,
                "Products with activations rounded to 8 bits, one scale per token: faster, a little less exact");
   app.add_flag("--strict", o.strict, "A recipe that cannot be carried out exactly as asked is an error");

@@ -7,6 +7,7 @@
 
 #include <anybit/core/types.hpp>
 #include <anybit/nn/kv_cache.hpp>
+#include <anybit/quantize/sibling_quantizer.hpp>
 
 namespace CLI {
 class App;
@@ -25,10 +26,11 @@ struct Options {
   bool strict = false, quick = false, list = false, verbose = false, int8_activations = false, rotate = false;
   bool sequential = false, true_sequential = false;  ///< block by block, on what the quantized blocks before give
   bool dry_run = false;
-  bool parse_special = false;      ///< names of control tokens in texts are these tokens
-  bool evaluates = true;           ///< false: models are made and saved, not run
-  std::string state;               ///< folder of finished blocks; empty: none
-  std::string head;                ///< recipe of the output head; empty: 8 bits in groups of 32
+  bool parse_special = false;                                ///< names of control tokens in texts are these tokens
+  bool evaluates = true;                                     ///< false: models are made and saved, not run
+  float expert_share = anybit::model::default_expert_share;  ///< of the tokens, that an expert must have seen to learn from them
+  std::string state;                                         ///< folder of finished blocks; empty: none
+  std::string head;                                          ///< recipe of the output head; empty: 8 bits in groups of 32
   std::vector<double> target_bpw;  ///< bits a weight of all matrices, to be shared out among the recipes: a model each
   std::string widths_svg;          ///< where the pictures of what each matrix got go
   std::string save, json, svg, out;

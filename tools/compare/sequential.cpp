@@ -28,12 +28,14 @@ Result<model::QuantizedModel> Workbench::quantize(const model::ModelPlan& plan, 
   if (!options_.sequential) {
     model::QuantizeModelOptions options;
     options.strict = options_.strict;
+    options.expert_share = options_.expert_share;
     options.executor = executor_;
     options.progress = [&](Index done, Index total) { progress_.update(done, total); };
     return model::quantize_model(source_.decoder, *source_.calibration, plan, embedding, options);
   }
   model::LayerWiseOptions options;
   options.strict = options_.strict;
+  options.expert_share = options_.expert_share;
   options.executor = executor_;
   options.true_sequential = options_.true_sequential;
   options.state = state_folder(options_, plan.name);
@@ -74,6 +76,7 @@ Result<std::string> Workbench::forecast(const Options& options, const std::vecto
     model::LayerWiseOptions how;
     how.executor = bench->executor_;
     how.true_sequential = options.true_sequential;
+    how.expert_share = options.expert_share;
     progress.begin(recipe->name + ": trying two blocks", 1, static_cast<double>(recipes.size()));
     const auto cost =
         model::forecast(source, model::uniform_plan(*recipe, source.decoder), spans(bench->calibration_windows_),
