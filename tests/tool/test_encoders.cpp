@@ -1,12 +1,15 @@
 // The commands on models with encoders: pairs in, quantized models and losses out; what runs one sequence refuses them.
 
+#include <algorithm>
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include <anybit/model/container.hpp>
+#include <anybit/model/run.hpp>
 
 #include "model/letters.hpp"
 #include "model/random_encoders.hpp"
@@ -64,6 +67,41 @@ TEST_CASE("an encoder-decoder is quantized and measured by pairs") {
   CHECK(contains(alone.err, "pair 0"));
 }
 
+TEST_CASE("generate continues from a source, by text or by ids") {
+  const Program p;
+  const model::Decoder d = test_support::random_t5(true);
+  save(p.path("t5.safetensors"), d);
+  save(p.path("whisper.safetensors"), test_support::random_whisper());
+  p.write("source.json", R"([{"src": [3, 4, 5], "ids": [0]}])");
+  const std::string t5 = "generate " + p.path("t5.safetensors");
+  const Ended o = p.run(t5 + " --source " + p.path("source.json") + " --tokens 5 --ignore-end --temperature 0 --json -");
+  INFO(o.err);
+  REQUIRE(o.exit_code == 0);
+  // The same tokens as passes over the whole text, one after the other.
+  std::vector<model::TokenId> text{0}, source{3, 4, 5};
+  for (int i = 0; i < 5; ++i) {
+    auto encoded = model::encode(d, {.ids = source});
+    REQUIRE(encoded.ok());
+    nn::KvCache cache(model::cache_shape(d.config), 16);
+    const auto logits = model::forward(d, text, cache, {.last_only = true, .encoded = &*encoded});
+    REQUIRE(logits.ok());
+    const auto row = logits->view().row(0);
+    text.push_back(static_cast<model::TokenId>(std::max_element(row.begin(), row.end()) - row.begin()));
+  }
+  text.erase(text.begin());
+  CHECK(json::parse(o.out).at("tokens").get<std::vector<model::TokenId>>() == text);
+  CHECK(p.run(t5 + " --prompt A --tokens 3").exit_code == 0);
+  const Ended deaf = p.run("generate " + p.path("whisper.safetensors") + " --prompt A");
+  CHECK(deaf.exit_code == 3);
+  CHECK(contains(deaf.err, "features of sound"));
+  CHECK(p.run(t5 + " --prompt A --source " + p.path("source.json")).exit_code == 2);
+  p.write("two.json", R"([{"src": [3], "ids": [0]}, {"src": [3], "ids": [0]}])");
+  CHECK(p.run(t5 + " --source " + p.path("two.json")).exit_code == 3);
+  const Ended alone = p.run("generate " + p.model() + " --source " + p.path("source.json"));
+  CHECK(alone.exit_code == 3);
+  CHECK(contains(alone.err, "--source is for models with an encoder"));
+}
+
 TEST_CASE("commands that run one sequence refuse models with encoders") {
   const Program p;
   save(p.path("t5.safetensors"), test_support::random_t5(false));
@@ -71,9 +109,9 @@ TEST_CASE("commands that run one sequence refuse models with encoders") {
   for (const std::string name : {"t5", "bert"}) {
     const std::string model = p.path(name + ".safetensors");
     CAPTURE(name);
-    for (const std::string& command :
-         {"generate " + model + " --prompt A", "compare " + model + " --recipe gptq-int4-g128 --calibrate " + p.path("text.txt") +
-                                                   " --evaluate " + p.path("text.txt")}) {
+    if (name == "bert") CHECK(contains(p.run("generate " + model + " --prompt A").err, "an encoder"));
+    for (const std::string& command : {"compare " + model + " --recipe gptq-int4-g128 --calibrate " + p.path("text.txt") +
+                                       " --evaluate " + p.path("text.txt")}) {
       CAPTURE(command);
       const Ended o = p.run(command);
       CHECK(o.exit_code != 0);

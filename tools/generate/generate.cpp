@@ -14,6 +14,7 @@
 #include "shared/parse.hpp"
 #include "shared/printable.hpp"
 #include "shared/progress.hpp"
+#include "shared/prompts.hpp"
 #include "shared/text.hpp"
 #include "steer/shared.hpp"
 
@@ -24,7 +25,7 @@ using namespace anybit;
 namespace {
 
 struct GenerateOptions {
-  std::string model, tokenizer, prompt, prompt_file, json;
+  std::string model, tokenizer, prompt, prompt_file, source, json;
   Index tokens = 64, threads = 0;
   SamplerOptions sampler;
   SteerOptions steer;
@@ -45,6 +46,11 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
   app.add_option("MODEL", o.model, "GGUF, llama2.c, or what anybit has written")->required();
   app.add_option("--prompt", o.prompt, "The text; names of control tokens in it are these tokens")->type_name("TEXT");
   app.add_option("--prompt-file", o.prompt_file, "A file with the text")->type_name("FILE");
+  app.add_option(
+         "--source", o.source,
+         "Of an encoder-decoder: JSON as `anybit logits --ids` reads it, one {\"src\": [..]} or {\"features\": [[..]]} with the\n"
+         "decoder's first tokens as \"ids\". T5 and BART take a text by --prompt too")
+      ->type_name("FILE");
   app.add_option("--tokens", o.tokens, "Most tokens to make")->type_name("N")->capture_default_str();
   app.add_option("--temperature", o.sampler.temperature, "0 takes the most likely token always")
       ->type_name("T")
@@ -71,7 +77,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
           parse(app, argc, argv,
                 "anybit generate model.safetensors --prompt 'Once upon a time' --temperature 0.8 --top-p 0.95 --seed 1"))
     return end;
-  if (o.prompt.empty() == o.prompt_file.empty()) return wrong_use("generate", "give one of --prompt and --prompt-file");
+  if (int{!o.prompt.empty()} + int{!o.prompt_file.empty()} + int{!o.source.empty()} != 1)
+    return wrong_use("generate", "give one of --prompt, --prompt-file and --source");
   if (o.tokens < 1) return wrong_use("generate", "--tokens is " + std::to_string(o.tokens) + "; it must be at least 1");
   if (o.threads < 0 || o.threads > 1024)
     return wrong_use("generate",
@@ -80,6 +87,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
   if (const std::string error = error_in(o.steer); !error.empty()) return wrong_use("generate", error);
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"--prompt-file", o.prompt_file}), inputs.push_back({"--steer", o.steer.file});
+  inputs.push_back({"--source", o.source});
   if (const auto apart = check_roles(inputs, {{"--json", o.json}}); !apart) return fail("generate", usage, apart.error());
   if (!o.json.empty())
     if (const auto writable = check_writable(o.json); !writable) return fail("generate", cannot_write, writable.error());
@@ -88,14 +96,15 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
 
 /// The whole prompt through the model, some tokens at a time; the last one's logits.
 Result<Matrix> read_prompt(const model::Model& m, std::span<const model::TokenId> ids, nn::KvCache& cache, Steering& steering,
-                           ExecutorRef executor, Progress& progress) {
+                           model::Encoded* encoded, ExecutorRef executor, Progress& progress) {
   constexpr std::size_t some = 256;
   progress.begin("reading the prompt", 1, 1);
   Matrix logits;
   for (std::size_t t = 0; t < ids.size(); t += some) {
     const auto part = ids.subspan(t, std::min(some, ids.size() - t));
     ANYBIT_TRY(const std::vector<model::Tap> taps, steering.next(part));
-    ANYBIT_TRY(logits, model::forward(m.decoder, part, cache, {.executor = executor, .taps = taps, .last_only = true}));
+    ANYBIT_TRY(logits, model::forward(m.decoder, part, cache,
+                                      {.executor = executor, .taps = taps, .last_only = true, .encoded = encoded}));
     progress.update(static_cast<Index>(t + part.size()), static_cast<Index>(ids.size()));
   }
   progress.end();
@@ -103,11 +112,46 @@ Result<Matrix> read_prompt(const model::Model& m, std::span<const model::TokenId
   return logits;
 }
 
+/// The tokens that the decoder reads first, and the source of an encoder-decoder in the form that its encoder reads.
+Result<Prompt> prompt_of(const model::Model& m, const std::string& text, const GenerateOptions& o) {
+  const model::Vocabulary& v = m.tokenizer.vocabulary();
+  const bool paired = !m.decoder.config.encoder.empty();
+  if (!o.source.empty()) {
+    if (!paired)
+      return Error{ErrorCode::invalid_argument, "--source is for models with an encoder in front of a decoder: give --prompt"};
+    ANYBIT_TRY(std::vector<Prompt> prompts, read_prompts(o.source));
+    if (prompts.size() != 1)
+      return Error{ErrorCode::invalid_argument,
+                   o.source + ": holds " + std::to_string(prompts.size()) + " prompts, one is generated from: give one"};
+    return std::move(prompts.front());
+  }
+  Prompt out;
+  ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(text, model::Specials::parsed));
+  if (v.add_bos && v.bos && (ids.empty() || ids.front() != *v.bos)) ids.insert(ids.begin(), *v.bos);
+  if (!paired) {
+    out.ids = std::move(ids);
+    return out;
+  }
+  if (m.decoder.config.encoder.front().form.feature_bins > 0)
+    return Error{ErrorCode::unsupported, o.model +
+                                             ": its encoder reads features of sound, not text: give them by --source, as "
+                                             "{\"features\": [[..]] (bins x frames), \"ids\": [..]}"};
+  if (v.eos && (ids.empty() || ids.back() != *v.eos)) ids.push_back(*v.eos);
+  out.source = std::move(ids);
+  // T5 starts its text with the padding token, which is 0 in every vocabulary of it; BART with the end of a text.
+  const bool t5 = m.decoder.blueprint->architecture->name == "t5";
+  if (!t5 && !v.eos)
+    return Error{ErrorCode::insufficient_data,
+                 o.model + ": its tokenizer has no end of text, with which the decoder starts: give the tokens by --source"};
+  out.ids = {t5 ? model::TokenId{0} : *v.eos};
+  return out;
+}
+
 Result<Generated> generate(const model::Model& m, const std::string& prompt, const GenerateOptions& o) {
   const model::Vocabulary& v = m.tokenizer.vocabulary();
   ANYBIT_TRY_STATUS(check(o.kv, cache_shape(m.decoder.config)));
-  ANYBIT_TRY(std::vector<model::TokenId> ids, m.tokenizer.encode(prompt, model::Specials::parsed));
-  if (v.add_bos && v.bos && (ids.empty() || ids.front() != *v.bos)) ids.insert(ids.begin(), *v.bos);
+  ANYBIT_TRY(const Prompt start, prompt_of(m, prompt, o));
+  const std::vector<model::TokenId>& ids = start.ids;
   const Index room = m.decoder.config.context - static_cast<Index>(ids.size());
   if (room < 1)
     return Error{ErrorCode::invalid_argument, "the prompt has " + std::to_string(ids.size()) +
@@ -119,13 +163,18 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
                  static_cast<long long>(wanted), static_cast<long long>(o.tokens));
 
   ThreadPool pool(thread_count(o.threads));
+  std::optional<model::Encoded> source;
+  if (!m.decoder.config.encoder.empty()) {
+    ANYBIT_TRY(source, model::encode(m.decoder, start.as_source(), {.executor = pool}));
+  }
+  model::Encoded* const encoded = source ? &*source : nullptr;
   ANYBIT_TRY(Steering steering, Steering::start(m, o.steer, ids, static_cast<Index>(ids.size()) + wanted, pool));
   Progress progress;
   nn::KvCache cache(cache_shape(m.decoder.config), static_cast<Index>(ids.size()) + wanted, o.kv);
   Generated g;
   g.prompt_tokens = static_cast<Index>(ids.size());
   const Stopwatch prompt_watch;
-  ANYBIT_TRY(Matrix logits, read_prompt(m, ids, cache, steering, pool, progress));
+  ANYBIT_TRY(Matrix logits, read_prompt(m, ids, cache, steering, encoded, pool, progress));
   g.prompt_s = prompt_watch.seconds();
 
   const bool streams = o.json != "-", terminal = is_terminal(stdout);
@@ -136,7 +185,7 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
     std::fputs((terminal ? printable(text) : text).c_str(), stdout);
     std::fflush(stdout);
   };
-  if (streams) std::fputs(printable(prompt).c_str(), stdout), std::fflush(stdout);
+  if (streams && !encoded) std::fputs(printable(prompt).c_str(), stdout), std::fflush(stdout);
   Sampler sampler(o.sampler);
   const Stopwatch watch;
   for (;;) {
@@ -152,7 +201,8 @@ Result<Generated> generate(const model::Model& m, const std::string& prompt, con
     if (v.kinds[static_cast<std::size_t>(id)] != model::TokenKind::control) show(stream.feed(m.tokenizer.token(id)));
     if (static_cast<Index>(g.tokens.size()) == wanted) break;
     ANYBIT_TRY(const std::vector<model::Tap> taps, steering.next(std::span(&id, 1)));
-    ANYBIT_TRY(logits, model::forward(m.decoder, std::span(&id, 1), cache, {.executor = pool, .taps = taps, .last_only = true}));
+    ANYBIT_TRY(logits, model::forward(m.decoder, std::span(&id, 1), cache,
+                                      {.executor = pool, .taps = taps, .last_only = true, .encoded = encoded}));
   }
   g.decode_s = watch.seconds();
   show(stream.finish());
@@ -186,8 +236,10 @@ int generate(int argc, const char* const* argv) {
     if (!text) return fail("generate", bad_input, text.error());
     o.prompt = *std::move(text);
   }
-  auto m = open_model(o.model, o.tokenizer);
+  auto m = open_model(o.model, o.tokenizer, Runs::encoder_decoders_too);
   if (!m) return fail("generate", bad_input, m.error());
+  if (!m->decoder.config.encoder.empty() && !o.steer.file.empty())
+    return wrong_use("generate", "--steer is for decoders: " + o.model + " has an encoder");
   if (o.int8_activations) round_activations(m->decoder);
   const auto g = generate(*m, o.prompt, o);
   if (!g) return fail("generate", bad_input, g.error());
