@@ -3,6 +3,7 @@
 #ifdef ANYBIT_PROGRAM
 
 #include <filesystem>
+#include <map>
 #include <set>
 #include <string>
 
@@ -38,20 +39,10 @@ TEST_CASE("every recipe of the table runs, and two runs differ in times alone") 
   REQUIRE(rows.size() == recipes.all().size() + 1);
   CHECK(rows[0].at("recipe") == "reference");
   CHECK(rows[0].at("kl_mean") == 0);
-  const std::set<std::string> keys{"recipe",
-                                   "bits_per_weight_linears",
-                                   "bits_per_weight_file",
-                                   "bytes",
-                                   "layer_error_mean",
-                                   "layer_error_worst",
-                                   "layer_error_worst_name",
-                                   "perplexity",
-                                   "perplexity_ratio",
-                                   "kl_mean",
-                                   "same_top_percent",
-                                   "prompt_tokens_per_s",
-                                   "decode_tokens_per_s",
-                                   "quantize_s"};
+  const std::set<std::string> keys{
+      "recipe",           "activations",       "bits_per_weight_linears", "bits_per_weight_file", "bytes",
+      "layer_error_mean", "layer_error_worst", "layer_error_worst_name",  "perplexity",           "perplexity_ratio",
+      "kl_mean",          "same_top_percent",  "prompt_tokens_per_s",     "decode_tokens_per_s",  "quantize_s"};
   for (std::size_t r = 0; r < rows.size(); ++r) {
     std::set<std::string> has;
     for (const auto& [key, value] : rows[r].items()) {
@@ -91,20 +82,27 @@ TEST_CASE("with a quantized KV cache the report has a row for what the cache alo
   CHECK(kl[0] < kl[1]);
 }
 
-TEST_CASE("with int8 activations a recipe is a little less exact, and the report says so") {
+TEST_CASE("rows round activations unless asked not to, and say how they ran") {
   const test_tool::Program run;
-  double kl[2];
-  for (const int rounded : {0, 1}) {
-    const Ended o = run.compare(std::string("--recipe nearest-int8-g128 --recipe naive-w8a8 --json ") + run.path("r.json") +
-                                (rounded ? " --int8-activations" : ""));
+  std::map<std::string, double> kl;
+  for (const std::string activations : {"", "f32", "int8_per_block", "int8_folded", "bf16"}) {
+    const Ended o = run.compare("--recipe nearest-int8-g128 --recipe naive-w8a8 --recipe 'nearest nf4/g64/dq256' --json " +
+                                run.path("r.json") + (activations.empty() ? "" : " --activations " + activations));
     INFO(o.err);
     REQUIRE(o.exit_code == 0);
-    CHECK(contains(o.out, "activations rounded to 8 bits") == (rounded == 1));
-    const auto report = nlohmann::json::parse(read_file(run.path("r.json")));
-    kl[rounded] = report.at("rows")[1].at("kl_mean").get<double>();
-    CHECK(report.at("rows")[2].at("kl_mean").get<double>() > kl[0]);  // rounds them in any case
+    const auto rows = nlohmann::json::parse(read_file(run.path("r.json"))).at("rows");
+    const std::string used = activations.empty() ? "int8_per_token" : activations;
+    CHECK(rows[0].at("activations") == "f32");
+    CHECK(rows[1].at("activations") == used);
+    CHECK(contains(rows[2].at("activations").get<std::string>(), "int8_per_token"));
+    if (used.starts_with("int8"))  // NF4 multiplies in float
+      CHECK(rows[3].at("activations") == "f32 + " + used);
+    kl[used] = rows[1].at("kl_mean").get<double>();
+    CHECK(rows[2].at("kl_mean").get<double>() > kl["f32"]);
   }
-  CHECK(kl[1] > kl[0]);
+  CHECK(kl["int8_per_token"] > kl["f32"]);
+  CHECK(kl["int8_per_block"] > kl["f32"]);
+  CHECK(run.compare("--activations int8_static").exit_code == 2);
 }
 
 TEST_CASE("recipes for the rotated model: the rows are of it, and so are the files") {

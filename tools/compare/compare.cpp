@@ -106,7 +106,6 @@ int run(RecipeBook book, const Options& options) {
   const auto found_head = find_head(book, options.head);
   if (!found_head) return fail(usage, found_head.error());
   const ModelRecipe* const head = *found_head;
-  if (options.int8_activations) book.round_activations();
   if (options.rotate) book.rotate();
   if (!options.target_bpw.empty())
     if (auto possible = check_candidates(*recipes); !possible) return fail(usage, possible.error());
@@ -133,9 +132,6 @@ int run(RecipeBook book, const Options& options) {
   report.calibration_tokens = bench.calibration_tokens();
   report.evaluation_tokens = bench.evaluation_tokens();
   report.notes = bench.notes();
-  if (options.int8_activations)
-    report.notes.push_back(
-        "Every recipe ran with activations rounded to 8 bits, with one scale a token unless its name says more.");
   if (options.rotate)
     report.notes.push_back("Every recipe quantized the rotated model: " + describe(model::RotationOptions{}) + ".");
   auto reference = bench.reference_row();

@@ -1,5 +1,6 @@
 #include "options.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
@@ -43,8 +44,6 @@ void add_quantization_options(CLI::App& app, Options& o) {
       ->type_name("SHARE")
       ->check(CLI::Range(0.f, 1.f))
       ->capture_default_str();
-  app.add_flag("--int8-activations", o.int8_activations,
-               "Products with activations rounded to 8 bits, one scale per token: faster, a little less exact");
   app.add_flag("--strict", o.strict, "A recipe that cannot be carried out exactly as asked is an error");
   app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
   app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
@@ -97,6 +96,11 @@ Parsed parse(int argc, const char* const* argv) {
                  "With --target-bpw: write the picture of what each matrix got here; with several targets a folder, one\n"
                  "mixed-BITS.svg each")
       ->type_name("FILE");
+  std::string activations(name(o.activations));
+  app.add_option("--activations", activations,
+                 "How rows run whose recipe does not say it: activations rounded to 8 bits (int8_per_token, the default,\n"
+                 "int8_per_block, int8_folded), bf16, or f32. Weights that cannot multiply in integers stay with f32")
+      ->type_name("COMPUTE");
   app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 16, 8, 4, 3 or 2; default: floats")
       ->type_name("N");
   app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
@@ -122,6 +126,10 @@ Parsed parse(int argc, const char* const* argv) {
     for (std::size_t k = 0; k < i; ++k)
       if (mixed_name(o.target_bpw[k]) == mixed_name(o.target_bpw[i]))
         return wrong("--target-bpw: " + mixed_name(o.target_bpw[i]) + " is asked for twice");
+  const auto* const compute = std::find(anybit::compute_names.begin(), anybit::compute_names.end(), activations);
+  if (compute == anybit::compute_names.end() || activations == name(anybit::Compute::int8_static))
+    return wrong("--activations is '" + activations + "'; it must be int8_per_token, int8_per_block, int8_folded, bf16 or f32");
+  o.activations = static_cast<anybit::Compute>(compute - anybit::compute_names.begin());
   const bool by_size = !o.target_bpw.empty();
   if (o.dry_run && by_size) return wrong("--dry-run cannot forecast what --target-bpw chooses: leave one of the two out");
   if (!o.widths_svg.empty() && !by_size) return wrong("--widths-svg is for --target-bpw");

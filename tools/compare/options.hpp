@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <anybit/core/types.hpp>
+#include <anybit/kernel/compute.hpp>
 #include <anybit/nn/kv_cache.hpp>
 #include <anybit/quantize/sibling_quantizer.hpp>
 
@@ -23,6 +24,8 @@ struct Options {
   std::optional<anybit::Index> tokens, calibration_tokens;  ///< as asked for
   anybit::Index threads = 0;                                ///< 0: as many as the machine runs at once
   anybit::nn::KvCacheConfig kv{};                           ///< of every recipe; the reference has floats
+  /// Of rows whose recipe does not say it, where products can use it.
+  anybit::Compute activations = anybit::Compute::int8_per_token;
   bool strict = false, quick = false, list = false, verbose = false, int8_activations = false, rotate = false;
   bool sequential = false, true_sequential = false;  ///< block by block, on what the quantized blocks before give
   bool dry_run = false;

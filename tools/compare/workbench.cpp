@@ -1,6 +1,7 @@
 #include "workbench.hpp"
 
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include <anybit/evaluate/routing.hpp>
@@ -305,10 +306,40 @@ Result<evaluate::ReportRow> Workbench::reference_row() {
   return row;
 }
 
+namespace {
+
+/// The decoder as an engine would run it: packed weights are prepared for `compute`, unless the recipe says otherwise. Those
+/// that would go on in float, as codebooks do, stay as they are.
+model::Decoder with_activations(model::Decoder d, Compute compute) {
+  model::for_each_linear(d, [compute](const std::string&, nn::Linear& l) {
+    if (!l.packed() || l.compute() != Compute::f32 || compute == Compute::f32) return;
+    nn::Linear other(*l.packed(), compute);
+    const kernel::Prepared& made = other.packed()->prepared();
+    if (compute == Compute::bf16 || made || made.in_place) l = l.with_weights(std::move(other));
+  });
+  return d;
+}
+
+/// How its packed linears multiply: "int8_per_token", or several names.
+std::string activations_of(const model::Decoder& d) {
+  std::array<bool, compute_names.size()> used{};
+  model::Decoder copy = d;  // shares all weights
+  model::for_each_linear(copy, [&used](const std::string&, const nn::Linear& l) {
+    if (l.packed()) used[static_cast<std::size_t>(l.compute())] = true;
+  });
+  std::string names;
+  for (std::size_t i = 0; i < used.size(); ++i)
+    if (used[i]) names.append(names.empty() ? "" : " + ").append(compute_names[i]);
+  return names.empty() ? std::string(name(Compute::f32)) : names;
+}
+
+}  // namespace
+
 /// How far `d`, with the KV cache that was asked for, is from the reference, and how fast it is.
 Status Workbench::compare(const model::Decoder& d, evaluate::ReportRow& row) {
   const auto update = [&](Index done, Index total) { progress_.update(done, total); };
   ANYBIT_TRY(const auto tokens, evaluate::compare(reference_, d, windows_, executor_, update, options_.kv));
+  row.activations = activations_of(d);
   const evaluate::KlStatistics statistics = evaluate::kl_statistics(tokens);
   row.perplexity = statistics.perplexity;
   row.perplexity_ratio = statistics.perplexity_ratio.value;
@@ -399,12 +430,13 @@ Result<evaluate::ReportRow> Workbench::evaluated(const Made& made) {
   }
   if (row.layer_error_worst_name.ends_with(".weight"))
     row.layer_error_worst_name.resize(row.layer_error_worst_name.size() - std::string_view(".weight").size());
-  ANYBIT_TRY_STATUS(compare(made.model.decoder, row));
+  const model::Decoder as_run = with_activations(made.model.decoder, options_.activations);
+  ANYBIT_TRY_STATUS(compare(as_run, row));
   if (source_.decoder.config.form.experts.count > 0) {
     constexpr Index most = 4;  // windows: each runs both models
     evaluate::Windows some = windows_;
     some.tokens.resize(static_cast<std::size_t>(std::min(most, windows_.count()) * windows_.length));
-    ANYBIT_TRY(const auto blocks, evaluate::routing_agreement(source_.decoder, made.model.decoder, some, executor_));
+    ANYBIT_TRY(const auto blocks, evaluate::routing_agreement(source_.decoder, as_run, some, executor_));
     const evaluate::RoutingAgreement all = evaluate::total(blocks);
     char text[160];
     std::snprintf(text, sizeof text,
@@ -430,6 +462,9 @@ std::vector<std::string> Workbench::notes() const {
                   (by_size() ? std::string() : " " + std::string(embedding)) +
                   (head_.empty() ? "" : " Output head: " + head_ + "."));
   notes.push_back("layer err: ||(W - Q) X|| / ||W X|| on inputs from the evaluation text, mean over layers, and the worst.");
+  notes.push_back(
+      "activations: how they enter products with packed weights; quality and speed are of rows as they run so. "
+      "--activations f32 keeps floats where the recipe does not round.");
   notes.push_back("perplexity, KL (nats), same top: " + std::to_string(scored) + " predictions, the second halves of " +
                   std::to_string(windows_.count()) + " windows of " + std::to_string(windows_.length) +
                   " tokens (llama.cpp's protocol).");

@@ -37,6 +37,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& o) 
          "Bits per weight of all matrices, scales counted: each gets the recipe that serves the model best (docs/bits.md)")
       ->type_name("BITS");
   add_quantization_options(app, o);
+  app.add_flag("--int8-activations", o.int8_activations,
+               "The file says that products round activations to 8 bits, one scale per token: faster, a little less exact");
   app.add_option("--json", o.json, "Write the report here; - is standard output, in place of the text")->type_name("FILE");
   if (const auto end = parse(app, argc, argv, "anybit quantize model.gguf model.safetensors --recipe gptq-best-int4-g128"))
     return end;

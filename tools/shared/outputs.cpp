@@ -19,6 +19,7 @@ std::string to_json(const evaluate::EvaluationReport& report) {
   ordered_json rows = ordered_json::array();
   for (const evaluate::ReportRow& r : report.rows)
     rows.push_back({{"recipe", r.recipe},
+                    {"activations", r.activations},
                     {"bits_per_weight_linears", r.bits_per_weight_linears},
                     {"bits_per_weight_file", r.bits_per_weight_file},
                     {"bytes", r.bytes},

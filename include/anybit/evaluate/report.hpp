@@ -20,6 +20,7 @@ inline namespace ANYBIT_ABI {
 /// One model under one recipe.
 struct ReportRow {
   std::string recipe;
+  std::string activations = "f32";     ///< the names of the Compute of its products with packed weights
   double bits_per_weight_linears = 0;  ///< payload of all quantized linears over their weights
   double bits_per_weight_file = 0;     ///< every tensor's bytes, embedding and norms included, over every parameter
   Index bytes = 0;                     ///< of every tensor
@@ -73,15 +74,16 @@ inline std::string fixed(double value, int decimals) {
 
 }  // namespace detail
 
-/// The rows as aligned columns, a rule under the heading, 150 characters wide or so.
+/// The rows as aligned columns, a rule under the heading, 170 characters wide or so.
 inline std::string table(const EvaluationReport& report) {
-  const std::vector<std::string> heading{"recipe", "bits/w", "file",       "MB",         "layer err",  "worst",   "perplexity",
-                                         "ratio",  "KL",     "same top %", "prompt t/s", "decode t/s", "quant s", "worst layer"};
+  const std::vector<std::string> heading{"recipe",     "activations", "bits/w",     "file",    "MB",
+                                         "layer err",  "worst",       "perplexity", "ratio",   "KL",
+                                         "same top %", "prompt t/s",  "decode t/s", "quant s", "worst layer"};
   std::vector<std::vector<std::string>> cells{heading};
   for (const ReportRow& r : report.rows) {
     using detail::fixed, detail::number;
     const bool quantized = !r.layer_error_worst_name.empty();
-    cells.push_back({r.recipe, fixed(r.bits_per_weight_linears, 2), fixed(r.bits_per_weight_file, 2),
+    cells.push_back({r.recipe, r.activations, fixed(r.bits_per_weight_linears, 2), fixed(r.bits_per_weight_file, 2),
                      fixed(static_cast<double>(r.bytes) / 1e6, 1), quantized ? number(r.layer_error_mean, 3) : "-",
                      quantized ? number(r.layer_error_worst, 3) : "-", number(r.perplexity, 5), number(r.perplexity_ratio, 4),
                      number(r.kl_mean, 3), fixed(r.same_top_percent, 1), number(r.prompt_tokens_per_s, 3),
@@ -95,11 +97,11 @@ inline std::string table(const EvaluationReport& report) {
     std::string line;
     for (std::size_t c = 0; c < cells[r].size(); ++c) {
       const std::string& cell = cells[r][c];
-      const bool left = c == 0 || c + 1 == cells[r].size();
+      const bool left = c <= 1 || c + 1 == cells[r].size();
       if (c) line += "  ";
       if (!left) line.append(width[c] - cell.size(), ' ');
       line += cell;
-      if (left && c == 0) line.append(width[c] - cell.size(), ' ');
+      if (c <= 1) line.append(width[c] - cell.size(), ' ');
     }
     out += line + "\n";
     if (r == 0) {
