@@ -21,6 +21,7 @@
 #include "steer/steer.hpp"
 #include "tokenize/tokenize.hpp"
 #include "train/train.hpp"
+#include "wasq/wasq.hpp"
 
 namespace {
 
@@ -37,6 +38,7 @@ constexpr Command commands[] = {
     {"perplexity", "measures how well a model predicts a text", &tool::run_perplexity},
     {"generate", "continues a text", &tool::run_generate},
     {"train", "trains a model, or adapters on a packed one", &tool::run_train},
+    {"wasq", "evaluates saved models side by side, by prompts", &tool::run_wasq},
     {"logits", "writes logits and hidden states, to compare with other programs", &tool::run_logits},
     {"gradients", "writes a loss and its gradients, to compare with other programs", &tool::run_gradients},
     {"tokenize", "prints the token ids of texts, or the texts of ids", &tool::run_tokenize},
