@@ -4,6 +4,7 @@
 #include <vector>
 
 #include <anybit/evaluate/perplexity.hpp>
+#include <anybit/evaluate/prompt_perplexity.hpp>
 
 #include "support/catch.hpp"
 
@@ -137,4 +138,18 @@ TEST_CASE("perplexity of known losses") {
   for (const double x : nll) e += x / 21, e2 += x * x / 21;
   CHECK(p.plus_minus == Approx(p.value * std::sqrt((e2 - e * e) / 20)).epsilon(1e-10));
   CHECK(negative_log_likelihood(std::vector<float>{0, 0, 0, 0}, 2) == Approx(std::log(4.0)));
+}
+
+TEST_CASE("perplexity over prompts: the mean of prompts and the loss per token are different figures") {
+  const double two = std::log(2.0), eight = std::log(8.0);
+  const std::vector<std::vector<double>> nll{{two, two}, {}, {eight}};
+  const PromptPerplexity p = prompt_perplexity(nll);
+  CHECK(p.prompts == 2);
+  CHECK(p.predictions == 3);
+  CHECK(p.mean_of_prompts == Approx(5));                   // (2 + 8) / 2
+  CHECK(p.per_token == Approx(std::pow(2.0, 5.0 / 3.0)));  // (2 * 2 * 8)^(1/3)
+  CHECK(p.mean_nll == Approx(5.0 / 3.0 * two));
+  const PromptPerplexity none = prompt_perplexity(std::vector<std::vector<double>>{{}});
+  CHECK(none.prompts == 0);
+  CHECK(none.predictions == 0);
 }

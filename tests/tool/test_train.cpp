@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include <nlohmann/json.hpp>
+
 #include <anybit/io/safetensors.hpp>
 
 #include "program.hpp"
@@ -156,6 +158,51 @@ TEST_CASE("train: a folder keeps its names and types") {
     REQUIRE(after->find(t.name) != nullptr);
     CHECK(after->find(t.name)->dtype == t.dtype);
   }
+}
+
+TEST_CASE("wasq: saved models side by side, placed by their names") {
+  const Program p;
+  p.write("prompts.txt", "Line 1 of a text\n\nLine 16 of a text that goes on and on.\n");
+  for (const char* name : {"sf4_64_1_fpm.gguf", "sf4_128_1_fpm.gguf", "sf3_64_1_fpm.gguf"})
+    REQUIRE(p.shell("cp " + p.model() + " " + p.path(name)).exit_code == 0);
+  const std::string models = "wasq " + p.path("sf4_64_1_fpm.gguf") + " " + p.path("sf4_128_1_fpm.gguf") + " " +
+                             p.path("sf3_64_1_fpm.gguf") + " " + p.model();
+  const Ended e = p.run(models + " --prompts " + p.path("prompts.txt") + " --generate Line --tokens 3 --svg " +
+                        p.path("grid.svg") + " --json -");
+  INFO(e.err);
+  REQUIRE(e.exit_code == 0);
+  const nlohmann::json rows = nlohmann::json::parse(e.out);
+  REQUIRE(rows.size() == 4);
+  CHECK(rows[0].at("bits") == 4);
+  CHECK(rows[1].at("context") == 128);
+  CHECK(rows[2].at("bits") == 3);
+  CHECK(rows[2].at("method") == "fpm");
+  CHECK(!rows[3].contains("bits"));
+  for (const nlohmann::json& row : rows) {  // the same weights under four names
+    CHECK(row.at("perplexity_per_token") == rows[0].at("perplexity_per_token"));
+    CHECK(row.at("prompts") == 2);
+    CHECK(row.at("continuation") == rows[0].at("continuation"));
+  }
+  const std::string picture = p.read("grid.svg");
+  CHECK(contains(picture, "SF4 fpm"));
+  CHECK(contains(picture, "SF3 fpm"));
+  CHECK(contains(picture, "</svg>"));
+
+  // Of one prompt both figures are the same.
+  p.write("one.txt", "Line 1 of a text\n");
+  const Ended one = p.run("wasq " + p.model() + " --prompts " + p.path("one.txt") + " --prompt-tokens 5 --json -");
+  REQUIRE(one.exit_code == 0);
+  const nlohmann::json row = nlohmann::json::parse(one.out).at(0);
+  CHECK(row.at("mean_of_prompt_perplexities").get<double>() == Approx(row.at("perplexity_per_token").get<double>()));
+  CHECK(row.at("predictions") == 4);
+
+  CHECK(contains(p.run(models).err, "--prompts, --generate or both"));
+  p.write("empty.txt", "\n \n");
+  const Ended empty = p.run("wasq " + p.model() + " --prompts " + p.path("empty.txt"));
+  CHECK(empty.exit_code == 3);
+  CHECK(contains(empty.err, "holds no prompt"));
+  CHECK(p.run("wasq " + p.model() + " --prompts " + p.path("one.txt") + " --json " + p.path("one.txt")).exit_code == 2);
+  CHECK(p.run("wasq " + p.path("nothing.gguf") + " --prompts " + p.path("one.txt")).exit_code == 3);
 }
 
 #endif
