@@ -212,7 +212,7 @@ std::string picture(const std::vector<Row>& rows) {
   return evaluate::svg_page({660, 430 + 20 * static_cast<double>(place), "loss by training context", true}, out);
 }
 
-int wasq(int argc, const char* const* argv) {
+int evaluate_models(int argc, const char* const* argv) {
   WasqCommand o;
   CLI::App app(
       "Saved models side by side, by the protocols of the WASQ evaluation. Models whose files are called\n"
@@ -271,7 +271,7 @@ int wasq(int argc, const char* const* argv) {
 }  // namespace
 
 int run_wasq(int argc, const char* const* argv) {
-  return run_command([&] { return wasq(argc, argv); });
+  return run_command([&] { return evaluate_models(argc, argv); });
 }
 
 }  // namespace tool
