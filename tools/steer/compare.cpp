@@ -282,7 +282,9 @@ int compare(int argc, const char* const* argv) {
   table.add({.recipe = "float", .method = "float", .measured = study.of_float()});
   double lambda = 0;
   std::optional<Source> keeping;  // of this lambda
-  for (const auto& [recipe, keep] : work) {
+  for (const auto& item : work) {
+    const ModelRecipe* const recipe = item.first;
+    const double keep = item.second;
     progress.begin(recipe->name, 1, total);
     if (keep > 0 && keep != lambda) {
       keeping.reset();

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <span>
 
+#include <anybit/core/config.hpp>
 #include <anybit/core/view.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/kernel/compute.hpp>
@@ -153,6 +154,7 @@ struct Activations {
   std::array<kernel::TiledActivations, static_cast<std::size_t>(ActivationPlan::most_tilings)> tiled{};
 
   /// Tokens begin .. end - 1, begin a multiple of 16, and end too, or the last.
+  template <class = UnderTheseFlags>
   Activations range(Index begin, Index end) const {
     Activations some = *this;
     some.tokens = end - begin;

@@ -273,6 +273,7 @@ class AnyPacked {
     ops_->rows(tensor_.get(), tiled_.get(), a, y, begin, end);
   }
   /// y = x W^T with x (tokens, cols) in original column order, y (tokens, rows).
+  template <class = UnderTheseFlags>
   void matmul(const InputTokens& x, const OutputTokens& y, ActivationMode mode, ExecutorRef executor,
               Workspace& workspace) const {
     kernel::check_shapes(extents(), x, y);
