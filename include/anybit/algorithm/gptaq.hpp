@@ -4,7 +4,6 @@
 // The equations stand in algorithm/feedback/drift.hpp; see docs/methods/gptaq.md.
 
 #include <string>
-#include <vector>
 
 #include <anybit/algorithm/gptq.hpp>
 
@@ -35,15 +34,7 @@ struct Gptaq {
 };
 
 template <class... Parts>
-struct AlgorithmTraits<Gptaq<Parts...>> : AlgorithmDefaults<Gptaq<Parts...>> {
-  using Method = AlgorithmTraits<Gptq<Parts...>>;
-  static constexpr bool has_feedback = Method::has_feedback;
-  static std::vector<float> column_costs(const Gptaq<Parts...>& a, const Stats& stats) {
-    return Method::column_costs(a.method(), stats);
-  }
-  static GridFit grid_fit(const Gptaq<Parts...>& a) { return Method::grid_fit(a.method()); }
-  static bool stores_column_order(const Gptaq<Parts...>& a) { return Method::stores_column_order(a.method()); }
-};
+struct AlgorithmTraits<Gptaq<Parts...>> : TraitsByGptq<Gptaq<Parts...>> {};
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit

@@ -90,5 +90,15 @@ struct AlgorithmTraits<Gptq<Parts...>> : AlgorithmDefaults<Gptq<Parts...>> {
   static bool stores_column_order(const Gptq<Parts...>& a) { return a.stores_column_order(); }
 };
 
+/// Traits of an algorithm A whose method() is a Gptq with options of its own.
+template <class A>
+struct TraitsByGptq : AlgorithmDefaults<A> {
+  using Method = AlgorithmTraits<decltype(std::declval<const A&>().method())>;
+  static constexpr bool has_feedback = Method::has_feedback;
+  static std::vector<float> column_costs(const A& a, const Stats& stats) { return Method::column_costs(a.method(), stats); }
+  static GridFit grid_fit(const A& a) { return Method::grid_fit(a.method()); }
+  static bool stores_column_order(const A& a) { return Method::stores_column_order(a.method()); }
+};
+
 }  // namespace ANYBIT_CODE
 }  // namespace anybit

@@ -3,7 +3,6 @@
 // Unlike GPTAQ it solves for that target before the sweep. Readable twin: reference/qronos.hpp. See docs/methods/qronos.md.
 
 #include <string>
-#include <vector>
 
 #include <anybit/algorithm/gptq.hpp>
 
@@ -35,15 +34,7 @@ struct Qronos {
 };
 
 template <class... Parts>
-struct AlgorithmTraits<Qronos<Parts...>> : AlgorithmDefaults<Qronos<Parts...>> {
-  using Method = AlgorithmTraits<Gptq<Parts...>>;
-  static constexpr bool has_feedback = Method::has_feedback;
-  static std::vector<float> column_costs(const Qronos<Parts...>& a, const Stats& stats) {
-    return Method::column_costs(a.method(), stats);
-  }
-  static GridFit grid_fit(const Qronos<Parts...>& a) { return Method::grid_fit(a.method()); }
-  static bool stores_column_order(const Qronos<Parts...>& a) { return Method::stores_column_order(a.method()); }
-};
+struct AlgorithmTraits<Qronos<Parts...>> : TraitsByGptq<Qronos<Parts...>> {};
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
