@@ -22,8 +22,8 @@ class GgufCalibration {
   /// The importance matrix at `path`: factors without feedback.
   static anybit::Result<GgufCalibration> read(const std::string& path);
 
-  /// Of the Hessian of what enters a tensor of so many columns, columns in their order; null where calibration has none
-  /// (embedding, head) or it has no factor. It lives until the next call.
+  /// The factor of the Hessian of a tensor's inputs, with `columns` columns in the tensor's order; null where calibration has no
+  /// Hessian (embedding, head) or the Hessian no factor. It lives until the next call.
   anybit::Result<const anybit::gptq::Factor*> factor(const std::string& tensor, anybit::Index columns);
   /// The diagonals, as llama.cpp's tools read them.
   anybit::io::Imatrix importance() const;
@@ -32,7 +32,7 @@ class GgufCalibration {
  private:
   anybit::Result<const anybit::gptq::Factor*> factor_of_importance(const std::string& tensor, anybit::Index columns);
 
-  std::optional<anybit::io::Imatrix> given_;  ///< in place of what follows
+  std::optional<anybit::io::Imatrix> given_;  ///< an importance matrix, used instead of the statistics below
   anybit::model::ModelStats stats_;
   std::map<std::string, anybit::model::SiteId> sites_;  ///< by the name of the tensor
   std::string text_;
