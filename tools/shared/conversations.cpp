@@ -83,15 +83,8 @@ std::optional<std::string> document_of(const nlohmann::json& line) {
 /// Calls `use(parsed or null, line number)` for each line that is not blank.
 template <class Use>
 Status for_each_line(const std::string& text, Use use) {
-  Index number = 0;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size());
-    const std::string_view line(text.data() + at, end - at);
-    at = end + 1, ++number;
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const auto parsed = nlohmann::json::parse(line, nullptr, false);
-    ANYBIT_TRY_STATUS(use(parsed, number));
-  }
+  for (const TextLine& line : lines_of(text))
+    ANYBIT_TRY_STATUS(use(nlohmann::json::parse(line.text, nullptr, false), line.number));
   return Ok{};
 }
 

@@ -56,6 +56,18 @@ Result<TwoTexts> documentation(const std::string& folder) {
   return cut_in_two(all);
 }
 
+std::vector<TextLine> lines_of(std::string_view text) {
+  std::vector<TextLine> out;
+  Index number = 0;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    const std::string_view line = text.substr(at, end - at);
+    at = end + 1, ++number;
+    if (line.find_first_not_of(" \t\r") != std::string_view::npos) out.push_back({line, number});
+  }
+  return out;
+}
+
 TwoTexts cut_in_two(std::string_view text) {
   const std::size_t middle = text.size() / 2;
   const std::size_t after = text.find("\n\n", middle), before = text.rfind("\n\n", middle);

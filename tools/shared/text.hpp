@@ -13,6 +13,13 @@ namespace tool {
 /// The whole file, which must be UTF-8 and hold something.
 anybit::Result<std::string> read_text(const std::string& path);
 
+/// A line that is not blank, and its number from 1 on.
+struct TextLine {
+  std::string_view text;
+  anybit::Index number = 0;
+};
+std::vector<TextLine> lines_of(std::string_view text);
+
 struct TwoTexts {
   std::string calibrate, evaluate;
 };

@@ -62,18 +62,6 @@ struct Row {
   std::string continuation;
 };
 
-/// One prompt per line; empty lines do not count.
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> out;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size());
-    const std::string line = text.substr(at, end - at);
-    if (line.find_first_not_of(" \t\r") != std::string::npos) out.push_back(line);
-    at = end + 1;
-  }
-  return out;
-}
-
 Result<evaluate::PromptPerplexity> evaluate_prompts(const model::Model& m, const std::vector<std::string>& prompts,
                                                     const WasqCommand& o, ExecutorRef executor) {
   std::vector<std::vector<double>> nll;
@@ -252,7 +240,7 @@ int evaluate_models(int argc, const char* const* argv) {
   if (!o.prompts.empty()) {
     const auto text = read_text(o.prompts);
     if (!text) return fail("wasq", bad_input, text.error());
-    prompts = lines_of(*text);
+    for (const TextLine& line : lines_of(*text)) prompts.emplace_back(line.text);
     if (prompts.empty()) return fail("wasq", bad_input, o.prompts + ": holds no prompt: give one per line");
   }
   ThreadPool pool(thread_count(o.threads));
