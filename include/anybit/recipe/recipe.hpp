@@ -4,6 +4,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <cmath>
+#include <functional>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -123,6 +124,43 @@ namespace anybit {
 inline namespace ANYBIT_CODE {
 namespace detail {
 
+/// What every recipe asks of its matrices, statistics and options.
+inline Status check_request(std::span<const ConstMatrix> weights, const Stats& stats, const QuantizeOptions& options, Needs needs,
+                            const std::string& who) {
+  ANYBIT_TRY_STATUS(recipe::check_siblings(weights));
+  if (!options.clip.empty() && options.clip.size() != weights.size())
+    return Error{ErrorCode::invalid_argument, "QuantizeOptions::clip has " + std::to_string(options.clip.size()) +
+                                                  " entries for " + std::to_string(weights.size()) +
+                                                  " siblings; give one each, or none"};
+  ANYBIT_TRY_STATUS(recipe::check_tied(options.tied, weights[0].cols));
+  ANYBIT_TRY_STATUS(recipe::check_stats(stats, needs, weights[0].cols, who));
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    if (auto ok = grid::check_weights(weights[i]); !ok) return in_context(ok.error(), "sibling " + std::to_string(i));
+  return Ok{};
+}
+
+/// Adds to the report of one sibling what the transforms have to say. `requested`: the recipe and the scheme.
+inline Status complete_report(Report& report, const std::string& requested, const Siblings& set, const QuantizeOptions& options) {
+  report.requested = requested;
+  if (report.as_requested()) report.done = requested;
+  report.remarks.insert(report.remarks.begin(), set.remarks.begin(), set.remarks.end());
+  report.fallbacks.insert(report.fallbacks.begin(), set.fallbacks.begin(), set.fallbacks.end());
+  return check_strict(report, options);
+}
+
+/// ||W - Q diag(1 / input_scale)||_F / ||W||_F of the original weights. row_of(r, out) writes row r of Q.
+inline double original_weight_error(ConstMatrix original, std::span<const float> input_scale,
+                                    const std::function<void(Index, MutableMatrix)>& row_of) {
+  Matrix back(1, original.cols);
+  RelativeError error;
+  for (Index r = 0; r < original.rows; ++r) {
+    row_of(r, back.view());
+    for (Index c = 0; c < back.cols(); ++c) back(0, c) /= input_scale[static_cast<std::size_t>(c)];
+    error.add(original.row(r), std::as_const(back).view().row(0));
+  }
+  return error.value();
+}
+
 /// Quantizes what the transforms made of the siblings, and reports in terms of the original weights.
 template <Algorithm A>
 Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& set, std::span<const ConstMatrix> originals,
@@ -134,22 +172,10 @@ Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& s
     if (!set.clip_limits.empty()) own.clip_limits = set.clip_limits[i].view();
     auto q = algorithm.quantize(set.weights[i].view(), *set.stats, own);
     if (!q) return in_context(q.error(), "sibling " + std::to_string(i));
-    Report& report = q->report;
-    report.requested = name + " " + std::string(std::string_view(A::scheme::name));
-    if (report.as_requested()) report.done = report.requested;
-    report.remarks.insert(report.remarks.begin(), set.remarks.begin(), set.remarks.end());
-    report.fallbacks.insert(report.fallbacks.begin(), set.fallbacks.begin(), set.fallbacks.end());
-    ANYBIT_TRY_STATUS(check_strict(report, options));
-    if (!set.input_scale.empty()) {
-      Matrix back(1, originals[i].cols);
-      RelativeError error;
-      for (Index r = 0; r < originals[i].rows; ++r) {
-        dequantize_rows(q->matrix, r, r + 1, back.view());
-        for (Index c = 0; c < back.cols(); ++c) back(0, c) /= set.input_scale[static_cast<std::size_t>(c)];
-        error.add(originals[i].row(r), std::as_const(back).view().row(0));
-      }
-      report.weight_error = error.value();
-    }
+    ANYBIT_TRY_STATUS(complete_report(q->report, name + " " + std::string(std::string_view(A::scheme::name)), set, options));
+    if (!set.input_scale.empty())
+      q->report.weight_error = original_weight_error(
+          originals[i], set.input_scale, [&q](Index r, MutableMatrix to) { dequantize_rows(q->matrix, r, r + 1, to); });
     q->matrix.provenance = name;
     result.matrices.push_back(*std::move(q));
   }
@@ -163,15 +189,7 @@ Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& s
 template <class A, class... Transforms>
 Result<Siblings> transform_siblings(const Recipe<A, Transforms...>& recipe, std::span<const ConstMatrix> weights,
                                     const Stats& stats, const QuantizeOptions& options = {}) {
-  ANYBIT_TRY_STATUS(recipe::check_siblings(weights));
-  if (!options.clip.empty() && options.clip.size() != weights.size())
-    return Error{ErrorCode::invalid_argument, "QuantizeOptions::clip has " + std::to_string(options.clip.size()) +
-                                                  " entries for " + std::to_string(weights.size()) +
-                                                  " siblings; give one each, or none"};
-  ANYBIT_TRY_STATUS(recipe::check_tied(options.tied, weights[0].cols));
-  ANYBIT_TRY_STATUS(recipe::check_stats(stats, Recipe<A, Transforms...>::needs, weights[0].cols, recipe.describe()));
-  for (std::size_t i = 0; i < weights.size(); ++i)
-    if (auto ok = grid::check_weights(weights[i]); !ok) return in_context(ok.error(), "sibling " + std::to_string(i));
+  ANYBIT_TRY_STATUS(detail::check_request(weights, stats, options, Recipe<A, Transforms...>::needs, recipe.describe()));
   Siblings set(weights, stats);
   Status status = Ok{};
   std::apply([&](const auto&... t) { (void)((status = t.apply(set, recipe.algorithm, options), status.ok()) && ...); },
