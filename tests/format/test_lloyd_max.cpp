@@ -20,9 +20,9 @@ void check_width() {
   double distortion = 0;  // of these levels, thresholds half way between them
   for (std::size_t i = 0; i < levels.size(); ++i) {
     CHECK(levels[i] == Approx(optimal.levels[i]).epsilon(0x1p-8));  // rounded to 8 binary places
-    const double infinity = std::numeric_limits<double>::infinity();
-    const auto m = evaluate::GaussianSource{}.moments(i > 0 ? 0.5 * (levels[i - 1] + levels[i]) : -infinity,
-                                                      i + 1 < levels.size() ? 0.5 * (levels[i] + levels[i + 1]) : infinity);
+    const double unbounded = std::numeric_limits<double>::infinity();
+    const auto m = evaluate::GaussianSource{}.moments(i > 0 ? 0.5 * (levels[i - 1] + levels[i]) : -unbounded,
+                                                      i + 1 < levels.size() ? 0.5 * (levels[i] + levels[i + 1]) : unbounded);
     distortion += m.second - 2 * levels[i] * m.first + levels[i] * levels[i] * m.mass;
   }
   CHECK(distortion >= optimal.distortion);

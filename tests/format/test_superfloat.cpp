@@ -11,8 +11,6 @@ using namespace anybit;
 
 namespace {
 
-constexpr float infinity = std::numeric_limits<float>::infinity();
-
 /// How often two lists differ; NaN never equals anything.
 template <class A, class B, class F>
 int count_unequal(const A& a, const B& b, F&& expected_of) {
@@ -66,8 +64,8 @@ TEST_CASE("Superfloat: ties go to the even magnitude and zero has one code") {
   CHECK(Superfloat<4>::encode(-0.5f / 8) == 0);
   CHECK(Superfloat<4>::encode(-0.0f) == 0);
   CHECK(Superfloat<4>::decode(8) == 0);
-  CHECK(Superfloat<4>::encode(infinity) == 7);
-  CHECK(Superfloat<4>::encode(-infinity) == 15);
+  CHECK(Superfloat<4>::encode(std::numeric_limits<float>::infinity()) == 7);
+  CHECK(Superfloat<4>::encode(-std::numeric_limits<float>::infinity()) == 15);
   CHECK(Superfloat<4>::encode(std::numeric_limits<float>::quiet_NaN()) == 0);
   CHECK(Superfloat<16>::encode(std::numeric_limits<float>::max()) == 0x7FFF);
 }

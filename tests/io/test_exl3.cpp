@@ -18,7 +18,7 @@ using namespace anybit;
 namespace {
 
 /// A module in memory, as a file shows it.
-struct Module {
+struct Exl3Module {
   std::map<std::string, io::TensorInfo> tensors;
   std::map<std::string, std::vector<std::byte>> bytes;
 
@@ -37,8 +37,8 @@ struct Module {
   std::string name() const { return "memory"; }
 };
 
-Module module_of(Index inputs, Index outputs, Index k) {
-  Module m;
+Exl3Module module_of(Index inputs, Index outputs, Index k) {
+  Exl3Module m;
   m.add("trellis", "I16", {inputs / 16, outputs / 16, 16 * k},
         std::vector<std::int16_t>(static_cast<std::size_t>(inputs * outputs * k / 16), 1234));
   m.add("suh", "F16", {inputs}, std::vector<std::uint16_t>(static_cast<std::size_t>(inputs), 0x3C00));
@@ -46,7 +46,7 @@ Module module_of(Index inputs, Index outputs, Index k) {
   m.add("mul1", "I32", {}, std::vector<std::uint32_t>{Mul1::multiplier});
   return m;
 }
-std::string error_of(const Module& m, Extents e = {}) {
+std::string error_of(const Exl3Module& m, Extents e = {}) {
   const auto r = io::read_exl3(m, "m", e);
   return r ? "" : r.error().message;
 }
@@ -97,7 +97,7 @@ TEST_CASE("exl3: matrices of the reference become weights and products") {
   for (int i = 0; i < 3; ++i) {
     const std::string name = "matrix." + std::to_string(i);
     INFO(name);
-    Module m;
+    Exl3Module m;
     const auto copy = [&](const char* key) { m.tensors[std::string("m.") + key] = *file->find(name + "." + key); };
     copy("trellis"), copy("suh"), copy("svh");
     if (i == 1) m.add("mcg", "I32", {}, std::vector<std::uint32_t>{Mcg::multiplier});
@@ -174,7 +174,7 @@ TEST_CASE("exl3: old files have bitfields of signs") {
   ANYBIT_TEST_DATA_OR_SKIP(path, "vectors/exl3.safetensors");
   const auto file = io::SafetensorsFile::open(path);
   REQUIRE(file);
-  Module m = module_of(128, 256, 2);
+  Exl3Module m = module_of(128, 256, 2);
   m.remove("suh"), m.remove("svh");
   m.tensors["m.su"] = *file->find("signs.su"), m.tensors["m.sv"] = *file->find("signs.sv");
   const auto bytes = io::read_exl3(m, "m");
@@ -194,7 +194,7 @@ TEST_CASE("exl3: tensors that contradict each other are refused with the reason"
   check_says(error_of(module_of(128, 256, 9)), "K = 1 to 8");
   check_says(error_of(module_of(128, 256, 0)), "I16 (8, 16, 0)");
   check_says(error_of(module_of(64, 256, 2)), "has 4 x 16 inputs and 16 x 16 outputs; EXL3 pads");
-  Module m = module_of(128, 128, 2);
+  Exl3Module m = module_of(128, 128, 2);
   m.add("trellis", "I16", {8, 8, 40}, std::vector<std::int16_t>(8 * 8 * 40));
   check_says(error_of(m), "16 K");
   m = module_of(128, 128, 2), m.remove("trellis");

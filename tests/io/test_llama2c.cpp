@@ -34,8 +34,10 @@ std::string checkpoint(const Header& header, std::size_t weights) {
 const Header small{4, 3, 2, 2, 1, 5, 6};
 constexpr std::size_t small_weights = 20 + 8 + 32 + 16 + 16 + 32 + 8 + 24 + 24 + 24 + 4 + 12;
 
-auto parse(std::span<const std::byte> bytes) { return Llama2cFile::parse(bytes, "bad.file"); }
-Result<Llama2cFile> parse(const Header& h, std::size_t weights) { return parse(Exact(checkpoint(h, weights)).bytes()); }
+auto parse_llama2c(std::span<const std::byte> bytes) { return Llama2cFile::parse(bytes, "bad.file"); }
+Result<Llama2cFile> parse_llama2c(const Header& h, std::size_t weights) {
+  return parse_llama2c(Exact(checkpoint(h, weights)).bytes());
+}
 
 }  // namespace
 
@@ -87,7 +89,7 @@ TEST_CASE("llama2.c: every tensor lies where llama2.c puts it") {
 }
 
 TEST_CASE("llama2.c: a file cut anywhere is an error") {
-  bad_bytes::every_prefix_is_refused(checkpoint(small, small_weights), [](auto bytes) { return parse(bytes).ok(); });
+  bad_bytes::every_prefix_is_refused(checkpoint(small, small_weights), [](auto bytes) { return parse_llama2c(bytes).ok(); });
 }
 
 TEST_CASE("llama2.c: bad checkpoints: each is an error that names file, value and remedy") {
@@ -95,7 +97,7 @@ TEST_CASE("llama2.c: bad checkpoints: each is an error that names file, value an
   const auto with = [](std::size_t field, std::int32_t value) {
     Header h = small;
     h[field] = value;
-    return parse(h, small_weights);
+    return parse_llama2c(h, small_weights);
   };
   check_error(with(0, 0), "dim is 0, not positive");
   check_error(with(1, -3), "hidden_dim is -3, not positive");
@@ -110,14 +112,14 @@ TEST_CASE("llama2.c: bad checkpoints: each is an error that names file, value an
   check_error(with(0, 0x616B3432), "version 1 or 2: export it with version 0");
   check_error(with(2, most), "its header asks for");
   check_error(with(6, 7), "its header asks for 888 bytes of weights, but 880 follow");
-  check_error(parse({most - 1, most, most, 1, 1, most, most}, 10), "more than 2^63 bytes");
-  check_error(parse(small, small_weights + 1), "its header asks for 880 bytes of weights, but 884 follow");
+  check_error(parse_llama2c({most - 1, most, most, 1, 1, most, most}, 10), "more than 2^63 bytes");
+  check_error(parse_llama2c(small, small_weights + 1), "its header asks for 880 bytes of weights, but 884 follow");
 }
 
 TEST_CASE("llama2.c: mutated checkpoints are refused or read") {
   const std::string good = checkpoint(small, small_weights);
   const int accepted = bad_bytes::mutate(good, 5000, 28, [](auto bytes) {
-    const auto file = parse(bytes);
+    const auto file = parse_llama2c(bytes);
     if (!file) return false;
     for (const auto& t : file->tensors()) (void)file->read_f32(t.name);
     return true;

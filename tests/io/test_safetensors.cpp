@@ -28,9 +28,9 @@ std::string with_header(std::string_view json, std::string_view data) {
   return (out += json) += data;
 }
 
-auto parse(std::span<const std::byte> bytes) { return SafetensorsFile::parse(bytes, "bad.file"); }
+auto parse_safetensors(std::span<const std::byte> bytes) { return SafetensorsFile::parse(bytes, "bad.file"); }
 Result<SafetensorsFile> parse_text(std::string_view json, std::string_view data) {
-  return parse(Exact(with_header(json, data)).bytes());
+  return parse_safetensors(Exact(with_header(json, data)).bytes());
 }
 
 const std::string small_json =
@@ -294,7 +294,8 @@ TEST_CASE("safetensors: a model in several files opens by its index") {
 }
 
 TEST_CASE("safetensors: a file cut anywhere is an error") {
-  bad_bytes::every_prefix_is_refused(with_header(small_json, small_data()), [](auto bytes) { return parse(bytes).ok(); });
+  bad_bytes::every_prefix_is_refused(with_header(small_json, small_data()),
+                                     [](auto bytes) { return parse_safetensors(bytes).ok(); });
 }
 
 TEST_CASE("safetensors: bad safetensors: each is an error that names file, tensor, value and remedy") {
@@ -303,10 +304,11 @@ TEST_CASE("safetensors: bad safetensors: each is an error that names file, tenso
   const std::string f32 = R"("dtype":"F32","shape":[1],"data_offsets":[0,4])";
   REQUIRE(parse_text(tensor(f32), four).ok());
 
-  check_error(parse(Exact(std::string(8, '\xFF')).bytes()), "a header of 18446744073709551615 bytes, more than the 100000000");
-  check_error(parse(Exact(std::string("\x64\0\0\0\0\0\0\0{", 9)).bytes()),
+  check_error(parse_safetensors(Exact(std::string(8, '\xFF')).bytes()),
+              "a header of 18446744073709551615 bytes, more than the 100000000");
+  check_error(parse_safetensors(Exact(std::string("\x64\0\0\0\0\0\0\0{", 9)).bytes()),
               "the safetensors header at byte 8 needs 100 bytes, but only 1");
-  check_error(parse(Exact(std::string(8, '\0')).bytes()), "starts with '{'");
+  check_error(parse_safetensors(Exact(std::string(8, '\0')).bytes()), "starts with '{'");
   check_error(parse_text(" " + tensor(f32), four), "starts with '{'");
   check_error(parse_text("{\"\xFF\":1}", ""), "not UTF-8");
   check_error(parse_text(tensor(f32) + "x", four), "text follows the end");
@@ -344,7 +346,7 @@ TEST_CASE("safetensors: bad safetensors: each is an error that names file, tenso
 TEST_CASE("safetensors: mutated files are refused or read, never read past the end") {
   const std::string good = with_header(small_json, small_data());
   const int accepted = bad_bytes::mutate(good, 20000, good.size() - 29, [](auto bytes) {
-    const auto file = parse(bytes);
+    const auto file = parse_safetensors(bytes);
     if (!file) {
       CHECK(file.error().message.find('\n') == std::string::npos);
       return false;

@@ -11,7 +11,7 @@ using namespace anybit;
 namespace {
 
 template <AnyScheme S>
-QuantizedMatrix<S> some_weights(Extents e) {
+QuantizedMatrix<S> half_scaled_weights(Extents e) {
   std::mt19937 random(1);
   QuantizedMatrix<S> q(e);
   for (auto& c : q.codes) c = static_cast<typename S::code>(random() % static_cast<unsigned>(code_count_v<typename S::format>));
@@ -26,7 +26,7 @@ QuantizedMatrix<S> some_weights(Extents e) {
 TEST_CASE("a handle multiplies like the tensor it was made of, for every preset") {
   for_each_type(Presets{}, []<class S>() {
     CAPTURE(std::string(S::name.view()));
-    const auto tensor = pack(some_weights<S>({23, 150}));
+    const auto tensor = pack(half_scaled_weights<S>({23, 150}));
     const AnyPacked any(tensor);
     REQUIRE(any.extents() == Extents{23, 150});
     REQUIRE(any.scheme_name() == S::name.view());
@@ -52,7 +52,7 @@ TEST_CASE("a handle multiplies like the tensor it was made of, for every preset"
 TEST_CASE("a prepared handle gives the same bits, and its copies share what was prepared") {
   for_each_type(Presets{}, []<class S>() {
     CAPTURE(std::string(S::name.view()));
-    AnyPacked any(pack(some_weights<S>({37, 150})));
+    AnyPacked any(pack(half_scaled_weights<S>({37, 150})));
     Matrix x(5, 150), plain(5, 37), prepared(5, 37);
     for (Index i = 0; i < 750; ++i) x.data()[i] = static_cast<float>(i % 11) - 5;
     Workspace workspace;
@@ -68,7 +68,7 @@ TEST_CASE("a prepared handle gives the same bits, and its copies share what was 
 }
 
 TEST_CASE("prepare says what it made, or why nothing") {
-  const auto handle = []<class S>() { return AnyPacked(pack(some_weights<S>({37, 150}))); };
+  const auto handle = []<class S>() { return AnyPacked(pack(half_scaled_weights<S>({37, 150}))); };
   auto int4 = handle.operator()<Scheme<UInt<4>, PerGroup<32>>>();
   CHECK_FALSE(int4.prepared());
   kernel::Prepared made = int4.prepare(Compute::int8_per_token);
@@ -101,7 +101,7 @@ TEST_CASE("prepare says what it made, or why nothing") {
 TEST_CASE("the handle undoes a column order") {
   using S = Scheme<UInt<4>, PerGroup<32>>;
   const Extents e{9, 70};
-  auto q = some_weights<S>(e);
+  auto q = half_scaled_weights<S>(e);
   std::vector<std::uint32_t> order(70);
   for (std::uint32_t j = 0; j < 70; ++j) order[j] = j * 13 % 70;
   q.column_order = order;
@@ -130,13 +130,13 @@ TEST_CASE("the handle undoes a column order") {
 TEST_CASE("the registry opens bytes by the name they carry") {
   const SchemeRegistry registry = preset_registry();
   REQUIRE(registry.names().size() == Presets::size);
-  const auto tensor = pack(some_weights<presets::Nf4Plain>({5, 64}));
+  const auto tensor = pack(half_scaled_weights<presets::Nf4Plain>({5, 64}));
   auto opened = registry.open(*PackedBytes::copy(tensor.bytes().bytes()));
   REQUIRE(opened);
   REQUIRE(opened->scheme_name() == presets::Nf4Plain::name.view());
 
   using Own = Scheme<UInt<5>, PerGroup<48>, ScaleBF16>;
-  const auto own = pack(some_weights<Own>({5, 64}));
+  const auto own = pack(half_scaled_weights<Own>({5, 64}));
   const auto unknown = registry.open(*PackedBytes::copy(own.bytes().bytes()));
   REQUIRE(!unknown);
   REQUIRE(unknown.error().code == ErrorCode::unsupported);
@@ -151,7 +151,7 @@ TEST_CASE("the registry opens bytes by the name they carry") {
 TEST_CASE("a copy of a handle shares the bytes, an empty one says so") {
   AnyPacked a;
   REQUIRE(a.empty());
-  a = AnyPacked(pack(some_weights<presets::Int<4>>({3, 8})));
+  a = AnyPacked(pack(half_scaled_weights<presets::Int<4>>({3, 8})));
   const AnyPacked b = a;
   REQUIRE(&a.bytes() == &b.bytes());
 }

@@ -98,7 +98,7 @@ void check(const QuantizedMatrix<S>& q, Index tokens, unsigned seed, bool expect
 }
 
 template <AnyScheme S>
-void check_shapes() {
+void check_folded_shapes() {
   unsigned seed = 1;
   for (const Shape& s : {Shape{1, 1, 1}, {3, 7, 2}, {17, 65, 17}, {33, 127, 6}, {40, 128, 33}, {7, 513, 16}, {50, 1100, 20}}) {
     check(mild_weights<S>({s.rows, s.cols}, seed), s.tokens, seed);
@@ -110,12 +110,12 @@ void check_shapes() {
 }  // namespace
 
 TEST_CASE("folded rows multiply as their bytes and one scale") {
-  check_shapes<Scheme<Superfloat<2>, PerGroup<64>>>();
-  check_shapes<Scheme<Superfloat<3>, PerGroup<128>, ScaleF32>>();
-  check_shapes<Scheme<SInt<3>, PerGroup<32>>>();
-  check_shapes<Scheme<UInt<2>, PerGroup<50>>>();
-  check_shapes<Scheme<Ternary, PerGroup<128>, ScaleF16, Base3>>();
-  check_shapes<Scheme<SInt<6>, PerRow, ScaleF32>>();
+  check_folded_shapes<Scheme<Superfloat<2>, PerGroup<64>>>();
+  check_folded_shapes<Scheme<Superfloat<3>, PerGroup<128>, ScaleF32>>();
+  check_folded_shapes<Scheme<SInt<3>, PerGroup<32>>>();
+  check_folded_shapes<Scheme<UInt<2>, PerGroup<50>>>();
+  check_folded_shapes<Scheme<Ternary, PerGroup<128>, ScaleF16, Base3>>();
+  check_folded_shapes<Scheme<SInt<6>, PerRow, ScaleF32>>();
 }
 
 TEST_CASE("rows are folded as far as that adds no more error than allowed") {

@@ -74,7 +74,7 @@ void check(const QuantizedMatrix<S>& q, ConstMatrix x, ActivationMode mode) {
 }
 
 template <AnyScheme S, class Arch = Native>
-void check_shapes() {
+void check_matrix_shapes() {
   unsigned seed = 1;
   for (const Shape& s : {Shape{1, 1, 1},
                          {3, 7, 2},
@@ -97,34 +97,34 @@ void check_shapes() {
 }  // namespace
 
 TEST_CASE("tiles give the bits of vectors at every width") {
-  check_shapes<Scheme<Superfloat<1>, PerGroup<128>>>();
-  check_shapes<Scheme<Superfloat<2>, PerGroup<32>>>();
-  check_shapes<Scheme<Superfloat<3>, PerGroup<64>, ScaleF32>>();
-  check_shapes<Scheme<Superfloat<4>, PerGroup<128>>>();
-  check_shapes<Scheme<SInt<4>, PerGroup<32>>>();
-  check_shapes<Scheme<Superfloat<5>, PerGroup<96>, ScaleBF16>>();
-  check_shapes<Scheme<SInt<6>, PerRow>>();
-  check_shapes<Scheme<Superfloat<7>, PerGroup<50>>>();
-  check_shapes<Scheme<SInt<8>, PerTensor, ScaleF32>>();
+  check_matrix_shapes<Scheme<Superfloat<1>, PerGroup<128>>>();
+  check_matrix_shapes<Scheme<Superfloat<2>, PerGroup<32>>>();
+  check_matrix_shapes<Scheme<Superfloat<3>, PerGroup<64>, ScaleF32>>();
+  check_matrix_shapes<Scheme<Superfloat<4>, PerGroup<128>>>();
+  check_matrix_shapes<Scheme<SInt<4>, PerGroup<32>>>();
+  check_matrix_shapes<Scheme<Superfloat<5>, PerGroup<96>, ScaleBF16>>();
+  check_matrix_shapes<Scheme<SInt<6>, PerRow>>();
+  check_matrix_shapes<Scheme<Superfloat<7>, PerGroup<50>>>();
+  check_matrix_shapes<Scheme<SInt<8>, PerTensor, ScaleF32>>();
 }
 
 TEST_CASE("tiles with zero points: subtracted from bytes where those have room and from sums elsewhere") {
-  check_shapes<Scheme<UInt<2>, PerGroup<64>>>();
-  check_shapes<Scheme<UInt<4>, PerGroup<32>>>();
-  check_shapes<Scheme<UInt<7>, PerGroup<128>>>();
-  check_shapes<Scheme<UInt<8>, PerGroup<128>>>();
-  check_shapes<Scheme<UInt<8>, PerGroup<1>>>();
+  check_matrix_shapes<Scheme<UInt<2>, PerGroup<64>>>();
+  check_matrix_shapes<Scheme<UInt<4>, PerGroup<32>>>();
+  check_matrix_shapes<Scheme<UInt<7>, PerGroup<128>>>();
+  check_matrix_shapes<Scheme<UInt<8>, PerGroup<128>>>();
+  check_matrix_shapes<Scheme<UInt<8>, PerGroup<1>>>();
 }
 
 TEST_CASE("tiles with codebooks on a grid and with three levels") {
-  check_shapes<presets::Mxfp4>();
-  check_shapes<Scheme<Minifloat<2, 3>, PerRow>>();
-  check_shapes<Scheme<Ternary, PerGroup<128>, ScaleF16, Base3>>();
+  check_matrix_shapes<presets::Mxfp4>();
+  check_matrix_shapes<Scheme<Minifloat<2, 3>, PerRow>>();
+  check_matrix_shapes<Scheme<Ternary, PerGroup<128>, ScaleF16, Base3>>();
 }
 
 TEST_CASE("tiles beside plain loops") {
-  check_shapes<Scheme<Superfloat<4>, PerGroup<64>>, emulated::WithTiles<kernel::Generic>>();
-  check_shapes<Scheme<UInt<8>, PerGroup<128>>, emulated::WithTiles<kernel::Generic>>();
+  check_matrix_shapes<Scheme<Superfloat<4>, PerGroup<64>>, emulated::WithTiles<kernel::Generic>>();
+  check_matrix_shapes<Scheme<UInt<8>, PerGroup<128>>, emulated::WithTiles<kernel::Generic>>();
 }
 
 TEST_CASE("tiles with the largest codes and activations everywhere") {

@@ -16,11 +16,11 @@ using namespace anybit;
 
 namespace {
 
-struct Shape {
+struct StaticShape {
   Index rows, cols, tokens;
 };
-constexpr Shape shapes[] = {{1, 1, 1},    {3, 7, 2},   {5, 31, 5},    {17, 65, 9},  {16, 129, 1},
-                            {33, 127, 6}, {7, 513, 4}, {19, 640, 16}, {6, 1100, 1}, {40, 200, 31}};
+constexpr StaticShape static_shapes[] = {{1, 1, 1},    {3, 7, 2},   {5, 31, 5},    {17, 65, 9},  {16, 129, 1},
+                                         {33, 127, 6}, {7, 513, 4}, {19, 640, 16}, {6, 1100, 1}, {40, 200, 31}};
 
 Matrix random_matrix(Index rows, Index cols, unsigned seed, float reach) {
   std::mt19937 random(seed);
@@ -60,7 +60,7 @@ std::vector<double> by_hand(const QuantizedMatrix<S>& q, ConstMatrix x, float sc
 template <AnyScheme S>
 void check_scheme(bool exact) {
   unsigned seed = 1;
-  for (const Shape& shape : shapes) {
+  for (const StaticShape& shape : static_shapes) {
     const Index rows = shape.rows, cols = shape.cols, tokens = shape.tokens;
     CAPTURE(std::string(S::name.view()), rows, cols, tokens);
     const Matrix x = random_matrix(tokens, cols, seed, 1), w = random_matrix(rows, cols, seed + 100, 1);

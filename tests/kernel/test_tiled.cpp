@@ -62,7 +62,7 @@ void check(Extents e, Index tokens, unsigned seed) {
 }
 
 template <AnyScheme S>
-void check_shapes() {
+void check_tiled_shapes() {
   unsigned seed = 1;
   for (const Shape& s : shapes()) check<S>({s.rows, s.cols}, s.tokens, seed++);
 }
@@ -70,21 +70,21 @@ void check_shapes() {
 }  // namespace
 
 TEST_CASE("tiled weights multiply to the same bits at every width") {
-  check_shapes<Scheme<Superfloat<1>>>();
-  check_shapes<Scheme<Superfloat<2>, PerGroup<32>>>();
-  check_shapes<Scheme<Superfloat<3>, PerGroup<50>, ScaleF32>>();
-  check_shapes<Scheme<Superfloat<4>, PerGroup<64>>>();
-  check_shapes<Scheme<Superfloat<5>, PerGroup<96>, ScaleBF16>>();
-  check_shapes<Scheme<SInt<6>, PerRow>>();
-  check_shapes<Scheme<Superfloat<7>, PerGroup<128>>>();
-  check_shapes<Scheme<SInt<8>, PerTensor, ScaleF32>>();
+  check_tiled_shapes<Scheme<Superfloat<1>>>();
+  check_tiled_shapes<Scheme<Superfloat<2>, PerGroup<32>>>();
+  check_tiled_shapes<Scheme<Superfloat<3>, PerGroup<50>, ScaleF32>>();
+  check_tiled_shapes<Scheme<Superfloat<4>, PerGroup<64>>>();
+  check_tiled_shapes<Scheme<Superfloat<5>, PerGroup<96>, ScaleBF16>>();
+  check_tiled_shapes<Scheme<SInt<6>, PerRow>>();
+  check_tiled_shapes<Scheme<Superfloat<7>, PerGroup<128>>>();
+  check_tiled_shapes<Scheme<SInt<8>, PerTensor, ScaleF32>>();
 }
 
 TEST_CASE("tiled weights with zero points, of three levels, of double quantized scales") {
-  check_shapes<Scheme<UInt<4>, PerGroup<32>>>();
-  check_shapes<Scheme<UInt<8>, PerGroup<1>>>();
-  check_shapes<Scheme<Ternary, PerGroup<128>, ScaleF16, Base3>>();
-  check_shapes<Scheme<SInt<3>, PerGroup<64>, DoubleQuant<256>>>();
+  check_tiled_shapes<Scheme<UInt<4>, PerGroup<32>>>();
+  check_tiled_shapes<Scheme<UInt<8>, PerGroup<1>>>();
+  check_tiled_shapes<Scheme<Ternary, PerGroup<128>, ScaleF16, Base3>>();
+  check_tiled_shapes<Scheme<SInt<3>, PerGroup<64>, DoubleQuant<256>>>();
 }
 
 TEST_CASE("tiled weights of formats whose levels are multiples of a step: codes are looked up") {
@@ -93,9 +93,9 @@ TEST_CASE("tiled weights of formats whose levels are multiples of a step: codes 
   STATIC_REQUIRE(kernel::tile_codes_t<Minifloat<2, 3>>::bits == 6);
   STATIC_REQUIRE(!has_integer_dot_v<Minifloat<3, 2>>);
   STATIC_REQUIRE(!has_integer_dot_v<Nf4>);
-  check_shapes<presets::Mxfp4>();
-  check_shapes<Scheme<Minifloat<2, 3>, PerRow>>();
-  check_shapes<Scheme<Gaps7, PerGroup<48>>>();
+  check_tiled_shapes<presets::Mxfp4>();
+  check_tiled_shapes<Scheme<Minifloat<2, 3>, PerRow>>();
+  check_tiled_shapes<Scheme<Gaps7, PerGroup<48>>>();
 }
 
 TEST_CASE("tiled weights of formats whose levels are all odd: codes take no more bits than the format's own") {
@@ -103,12 +103,12 @@ TEST_CASE("tiled weights of formats whose levels are all odd: codes take no more
   STATIC_REQUIRE((Two::bits == 2 && Two::up == 1 && Two::max_byte == 6 && !Two::looked_up));
   STATIC_REQUIRE((kernel::tile_codes_t<Superfloat<1>>::bits == 1 && !kernel::tile_codes_t<Superfloat<1>>::looked_up));
   STATIC_REQUIRE(kernel::tile_codes_t<Odd<7>>::max_byte == 254);
-  check_shapes<Scheme<Superfloat<1>, PerGroup<128>>>();
-  check_shapes<Scheme<Odd<1>, PerGroup<32>>>();
-  check_shapes<Scheme<Odd<2>, PerGroup<64>>>();
-  check_shapes<Scheme<Odd<3>, PerGroup<48>, ScaleF32>>();
-  check_shapes<Scheme<Odd<5>, PerRow>>();
-  check_shapes<Scheme<Odd<7>, PerGroup<128>>>();
+  check_tiled_shapes<Scheme<Superfloat<1>, PerGroup<128>>>();
+  check_tiled_shapes<Scheme<Odd<1>, PerGroup<32>>>();
+  check_tiled_shapes<Scheme<Odd<2>, PerGroup<64>>>();
+  check_tiled_shapes<Scheme<Odd<3>, PerGroup<48>, ScaleF32>>();
+  check_tiled_shapes<Scheme<Odd<5>, PerRow>>();
+  check_tiled_shapes<Scheme<Odd<7>, PerGroup<128>>>();
 }
 
 TEST_CASE("levels on no grid move to one only as far as they may") {

@@ -32,7 +32,7 @@ struct Shape : AttentionShape {
 };
 Shape shape(Index heads, Index kv_heads, Index head_dim) { return {{heads, kv_heads, head_dim}}; }
 
-Matrix random_matrix(unsigned seed, Index rows, Index cols) {
+Matrix key_like_matrix(unsigned seed, Index rows, Index cols) {
   std::mt19937 rng(seed);
   std::normal_distribution<float> normal(0, 1);
   Matrix m(rows, cols);
@@ -47,9 +47,9 @@ struct Sequence {
   Matrix q, k, v;
   Sequence(Shape config, Index tokens)
       : c(config),
-        q(random_matrix(1, tokens, c.query_width())),
-        k(random_matrix(2, tokens, c.kv_width())),
-        v(random_matrix(3, tokens, c.kv_width())) {}
+        q(key_like_matrix(1, tokens, c.query_width())),
+        k(key_like_matrix(2, tokens, c.kv_width())),
+        v(key_like_matrix(3, tokens, c.kv_width())) {}
 };
 
 /// Tokens from .. to - 1 into every layer, the attention of layer 1.

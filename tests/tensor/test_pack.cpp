@@ -155,14 +155,14 @@ TEST_CASE("pack: dequantize_row gives a row in stored order, for rows longer tha
 
 namespace {
 
-using S = Scheme<UInt<4>, PerGroup<32>, ScaleF16>;
+using Int4Group32 = Scheme<UInt<4>, PerGroup<32>, ScaleF16>;
 
 /// A good tensor's bytes with one header field or byte changed.
 struct Damaged {
   std::vector<std::byte> bytes;
   PackedHeader header;
   Damaged() {
-    auto q = example<S>({4, 40}, 9);
+    auto q = example<Int4Group32>({4, 40}, 9);
     q.column_order = evens_then_odds(40);
     const auto t = pack(q);
     bytes.assign(t.bytes().bytes().begin(), t.bytes().bytes().end());
@@ -175,7 +175,7 @@ struct Damaged {
   std::string error_of_bytes() const {
     auto view = PackedBytes::view(bytes);
     if (!view) return view.error().message;
-    auto t = PackedTensor<S>::from(*std::move(view));
+    auto t = PackedTensor<Int4Group32>::from(*std::move(view));
     return t ? "" : t.error().message;
   }
   std::size_t section(int which) const {
@@ -291,24 +291,24 @@ TEST_CASE("packed tensor: bytes of another scheme are refused by name") {
   const auto t = pack(example<Scheme<Superfloat<5>>>({2, 10}, 1));
   auto copy = PackedBytes::copy(t.bytes().bytes());
   REQUIRE(copy);
-  const auto wrong = PackedTensor<S>::from(*std::move(copy));
+  const auto wrong = PackedTensor<Int4Group32>::from(*std::move(copy));
   REQUIRE_FALSE(wrong);
   CHECK(wrong.error().message ==
         "packed tensor: holds scheme 'superfloat5/g128/f16/bits', not 'uint4/g32/f16/bits'; open it with that scheme");
 }
 
 TEST_CASE("packed tensor: an owned copy outlives the bytes it was made from") {
-  const auto q = example<S>({3, 33}, 2);
-  PackedTensor<S> kept;
+  const auto q = example<Int4Group32>({3, 33}, 2);
+  PackedTensor<Int4Group32> kept;
   {
     const auto t = pack(q);
     const std::vector<std::byte> bytes(t.bytes().bytes().begin(), t.bytes().bytes().end());
     auto copy = PackedBytes::copy(bytes);
     REQUIRE(copy);
-    kept = *PackedTensor<S>::from(*std::move(copy));
+    kept = *PackedTensor<Int4Group32>::from(*std::move(copy));
   }
   CHECK(unpack(kept) == q);
-  const PackedTensor<S> again = kept;
+  const PackedTensor<Int4Group32> again = kept;
   CHECK(again == kept);
 }
 

@@ -45,6 +45,9 @@ inline model::Decoder small_decoder(const model::Architecture& architecture, boo
   REQUIRE(check(d).ok());
   return d;
 }
+
+/// With a head of its own and 12 channels.
+inline model::Decoder small_llama() { return small_decoder(model::llama_architecture, true, 12); }
 inline model::DecoderForm qwen2_form() {
   model::DecoderForm f;
   f.qkv_bias = true;

@@ -40,8 +40,6 @@ train::TrainOptions short_run() {
   return o;
 }
 
-model::Decoder small_llama() { return small_decoder(model::llama_architecture, true, 12); }
-
 void check_same_weights(const model::Decoder& a, const model::Decoder& b) {
   for (std::size_t i = 0; i < a.weights.size(); ++i) {
     CHECK(a.weights[i].values == b.weights[i].values);

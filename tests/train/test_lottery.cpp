@@ -44,8 +44,6 @@ struct Rounds {
   }
 };
 
-model::Decoder small_model() { return small_decoder(model::llama_architecture, true, 12); }
-
 /// The share of each matrix that is gone, which is that of all: no rounding by more than one weight.
 void check_shares(const lottery::Kept& masks, double share) {
   for (const auto& [name, kept] : masks) {
@@ -60,7 +58,7 @@ void check_shares(const lottery::Kept& masks, double share) {
 TEST_CASE("lottery: iterative magnitude pruning rewinds and its masks only grow") {
   for (const bool rewinds : {true, false}) {
     Rounds data;
-    model::Decoder d = small_model();
+    model::Decoder d = small_llama();
     const auto first = lottery::values_of(d);
     const auto ticket =
         lottery::iterative_magnitude_pruning(d, {.share = 0.6, .rounds = 3, .rewinds = rewinds}, data.train_round());
@@ -85,7 +83,7 @@ TEST_CASE("lottery: iterative magnitude pruning rewinds and its masks only grow"
 
 TEST_CASE("lottery: MPLTH adds its rates up unless it is as published") {
   Rounds published, added;
-  model::Decoder a = small_model(), b = small_model();
+  model::Decoder a = small_llama(), b = small_llama();
   const auto one = lottery::mplth(a, {}, published.train_round());
   REQUIRE(one.ok());
   check_shares(one->masks, 0.3);
@@ -96,7 +94,7 @@ TEST_CASE("lottery: MPLTH adds its rates up unless it is as published") {
 
 TEST_CASE("lottery: annealed networks are merged and pruned to the share") {
   Rounds data;
-  model::Decoder d = small_model();
+  model::Decoder d = small_llama();
   const auto ticket = lottery::sa_mplth(d, {.epochs = 2, .seed = 1, .share = 0.5}, data.train_round());
   INFO((ticket ? std::string() : ticket.error().message));
   REQUIRE(ticket.ok());
@@ -104,6 +102,6 @@ TEST_CASE("lottery: annealed networks are merged and pruned to the share") {
   check_shares(ticket->masks, 0.5);
   CHECK(ticket->losses.back() < 1.5);
   Rounds again;
-  model::Decoder same = small_model();
+  model::Decoder same = small_llama();
   CHECK(lottery::sa_mplth(same, {.epochs = 2, .seed = 1, .share = 0.5}, again.train_round())->losses == ticket->losses);
 }

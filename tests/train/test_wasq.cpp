@@ -28,8 +28,6 @@ namespace wasq = anybit::train::wasq;
 
 namespace {
 
-model::Decoder small_model() { return small_decoder(model::llama_architecture, true, 12); }
-
 train::TrainOptions options_for(wasq::GridModel& m) {
   train::TrainOptions o;
   o.epochs = 40, o.batch = 3, o.seed = 2;
@@ -61,7 +59,7 @@ std::vector<float> weights_of(const model::Decoder& d, const wasq::GridLayer& l)
 TEST_CASE("wasq: FPM trains the model that rounding has hurt and leaves every weight on its grid") {
   const Wheel data;
   for (const bool scales : {true, false}) {
-    model::Decoder d = small_model();
+    model::Decoder d = small_llama();
     wasq::GridModel m = wasq::Fpm{.bits = 3, .row_scales = scales}.make(d);
     REQUIRE(m.layers.size() == 14);
     CHECK(m.bits() > (scales ? 4.0 : 2.99));
@@ -104,7 +102,7 @@ TEST_CASE("wasq: gradients of weights and scales are those of the sum that round
 
 TEST_CASE("wasq: a trained layer is packed to the values that it was trained with") {
   const Wheel data;
-  model::Decoder d = small_model();
+  model::Decoder d = small_llama();
   wasq::GridModel m = wasq::Fpm{.bits = 4}.make(d);
   losses(d, data, options_for(m));
   for (const wasq::GridLayer& l : m.layers) {
@@ -130,7 +128,7 @@ TEST_CASE("wasq: a trained layer is packed to the values that it was trained wit
 
 TEST_CASE("wasq: OPT moves the chosen weights and no others") {
   const Wheel data;
-  model::Decoder d = small_model();
+  model::Decoder d = small_llama();
   const auto fisher = wasq::fisher_of(d, data.examples, train::all_weights);
   REQUIRE(fisher.ok());
   wasq::GridModel m = wasq::Opt{.bits = 4, .critical = 0.2}.make(d, *fisher);
@@ -153,19 +151,19 @@ TEST_CASE("wasq: OPT moves the chosen weights and no others") {
 
 TEST_CASE("wasq: fasteropt keeps to its budget with correct signs and takes the widest grid with inverted ones") {
   const Wheel data;
-  model::Decoder d = small_model();
+  model::Decoder d = small_llama();
   wasq::GridModel m = wasq::FasterOpt{.error_budget = 0.05, .outliers = 0.02}.make(d);
   for (const wasq::GridLayer& l : m.layers) CHECK((l.grid.bits == 4 || l.grid.bits == 8));
   CHECK(m.layers[0].kept_floats() == static_cast<Index>(0.02 * static_cast<double>(m.layers[0].size())));
   const auto [first, last] = losses(d, data, options_for(m));
   CHECK(last < first);
-  const wasq::GridModel published = wasq::FasterOpt{.as_published = true}.make(small_model());
+  const wasq::GridModel published = wasq::FasterOpt{.as_published = true}.make(small_llama());
   for (const wasq::GridLayer& l : published.layers) CHECK(l.grid.bits == 16);
 }
 
 TEST_CASE("wasq: vanilla chooses bits by the loss that rounding adds and the published choice is the widest") {
   const Wheel data;
-  model::Decoder d = small_model();
+  model::Decoder d = small_llama();
   const auto fisher = wasq::fisher_of(d, data.examples, train::all_weights);
   REQUIRE(fisher.ok());
   const wasq::Vanilla method{.bits = {2, 3, 4, 6, 8}, .loss_budget = 0.05};
@@ -175,14 +173,14 @@ TEST_CASE("wasq: vanilla chooses bits by the loss that rounding adds and the pub
   for (const wasq::GridLayer& l : m.layers) CHECK(l.kept_floats() == l.cols);
   const auto [first, last] = losses(d, data, options_for(m));
   CHECK(last < first);
-  const wasq::GridModel published = wasq::Vanilla{.as_published = true}.make(small_model(), *fisher);
+  const wasq::GridModel published = wasq::Vanilla{.as_published = true}.make(small_llama(), *fisher);
   for (const wasq::GridLayer& l : published.layers) CHECK(l.grid.bits == 16);
   CHECK(published.gradient_outside);
 }
 
 TEST_CASE("wasq: published FPM rounds once with the signs inverted and then trains floats") {
   const Wheel data;
-  model::Decoder d = small_model();
+  model::Decoder d = small_llama();
   const model::Decoder before = d;
   wasq::GridModel m = wasq::Fpm{.bits = 8, .as_published = true}.make(d);
   train::TrainOptions o = options_for(m);
@@ -206,7 +204,7 @@ TEST_CASE("wasq: a run on the grid resumes to the same bytes and another method'
                                 [&](const train::TrainStep& s) { return s.step + 1 < stop; });
   };
   const wasq::Fpm method{.bits = 4};
-  model::Decoder whole = small_model(), first = small_model(), second = small_model();
+  model::Decoder whole = small_llama(), first = small_llama(), second = small_llama();
   wasq::GridModel a = method.make(whole), b = method.make(first), c = method.make(second);
   REQUIRE(run(a, whole, false, 80).ok());
   REQUIRE(run(b, first, true, 30).ok());
@@ -217,7 +215,7 @@ TEST_CASE("wasq: a run on the grid resumes to the same bytes and another method'
     CHECK(weights_of(whole, a.layers[i]) == weights_of(second, c.layers[i]));
   }
   wasq::GridModel other = wasq::Fpm{.bits = 5}.make(first);
-  model::Decoder fresh = small_model();
+  model::Decoder fresh = small_llama();
   const auto refused = run(other, fresh, true, 80);
   REQUIRE(!refused.ok());
   CHECK(refused.error().message.find("its method is") != std::string::npos);
@@ -225,7 +223,7 @@ TEST_CASE("wasq: a run on the grid resumes to the same bytes and another method'
 
 TEST_CASE("wasq: rounded activations change the loss and gradients still pass") {
   const Wheel data;
-  model::Decoder d = small_model();
+  model::Decoder d = small_llama();
   const auto mean = [&](const std::vector<model::Tap>& taps) {
     train::Gradients g = train::make_gradients(d, train::all_weights);
     const auto loss = train::loss_and_gradients(d, data.examples, g, {.taps = taps});

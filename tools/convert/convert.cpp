@@ -37,7 +37,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-struct Options {
+struct ConvertOptions {
   std::string in, out, to;
   Grid grid;
 };
@@ -94,7 +94,7 @@ Status add_copy(CheckpointFolder& to, const io::TensorInfo& t) {
   return to.add({t.name, t.dtype, t.shape, {t.bytes.begin(), t.bytes.end()}});
 }
 
-Result<Outcome> convert(const LinearSource& source, Format to, const Options& o, CheckpointFolder& folder) {
+Result<Outcome> convert(const LinearSource& source, Format to, const ConvertOptions& o, CheckpointFolder& folder) {
   Outcome out;
   Grid grid = o.grid;
   if (to == Format::awq && grid.group == 0) {
@@ -172,7 +172,7 @@ Result<Outcome> convert_to_container(const LinearSource& source, const std::stri
   return out;
 }
 
-void print(const Outcome& o, const Options& options, const LinearSource& source) {
+void print(const Outcome& o, const ConvertOptions& options, const LinearSource& source) {
   std::printf("%s: %s from %s (%s)\n", printable(options.out).c_str(), options.to.c_str(), printable(options.in).c_str(),
               source.format().c_str());
   if (o.as_floats > 0) {
@@ -224,7 +224,7 @@ int to_gguf(const std::string& in, const std::string& out, const std::string& mi
 }
 
 int convert(int argc, const char* const* argv) {
-  Options o;
+  ConvertOptions o;
   GgufRequest gguf;
   std::string mix = "Q4_K_M";
   CLI::App app(

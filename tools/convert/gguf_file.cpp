@@ -28,7 +28,7 @@ namespace fs = std::filesystem;
 namespace {
 
 /// A tensor to write: its bytes as they are where the type stays, else its values.
-struct Source {
+struct GgufSource {
   std::string name;
   std::vector<Index> shape;
   std::string type;                    ///< in the input; "F32" of models
@@ -79,10 +79,10 @@ Result<io::RoundingError> encode_for_outputs(const io::DType& type, ConstMatrix 
 }
 
 /// What a file of `sources` in the mix looks like, or an error in strict mode.
-Result<std::vector<io::GgufStream::Tensor>> plan(const GgufRequest& request, const std::vector<Source>& sources,
+Result<std::vector<io::GgufStream::Tensor>> plan(const GgufRequest& request, const std::vector<GgufSource>& sources,
                                                  const io::MixFacts& facts, GgufOutcome& outcome) {
   std::vector<io::GgufStream::Tensor> out;
-  for (const Source& s : sources) {
+  for (const GgufSource& s : sources) {
     std::string type = s.type;
     if (const auto mixed = io::mixed_type(*request.mix, s.name, s.shape.size(), s.shape.back(), facts)) {
       type = mixed->type;
@@ -101,7 +101,7 @@ Result<std::vector<io::GgufStream::Tensor>> plan(const GgufRequest& request, con
   return out;
 }
 
-Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, const std::vector<Source>& sources,
+Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, const std::vector<GgufSource>& sources,
                           const io::MixFacts& facts) {
   GgufOutcome outcome;
   ANYBIT_TRY(const auto tensors, plan(request, sources, facts, outcome));
@@ -117,7 +117,7 @@ Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, c
   }
   ANYBIT_TRY(io::GgufStream stream, io::GgufStream::create(request.out, std::move(metadata), tensors));
   for (std::size_t i = 0; i < sources.size(); ++i) {
-    const Source& s = sources[i];
+    const GgufSource& s = sources[i];
     const auto context = [&](const Error& e) { return in_context(e, "tensor " + io::detail::shown(s.name)); };
     if (tensors[i].type == s.type && !s.bytes.empty()) {
       ++outcome.exact;
@@ -188,7 +188,7 @@ Result<GgufOutcome> from_gguf(const GgufRequest& request) {
   facts.blocks = count("block_count", 0), facts.experts = count("expert_count", 0);
   facts.queries_per_key = key_heads > 0 ? heads / key_heads : 1;
   facts.tied = !file.find("output.weight");
-  std::vector<Source> sources;
+  std::vector<GgufSource> sources;
   for (const io::TensorInfo& t : file.tensors()) {
     if (!io::find_dtype(t.dtype) || io::find_dtype(t.dtype)->gguf_id < 0)
       return Error{ErrorCode::unsupported,
@@ -230,7 +230,7 @@ Result<GgufOutcome> from_model(const GgufRequest& request) {
     }
     return model::read_gguf_tensor(d, d.weights, t);
   };
-  std::vector<Source> sources;
+  std::vector<GgufSource> sources;
   for (const model::GgufTensor& t : tensors) sources.push_back({t.name, t.shape, "F32", {}, [&read, &t] { return read(t); }});
   io::MixFacts facts;
   facts.blocks = d.config.blocks, facts.queries_per_key = d.config.heads / d.config.kv_heads, facts.tied = !d.has_head();

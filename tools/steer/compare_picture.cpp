@@ -16,7 +16,7 @@ struct Curve {
   std::vector<const CompareRow*> rows;  ///< by bits
 };
 
-constexpr const char* colours[] = {"#1f5fa8", "#c2410c", "#15803d"};
+constexpr const char* curve_colours[] = {"#1f5fa8", "#c2410c", "#15803d"};
 
 /// One field: a figure of every row against bits.
 template <class F>
@@ -30,8 +30,8 @@ std::string field(const evaluate::SvgPanel& at, const std::string& title, const 
   for (std::size_t m = 0; m < curves.size(); ++m) {
     std::vector<std::array<double, 2>> points;
     for (const CompareRow* r : curves[m].rows) points.push_back({r->bits, std::max(figure(*r), low)});
-    body += plot.curve(points, colours[m % 3]);
-    for (const auto& p : points) body += plot.mark(p, m, colours[m % 3]);
+    body += plot.curve(points, curve_colours[m % 3]);
+    for (const auto& p : points) body += plot.mark(p, m, curve_colours[m % 3]);
   }
   return body;
 }
@@ -67,7 +67,7 @@ std::string compare_picture(const std::vector<CompareRow>& rows, const CompareOp
   body += field(panel(3), "effect, share of the float model's", curves, bits, 0, 1.2,
                 [&](const CompareRow& r) { return whole != 0 ? r.measured.effect[last].mean / whole : 0; });
   const evaluate::SvgPlot names{.at = panel(2), .x = {0, 1}, .y = {0, 1}};
-  for (std::size_t m = 0; m < curves.size(); ++m) body += names.legend(m, m, colours[m % 3], curves[m].method);
+  for (std::size_t m = 0; m < curves.size(); ++m) body += names.legend(m, m, curve_colours[m % 3], curves[m].method);
   return evaluate::svg_page({.width = 680,
                              .height = 560 + 20.0 * static_cast<double>(curves.size()),
                              .title = "Directions, probes and steering against bits"},

@@ -43,10 +43,10 @@ Result<std::vector<std::string>> take_record(std::string_view& text, std::size_t
 }
 
 /// The columns of a file that have these names, in this order, record by record.
-class Table {
+class Records {
  public:
-  static Result<Table> open(const std::string& path, std::vector<std::string> names) {
-    Table t;
+  static Result<Records> open(const std::string& path, std::vector<std::string> names) {
+    Records t;
     t.path_ = path;
     ANYBIT_TRY(t.bytes_, read_text(path));
     t.at_ = t.bytes_.starts_with("\xEF\xBB\xBF") ? 3 : 0;
@@ -114,7 +114,7 @@ std::vector<std::string> answers_in(std::string_view text) {
 }  // namespace
 
 Result<steer::Stimuli> read_statements(const std::string& path) {
-  ANYBIT_TRY(Table table, Table::open(path, {"statement", "label"}));
+  ANYBIT_TRY(Records table, Records::open(path, {"statement", "label"}));
   steer::Stimuli out;
   for (;;) {
     ANYBIT_TRY(const std::vector<std::string> record, table.next());
@@ -127,7 +127,7 @@ Result<steer::Stimuli> read_statements(const std::string& path) {
 }
 
 Result<std::vector<Question>> read_questions(const std::string& path) {
-  ANYBIT_TRY(Table table, Table::open(path, {"Question", "Best Answer", "Correct Answers", "Incorrect Answers"}));
+  ANYBIT_TRY(Records table, Records::open(path, {"Question", "Best Answer", "Correct Answers", "Incorrect Answers"}));
   std::vector<Question> out;
   for (;;) {
     ANYBIT_TRY(const std::vector<std::string> record, table.next());
