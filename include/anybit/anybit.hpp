@@ -6,6 +6,7 @@
 #include <anybit/algorithm/gptaq.hpp>
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/hqq.hpp>
+#include <anybit/algorithm/learned.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/algorithm/qronos.hpp>
 #include <anybit/calibrate/accumulate.hpp>

@@ -3,6 +3,7 @@
 #ifdef ANYBIT_PROGRAM
 
 #include <anybit/algorithm/ldlq.hpp>
+#include <anybit/algorithm/learned.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/prune/pruned_nearest.hpp>
 #include <anybit/prune/sparse_gptq.hpp>
@@ -49,6 +50,7 @@ TEST_CASE("a recipe as files record it, and shorter ways to write it") {
   CHECK(description_of("awq | gptq(damp=0.01) uint4/g128/f16") == "awq | gptq(damp=0.01)");
   CHECK(description_of("awq|gptq  uint4/g128/f16/bits") == "awq | gptq(damp=0.01)");
   CHECK(description_of("gptq(best) uint4/g64/e5m3") == Gptq<AsymmetricInt<4>>::best().describe());
+  CHECK(description_of("awq | learned uint3/g64/f16") == "awq | learned(iterations=200)");
   CHECK(description_of("nearest() ternary/g128/f16/base3") == "nearest");
   CHECK(description_of("rotated | nearest int8/row/f32") == "rotated(residual, values, ffn_down, seed=1) | nearest");
   CHECK(description_of("ldlq trellis16k2/quantiles/row/f16") == "ldlq(damp=0.025)");
@@ -92,6 +94,10 @@ TEST_CASE("every description reads back as the same options") {
       Nearest<S>{.range = Range::min_max, .search = Search::least_squares, .weighted = true}.describe() + asymmetric,
       Nearest<S>{.search = Search::half_quadratic, .half_quadratic = {0.5f, 3, 1.5f, 9}}.describe() + asymmetric,
       odd.describe() + asymmetric,
+      Learned<S>{.iterations = 7, .rate = 0.25f, .ends_rate = 0.5f, .learn_ends = false, .drift = 1, .search = Search::mse}
+              .describe() +
+          asymmetric,
+      (awq | Learned<S>{.from_gptq = true}).describe() + asymmetric,
       Gptq<S>::best().describe() + asymmetric,
       (awq | odd).describe() + asymmetric,
       (Awq{.scaling = AwqScaling::both, .clip = false} | Nearest<S>{}).describe() + asymmetric,

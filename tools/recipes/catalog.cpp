@@ -25,7 +25,8 @@ Wanted wanted(const RecipeText& r) {
   switch (r.algorithm.index()) {
     case 0: w.name += "nearest"; break;
     case 1: w.methods |= with_gptq, w.name += "gptq"; break;
-    case 2: w.methods |= with_ldlq, w.name += "ldlq"; break;
+    case 2: w.methods |= with_gptq, w.name += "learned"; break;
+    case 3: w.methods |= with_ldlq, w.name += "ldlq"; break;
     default: w.methods |= with_pruning, w.name += "pruning";
   }
   return w;

@@ -15,9 +15,9 @@ namespace tool {
 /// The methods compiled for a scheme besides nearest; bits of one number.
 enum Methods : unsigned {
   nearest_only = 0,
-  with_gptq = 1,
-  with_awq = 2,           ///< in front of nearest, and of gptq if that is there
-  with_smooth_quant = 4,  ///< in front of nearest, and of gptq if that is there
+  with_gptq = 1,          ///< and learned
+  with_awq = 2,           ///< in front of nearest, and of gptq and learned if they are there
+  with_smooth_quant = 4,  ///< likewise
   with_pruning = 8,       ///< sparsegptq, and each pruner then nearest
   with_ldlq = 16,         ///< trellis codes: nearest of whole tiles, and ldlq
 };

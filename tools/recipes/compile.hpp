@@ -2,6 +2,7 @@
 // Catalog::add: compiles the methods of one scheme. Only schemes_*.cpp include this.
 
 #include <anybit/algorithm/compiled_methods.hpp>
+#include <anybit/algorithm/learned.hpp>
 #include <anybit/algorithm/nearest.hpp>
 #include <anybit/prune/pruned_nearest.hpp>
 #include <anybit/prune/sparse_gptq.hpp>
@@ -27,6 +28,15 @@ anybit::Gptq<S> algorithm(const anybit::gptq::Options& o) {
   a.act_order = o.act_order, a.static_groups = o.static_groups, a.group_aware = o.group_aware, a.fresh_grids = o.fresh_grids;
   a.range = o.fit.range, a.search = o.fit.search, a.shrink = o.fit.shrink, a.weighted = o.weighted;
   a.refine = o.refine, a.drift = o.drift, a.whole_drift = o.whole_drift;
+  return a;
+}
+
+template <anybit::AnyScheme S>
+anybit::Learned<S> algorithm(const anybit::learned::Options& o) {
+  anybit::Learned<S> a;
+  a.iterations = o.iterations, a.rate = o.rate, a.ends_rate = o.ends_rate, a.learn_ends = o.learn_ends;
+  a.from_gptq = o.from_gptq, a.drift = o.drift;
+  a.range = o.fit.range, a.search = o.fit.search, a.shrink = o.fit.shrink, a.half_quadratic = o.fit.half_quadratic;
   return a;
 }
 
@@ -61,8 +71,11 @@ anybit::model::ModelRecipe transformed(const RecipeText& r, const Algorithm& alg
 
 template <anybit::AnyScheme S, unsigned methods>
 anybit::model::ModelRecipe make(const RecipeText& r) {
-  if constexpr (methods & with_gptq)
+  if constexpr (methods & with_gptq) {
     if (const auto* const o = std::get_if<anybit::gptq::Options>(&r.algorithm)) return transformed<methods>(r, algorithm<S>(*o));
+    if (const auto* const o = std::get_if<anybit::learned::Options>(&r.algorithm))
+      return transformed<methods>(r, algorithm<S>(*o));
+  }
   if constexpr (methods & with_pruning) {
     if (const auto* const o = std::get_if<SparseGptqOptions>(&r.algorithm))
       return anybit::model::model_recipe(r.text, algorithm<S>(*o), r.compute);

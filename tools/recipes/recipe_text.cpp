@@ -258,6 +258,20 @@ Result<gptq::Options> read_gptq(std::string_view text, const Term& t) {
   return o;
 }
 
+Result<learned::Options> read_learned(std::string_view text, const Term& t) {
+  learned::Options o;
+  OptionReader from(text, t.name, t.options);
+  from.number("iterations", o.iterations);
+  from.number("rate", o.rate);
+  from.number("ends_rate", o.ends_rate);
+  from.flag("ends as found", o.learn_ends, false);
+  from.flag("from gptq", o.from_gptq);
+  from.number("drift", o.drift);
+  read_grid(from, o.fit, nullptr);
+  ANYBIT_TRY_STATUS(from.finish());
+  return o;
+}
+
 /// How trellis codes are searched.
 void read_search(OptionReader& from, ldlq::Options& to) {
   from.number("gain", to.gain);
@@ -369,7 +383,8 @@ Result<model::RotationOptions> read_rotation(std::string_view text, const Term& 
   return r;
 }
 
-constexpr std::string_view algorithms = "nearest, gptq, ldlq, sparsegptq, or a pruner (magnitude, wanda, sparsegpt) then nearest",
+constexpr std::string_view algorithms =
+                               "nearest, gptq, learned, ldlq, sparsegptq, or a pruner (magnitude, wanda, sparsegpt) then nearest",
                            transforms = "rotated, smooth_quant, awq";
 
 Status read_transform(const Term& t, RecipeText& to) {
@@ -396,6 +411,8 @@ Status read_algorithm(const Term& t, Reader& reader, RecipeText& to) {
     ANYBIT_TRY(to.algorithm, read_nearest(to.text, t));
   } else if (t.name == "gptq") {
     ANYBIT_TRY(to.algorithm, read_gptq(to.text, t));
+  } else if (t.name == "learned") {
+    ANYBIT_TRY(to.algorithm, read_learned(to.text, t));
   } else if (t.name == "ldlq") {
     ANYBIT_TRY(to.algorithm, read_ldlq(to.text, t));
   } else if (t.name == "sparsegptq") {

@@ -3,7 +3,7 @@
 //
 //   recipe    = { transform "|" } algorithm scheme [ activations ]
 //   transform = rotated(...) | smooth_quant(...) | awq(...)
-//   algorithm = nearest(...) | gptq(...) | ldlq(...) | sparsegptq(...) | pruner "then" nearest(...)
+//   algorithm = nearest(...) | gptq(...) | learned(...) | ldlq(...) | sparsegptq(...) | pruner "then" nearest(...)
 //   pruner    = magnitude(50%) | wanda(50%) | sparsegpt(2:4, ...)
 //
 // "awq | gptq(damp=0.01) uint4/g128/f16": options and their parentheses may be left out, and so may the layout of the scheme if
@@ -17,6 +17,7 @@
 
 #include <anybit/algorithm/gptq.hpp>
 #include <anybit/algorithm/ldlq_options.hpp>
+#include <anybit/algorithm/learned_method.hpp>
 #include <anybit/kernel/compute.hpp>
 #include <anybit/model/rotation.hpp>
 #include <anybit/prune/sparse_gpt.hpp>
@@ -27,7 +28,7 @@
 namespace tool {
 
 /// The options of Nearest<S>, SparseGptq<S> and PrunedNearest<P, S> for any scheme; gptq::Options are those of Gptq<S>,
-/// ldlq::Options those of Ldlq<S>.
+/// learned::Options those of Learned<S>, ldlq::Options those of Ldlq<S>.
 struct NearestOptions {
   anybit::GridFit fit{};
   bool weighted = false;
@@ -50,7 +51,9 @@ struct RecipeText {
   std::string text;
   std::optional<anybit::model::RotationOptions> rotation{};
   std::variant<std::monostate, anybit::SmoothQuant, anybit::SmoothQuantSearch, anybit::Awq> transform{};
-  std::variant<NearestOptions, anybit::gptq::Options, anybit::ldlq::Options, SparseGptqOptions, PrunedNearestOptions> algorithm{};
+  std::variant<NearestOptions, anybit::gptq::Options, anybit::learned::Options, anybit::ldlq::Options, SparseGptqOptions,
+               PrunedNearestOptions>
+      algorithm{};
   std::string scheme;
   anybit::Compute compute = anybit::Compute::f32;
   std::size_t transform_at = 0, algorithm_at = 0, scheme_at = 0;

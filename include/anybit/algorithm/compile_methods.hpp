@@ -30,3 +30,11 @@ template class Method<>;
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::gptq
+
+namespace anybit::learned {
+inline namespace ANYBIT_CODE {
+
+template class Method<>;
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::learned

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include <anybit/algorithm/gptq_method.hpp>
+#include <anybit/algorithm/learned_method.hpp>
 
 namespace anybit::simd {
 inline namespace ANYBIT_CODE {
@@ -35,3 +36,11 @@ extern template class Method<>;
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::gptq
+
+namespace anybit::learned {
+inline namespace ANYBIT_CODE {
+
+extern template class Method<>;
+
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::learned
