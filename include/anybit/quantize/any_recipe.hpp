@@ -2,6 +2,7 @@
 // A recipe for the linears of a model, without its type, so that a program can hold a list of recipes.
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include <anybit/kernel/any_packed.hpp>
+#include <anybit/model/decoder.hpp>
 #include <anybit/model/rotation.hpp>
 #include <anybit/recipe/recipe.hpp>
 
@@ -40,6 +42,28 @@ struct FittedTransforms {
   std::vector<std::string> fallbacks;
 };
 
+/// The codes of a packed tensor, to be changed in place and packed again.
+struct OpenedCodes {
+  std::shared_ptr<const AnyQuantized> codes;
+  bool column_order = false;  ///< columns are stored in another order than the weights'
+  std::function<AnyPacked()> pack{};
+};
+
+/// A block of a decoder whose linears are quantized, with what enters it and what the float model makes of its own input there.
+struct BlockToLearn {
+  struct Layer {
+    nn::Linear* linear;  ///< packed; what is learned takes its place
+    WeightId id;
+    Matrix weights;  ///< in floats, with the scales of transforms on them: what the codes stand for
+    const struct ModelRecipe* recipe;
+  };
+  const Decoder& decoder;  ///< the block is quantized, blocks behind it are not
+  Index block;
+  std::vector<Layer> layers{};
+  std::vector<ConstMatrix> inputs{}, targets{};  ///< of every calibration window, (tokens, dim)
+  ExecutorRef executor{};
+};
+
 struct ModelRecipe {
   std::string name;                           ///< "gptq-int4-g128": what the user types
   std::string description;                    ///< the recipe's own, with its options
@@ -63,6 +87,11 @@ struct ModelRecipe {
       finish{};
   /// This recipe choosing by such an error, for siblings that a norm feeds; null where it does not want one (Awq::block_output).
   std::function<ModelRecipe(BlockLoss)> with_block_loss{};
+  /// The codes of what quantize() gave; null where weights have no codes of their own.
+  std::function<OpenedCodes(const AnyPacked&)> open_codes{};
+  /// Changes the layers of a block together after all of them are quantized, and says how it went; null: nothing. Block-by-block
+  /// calibration alone can do it; such a recipe needs Needs::input_drift.
+  std::function<Result<std::string>(const BlockToLearn&)> learn_block{};
 
   ANYBIT_INLINE double bits_per_weight(Extents e) const { return scheme->bits_per_weight(e); }
   /// Of the size that quantize() gives, all zeros.
@@ -116,6 +145,21 @@ auto for_linear_upstream(const Recipe<A, Ts...>& recipe) {
 
 }  // namespace detail
 
+namespace detail {
+
+template <AnyScheme S>
+OpenedCodes open_codes(const AnyPacked& packed) {
+  const auto q = std::make_shared<QuantizedMatrix<S>>(
+      unpack(PackedTensor<S>(typename PackedTensor<S>::Checked{}, PackedBytes(packed.bytes()))));
+  OpenedCodes out;
+  out.codes = std::make_shared<const AnyQuantized>(*q);  // `pack` keeps q alive
+  out.column_order = !q->column_order.empty();
+  out.pack = [q] { return AnyPacked(anybit::pack(*q)); };
+  return out;
+}
+
+}  // namespace detail
+
 /// `recipe` applied to every linear of a model's blocks. Transforms are used where what they do to the input can be folded into
 /// what makes it; elsewhere the algorithm works alone. With Compute::int8_static it needs statistics, whatever the algorithm.
 template <class A, class... Ts>
@@ -132,6 +176,7 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
   m.compute = compute;
   if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
   m.transforms = sizeof...(Ts) > 0;
+  m.open_codes = &detail::open_codes<S>;
   m.folds_into_linear = (TransformTraits<Ts>::folds_into_linear || ...);
   if constexpr ((TransformTraits<Ts>::takes_block_loss || ...)) {
     if (std::apply([](const Ts&... t) { return (TransformTraits<Ts>::wants_block_loss(t) || ...); }, recipe.transforms)) {

@@ -25,7 +25,7 @@ inline namespace ANYBIT_CODE {
 /// Where the work stands.
 struct LayerWiseProgress {
   Index block = 0, blocks = 0;  ///< the block at work, counted from 0
-  std::string_view doing;       ///< "next block", "statistics", "quantizing"
+  std::string_view doing;       ///< "next block", "statistics", "quantizing", "learning"
   double seconds_left = -1;     ///< below 0: not known before a block is done
 };
 
@@ -306,6 +306,47 @@ class LayerWise {
     }
     for (const SiteId site : sites) result_.checks.push_back(check_site(blueprint, site, stats.at(site, needs_)));
     clock_.add_to(result_.seconds.statistics);
+    ANYBIT_TRY_STATUS(learn_block());
+    clock_.add_to(result_.seconds.quantize);
+    return Ok{};
+  }
+
+  /// What recipes learn of the whole block. The quantized stream stands before it, the float model's behind it.
+  Status learn_block() {
+    BlockToLearn b{.decoder = result_.quantized.decoder, .block = block_, .executor = options_.executor};
+    const Blueprint& blueprint = *source_.blueprint;
+    std::vector<QuantizedLayer*> layers;
+    const ModelRecipe* learns = nullptr;
+    for (QuantizedLayer& l : result_.quantized.layers) {
+      const SiteSpec& site = blueprint[l.site];
+      if (site.block != block_) continue;
+      const ModelRecipe* const recipe = plan_.linears[static_cast<std::size_t>(site.first_reader) + l.sibling];
+      if (!recipe->learn_block) continue;
+      if (learns && learns != recipe)
+        return Error{ErrorCode::unsupported, io::detail::text("block ", block_, " has several recipes that learn whole blocks (",
+                                                              learns->name, ", ", recipe->name, "): give it one")};
+      learns = recipe;
+      const WeightId id = site.readers[l.sibling];
+      const nn::Linear& original = original_block_[place(id) - blueprint.blocks[static_cast<std::size_t>(block_)]].linear;
+      Matrix w(original.dense()->view());
+      for (Index r = 0; r < w.rows(); ++r)
+        for (Index c = 0; c < w.cols(); ++c) {
+          if (!l.input_scale.empty()) w(r, c) *= l.input_scale[static_cast<std::size_t>(c)];
+          if (!l.output_scale.empty()) w(r, c) /= l.output_scale[static_cast<std::size_t>(r)];
+        }
+      b.layers.push_back({&result_.quantized.decoder[id].linear, id, std::move(w), recipe});
+      layers.push_back(&l);
+    }
+    if (!learns) return Ok{};
+    for (std::size_t w = 0; w < windows_.size(); ++w) {
+      b.inputs.push_back(quantized_.window(w)), b.targets.push_back(original_.window(w));
+      if (quantized_.encoded(w))
+        return Error{ErrorCode::unsupported, "recipe " + learns->name + ": blocks that read an encoder cannot be learned"};
+    }
+    ANYBIT_TRY_STATUS(tell_progress("learning"));
+    const auto said = learns->learn_block(b);
+    if (!said) return in_context(said.error(), io::detail::text("recipe ", learns->name, ": block ", block_));
+    for (QuantizedLayer* const l : layers) l->report.remarks.push_back(*said);
     return Ok{};
   }
 

@@ -104,6 +104,10 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
                                              const PackedEmbedding& embedding, const QuantizeModelOptions& options = {}) {
   ANYBIT_CHECK(stats.sites() == source.blueprint->sites.size(), "quantize_model: statistics of another model");
   ANYBIT_TRY_STATUS(check(plan, source));
+  for (const ModelRecipe* const r : plan.linears)
+    if (r->learn_block)
+      return Error{ErrorCode::unsupported,
+                   io::detail::text("recipe ", r->name, " learns whole blocks: quantize block by block (quantize_layer_wise)")};
   QuantizedModel out;
   out.decoder = source;
   detail::set_embedding(out.decoder, embedding, options.head_compute);
