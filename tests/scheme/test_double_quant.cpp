@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <random>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -98,5 +99,27 @@ TEST_CASE("double quantization: codes counted from a table are those of the map"
   for (Code c = 0; c < 255; ++c) {  // around every border
     const float border = 0.5f * double_quant::map.decode(c) + 0.5f * double_quant::map.decode(c + 1);
     for (const std::uint32_t off : {0u, 1u, 2u, ~0u, ~1u}) check(std::bit_cast<std::uint32_t>(border) + off);
+  }
+}
+
+TEST_CASE("double quantization finds the offset of restored scales far from their mean, whichever end of the map is used") {
+  std::mt19937 random(5);
+  const auto uniform = [&](float low, float high) { return std::uniform_real_distribution<float>(low, high)(random); };
+  for (int turn = 0; turn < 400; ++turn) {
+    const bool upwards = turn % 2 == 0;
+    const float offset = uniform(0.02f, 0.08f);
+    std::vector<float> s;
+    for (int block = 0; block < 5; ++block) {
+      const float block_scale =
+          double_quant::on_grid(static_cast<double>(uniform(0.1f, 0.5f) * offset), 1, double_quant::block_scale_grid(2 * offset));
+      for (unsigned i = 0; i < 16; ++i) {
+        const unsigned code = i == 3 ? 0 : static_cast<unsigned>(random() % 60);  // from the outer end of the map
+        s.push_back(double_quant::restore(static_cast<Code>(upwards ? 255 - code : code), block_scale, offset));
+      }
+    }
+    s[7] = offset;
+    std::vector<float> again = s;
+    DoubleQuant<16>::round_trip(again);
+    if (again != s) FAIL("turn " << turn << ", offset " << offset);
   }
 }

@@ -64,6 +64,7 @@ inline namespace ANYBIT_CODE {
 struct Plan {
   float offset = 0;
   std::vector<float> block_scales;
+  std::vector<std::uint8_t> codes;
 };
 
 /// map.encode(), which counts the thresholds below x, from a count that the first bits of x give.
@@ -72,6 +73,7 @@ class MapEncoder {
   MapEncoder() {
     for (std::size_t c = 0; c < 255; ++c)
       thresholds_[c] = 0.5f * map.decode(static_cast<Code>(c)) + 0.5f * map.decode(static_cast<Code>(c + 1));
+    thresholds_[255] = std::numeric_limits<float>::infinity();
     for (std::uint32_t i = 0; i < parts; ++i) {  // of the least x of each part
       start_[0][i] = static_cast<std::uint8_t>(map.encode(i == 0 ? 0.0f : std::bit_cast<float>((first + i) << shift)));
       start_[1][i] = i + 1 < parts ? static_cast<std::uint8_t>(map.encode(-std::bit_cast<float>((first + i + 1) << shift))) : 0;
@@ -81,13 +83,13 @@ class MapEncoder {
     if (!(x == x)) x = 0;
     const auto bits = std::bit_cast<std::uint32_t>(x), magnitude = (bits & 0x7FFFFFFF) >> shift;
     std::size_t below = start_[bits >> 31][std::clamp(magnitude, first, first + parts - 1) - first];
-    while (below < 255 && thresholds_[below] < x) ++below;
+    below += thresholds_[below] < x;  // no part has two thresholds; a loop would be mispredicted at every other scale
     return static_cast<Code>(below);
   }
 
  private:
-  static constexpr std::uint32_t shift = 18, first = (127 - 24) << 5, parts = (24 << 5) + 1;  // 32 parts in each power of two
-  std::array<float, 255> thresholds_;
+  static constexpr std::uint32_t shift = 17, first = (127 - 24) << 6, parts = (24 << 6) + 1;  // 64 parts in each power of two
+  std::array<float, 256> thresholds_;
   std::array<std::uint8_t, parts> start_[2];
 };
 inline const MapEncoder& map_encoder() {
@@ -95,31 +97,54 @@ inline const MapEncoder& map_encoder() {
   return encoder;
 }
 
-/// The code whose restored value is nearest to s. The map's own nearest code can be one off after rounding.
+/// The code whose value, restored(code), is nearest to s, and how far off that is. The map's own nearest code can be one off
+/// after rounding.
+struct NearestCode {
+  Code code;
+  float error;
+};
+template <class Restored>
+ANYBIT_INLINE NearestCode nearest_code(float s, float block_scale, float offset, const MapEncoder& encoder, Restored restored) {
+  const int nearest = encoder.encode((s - offset) / block_scale), below = nearest - (nearest > 0),
+            above = nearest + (nearest < 255);
+  const auto error = [&](int c) { return std::abs(restored(static_cast<Code>(c)) - s); };
+  const float at_nearest = error(nearest), at_below = error(below), at_above = error(above);
+  const float one = std::min(at_nearest, at_below), least = std::min(one, at_above);
+  return {static_cast<Code>(at_above < one ? above : at_below < at_nearest ? below : nearest), least};
+}
 inline Code nearest_code(float s, float block_scale, float offset) {
   if (block_scale == 0) return map_zero;
-  const Code nearest = map_encoder().encode((s - offset) / block_scale);
-  Code best = nearest;
-  float error = std::abs(restore(best, block_scale, offset) - s);
-  if (error == 0) return best;
-  for (const int c : {nearest - 1, nearest + 1}) {
-    if (c < 0 || c > 255) continue;
-    const float e = std::abs(restore(static_cast<Code>(c), block_scale, offset) - s);
-    if (e < error) {
-      error = e;
-      best = static_cast<Code>(c);
-    }
+  return nearest_code(s, block_scale, offset, map_encoder(), [&](Code c) { return restore(c, block_scale, offset); }).code;
+}
+
+/// nearest_code of a block of scales. Whether all restore exactly.
+inline bool nearest_codes(std::span<const float> s, float block_scale, float offset, std::uint8_t* codes) {
+  bool exact = true;
+  if (block_scale == 0) {
+    std::fill_n(codes, s.size(), static_cast<std::uint8_t>(map_zero));
+    for (const float v : s) exact &= restore(map_zero, 0, offset) == v;
+    return exact;
   }
-  return best;
+  const MapEncoder& encoder = map_encoder();
+  // All by value: bytes that are stored might be those of anything that is referred to.
+  const auto all = [s, block_scale, offset, codes, &encoder](auto restored) {
+    float largest_error = 0;
+    for (std::size_t i = 0, n = s.size(); i < n; ++i) {
+      const NearestCode c = nearest_code(s[i], block_scale, offset, encoder, restored);
+      codes[i] = static_cast<std::uint8_t>(c.code);
+      largest_error = std::max(largest_error, c.error);
+    }
+    return largest_error == 0;
+  };
+  if (s.size() < 64) return all([block_scale, offset](Code c) { return restore(c, block_scale, offset); });
+  float levels[256];
+  for (std::size_t c = 0; c < 256; ++c) levels[c] = restore(static_cast<Code>(c), block_scale, offset);
+  return all([&levels](Code c) { return levels[c]; });
 }
 
 struct Range {
   float low, high;
 };
-inline Range range_of(std::span<const float> s) {
-  const auto [low, high] = std::minmax_element(s.begin(), s.end());
-  return {*low, *high};
-}
 
 /// Grid of the block scales next to scales as large as `top`, a power of two: four units in its last place.
 inline double block_scale_grid(float top) {
@@ -153,86 +178,126 @@ std::span<const float> block_of(std::span<const float> s, std::size_t block) {
   return s.subspan(block * Block, std::min<std::size_t>(Block, s.size() - block * Block));
 }
 
-inline bool restores_exactly(std::span<const float> s, float block_scale, float offset) {
-  return std::all_of(s.begin(), s.end(),
-                     [&](float v) { return restore(nearest_code(v, block_scale, offset), block_scale, offset) == v; });
-}
-
 /// Whether scales between `low` and `high` may all be restored ones: codes restore in order, so the ends have the outer codes, or
 /// none gives them.
 inline bool may_restore(Range r, float block_scale, float offset) {
-  if (block_scale == 0) return r.low == r.high && restore(map_zero, 0, offset) == r.low;
+  if (!(block_scale >= 0)) return false;
   const bool high = restore(255, block_scale, offset) == r.high || !(restore(254, block_scale, offset) < r.high);
   return high && (restore(0, block_scale, offset) == r.low || !(restore(1, block_scale, offset) > r.low));
 }
 
-/// The plan that gives exactly these scales, if they are restored ones.
-template <int Block>
-bool recover(std::span<const float> s, double mean, Plan& plan) {
-  std::vector<Range> ranges(plan.block_scales.size());
-  for (std::size_t b = 0; b < ranges.size(); ++b) ranges[b] = range_of(block_of<Block>(s, b));
-  // Calls use(block scale) for those that may give block b, until one is true.
-  const auto try_block_scales = [&](std::size_t b, float offset, auto use) {
-    const double up = static_cast<double>(ranges[b].high) - static_cast<double>(offset),
-                 down = static_cast<double>(offset) - static_cast<double>(ranges[b].low);
-    for (const float scale :
-         {0.0f, on_grid(up, 1, block_scale_grid(ranges[b].high)), on_grid(down, lowest_level_stretch, block_scale_grid(offset))})
-      if (scale >= 0 && may_restore(ranges[b], scale, offset) && use(scale)) return true;
-    return false;
-  };
-  const auto find_block_scale = [&](std::size_t b, float offset) {
-    return try_block_scales(b, offset, [&](float scale) {
-      plan.block_scales[b] = scale;
-      return restores_exactly(block_of<Block>(s, b), scale, offset);
+/// The block scales that may have given scales in such a range.
+inline std::array<float, 3> possible_block_scales(Range r, float offset) {
+  const double up = static_cast<double>(r.high) - static_cast<double>(offset),
+               down = static_cast<double>(offset) - static_cast<double>(r.low);
+  return {0.0f, on_grid(up, 1, block_scale_grid(r.high)), on_grid(down, lowest_level_stretch, block_scale_grid(offset))};
+}
+
+/// False only where no possible block scale may restore a block: for three of four offsets by which it was not made. The further
+/// end of the range must have the outer code, so the block scale, which is rounded to its grid, is off by at most an eighth of
+/// it; or all is within a few steps of the grid, or the ends are about as far. Without branches, since nothing predicts the
+/// answers.
+ANYBIT_INLINE bool ends_may_fit(Range r, float offset) {
+  constexpr double near = 0.13, few = 128, alike = 0.02, shift = 0x1.8p52;
+  constexpr double exact_stretch =
+      -1 / static_cast<double>(map.decode(0));  // steps are up to 2^22: the other is off by a tenth there
+  const double v = static_cast<double>(offset), up = static_cast<double>(r.high) - v, down = v - static_cast<double>(r.low);
+  const double grid = block_scale_grid(up > down ? r.high : offset),
+               steps = std::max(up, down * exact_stretch) *
+                       std::bit_cast<double>((std::uint64_t{2046} << 52) - std::bit_cast<std::uint64_t>(grid)),
+               off = steps - ((steps + shift) - shift);
+  const bool clamped = (r.low == 0) | (r.high == std::numeric_limits<float>::max());
+  return (std::abs(off) <= near) | (steps <= few) | (std::abs(up - down) <= alike * (up + down)) | clamped;
+}
+
+/// Those of `s` that may be the offset, as far as the ranges of blocks tell; each once, in order.
+inline std::vector<float> possible_offsets(std::span<const float> s, std::span<const Range> ranges) {
+  std::vector<float> left(s.begin(), s.end());
+  for (const Range r : ranges.first(std::min<std::size_t>(ranges.size(), 4))) {
+    std::size_t kept = 0;
+    for (const float v : left) {
+      left[kept] = v;
+      kept += ends_may_fit(r, v);
+    }
+    left.resize(kept);
+  }
+  std::sort(left.begin(), left.end());
+  left.erase(std::unique(left.begin(), left.end()), left.end());
+  std::erase_if(left, [&](float v) {
+    return !std::all_of(ranges.begin(), ranges.end(), [v](Range r) {
+      const auto scales = possible_block_scales(r, v);
+      return std::any_of(scales.begin(), scales.end(), [&](float scale) { return may_restore(r, scale, v); });
     });
-  };
-  // Few scales can be the offset. Those that can, once each, by their distance from the mean.
-  std::vector<float> candidates;
-  for (const float v : s) {
-    const auto may_be = [&] {
-      for (std::size_t b = 0; b < ranges.size(); ++b)
-        if (!try_block_scales(b, v, [](float) { return true; })) return false;
-      return true;
-    };
-    if (may_be()) candidates.push_back(v);
-  }
-  std::sort(candidates.begin(), candidates.end());
-  candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
-  const auto distance = [mean](float v) { return std::abs(static_cast<double>(v) - mean); };
-  std::sort(candidates.begin(), candidates.end(), [&](float a, float b) { return distance(a) < distance(b); });
-  for (const float offset : candidates) {
+  });
+  return left;
+}
+
+/// The plan that gives exactly these scales, if they are restored ones: of several the one whose offset is next to the mean.
+template <int Block>
+bool recover(std::span<const float> s, std::span<const Range> ranges, double mean, float nearest_to_mean, Plan& plan) {
+  const auto try_offset = [&](float offset) {
     plan.offset = offset;
-    std::size_t b = 0;
-    while (b < ranges.size() && find_block_scale(b, offset)) ++b;
-    if (b == ranges.size()) return true;
-  }
-  return false;
+    for (std::size_t b = 0; b < ranges.size(); ++b) {
+      const auto gives_block = [&](float scale) {
+        plan.block_scales[b] = scale;
+        return may_restore(ranges[b], scale, offset) &&
+               nearest_codes(block_of<Block>(s, b), scale, offset, plan.codes.data() + b * Block);
+      };
+      const auto scales = possible_block_scales(ranges[b], offset);
+      if (std::none_of(scales.begin(), scales.end(), gives_block)) return false;
+    }
+    return true;
+  };
+  if (try_offset(nearest_to_mean)) return true;
+  std::vector<float> candidates = possible_offsets(s, ranges);
+  const auto distance = [mean](float v) { return std::abs(static_cast<double>(v) - mean); };
+  std::stable_sort(candidates.begin(), candidates.end(), [&](float a, float b) { return distance(a) < distance(b); });
+  return std::any_of(candidates.begin(), candidates.end(), try_offset);
 }
 
 template <int Block>
 Plan make_plan(std::span<const float> s) {
   Plan plan;
   if (s.empty()) return plan;
-  plan.block_scales.resize(static_cast<std::size_t>(ceil_div(static_cast<Index>(s.size()), Block)));
+  const auto blocks = static_cast<std::size_t>(ceil_div(static_cast<Index>(s.size()), Block));
+  plan.block_scales.resize(blocks);
+  plan.codes.resize(s.size());
+  std::vector<Range> ranges(blocks);
   double sum = 0;
-  for (const float v : s) sum += static_cast<double>(v);
+  for (std::size_t b = 0; b < blocks; ++b) {
+    const auto block = block_of<Block>(s, b);
+    Range r{block[0], block[0]};
+    for (const float v : block) {
+      sum += static_cast<double>(v);
+      r = {std::min(r.low, v), std::max(r.high, v)};
+    }
+    ranges[b] = r;
+  }
   const double mean = sum / static_cast<double>(s.size());
-  if (recover<Block>(s, mean, plan)) return plan;
-  plan.offset = s[0];
-  for (const float v : s)
-    if (std::abs(static_cast<double>(v) - mean) < std::abs(static_cast<double>(plan.offset) - mean)) plan.offset = v;
-  for (std::size_t b = 0; b < plan.block_scales.size(); ++b)
-    plan.block_scales[b] = fit_block_scale(range_of(block_of<Block>(s, b)), plan.offset);
+  // The first of those nearest to the mean is the offset of scales that were never restored; to recover one, the least is tried
+  // first.
+  float first = s[0], least = s[0];
+  double distance = std::abs(static_cast<double>(s[0]) - mean);
+  for (const float v : s) {
+    const double d = std::abs(static_cast<double>(v) - mean);
+    if (d > distance) continue;
+    least = d < distance ? v : std::min(least, v);
+    first = d < distance ? v : first;
+    distance = d;
+  }
+  if (recover<Block>(s, ranges, mean, least, plan)) return plan;
+  plan.offset = first;
+  for (std::size_t b = 0; b < blocks; ++b) {
+    plan.block_scales[b] = fit_block_scale(ranges[b], plan.offset);
+    nearest_codes(block_of<Block>(s, b), plan.block_scales[b], plan.offset, plan.codes.data() + b * Block);
+  }
   return plan;
 }
 
 template <int Block>
 void round_trip(std::span<float> s) {
   const Plan plan = make_plan<Block>(s);
-  for (std::size_t i = 0; i < s.size(); ++i) {
-    const float block_scale = plan.block_scales[i / Block];
-    s[i] = restore(nearest_code(s[i], block_scale, plan.offset), block_scale, plan.offset);
-  }
+  for (std::size_t i = 0; i < s.size(); ++i) s[i] = restore(plan.codes[i], plan.block_scales[i / Block], plan.offset);
 }
 
 template <int Block>
@@ -243,8 +308,7 @@ void store(std::span<const float> s, std::byte* out) {
   out += sizeof(float);
   std::memcpy(out, plan.block_scales.data(), plan.block_scales.size() * sizeof(float));
   out += plan.block_scales.size() * sizeof(float);
-  for (std::size_t i = 0; i < s.size(); ++i)
-    out[i] = static_cast<std::byte>(nearest_code(s[i], plan.block_scales[i / Block], plan.offset));
+  std::memcpy(out, plan.codes.data(), plan.codes.size());
 }
 
 }  // namespace ANYBIT_CODE
