@@ -9,12 +9,14 @@ TOOLS = ("numpy==2.4.6",)
 
 @dataclass(frozen=True)
 class Source:
-    """A package whose source archive holds a library that is built here, for this machine's processor."""
+    """A package whose source archive holds a library that is built here, for this machine's processor, or whose wheel has it
+    for any."""
 
     package: str
     folder: str  # of the library inside the archive
     targets: tuple
     options: tuple = ()
+    wheel: str = ""  # the folder of a wheel with libraries that are compiled already: nothing is built
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,36 @@ LIBRARIES = (
         source=Source(
             "ik-llama-cpp-python==0.1.5", "vendor/ik_llama.cpp", ("llama",), ("-DGGML_IQK_FA_ALL_QUANTS=OFF",)
         ),
+    ),
+    Library(
+        "ik_llama.cpp-wheel",
+        ("q8_0_r8", "q6_k_r4", "q5_k_r4", "q4_0_r8", "q4_k_r4", "iq4_ks_r4", "q3_k_r4", "q2_k_r4", "iq2_bn_r4"),
+        program="work_ik_llama_cpp_wheel",
+        source=Source("ik-llama-cpp-python==0.1.5", "ik_llama.cpp-wheel", (), wheel="ik_llama_cpp_python.libs"),
+    ),
+    Library(
+        "BesTLA",
+        (
+            "s8_g128",
+            "s8_row",
+            "s7_g128",
+            "s6_g128",
+            "s5_g128",
+            "s4_g128",
+            "s4_g32",
+            "s4_row",
+            "s4_g128_bf16",
+            "s3_g128",
+            "s2_g128",
+        ),
+        script="work_bestla.py",
+        packages=("auto-round-lib==0.16.0", "torch==2.15.0"),
+    ),
+    Library(
+        "OpenVINO",
+        ("bf16", "u8_g128", "u4_g128", "u4_g32", "u4_g128_bf16", "u2_g128"),
+        script="work_openvino.py",
+        packages=("openvino==2026.4.1",),
     ),
     Library(
         "onnxruntime",

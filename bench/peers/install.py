@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -68,14 +69,53 @@ class Place:
             )
 
     def source_folder(self, source):
+        if source.wheel:
+            return self.folder / "src" / (source.package.replace("==", "-") + "-wheel")
         return self.folder / "src" / source.package.replace("==", "-") / source.folder
 
     def build_folder(self, source):
+        if source.wheel:
+            return self.source_folder(source) / source.wheel
         return self.folder / source.folder.rpartition("/")[2]
+
+    @staticmethod
+    def name(source):
+        return source.folder.rpartition("/")[2]
+
+    def wheel(self, source):
+        """Downloads and unpacks a wheel."""
+        if self.build_folder(source).exists():
+            return
+        archives = self.folder / "archives" / (source.package + "-wheel")
+        step(
+            f"pip download {source.package}, its wheel",
+            self.logs / (self.name(source) + ".log"),
+            self.python,
+            "-m",
+            "pip",
+            "download",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            archives,
+            source.package,
+        )
+        unpacked = self.folder / "src" / "unpacking"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        with zipfile.ZipFile(next(archives.glob("*.whl"))) as archive:
+            archive.extractall(unpacked)
+        if not (unpacked / source.wheel).is_dir():
+            raise Failed(f"the wheel of {source.package} has no {source.wheel}")
+        unpacked.rename(self.source_folder(source))
 
     def source(self, source):
         """Downloads a source archive and builds the library in it, compiled for this machine's processor."""
-        log = self.logs / (self.build_folder(source).name + ".log")
+        if source.wheel:
+            self.wheel(source)
+            return
+        log = self.logs / (self.name(source) + ".log")
         if not self.source_folder(source).exists():
             archives = self.folder / "archives" / source.package
             step(

@@ -128,7 +128,7 @@ class Contest:
                     self.place.packages(library.packages)
                 if library.source:
                     self.place.source(library.source)
-                    sources[self.place.build_folder(library.source).name.upper().replace(".", "_")] = library.source
+                    sources[self.place.name(library.source).upper().replace(".", "_").replace("-", "_")] = library.source
                 ready.append(library)
             except (install.Failed, OSError, StopIteration) as problem:
                 self.refuse(library.name, "*", problem)

@@ -34,15 +34,19 @@ def symmetric_levels(weights, bits, block):
     return levels.astype(np.int8), scales.astype(np.float32)
 
 
+def matrices(folder):
+    """Weights and activations of all workers."""
+    weights = np.fromfile(f"{folder}/weights.f32", np.float32).reshape(ROWS, COLS)
+    return weights, np.fromfile(f"{folder}/activations.f32", np.float32).reshape(MOST_TOKENS, COLS)
+
+
 def serve(library_type):
     """Answers until the input ends. Libraries have open(format) -> bytes, weights(format) -> array,
     run(format, tokens, threads, rotate, seconds) -> (seconds, passes, y) and drop(); what they raise becomes the answer.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints must not pass for an answer
-    folder = sys.argv[1]
-    weights = np.fromfile(f"{folder}/weights.f32", np.float32).reshape(ROWS, COLS)
-    activations = np.fromfile(f"{folder}/activations.f32", np.float32).reshape(MOST_TOKENS, COLS)
+    weights, activations = matrices(sys.argv[1])
 
     def answer(text):
         print(text, file=answers, flush=True)

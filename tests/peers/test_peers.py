@@ -9,6 +9,8 @@ import sys
 import tempfile
 import unittest
 import xml.etree.ElementTree
+import zipfile
+from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench" / "peers"))
 sys.dont_write_bytecode = True
@@ -131,6 +133,41 @@ class Picture(unittest.TestCase):
         root = xml.etree.ElementTree.fromstring(picture.draw(DOCUMENT))
         self.assertTrue(root.tag.endswith("svg"))
         self.assertIn("anybit, 4 bits", "".join(root.itertext()))
+
+
+class Installation(unittest.TestCase):
+    def place(self, folder, files):
+        """With a wheel of these files where pip would leave it."""
+        place = run.install.Place(folder, 1)
+        source = catalog.Source("some==1.0", "some-wheel", (), wheel="some.libs")
+        archives = place.folder / "archives" / "some==1.0-wheel"
+        archives.mkdir(parents=True)
+        with zipfile.ZipFile(archives / "some-1.0-py3-none-any.whl", "w") as wheel:
+            for file in files:
+                wheel.writestr(file, "content")
+        return place, source
+
+    def test_a_wheel_is_unpacked_not_built(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(run.install, "step") as step:
+            place, source = self.place(folder, ["include/some.h", "some.libs/libsome-1a2b.so"])
+            place.source(source)
+            place.source(source)
+            self.assertEqual(step.call_count, 1)
+            self.assertIn("--only-binary", step.call_args.args)
+            self.assertTrue((place.build_folder(source) / "libsome-1a2b.so").is_file())
+            self.assertTrue((place.source_folder(source) / "include" / "some.h").is_file())
+
+    def test_what_does_not_install_is_named_and_the_others_go_on(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(run.install, "step"):
+            place, source = self.place(folder, ["include/some.h"])
+            place.packages = lambda wanted: None
+            contest = run.Contest(run.arguments([]), place)
+            broken = catalog.Library("broken", ("q4",), program="none", source=source)
+            good = catalog.Library("good", ("q4",), script="none", packages=("numpy==1",))
+            with contextlib.redirect_stdout(io.StringIO()):
+                self.assertEqual(contest.install({broken: broken.formats, good: good.formats}), [good])
+        self.assertEqual([n["library"] for n in contest.not_run], ["broken"])
+        self.assertIn("some.libs", contest.not_run[0]["reason"])
 
 
 class Selection(unittest.TestCase):
