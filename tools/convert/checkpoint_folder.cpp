@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <anybit/io/mapped_file.hpp>
 #include <anybit/io/safetensors_writer.hpp>
 
 #include "shared/outputs.hpp"
@@ -23,6 +24,16 @@ namespace {
 
 Error failed_to(const std::string& path, const std::string& action, const std::error_code& why) {
   return {ErrorCode::io, path + ": cannot " + action + " (" + why.message() + "): choose another path"};
+}
+
+bool is_carried_along(const fs::path& file) {
+  const std::string name = file.filename().string();
+  for (const char* own : {"config.json", "quantize_config.json", "quant_config.json", "quantization_config.json"})
+    if (name == own) return false;
+  for (const char* weights :
+       {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pth", ".pt", ".gguf", ".h5", ".msgpack"})
+    if (name.ends_with(weights)) return false;
+  return true;
 }
 
 }  // namespace
@@ -106,6 +117,14 @@ Status CheckpointFolder::copy(const fs::path& file) {
   return Ok{};
 }
 
+Status CheckpointFolder::copy_other_files(const std::string& folder) {
+  std::error_code failed;
+  for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end; entry.increment(failed))
+    if (entry->is_regular_file(failed) && is_carried_along(entry->path())) ANYBIT_TRY_STATUS(copy(entry->path()));
+  if (failed) return Error{ErrorCode::io, folder + ": cannot list the folder (" + failed.message() + "): check its permissions"};
+  return Ok{};
+}
+
 Status CheckpointFolder::commit() {
   ANYBIT_TRY_STATUS(flush());
   std::error_code failed;
@@ -124,6 +143,16 @@ Status CheckpointFolder::commit() {
   if (failed) return failed_to(path_, "give the finished folder its name", failed);
   temporary_.clear();
   return Ok{};
+}
+
+Result<nlohmann::ordered_json> read_config_json(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  ANYBIT_TRY(const io::MappedFile file, io::MappedFile::open(path));
+  const auto* text = reinterpret_cast<const char*>(file.bytes().data());
+  auto json = nlohmann::ordered_json::parse(text, text + file.bytes().size(), nullptr, false);
+  if (!json.is_object())
+    return Error{ErrorCode::corrupt_data, path + ": holds no JSON object: correct the file or fetch it again"};
+  return json;
 }
 
 }  // namespace tool

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include <anybit/core/result.hpp>
 #include <anybit/io/checkpoint_tensors.hpp>
 #include <anybit/io/tensor_info.hpp>
@@ -25,6 +27,9 @@ class CheckpointFolder {
   anybit::Status add(anybit::io::OwnedTensor t);
   anybit::Status write_text(const std::string& name, const std::string& text);
   anybit::Status copy(const std::filesystem::path& file);
+  /// Copies the files of another folder that are neither weights nor the quantization's own: tokenizers, templates, generation
+  /// settings.
+  anybit::Status copy_other_files(const std::string& folder);
   /// Writes the rest of the tensors, in several shards an index, and renames the folder.
   anybit::Status commit();
 
@@ -38,5 +43,8 @@ class CheckpointFolder {
   std::vector<anybit::io::OwnedTensor> tensors_;
   std::vector<std::vector<std::string>> shards_;  ///< names of the tensors in each
 };
+
+/// config.json of a folder.
+anybit::Result<nlohmann::ordered_json> read_config_json(const std::string& folder);
 
 }  // namespace tool

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <deque>
-#include <filesystem>
 #include <map>
 #include <numeric>
 #include <string>
@@ -14,11 +13,11 @@
 
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/hf_folder.hpp>
-#include <anybit/io/mapped_file.hpp>
 #include <anybit/model/container.hpp>
 #include <anybit/model/folder_config.hpp>
 
 #include "checkpoint_folder.hpp"
+#include "exl3_folder.hpp"
 #include "gguf_file.hpp"
 #include "linear_source.hpp"
 #include "packed_codes.hpp"
@@ -33,13 +32,13 @@
 namespace tool {
 
 using namespace anybit;
-namespace fs = std::filesystem;
 
 namespace {
 
 struct ConvertOptions {
   std::string in, out, to;
   Grid grid;
+  Exl3Request exl3;
 };
 
 struct Outcome {
@@ -60,27 +59,6 @@ Result<Index> common_group(const LinearSource& source) {
     common = std::gcd(common, can_hold(Format::awq, *linear) ? linear->group : std::gcd(linear->extents.cols, usual));
   }
   return common;
-}
-
-Result<nlohmann::ordered_json> read_config(const std::string& folder) {
-  const std::string path = folder + "/config.json";
-  ANYBIT_TRY(const io::MappedFile file, io::MappedFile::open(path));
-  const auto* text = reinterpret_cast<const char*>(file.bytes().data());
-  auto json = nlohmann::ordered_json::parse(text, text + file.bytes().size(), nullptr, false);
-  if (!json.is_object())
-    return Error{ErrorCode::corrupt_data, path + ": holds no JSON object: correct the file or fetch it again"};
-  return json;
-}
-
-/// Files that are neither weights nor the quantization's own: tokenizers, templates, generation settings.
-bool is_carried_along(const fs::path& file) {
-  const std::string name = file.filename().string();
-  for (const char* own : {"config.json", "quantize_config.json", "quant_config.json", "quantization_config.json"})
-    if (name == own) return false;
-  for (const char* weights :
-       {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pth", ".pt", ".gguf", ".h5", ".msgpack"})
-    if (name.ends_with(weights)) return false;
-  return true;
 }
 
 Error nothing_to_convert(const LinearSource& source) {
@@ -125,17 +103,13 @@ Result<Outcome> convert(const LinearSource& source, Format to, const ConvertOpti
   }
   if (modules.empty()) return nothing_to_convert(source);
   for (const io::TensorInfo& t : source.plain_tensors()) ANYBIT_TRY_STATUS(add_copy(folder, t));
-  ANYBIT_TRY(auto config, read_config(source.folder()));
+  ANYBIT_TRY(auto config, read_config_json(source.folder()));
   const auto quantization = quantization_config(to, modules, floats);
   config["quantization_config"] = quantization;
   ANYBIT_TRY_STATUS(folder.write_text("config.json", text_of(config)));
   if (to != Format::compressed_tensors && to != Format::bitsandbytes)
     ANYBIT_TRY_STATUS(folder.write_text("quantize_config.json", text_of(quantization)));
-  std::error_code failed;
-  for (fs::directory_iterator entry(source.folder(), failed), end; !failed && entry != end; entry.increment(failed))
-    if (entry->is_regular_file(failed) && is_carried_along(entry->path())) ANYBIT_TRY_STATUS(folder.copy(entry->path()));
-  if (failed)
-    return Error{ErrorCode::io, source.folder() + ": cannot list the folder (" + failed.message() + "): check its permissions"};
+  ANYBIT_TRY_STATUS(folder.copy_other_files(source.folder()));
   return out;
 }
 
@@ -223,30 +197,63 @@ int to_gguf(const std::string& in, const std::string& out, const std::string& mi
   return success;
 }
 
+int to_exl3(const LinearSource& source, const ConvertOptions& o) {
+  // Before the work it is only looked whether there can be a folder; while one stands under its temporary name, the program
+  // cannot be interrupted.
+  if (const auto possible = CheckpointFolder::create(o.out); !possible) return fail("convert", cannot_write, possible.error());
+  const auto model = quantize_to_exl3(source, o.exl3);
+  if (!model) return fail("convert", bad_input, model.error());
+  const Uninterrupted whole;
+  auto folder = CheckpointFolder::create(o.out);
+  if (!folder) return fail("convert", cannot_write, folder.error());
+  const auto written = write_exl3_folder(source, *model, *folder);
+  if (!written) return fail("convert", cannot_write, written.error());
+  if (const auto done = folder->commit(); !done) return fail("convert", cannot_write, done.error());
+  for (const std::string& remark : model->remarks) std::fprintf(stderr, "anybit convert: %s\n", printable(remark).c_str());
+  std::printf("%s: exl3 (%s) from %s (%s)\n", printable(o.out).c_str(), o.exl3.codebook.c_str(), printable(o.in).c_str(),
+              source.format().c_str());
+  std::printf("%zu modules at %d bits%s, %.3f bits per weight with scales and padding; ", model->modules.size(), o.exl3.bits,
+              model->head ? (", the head at " + std::to_string(o.exl3.head_bits)).c_str() : "", model->bits_per_weight);
+  if (model->windows > 0)
+    std::printf("calibrated on %lld windows of %lld tokens\n", static_cast<long long>(model->windows),
+                static_cast<long long>(model->window));
+  else
+    std::printf("not calibrated (--calibrate TEXT lowers the error of the outputs)\n");
+  if (model->padded > 0)
+    std::printf("%zu modules are padded with zeros to multiples of 128 outputs and inputs, as the format wants it\n",
+                model->padded);
+  std::printf("largest relative error of a module's weights %.4g (%s)\n", model->worst_error, printable(model->worst).c_str());
+  return success;
+}
+
 int convert(int argc, const char* const* argv) {
   ConvertOptions o;
   GgufRequest gguf;
   std::string mix = "Q4_K_M";
   CLI::App app(
       "Writes a quantized checkpoint in another format: code for code where the target has the grid, else rounded to the nearest point "
-      "of one that it has, with the errors. With --to gguf any model becomes a GGUF file.",
+      "of one that it has, with the errors. With --to exl3 any folder is quantized as exllamav3 does it; with --to gguf any model "
+      "becomes a GGUF file.",
       "anybit convert");
-  app.add_option("IN", o.in, "A Hugging Face folder with quantized linears; with --to gguf any model, or a GGUF file")
+  app.add_option("IN", o.in,
+                 "A Hugging Face folder with quantized linears, with --to exl3 of any; with --to gguf any model, or a GGUF file")
       ->required();
   app.add_option("OUT", o.out, "The folder to write, which must not exist; a file with --to anybit and --to gguf")->required();
-  app.add_option("--to", o.to, "gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, anybit (one file), or gguf")
+  app.add_option("--to", o.to, "gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, exl3, anybit (one file), or gguf")
       ->required()
       ->type_name("FORMAT");
-  app.add_option("--bits", o.grid.bits, "Round to this width (2 to 8)")->check(CLI::Range(2, 8));
+  app.add_option("--bits", o.grid.bits, "Round to this width (2 to 8; with --to exl3 1 to 8, 4 by default)")
+      ->check(CLI::Range(1, 8));
   app.add_option("--group", o.grid.group, "Round to groups of so many inputs")->check(CLI::Range(1, 1 << 24));
   app.add_option("--type", mix, "With --to gguf: " + io::gguf_mix_names())->capture_default_str();
   app.add_option("--context", gguf.context, "With --to gguf: the model is for at most so many tokens")
       ->check(CLI::Range(1, 1 << 30));
-  app.add_option("--threads", gguf.threads, "With --to gguf; 0: as many as the machine runs")->check(CLI::Range(0, 1024));
+  app.add_option("--threads", gguf.threads, "With --to exl3 and gguf; 0: as many as the machine runs")
+      ->check(CLI::Range(0, 1024));
   app.add_option(
          "--calibrate", gguf.calibrate,
-         "With --to gguf: a text on which the errors of the layers' outputs are kept small (GPTQ); without it each weight is "
-         "rounded as ggml does")
+         "With --to gguf and exl3: a text on which the errors of the layers' outputs are kept small (GPTQ, LDLQ); without it each "
+         "weight is rounded as ggml does, each tile to the nearest loop")
       ->type_name("FILE");
   app.add_option(
          "--imatrix", gguf.importance,
@@ -258,13 +265,30 @@ int convert(int argc, const char* const* argv) {
       ->capture_default_str();
   app.add_option("--write-imatrix", gguf.imatrix, "With --calibrate: write llama.cpp's importance matrix of the text")
       ->type_name("FILE");
-  app.add_flag("--strict", gguf.strict, "With --to gguf: an error where a tensor cannot have the type that --type gives it");
+  app.add_flag("--strict", gguf.strict,
+               "With --to gguf: an error where a tensor cannot have the type that --type gives it; with --to exl3: where a layer "
+               "cannot be calibrated");
+  app.add_option("--codebook", o.exl3.codebook, "With --to exl3: mul1 (exllamav3's own choice), mcg or 3inst")
+      ->check(CLI::IsMember({"mul1", "mcg", "3inst"}))
+      ->capture_default_str();
+  app.add_option("--head-bits", o.exl3.head_bits, "With --to exl3: bits of the output head, 1 to 8; 16 leaves it as it is")
+      ->check(CLI::Range(1, 8) | CLI::Range(16, 16))
+      ->capture_default_str();
   if (const auto end = parse(app, argc, argv, "anybit convert Llama-3-8B-AWQ Llama-3-8B-GPTQ --to gptq")) return *end;
   const auto to = format_named(o.to);
   const bool container = o.to == "anybit";
-  if (!to && !container && o.to != "gguf")
+  const bool exl3 = o.to == "exl3";
+  if (!to && !container && !exl3 && o.to != "gguf")
     return wrong_use("convert", "--to is '" + printable(o.to) +
-                                    "'; it must be gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, anybit or gguf");
+                                    "'; it must be gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, exl3, anybit or gguf");
+  if (exl3) {
+    if (o.grid.group > 0) return wrong_use("convert", "--group is for formats with groups; EXL3 has none");
+    if (o.grid.bits > 0) o.exl3.bits = o.grid.bits;
+    o.exl3.calibrate = gguf.calibrate, o.exl3.calibration_tokens = gguf.calibration_tokens;
+    o.exl3.threads = gguf.threads, o.exl3.strict = gguf.strict;
+  } else if (o.grid.bits == 1) {
+    return wrong_use("convert", "--bits is 1, which only --to exl3 has; give 2 to 8");
+  }
   std::vector<FileRole> inputs = model_inputs(o.in, {});
   if (const auto apart = check_roles(inputs, {{"OUT", o.out}}); !apart) return fail("convert", usage, apart.error());
   if (o.to == "gguf") return to_gguf(o.in, o.out, mix, gguf);
@@ -275,6 +299,7 @@ int convert(int argc, const char* const* argv) {
                 o.in + ": is a " + source->format() +
                     " file without the config.json and names that a checkpoint needs: give a Hugging Face folder");
   for (const std::string& remark : source->remarks()) std::fprintf(stderr, "anybit convert: %s\n", printable(remark).c_str());
+  if (exl3) return to_exl3(*source, o);
   if (container) {
     if (const auto writable = check_writable(o.out); !writable) return fail("convert", cannot_write, writable.error());
     const Status model = runs(*source);

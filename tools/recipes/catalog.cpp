@@ -42,6 +42,16 @@ Status check_nearest(const RecipeText& r, const CompiledScheme& s) {
                               : "gain=N and exact are for trellis codes, and " + s.name + " is none");
 }
 
+/// EXL3 has no scales inside the rotations, and its tiles count all errors alike.
+Status check_ldlq(const RecipeText& r, const CompiledScheme& s) {
+  const auto* const o = std::get_if<ldlq::Options>(&r.algorithm);
+  if (!o || (s.methods & scales_as_found) == 0 || (o->weighted && o->refine_scales)) return Ok{};
+  return recipe_error(
+      r.text, r.algorithm_at,
+      "ldlq of EXL3 has the options damp=N, gain=N and exact alone: its tiles are unweighted, and the scales are as "
+      "found");
+}
+
 bool has(unsigned methods, unsigned wanted) { return (methods & wanted) == wanted; }
 
 }  // namespace
@@ -79,6 +89,7 @@ Result<model::ModelRecipe> Catalog::make(const RecipeText& recipe) const {
                             ? "this program does not combine " + w.name
                             : "this program has no " + w.name + " for " + found->name + "; it has it for " + possible);
   ANYBIT_TRY_STATUS(check_nearest(recipe, *found));
+  ANYBIT_TRY_STATUS(check_ldlq(recipe, *found));
   model::ModelRecipe made = found->make(recipe);
   if (recipe.rotation) made = rotated(made.name, made, *recipe.rotation);
   return made;

@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <anybit/quantize/any_recipe.hpp>
@@ -20,6 +21,7 @@ enum Methods : unsigned {
   with_smooth_quant = 4,  ///< likewise
   with_pruning = 8,       ///< sparsegptq, and each pruner then nearest
   with_ldlq = 16,         ///< trellis codes: nearest of whole tiles, and ldlq
+  scales_as_found = 32,   ///< ldlq has no options for the metric inside tiles and for scales: EXL3
 };
 
 struct CompiledScheme {
@@ -46,6 +48,12 @@ class Catalog {
   template <anybit::PackedScheme S>
   void add_readable() {
     registry_.add<S>();
+  }
+  /// A scheme whose recipes are made elsewhere.
+  template <anybit::PackedScheme S>
+  void add_compiled(CompiledScheme scheme) {
+    registry_.add<S>();
+    schemes_.push_back(std::move(scheme));
   }
 
  private:

@@ -35,6 +35,9 @@ inline std::vector<float> random_signs(Index n, std::uint64_t seed) {
   return out;
 }
 
+/// Padding and rotation of every scheme Exl3<K, Book>, so that they are compiled once.
+using Geometry = Exl3<1, Mul1>;
+
 /// What lies between the rotations, padded, and the scales around it: W = (diag(inputs) H M H diag(outputs))^T.
 struct Rotated {
   Matrix weights;  ///< outputs x inputs, every input's mean square 1
@@ -43,8 +46,8 @@ struct Rotated {
 
 /// Scales of outputs are their root mean squares over the mean of those, with signs; scales of inputs are root mean squares too,
 /// once outputs are mixed. What is 0 throughout has the scale 0 among outputs, and 1 among inputs.
-template <class S>
-Rotated rotated(ConstMatrix w, std::uint64_t seed) {
+inline Rotated rotated(ConstMatrix w, std::uint64_t seed) {
+  using S = Geometry;
   const Extents p = S::padded(w.extents());
   constexpr float root = 0.08838834764831845f;  // 1 / sqrt(128)
   Rotated r{Matrix(p.rows, p.cols), random_signs(p.cols, seed), {}, random_signs(p.rows, ~seed)};
@@ -78,8 +81,8 @@ Rotated rotated(ConstMatrix w, std::uint64_t seed) {
 }
 
 /// The Hessian of the rotated inputs: signs on both sides, then Hadamard. Padded inputs are 0.
-template <class S>
-AlignedBuffer rotated_hessian(const Stats& stats, const std::vector<float>& signs) {
+inline AlignedBuffer rotated_hessian(const Stats& stats, const std::vector<float>& signs) {
+  using S = Geometry;
   const Index n = stats.inputs(), p = round_up(n, S::block);
   constexpr double root = 0.08838834764831845;
   AlignedBuffer narrow(static_cast<std::size_t>(n * n) * sizeof(double), AlignedBuffer::Uninitialized{}),
@@ -108,11 +111,11 @@ Result<QuantizedTensor<S>> quantize_exl3(const Options& options, std::uint64_t s
   Report& report = result.report;
   report.requested = report.done = name + " " + std::string(std::string_view(S::name));
   PackedBytes& bytes = result.tensor.bytes();
-  Rotated r = rotated<S>(w, seed);
+  Rotated r = rotated(w, seed);
   Method<> method(exl3_tile_functions_v<S>, options, r.weights.view(),
                   bytes.mutable_section(bytes.section(section_tags::trellis)), asked.executor);
   if (stats) {
-    const AlignedBuffer h = rotated_hessian<S>(*stats, r.signs);
+    const AlignedBuffer h = rotated_hessian(*stats, r.signs);
     method.code(MatrixView<const double>(h.as<double>(), r.weights.cols(), r.weights.cols()), report);
   } else {
     method.code_nearest(report);

@@ -52,32 +52,37 @@ inline Index unpadded(Index padded, const std::vector<Index>& sizes) {
 
 }  // namespace detail
 
-/// Outputs x inputs of a module. Its tensors have them padded to multiples of 128; the configuration of the model knows the real
-/// ones, by the usual names of modules (q_proj, down_proj, ..). Others keep the padded ones.
+/// Outputs x inputs of the module `name`, which its tensors have padded to multiples of 128. The configuration of the model knows
+/// the real ones, by the usual names of modules (q_proj, down_proj, ..). Others keep the padded ones.
+inline Extents exl3_extents(std::string_view name, Extents padded, const JsonObject& config) {
+  const detail::ModelSizes s = detail::model_sizes(config);
+  const std::string_view role = name.substr(name.rfind('.') + 1);
+  const std::vector<Index> hidden{s.hidden};
+  const auto real = [&](const std::vector<Index>& outputs, const std::vector<Index>& inputs) {
+    return Extents{detail::unpadded(padded.rows, outputs), detail::unpadded(padded.cols, inputs)};
+  };
+  if (role == "q_proj") return real({s.heads}, hidden);
+  if (role == "k_proj" || role == "v_proj") return real({s.kv_heads}, hidden);
+  if (role == "qkv_proj") return real({s.heads + 2 * s.kv_heads}, hidden);
+  if (role == "o_proj") return real(hidden, {s.heads});
+  if (role == "gate_proj" || role == "up_proj") return real(s.intermediate, hidden);
+  if (role == "down_proj") return real(hidden, s.intermediate);
+  if (role == "gate_up_proj") {
+    std::vector<Index> both;
+    for (const Index n : s.intermediate) both.push_back(2 * n);
+    return real(both, hidden);
+  }
+  if (role == "lm_head") return real({s.vocabulary}, hidden);
+  return padded;
+}
+
+/// Of a module's tensors.
 inline Result<Extents> exl3_extents(const ModuleTensors& m, const JsonObject& config) {
   ANYBIT_TRY(const TensorInfo* const t, m.need("trellis", {"I16"}, 3));
   constexpr Index most = Index{1} << 26;
   if (t->shape[0] > most || t->shape[1] > most)
     return m.bad(ErrorCode::corrupt_data, "trellis is ", ModuleTensors::extents_text(t->shape), ": the file is damaged");
-  const Index outputs = 16 * t->shape[1], inputs = 16 * t->shape[0];
-  const detail::ModelSizes s = detail::model_sizes(config);
-  const std::string_view name = m.name, role = name.substr(name.rfind('.') + 1);
-  const std::vector<Index> hidden{s.hidden};
-  if (role == "q_proj") return Extents{detail::unpadded(outputs, {s.heads}), detail::unpadded(inputs, hidden)};
-  if (role == "k_proj" || role == "v_proj")
-    return Extents{detail::unpadded(outputs, {s.kv_heads}), detail::unpadded(inputs, hidden)};
-  if (role == "qkv_proj") return Extents{detail::unpadded(outputs, {s.heads + 2 * s.kv_heads}), detail::unpadded(inputs, hidden)};
-  if (role == "o_proj") return Extents{detail::unpadded(outputs, hidden), detail::unpadded(inputs, {s.heads})};
-  if (role == "gate_proj" || role == "up_proj")
-    return Extents{detail::unpadded(outputs, s.intermediate), detail::unpadded(inputs, hidden)};
-  if (role == "down_proj") return Extents{detail::unpadded(outputs, hidden), detail::unpadded(inputs, s.intermediate)};
-  if (role == "gate_up_proj") {
-    std::vector<Index> both;
-    for (const Index n : s.intermediate) both.push_back(2 * n);
-    return Extents{detail::unpadded(outputs, both), detail::unpadded(inputs, hidden)};
-  }
-  if (role == "lm_head") return Extents{detail::unpadded(outputs, {s.vocabulary}), detail::unpadded(inputs, hidden)};
-  return Extents{outputs, inputs};
+  return exl3_extents(m.name, Extents{16 * t->shape[1], 16 * t->shape[0]}, config);
 }
 
 /// All weights, outputs x inputs, as decode() gives them.
