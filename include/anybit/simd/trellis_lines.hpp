@@ -10,6 +10,9 @@
 #include <cstring>
 
 #include <anybit/core/isa.hpp>
+#include <anybit/simd/arm/trellis_lines_neon.hpp>
+#include <anybit/simd/linear_codebook.hpp>
+#include <anybit/simd/x86/trellis_lines_avx2.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
 ANYBIT_VECTOR_CODE_BEGIN
@@ -21,13 +24,12 @@ inline namespace ANYBIT_CODE {
 template <int L, int K, class Book>
 class TileLines {
   static constexpr std::size_t tile_bytes = 32 * K;
+  using Tables = LinearTables<L, Book>;
 
  public:
 #if ANYBIT_HAS_GFNI
   /// One instruction takes 64 windows of 8 bits from anywhere in eight words of 64, another maps each by a matrix of bits.
   static constexpr bool in_registers = K <= 4;
-#else
-  static constexpr bool in_registers = false;
 #endif
 
   explicit ANYBIT_INLINE TileLines(const std::byte* tile) : tile_(tile) {
@@ -54,9 +56,7 @@ class TileLines {
         bits = _mm512_permutexvar_epi8(places, low_);
       else
         bits = _mm512_permutex2var_epi8(low_, places, high_);
-      // Of levels that are each other's negatives half the table is enough: the index of a lower one becomes that of its
-      // counterpart, and its upper bit says which. 128 - level is minus (128 + level) in 8 bits.
-      constexpr int other = symmetric ? 255 : 0;
+      constexpr int other = Tables::zero;
       __m512i index = mapped<other>(_mm512_multishift_epi64_epi8(constant(windows<0>), bits), matrix(0));
       if constexpr (L > 8)
         index = _mm512_xor_si512(index, mapped<0>(_mm512_multishift_epi64_epi8(constant(windows<8>), bits), matrix(8)));
@@ -64,11 +64,26 @@ class TileLines {
       const __m512i upper = _mm512_permutex2var_epi8(part(2), index, part(3));
       const __mmask64 upper_bit = _mm512_movepi8_mask(index);
       __m512i bytes;
-      if constexpr (symmetric)
+      if constexpr (Tables::symmetric)
         bytes = _mm512_mask_sub_epi8(upper, upper_bit, _mm512_setzero_si512(), upper);
       else
         bytes = _mm512_mask_blend_epi8(upper_bit, _mm512_permutex2var_epi8(part(0), index, part(1)), upper);
       std::memcpy(&out, &bytes, sizeof out);
+      return out;
+    }
+#endif
+#if ANYBIT_HAS_AVX2
+    if constexpr (TrellisLinesAvx2<L, K, Book>::usable) {
+      const auto parts = TrellisLinesAvx2<L, K, Book>::line(tile_, q);
+      static_assert(sizeof parts == sizeof out);
+      std::memcpy(&out, &parts, sizeof out);
+      return out;
+    }
+#elif ANYBIT_HAS_NEON
+    if constexpr (TrellisLinesNeon<L, K, Book>::usable) {
+      const auto parts = TrellisLinesNeon<L, K, Book>::line(tile_, q);
+      static_assert(sizeof parts == sizeof out);
+      std::memcpy(&out, &parts, sizeof out);
       return out;
     }
 #endif
@@ -122,16 +137,9 @@ class TileLines {
     std::uint64_t m = 0;
     for (std::size_t b = 0; b < 8; ++b)
       for (std::size_t i = 0; i < 8 && from + i < L; ++i)
-        m |= static_cast<std::uint64_t>(exchanged(Book::hash[from + i]) >> b & 1) << (8 * (7 - b) + i);
+        m |= static_cast<std::uint64_t>(Tables::exchanged(Book::hash[from + i]) >> b & 1) << (8 * (7 - b) + i);
     return m;
   }
-  static constexpr bool symmetric = [] {
-    bool all = true;
-    for (std::size_t i = 0; i < 128; ++i) all = all && Book::levels[i] == -Book::levels[255 - i];
-    return all;
-  }();
-  /// The bits of the index that a bit of the state exchanges; with the upper one of symmetric levels all others.
-  static constexpr unsigned exchanged(unsigned column) { return symmetric && column >= 128 ? column ^ 127u : column; }
   template <int Exchanged>
   static ANYBIT_INLINE __m512i mapped(__m512i bytes, std::uint64_t matrix) {
     return _mm512_gf2p8affine_epi64_epi8(bytes, _mm512_set1_epi64(static_cast<long long>(matrix)), Exchanged);
