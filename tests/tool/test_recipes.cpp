@@ -50,6 +50,8 @@ TEST_CASE("a recipe as files record it, and shorter ways to write it") {
   CHECK(description_of("awq | gptq(damp=0.01) uint4/g128/f16") == "awq | gptq(damp=0.01)");
   CHECK(description_of("awq|gptq  uint4/g128/f16/bits") == "awq | gptq(damp=0.01)");
   CHECK(description_of("gptq(best) uint4/g64/e5m3") == Gptq<AsymmetricInt<4>>::best().describe());
+  CHECK(description_of("blocks_learned(batch=2) | rotated | gptq uint2/g64/f16") ==
+        "blocks_learned(iterations=200, batch=2) | rotated(residual, values, ffn_down, seed=1) | gptq(damp=0.01)");
   CHECK(description_of("awq | learned uint3/g64/f16") == "awq | learned(iterations=200)");
   CHECK(description_of("nearest() ternary/g128/f16/base3") == "nearest");
   CHECK(description_of("rotated | nearest int8/row/f32") == "rotated(residual, values, ffn_down, seed=1) | nearest");

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <functional>
 
+#include <anybit/train/learned_blocks.hpp>
+
 namespace tool {
 
 using namespace anybit;
@@ -92,6 +94,11 @@ Result<model::ModelRecipe> Catalog::make(const RecipeText& recipe) const {
   ANYBIT_TRY_STATUS(check_ldlq(recipe, *found));
   model::ModelRecipe made = found->make(recipe);
   if (recipe.rotation) made = rotated(made.name, made, *recipe.rotation);
+  if (recipe.blocks) {
+    auto learned = train::learned_blocks(made.name, made, *recipe.blocks);
+    if (!learned) return recipe_error(recipe.text, recipe.blocks_at, learned.error().message);
+    made = *std::move(learned);
+  }
   return made;
 }
 

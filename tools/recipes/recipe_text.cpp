@@ -383,12 +383,32 @@ Result<model::RotationOptions> read_rotation(std::string_view text, const Term& 
   return r;
 }
 
+Result<train::LearnedBlocks> read_blocks_learned(std::string_view text, const Term& t) {
+  train::LearnedBlocks b;
+  OptionReader from(text, t.name, t.options);
+  from.number("iterations", b.iterations);
+  from.number("rate", b.rate);
+  from.number("ends_rate", b.ends_rate);
+  from.flag("ends as found", b.learn_ends, false);
+  from.number("batch", b.batch);
+  from.number("seed", b.seed);
+  ANYBIT_TRY_STATUS(from.finish());
+  return b;
+}
+
 constexpr std::string_view algorithms =
                                "nearest, gptq, learned, ldlq, sparsegptq, or a pruner (magnitude, wanda, sparsegpt) then nearest",
-                           transforms = "rotated, smooth_quant, awq";
+                           transforms = "blocks_learned, rotated, smooth_quant, awq";
 
 Status read_transform(const Term& t, RecipeText& to) {
   const auto misplaced = [&](std::string message) { return recipe_error(to.text, t.at, std::move(message)); };
+  if (t.name == "blocks_learned") {
+    if (to.blocks || to.rotation || to.transform.index() != 0)
+      return misplaced("blocks_learned stands once, before all others: it changes what they leave of each block");
+    to.blocks_at = t.at;
+    ANYBIT_TRY(to.blocks, read_blocks_learned(to.text, t));
+    return Ok{};
+  }
   if (t.name == "rotated") {
     if (to.rotation || to.transform.index() != 0)
       return misplaced("rotated stands once, before all others: it changes the whole model");
@@ -397,7 +417,7 @@ Status read_transform(const Term& t, RecipeText& to) {
   }
   if (t.name != "awq" && t.name != "smooth_quant")
     return misplaced("'" + std::string(t.name) + "' is no transform; those are " + std::string(transforms));
-  if (to.transform.index() != 0) return misplaced("this program has recipes of one transform beside rotated");
+  if (to.transform.index() != 0) return misplaced("this program has recipes of one transform beside rotated and blocks_learned");
   to.transform_at = t.at;
   if (t.name == "smooth_quant") return read_smooth_quant(t, to);
   ANYBIT_TRY(to.transform, read_awq(to.text, t));

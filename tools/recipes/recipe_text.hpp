@@ -2,7 +2,7 @@
 // The text of a recipe, as files record it, into its parts:
 //
 //   recipe    = { transform "|" } algorithm scheme [ activations ]
-//   transform = rotated(...) | smooth_quant(...) | awq(...)
+//   transform = blocks_learned(...) | rotated(...) | smooth_quant(...) | awq(...)
 //   algorithm = nearest(...) | gptq(...) | learned(...) | ldlq(...) | sparsegptq(...) | pruner "then" nearest(...)
 //   pruner    = magnitude(50%) | wanda(50%) | sparsegpt(2:4, ...)
 //
@@ -22,6 +22,7 @@
 #include <anybit/model/rotation.hpp>
 #include <anybit/prune/sparse_gpt.hpp>
 #include <anybit/prune/wanda.hpp>
+#include <anybit/train/learned_blocks_options.hpp>
 #include <anybit/transform/awq.hpp>
 #include <anybit/transform/smooth_quant.hpp>
 
@@ -49,6 +50,7 @@ struct PrunedNearestOptions {
 /// A recipe but for its scheme's type. Places are offsets in the text.
 struct RecipeText {
   std::string text;
+  std::optional<anybit::train::LearnedBlocks> blocks{};
   std::optional<anybit::model::RotationOptions> rotation{};
   std::variant<std::monostate, anybit::SmoothQuant, anybit::SmoothQuantSearch, anybit::Awq> transform{};
   std::variant<NearestOptions, anybit::gptq::Options, anybit::learned::Options, anybit::ldlq::Options, SparseGptqOptions,
@@ -56,7 +58,7 @@ struct RecipeText {
       algorithm{};
   std::string scheme;
   anybit::Compute compute = anybit::Compute::f32;
-  std::size_t transform_at = 0, algorithm_at = 0, scheme_at = 0;
+  std::size_t blocks_at = 0, transform_at = 0, algorithm_at = 0, scheme_at = 0;
 };
 
 /// Whether a text is a recipe rather than the name of one: it has a blank, a bar, a slash or a parenthesis.
