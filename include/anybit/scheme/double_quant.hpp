@@ -207,7 +207,8 @@ ANYBIT_INLINE bool ends_may_fit(Range r, float offset) {
                        std::bit_cast<double>((std::uint64_t{2046} << 52) - std::bit_cast<std::uint64_t>(grid)),
                off = steps - ((steps + shift) - shift);
   const bool clamped = (r.low == 0) | (r.high == std::numeric_limits<float>::max());
-  return (std::abs(off) <= near) | (steps <= few) | (std::abs(up - down) <= alike * (up + down)) | clamped;
+  const double from_grid = std::abs(off), between = std::abs(up - down);
+  return (from_grid <= near) | (steps <= few) | (between <= alike * (up + down)) | clamped;
 }
 
 /// Those of `s` that may be the offset, as far as the ranges of blocks tell; each once, in order.
