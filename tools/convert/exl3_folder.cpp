@@ -43,7 +43,7 @@ Index padded_to_128(Index n) { return round_up(n, 128); }
 using ModuleNames = std::map<std::string, std::string, std::less<>>;
 
 /// An error where a linear has no tensor of its own in the folder, or readers of the format could not tell its extents.
-Result<ModuleNames> module_names(const LinearSource& source, const model::Decoder& d, bool head) {
+Result<ModuleNames> exl3_module_names(const LinearSource& source, const model::Decoder& d, bool head) {
   ANYBIT_TRY(const io::HfFolder folder, io::HfFolder::open(source.folder()));
   ANYBIT_TRY(const model::detail::FolderConfig config, model::detail::read_config(folder));
   ANYBIT_TRY(const io::Checkpoint checkpoint, io::Checkpoint::of(folder));
@@ -82,14 +82,14 @@ Result<ModuleNames> module_names(const LinearSource& source, const model::Decode
   return names;
 }
 
-Result<model::ModelRecipe> recipe(const Exl3Request& o, int bits) {
+Result<model::ModelRecipe> exl3_recipe(const Exl3Request& o, int bits) {
   ANYBIT_TRY(const RecipeText text,
              parse_recipe((o.calibrate.empty() ? "nearest exl3/" : "ldlq exl3/") + std::to_string(bits) + '/' + o.codebook));
   return catalog().make(text);
 }
 
 /// The text in windows of up to 512 tokens.
-Result<evaluate::Windows> calibration_windows(const model::Model& m, const std::string& folder, const Exl3Request& o) {
+Result<evaluate::Windows> exl3_windows(const model::Model& m, const std::string& folder, const Exl3Request& o) {
   ANYBIT_TRY(const std::string words, read_text(o.calibrate));
   ANYBIT_TRY(std::vector<model::TokenId> ids, domain_tokens(words, o.calibrate, m.tokenizer, {{}, folder}));
   if (static_cast<Index>(ids.size()) > o.calibration_tokens) ids.resize(static_cast<std::size_t>(o.calibration_tokens));
@@ -100,19 +100,19 @@ Result<evaluate::Windows> calibration_windows(const model::Model& m, const std::
   return windows;
 }
 
-void add_module(Exl3Model& to, std::string name, const AnyPacked& weights) {
+void add_exl3_module(Exl3Model& to, std::string name, const AnyPacked& weights) {
   const Extents e = weights.bytes().extents();
   to.padded += e.rows % 128 != 0 || e.cols % 128 != 0;
   to.modules.push_back({std::move(name), weights});
 }
 
-void add_report(Exl3Model& to, const std::string& module, const Report& report) {
+void add_exl3_report(Exl3Model& to, const std::string& module, const Report& report) {
   if (report.weight_error > to.worst_error) to.worst_error = report.weight_error, to.worst = module;
   for (const std::string& f : report.fallbacks) to.remarks.push_back(module + ": " + f);
 }
 
 /// As exllamav3's list of tensors has it.
-ordered_json stored(const io::OwnedTensor& t) {
+ordered_json stored_as(const io::OwnedTensor& t) {
   const std::string type = t.dtype == "F16" ? "float16" : t.dtype == "I16" ? "int16" : "int32";
   return {{"shape", t.shape}, {"n_bytes", t.bytes.size()}, {"dtype", "torch." + type}};
 }
@@ -132,7 +132,7 @@ ordered_json exl3_config(const Exl3Model& m) {
 Result<Exl3Model> quantize_to_exl3(const LinearSource& source, const Exl3Request& o) {
   Exl3Model out;
   out.request = o;
-  ANYBIT_TRY(const model::ModelRecipe blocks, recipe(o, o.bits));
+  ANYBIT_TRY(const model::ModelRecipe blocks, exl3_recipe(o, o.bits));
   std::optional<model::ModelRecipe> head_recipe;
   std::optional<model::Model> with_tokenizer;  // which only a text needs
   model::Decoder d;
@@ -144,11 +144,11 @@ Result<Exl3Model> quantize_to_exl3(const LinearSource& source, const Exl3Request
   }
   ANYBIT_TRY_STATUS(model::check_is_decoder(d, source.folder()));
   out.head = o.head_bits < 16 && d.config.form.head;
-  ANYBIT_TRY(const ModuleNames names, module_names(source, d, out.head));
+  ANYBIT_TRY(const ModuleNames names, exl3_module_names(source, d, out.head));
   model::ModelPlan plan = model::uniform_plan(blocks, d);
   plan.guards = false;  // every module of the format has the bits that are asked for
   if (out.head) {
-    ANYBIT_TRY(head_recipe, recipe(o, o.head_bits));
+    ANYBIT_TRY(head_recipe, exl3_recipe(o, o.head_bits));
     plan.head = &*head_recipe;
   }
 
@@ -159,7 +159,7 @@ Result<Exl3Model> quantize_to_exl3(const LinearSource& source, const Exl3Request
   std::vector<std::span<const model::TokenId>> windows;
   evaluate::Windows text;
   if (!o.calibrate.empty()) {
-    ANYBIT_TRY(text, calibration_windows(*with_tokenizer, source.folder(), o));
+    ANYBIT_TRY(text, exl3_windows(*with_tokenizer, source.folder(), o));
     for (Index i = 0; i < text.count(); ++i) windows.push_back(text.window(i));
     out.windows = text.count(), out.window = text.length;
   }
@@ -192,12 +192,12 @@ Result<Exl3Model> quantize_to_exl3(const LinearSource& source, const Exl3Request
 
   for (const model::WeightId id : d.blueprint->linears)
     if (const auto found = names.find((*d.blueprint)[id].name); found != names.end())
-      add_module(out, found->second, *done.decoder[id].linear.packed());
-  for (const model::QuantizedLayer& layer : done.layers) add_report(out, names.find(layer.name)->second, layer.report);
+      add_exl3_module(out, found->second, *done.decoder[id].linear.packed());
+  for (const model::QuantizedLayer& layer : done.layers) add_exl3_report(out, names.find(layer.name)->second, layer.report);
   if (out.head) {
     const std::string& name = names.find(head_weight)->second;
-    add_module(out, name, *embedding.head);
-    add_report(out, name, embedding.head_report);
+    add_exl3_module(out, name, *embedding.head);
+    add_exl3_report(out, name, embedding.head_report);
   }
   double bits = 0, weights = 0;
   for (const Exl3Module& module : out.modules)
@@ -216,7 +216,7 @@ Status write_exl3_folder(const LinearSource& source, const Exl3Model& m, Checkpo
     ordered_json entry{{"stored_tensors", nullptr}, {"quant_format", "exl3"}, {"bits_per_weight", 0}};
     for (io::OwnedTensor& t : io::write_exl3(module.name, module.weights.bytes())) {
       if (t.name.ends_with(".trellis")) entry["bits_per_weight"] = t.shape.back() / 16;
-      tensors[t.name] = stored(t);
+      tensors[t.name] = stored_as(t);
       ANYBIT_TRY_STATUS(to.add(std::move(t)));
     }
     if (m.request.codebook == "mul1") entry["mul1_multiplier"] = Mul1::multiplier;

@@ -43,6 +43,8 @@ constexpr Preset standard[] = {
     {"gptq-best-int2-g128", "gptq(best) uint2/g128/f16"},
     {"gptq-best-int4-g64-e5m3", "gptq(best) uint4/g64/e5m3"},
     {"gptq-best-int3-g64-e5m3", "gptq(best) uint3/g64/e5m3"},
+    {"ldlq-trellis3", "ldlq trellis12k3/quantiles/row/f16"},
+    {"ldlq-trellis2", "ldlq trellis12k2/quantiles/row/f16"},
     {"awq-int4-g128", "awq | nearest uint4/g128/f16"},
     {"awq-gptq-sf4-g128", "awq(duo or not) | gptq superfloat4/g128/f16"},
     {"naive-w8a8", "nearest int8/row/f32 int8_per_token"},
@@ -51,8 +53,6 @@ constexpr Preset standard[] = {
 };
 
 constexpr Preset variants[] = {
-    {"ldlq-trellis2", "ldlq trellis12k2/quantiles/row/f16"},
-    {"ldlq-trellis3", "ldlq trellis12k3/quantiles/row/f16"},
     {"awq-block-int4-g128", "awq(block output) | nearest uint4/g128/f16"},
     {"awq-int3-g128", "awq | nearest uint3/g128/f16"},
     {"awq-block-int3-g128", "awq(block output) | nearest uint3/g128/f16"},

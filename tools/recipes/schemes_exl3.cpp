@@ -17,14 +17,14 @@ anybit::model::ModelRecipe make_exl3(const RecipeText& r) {
 }
 
 template <int K, class Book>
-CompiledScheme compiled(anybit::Exl3<K, Book> scheme) {
+CompiledScheme compiled_exl3(anybit::Exl3<K, Book> scheme) {
   return {std::string(std::string_view(scheme.name)), with_ldlq | scales_as_found, &make_exl3<K, Book>};
 }
 
 }  // namespace
 
 void add_exl3(Catalog& to) {
-  anybit::for_each_exl3([&]<class S>(S scheme) { to.add_compiled<S>(compiled(scheme)); });
+  anybit::for_each_exl3([&]<class S>(S scheme) { to.add_compiled<S>(compiled_exl3(scheme)); });
 }
 
 }  // namespace tool
