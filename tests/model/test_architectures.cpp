@@ -209,6 +209,7 @@ TEST_CASE("architectures: folders that do not fit their configuration are refuse
     CHECK(d.error().message.starts_with(std::filesystem::path(copy / "").parent_path().string()));
   };
   refused("llama", "\"llama\"", "\"gpt5\"", "model_type is 'gpt5': anybit runs 'llama', 'mistral'");
+  refused("llama", "\"llama\"", "\"gpt5\"", "(nearest in name: 'gpt2')");
   refused("llama", "\"intermediate_size\": 60", "\"intermediate_size\": 64",
           "tensor model.layers.0.mlp.gate_proj.weight is 60 x 48, the configuration needs 64 x 48");
   refused("llama", "\"hidden_size\": 48", "\"hidden_size\": -1", "hidden_size is -1, not 1 to");

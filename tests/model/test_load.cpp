@@ -146,7 +146,8 @@ TEST_CASE("models that are wrong in one place are errors that name it") {
   };
   const std::vector<Case> cases{
       {{.without = "general.architecture"}, {"general.architecture"}},
-      {{.text_key = "general.architecture", .text = "mamba"}, {"general.architecture is 'mamba'", "llama"}},
+      {{.text_key = "general.architecture", .text = "mamba"},
+       {"general.architecture is 'mamba'", "llama", "nearest in name: 'llama'"}},
       {{.without = "llama.embedding_length"}, {"llama.embedding_length"}},
       {{.without = "llama.block_count"}, {"llama.block_count"}},
       {{.key = "llama.block_count", .value = 0}, {"llama.block_count is 0"}},
@@ -379,5 +380,6 @@ TEST_CASE("a container with contradictory metadata is an error that names the ke
   has(with("\"tokenizer.kind\":\"byte_bpe\"", "\"tokenizer.kind\":\"wordlist\""), "tokenizer.kind is 'wordlist'");
   has(with("\"tokenizer.pre\":\"gpt-2\"", "\"tokenizer.pre\":\"gpt-9\""), "the pre-tokenizer is 'gpt-9'");
   has(with("\"general.architecture\":\"llama\"", "\"general.architecture\":\"lamas\""), "general.architecture is 'lamas'");
+  has(with("\"general.architecture\":\"llama\"", "\"general.architecture\":\"lamas\""), "nearest in name: 'llama'");
   has(with("blk.1.ffn_up.weight\":{", "blk.1.ffn_ub.weight\":{"), "blk.1.ffn_up.weight");
 }

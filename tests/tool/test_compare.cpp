@@ -9,6 +9,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <anybit/core/edit_distance.hpp>
 #include <anybit/model/load.hpp>
 #include <anybit/scheme/mixed_widths.hpp>
 
@@ -236,9 +237,9 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
 }
 
 TEST_CASE("words near each other, and texts cut in two") {
-  CHECK(tool::edit_distance("kitten", "sitting") == 3);
-  CHECK(tool::edit_distance("", "abc") == 3);
-  CHECK(tool::edit_distance("abc", "abc") == 0);
+  CHECK(anybit::edit_distance("kitten", "sitting") == 3);
+  CHECK(anybit::edit_distance("", "abc") == 3);
+  CHECK(anybit::edit_distance("abc", "abc") == 0);
   const auto two = tool::cut_in_two("one\n\ntwo three four\n\nfive");
   CHECK(two.calibrate + two.evaluate == "one\n\ntwo three four\n\nfive");
   CHECK(two.evaluate == "five");

@@ -30,9 +30,6 @@ class RecipeBook {
   std::list<anybit::model::ModelRecipe> recipes_;
 };
 
-/// Insertions, deletions and substitutions that turn one word into the other.
-std::size_t edit_distance(std::string_view a, std::string_view b);
-
 /// A name for files: what is no letter, digit, point, percent sign or hyphen becomes a hyphen.
 std::string file_name(std::string_view recipe);
 

@@ -455,7 +455,7 @@ inline Result<Model> model_from_container(const io::AnybitFile& file, const Sche
   const Architecture* const architecture = find_architecture(own);
   if (!architecture)
     return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(named),
-                                                     "; anybit runs ", architecture_names())};
+                                                     "; anybit runs ", architecture_names(own))};
   DecoderConfig config;
   ANYBIT_TRY_STATUS(detail::read_config(read, own, config));
   if (const std::string encoder = own + std::string(detail::encoder_suffix); read.has(encoder + ".block_count"))

@@ -32,7 +32,7 @@ inline Result<FolderConfig> read_config(const io::HfFolder& folder) {
   out.architecture = find_model_type(type);
   if (!out.architecture)
     return {ErrorCode::unsupported, io::detail::text(json.file(), ": ", json.path("model_type"), " is ", io::detail::shown(type),
-                                                     ": anybit runs ", model_type_names(), ", use a model of one of these")};
+                                                     ": anybit runs ", model_type_names(type), ", use a model of one of these")};
   HfConfigReader read(json);
   ANYBIT_TRY(out.config, out.architecture->read_hugging_face(read));
   ANYBIT_TRY_STATUS(read.all_neutral());

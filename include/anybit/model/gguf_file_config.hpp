@@ -32,7 +32,7 @@ inline Result<const Architecture*> architecture_of(const io::GgufFile& file) {
   const Architecture* const architecture = find_architecture(named);
   if (architecture && architecture->read_gguf) return architecture;
   return {ErrorCode::unsupported, io::detail::text(file.name(), ": general.architecture is ", io::detail::shown(named),
-                                                   ": anybit runs ", architecture_names(), ", use a model of one of these")};
+                                                   ": anybit runs ", architecture_names(named), ", use a model of one of these")};
 }
 
 }  // namespace detail

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include <anybit/core/edit_distance.hpp>
 #include <anybit/model/arch/bart.hpp>
 #include <anybit/model/arch/bert.hpp>
 #include <anybit/model/arch/falcon.hpp>
@@ -50,19 +53,32 @@ inline const Architecture* find_model_type(std::string_view type) {
   return nullptr;
 }
 
-/// "'llama', 'qwen2'", those that GGUF has, for messages.
-inline std::string architecture_names() {
+namespace detail {
+/// "'llama', 'qwen2'", and which of them is nearest to `asked`, unless that is empty.
+inline std::string listed(std::span<const std::string_view> names, std::string_view asked) {
   std::string all;
+  for (const std::string_view name : names) all.append(all.empty() ? "'" : ", '").append(name).append("'");
+  if (asked.empty() || names.empty()) return all;
+  const std::string_view word = asked.substr(0, 64);  // a damaged file's name may be of any length
+  const std::string_view nearest = *std::min_element(names.begin(), names.end(), [&](std::string_view a, std::string_view b) {
+    return edit_distance(word, a) < edit_distance(word, b);
+  });
+  return all.append(" (nearest in name: '").append(nearest).append("')");
+}
+}  // namespace detail
+
+/// "'llama', 'qwen2'", those that GGUF has, for messages; and which is nearest to a name that is none of them.
+inline std::string architecture_names(std::string_view asked = {}) {
+  std::vector<std::string_view> names;
   for (const Architecture* a : architectures)
-    if (a->read_gguf) all.append(all.empty() ? "'" : ", '").append(a->name).append("'");
-  return all;
+    if (a->read_gguf) names.push_back(a->name);
+  return detail::listed(names, asked);
 }
 /// Likewise the model types of config.json.
-inline std::string model_type_names() {
-  std::string all;
-  for (const Architecture* a : architectures)
-    for (const std::string_view type : a->model_types) all.append(all.empty() ? "'" : ", '").append(type).append("'");
-  return all;
+inline std::string model_type_names(std::string_view asked = {}) {
+  std::vector<std::string_view> names;
+  for (const Architecture* a : architectures) names.insert(names.end(), a->model_types.begin(), a->model_types.end());
+  return detail::listed(names, asked);
 }
 
 }  // namespace ANYBIT_CODE
