@@ -26,9 +26,9 @@ struct LearnedLayer {
   Stats stats;
   Square h;
 
-  LearnedLayer(Index rows, Index inputs, Needs needs = Needs::hessian)
-      : w(random_matrix(rows, inputs, 21, 0.1f)), x(correlated(3 * inputs, inputs, 22)), stats(inputs, needs) {
-    const Matrix x0 = correlated(3 * inputs, inputs, 23);
+  LearnedLayer(Index rows, Index cols, Needs needs = Needs::hessian)
+      : w(random_matrix(rows, cols, 21, 0.1f)), x(correlated(3 * cols, cols, 22)), stats(cols, needs) {
+    const Matrix x0 = correlated(3 * cols, cols, 23);
     if (covers(needs, Needs::input_drift)) {
       Matrix mixed = x;
       for (Index i = 0; i < x.extents().size(); ++i) mixed.data()[i] += 0.3f * x0.data()[i];
