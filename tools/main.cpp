@@ -4,11 +4,13 @@
 #include <cstdio>
 #include <string_view>
 
+#include <anybit/core/edit_distance.hpp>
 #include <anybit/version.hpp>
 
 #include "compare/compare.hpp"
 #include "convert/convert.hpp"
 #include "dequantize/dequantize.hpp"
+#include "domains/domains.hpp"
 #include "generate/generate.hpp"
 #include "gradients/gradients.hpp"
 #include "inspect/inspect.hpp"
@@ -35,6 +37,7 @@ constexpr Command commands[] = {
     {"quantize", "quantizes a model by one recipe, or to a size, and writes one file", &tool::run_quantize},
     {"compare", "quantizes a model by many recipes and reports size, error and speed of each",
      [](int argc, const char* const* argv) { return tool::run_compare(tool::standard_recipes(), argc, argv); }},
+    {"domains", "calibrates by kinds of text and reports what each costs on the others", &tool::run_domains},
     {"perplexity", "measures how well a model predicts a text", &tool::run_perplexity},
     {"generate", "continues a text", &tool::run_generate},
     {"train", "trains a model, or adapters on a packed one", &tool::run_train},
@@ -65,7 +68,7 @@ int print_version() {
 }
 
 int wrong_command(std::string_view name) {
-  const auto distance = [&](const Command& c) { return tool::edit_distance(name, c.name); };
+  const auto distance = [&](const Command& c) { return anybit::edit_distance(name, c.name); };
   const Command& nearest = *std::min_element(std::begin(commands), std::end(commands),
                                              [&](const Command& a, const Command& b) { return distance(a) < distance(b); });
   std::fprintf(stderr, "anybit: there is no command '%s'; the nearest is %s (anybit --help lists all)\n",

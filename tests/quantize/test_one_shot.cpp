@@ -253,3 +253,26 @@ TEST_CASE("siblings of one plan with different recipes: each gets its own, and t
   plan.linears.pop_back();
   CHECK(quantize_model(d, stats, plan, embedding).error().message.find("plan mixed has 13 recipes, the model 14 linears") == 0);
 }
+
+TEST_CASE("statistics of two texts merged are those of one pass over both") {
+  const Decoder d = random_decoder(2);
+  const Needs needs = Needs::hessian | Needs::sequences;
+  ModelStats both(d, needs, Stats::default_sample_cap, Needs::abs_max), first = both, second = both;
+  for (const unsigned seed : {1u, 2u, 3u}) {
+    const std::vector<TokenId> text = ids(static_cast<Index>(5 + 7 * seed), seed);
+    REQUIRE(both.accumulate(d, text, {}).ok());
+    REQUIRE((seed < 3 ? first : second).accumulate(d, text, {}).ok());
+  }
+  REQUIRE(first.merge(second).ok());
+  CHECK(first.tokens() == both.tokens());
+  for (std::size_t i = 0; i < both.sites(); ++i) {
+    const SiteId site = static_cast<SiteId>(i);
+    const Stats &merged = first.at(site, Needs::hessian), &whole = both.at(site, Needs::hessian);
+    CHECK(std::equal(merged.abs_max().begin(), merged.abs_max().end(), whole.abs_max().begin()));
+    const Matrix h = merged.hessian(), g = whole.hessian();
+    const float largest = static_cast<float>(whole.largest_hessian_diagonal());
+    for (Index k = 0; k < g.extents().size(); ++k) CHECK(std::abs(h.data()[k] - g.data()[k]) <= 1e-5f * largest);
+    REQUIRE(first.sequences(site).size() == both.sequences(site).size());
+  }
+  CHECK(first.head()->tokens() == both.head()->tokens());
+}

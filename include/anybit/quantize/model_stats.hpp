@@ -77,6 +77,20 @@ class ModelStats {
     return Ok{};
   }
 
+  /// Adds what passes over other texts have seen: sums and Hessians add, so a text weighs as much as it has tokens. Both keep the
+  /// same statistics of the same sites of one model.
+  Status merge(const ModelStats& other) {
+    ANYBIT_CHECK(sites() == other.sites() && first_ == other.first_ && full_.size() == other.full_.size() &&
+                     sequences_.size() == other.sequences_.size() && head_.has_value() == other.head_.has_value(),
+                 "ModelStats::merge: statistics of other sites");
+    for (std::size_t i = 0; i < light_.size(); ++i) {
+      ANYBIT_TRY_STATUS(light_[i].merge(other.light_[i]));
+      if (!full_.empty()) ANYBIT_TRY_STATUS(full_[i].merge(other.full_[i]));
+      if (!sequences_.empty()) sequences_[i] = joined(sequences_[i], other.sequences_[i]);
+    }
+    return head_ ? head_->merge(*other.head_) : Status(Ok{});
+  }
+
   /// Runs `ids` through the decoder from an empty context, adds what enters each site, and gives back what hidden_states() does.
   /// A model with an encoder in front of its decoder needs the source of the text.
   Result<Matrix> accumulate(const Decoder& d, std::span<const TokenId> ids, ExecutorRef executor,
@@ -112,6 +126,20 @@ class ModelStats {
     return static_cast<Needs>(static_cast<unsigned>(n) & ~static_cast<unsigned>(Needs::sequences));
   }
   static constexpr Needs all_sums = Needs::abs_max | Needs::mean_abs | Needs::mean_square;
+
+  /// Passes of both in turn, so that either has its part of the tokens that are kept.
+  static std::vector<Matrix> joined(const std::vector<Matrix>& a, const std::vector<Matrix>& b) {
+    std::vector<Matrix> out;
+    Index room = sequence_tokens;
+    for (std::size_t i = 0; i < std::max(a.size(), b.size()); ++i)
+      for (const auto* const from : {&a, &b}) {
+        if (i >= from->size() || room == 0) continue;
+        const Matrix& m = (*from)[i];
+        out.emplace_back(m.view().row_range(0, std::min(room, m.rows())));
+        room -= out.back().rows();
+      }
+    return out;
+  }
 
   static std::vector<SiteId> all_sites(const Blueprint& b) {
     std::vector<SiteId> all;
