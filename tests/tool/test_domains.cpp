@@ -43,7 +43,7 @@ TEST_CASE("domains: a row for every domain and pair, a column for every domain, 
   CHECK(one["recipes"][0]["rows"][0]["calibrated_on"] == "none");
   const json& rows = one["recipes"][1]["rows"];
   REQUIRE(rows.size() == 3);
-  const auto kl = [&](int row, const char* domain) { return rows[row]["evaluated_on"][domain]["kl_mean"].get<double>(); };
+  const auto kl = [&](std::size_t row, const char* domain) { return rows[row]["evaluated_on"][domain]["kl_mean"].get<double>(); };
   CHECK(kl(0, "prose") > 0);
   CHECK(kl(0, "code") != kl(1, "code"));
   CHECK(kl(2, "code") != kl(1, "code"));

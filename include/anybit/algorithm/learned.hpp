@@ -3,6 +3,8 @@
 // signs of the gradient of the layer's output error. See docs/methods/learned_rounding.md. Readable twin:
 // reference/learned_rounding.hpp.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <string>
 
 #include <anybit/algorithm/gptq.hpp>
@@ -79,3 +81,5 @@ struct AlgorithmTraits<Learned<Parts...>> : AlgorithmDefaults<Learned<Parts...>>
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit
+
+#include <anybit/core/macros_end.hpp>
