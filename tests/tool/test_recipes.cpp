@@ -50,9 +50,9 @@ TEST_CASE("a recipe as files record it, and shorter ways to write it") {
   CHECK(description_of("awq | gptq(damp=0.01) uint4/g128/f16") == "awq | gptq(damp=0.01)");
   CHECK(description_of("awq|gptq  uint4/g128/f16/bits") == "awq | gptq(damp=0.01)");
   CHECK(description_of("gptq(best) uint4/g64/e5m3") == Gptq<AsymmetricInt<4>>::best().describe());
-  CHECK(description_of("blocks_learned(batch=2) | rotated | gptq uint2/g64/f16") ==
+  CHECK(description_of("blocks_learned(batch=2) | rotated | gptq uint2/g128/f16") ==
         "blocks_learned(iterations=200, batch=2) | rotated(residual, values, ffn_down, seed=1) | gptq(damp=0.01)");
-  CHECK(description_of("awq | learned uint3/g64/f16") == "awq | learned(iterations=200)");
+  CHECK(description_of("awq | learned uint3/g128/f16") == "awq | learned(iterations=200)");
   CHECK(description_of("nearest() ternary/g128/f16/base3") == "nearest");
   CHECK(description_of("rotated | nearest int8/row/f32") == "rotated(residual, values, ffn_down, seed=1) | nearest");
   CHECK(description_of("ldlq trellis16k2/quantiles/row/f16") == "ldlq(damp=0.025)");
@@ -142,8 +142,8 @@ TEST_CASE("a text that is no recipe: the place, and what could stand there") {
     std::size_t at;
     std::string says;
   } cases[] = {
-      {"awk | gptq uint4/g128/f16", 1, "those are rotated, smooth_quant, awq"},
-      {"awq | gtpq uint4/g128/f16", 7, "those are nearest, gptq, ldlq, sparsegptq"},
+      {"awk | gptq uint4/g128/f16", 1, "those are blocks_learned, rotated, smooth_quant, awq"},
+      {"awq | gtpq uint4/g128/f16", 7, "those are nearest, gptq, learned, ldlq, sparsegptq"},
       {"awq uint4/g128/f16", 1, "is a transform: a bar and an algorithm must follow"},
       {"gptq(dump=0.01) uint4/g128/f16", 6, "no option 'dump'; it has best, damp=N"},
       {"gptq(damp=much) uint4/g128/f16", 11, "damp needs a number"},

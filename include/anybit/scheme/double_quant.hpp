@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <anybit/core/fixed_string.hpp>
+#include <anybit/core/stable_sort.hpp>
 #include <anybit/core/types.hpp>
 #include <anybit/format/codebook.hpp>
 
@@ -252,7 +253,7 @@ bool recover(std::span<const float> s, std::span<const Range> ranges, double mea
   if (try_offset(nearest_to_mean)) return true;
   std::vector<float> candidates = possible_offsets(s, ranges);
   const auto distance = [mean](float v) { return std::abs(static_cast<double>(v) - mean); };
-  std::stable_sort(candidates.begin(), candidates.end(), [&](float a, float b) { return distance(a) < distance(b); });
+  anybit::stable_sort(candidates.begin(), candidates.end(), [&](float a, float b) { return distance(a) < distance(b); });
   return std::any_of(candidates.begin(), candidates.end(), try_offset);
 }
 
