@@ -47,6 +47,7 @@ function(anybit_add_programs kind)
     endif()
     add_executable(${name} "${file}")
     target_link_libraries(${name} PRIVATE anybit_development ${used})
+    target_compile_options(${name} PRIVATE ${ANYBIT_FLAGS_OF_${kind}})  # what a caller wants for these alone
     file(STRINGS "${file}" arguments REGEX "^// ctest: " LIMIT_COUNT 1)
     string(REGEX REPLACE "^// ctest: *" "" arguments "${arguments}")
     if(NOT arguments STREQUAL "skip")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compiles every ```cpp block of one Markdown page.
 
-    snippets.py PAGE --compiler CXX --flags RESPONSE_FILE --work FOLDER
+    snippets.py PAGE --compiler CXX --flags RESPONSE_FILE --work FOLDER [--prepared FOLDER] [--run-with=WORDS]
 
 A block that starts with #include or defines main is a whole file, and stands alone. Every other block says what it is
 in an HTML comment on the lines just before it:
@@ -41,13 +41,13 @@ class Snippet:
         visible = "".join(f'#line {line} "{page}"\n{code}\n' for line, code in self.parts)
         if self.kind in ("file", "run"):
             return visible
-        start = f"#include <anybit/anybit.hpp>\nusing namespace anybit;\n"
+        umbrella, start = "#include <anybit/anybit.hpp>\n", "using namespace anybit;\n"
         if self.kind == "declarations":
-            return f"{start}{self.hidden}\n{visible}"
+            return f"{umbrella}{start}{self.hidden}\n{visible}"
         # Local includes of a body would land inside the function: they are moved to the top.
         includes = "\n".join(re.findall(r"^#include .*$", visible, re.M))
         visible = re.sub(r"^#include .*$", "", visible, flags=re.M)
-        return f"{includes}\n{start}void anybit_snippet() {{\n{self.hidden}\n{visible}}}\n"
+        return f"{umbrella}{includes}\n{start}void anybit_snippet() {{\n{self.hidden}\n{visible}}}\n"
 
 
 def snippets_of(text):
@@ -100,10 +100,13 @@ def compile_one(number, snippet, page, options):
     command = [options.compiler, f"@{options.flags}", "-Wall", "-Wextra", "-Wno-unused"]
     if snippet.kind == "run":
         program = source.with_suffix("")
-        result = subprocess.run(command + ["-O1", "-pthread", str(source), "-o", str(program)], capture_output=True, text=True)
+        command += ["-O1", "-pthread", str(source), *options.run_with.split(), "-o", str(program)]
+        result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode == 0:
             result = subprocess.run([str(program)], cwd=options.work, capture_output=True, text=True)
     else:
+        if options.prepared:
+            command.insert(1, f"-I{options.prepared}")
         result = subprocess.run(command + ["-fsyntax-only", str(source)], capture_output=True, text=True)
     return result.returncode, result.stdout + result.stderr
 
@@ -131,6 +134,8 @@ def main():
     parser.add_argument("--compiler", default="c++")
     parser.add_argument("--flags", type=pathlib.Path)
     parser.add_argument("--work", type=pathlib.Path)
+    parser.add_argument("--prepared", type=pathlib.Path, help="where anybit/anybit.hpp.gch is, for what is compiled and not run")
+    parser.add_argument("--run-with", default="", help="more flags and libraries for what is run")
     parser.add_argument("--self-test", action="store_true", help="check the extraction itself")
     options = parser.parse_args()
     if options.self_test:
