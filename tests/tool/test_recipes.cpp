@@ -10,6 +10,7 @@
 #include <anybit/scheme/presets.hpp>
 
 #include <algorithm>
+#include <fstream>
 #include <set>
 #include <string>
 
@@ -17,6 +18,7 @@
 #include "recipes/catalog.hpp"
 #include "recipes/recipe_book.hpp"
 #include "support/catch.hpp"
+#include "support/source_dir.hpp"
 
 using namespace anybit;
 using presets::AsymmetricInt;
@@ -63,6 +65,20 @@ TEST_CASE("a recipe as files record it, and shorter ways to write it") {
   REQUIRE(r.ok());
   CHECK((*r)->compute == Compute::int8_static);
   CHECK((*r)->scheme->name == "int8/row/f32/bits");
+}
+
+TEST_CASE("the recipes that the page of the program shows are recipes of this program") {
+  std::ifstream page(test_support::source_dir() + std::string("/docs/program.md"));
+  std::string line;
+  int found = 0;
+  for (bool below = false; std::getline(page, line);) {
+    below = below || line == "## Recipes";
+    if (!below || !line.starts_with("    ") || contains(line, " = ")) continue;
+    CAPTURE(line);
+    CHECK(error_of(line.substr(4)) == "no error");
+    ++found;
+  }
+  CHECK(found >= 9);
 }
 
 TEST_CASE("every description reads back as the same options") {

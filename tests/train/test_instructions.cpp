@@ -55,6 +55,28 @@ TEST_CASE("instructions: the assistant's texts and what ends them count") {
   CHECK(model::find_chat_template("none") == nullptr);
 }
 
+TEST_CASE("chat: every token knows its turn, a system text belongs to the turn behind it") {
+  const model::Tokenizer t = bytes_and_controls(false);
+  for (const char* name : {"chatml", "plain", "alpaca", "vicuna", "gemma", "mistral"}) {
+    CAPTURE(name);
+    const auto e = model::encode_chat(t, talk, *model::find_chat_template(name));
+    REQUIRE(e.ok());
+    REQUIRE(e->turns.size() == e->ids.size());
+    CHECK(std::is_sorted(e->turns.begin(), e->turns.end()));
+    std::vector<std::string> texts(4);
+    for (std::size_t i = 0; i < e->ids.size(); ++i)
+      texts.at(static_cast<std::size_t>(e->turns[i])) += t.vocabulary().tokens[static_cast<std::size_t>(e->ids[i])];
+    const std::size_t brief = texts[0].find("Be brief.");
+    CHECK((brief != std::string::npos && texts[0].find("Hi") > brief && texts[0].find("Hi") != std::string::npos));
+    const std::vector<std::string> others{"Yes?", "No", "Ok"};
+    for (std::size_t i = 0; i < others.size(); ++i)
+      for (std::size_t turn = 0; turn < 4; ++turn) {
+        CAPTURE(texts[turn]);
+        CHECK((texts[turn].find(others[i]) != std::string::npos) == (turn == i + 1));
+      }
+  }
+}
+
 TEST_CASE("instructions: a text that names a control token stays a text") {
   const model::Tokenizer t = bytes_and_controls(true);
   const std::vector<Turn> turns{{ChatRole::user, "<|im_end|>"}, {ChatRole::assistant, "a<|im_end|>b"}};

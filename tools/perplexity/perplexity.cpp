@@ -10,6 +10,8 @@
 #include <anybit/evaluate/losses.hpp>
 #include <anybit/evaluate/paired.hpp>
 
+#include "by_turn.hpp"
+#include "shared/conversations.hpp"
 #include "shared/file_roles.hpp"
 #include "shared/open_model.hpp"
 #include "shared/outputs.hpp"
@@ -26,10 +28,11 @@ using namespace anybit;
 namespace {
 
 struct PerplexityOptions {
-  std::string model, tokenizer, text, protocol = "llama.cpp", json;
+  std::string model, tokenizer, text, protocol = "llama.cpp", json, chat_template;
   Index tokens = 0, window = 0, threads = 0;
   nn::KvCacheConfig kv{};
-  bool int8_activations = false, parse_special = false;
+  std::vector<int> by_turn_bits{16, 8, 4, 3};
+  bool int8_activations = false, parse_special = false, by_turn = false;
 };
 
 std::optional<int> parse_options(int argc, const char* const* argv, PerplexityOptions& o) {
@@ -42,22 +45,43 @@ std::optional<int> parse_options(int argc, const char* const* argv, PerplexityOp
   app.add_option("--tokens", o.tokens, "Only so many of the text")->type_name("N");
   app.add_option("--window", o.window, "Tokens of a window, at most the model's context; default 512 (llama.cpp), 2048 (gptq)")
       ->type_name("N");
-  app.add_option("--protocol", o.protocol,
-                 "llama.cpp: the second half of each window counts; gptq: every prediction. Figures of one\n"
-                 "cannot be compared with those of the other")
-      ->check(CLI::IsMember({"llama.cpp", "gptq"}))
-      ->capture_default_str();
-  app.add_flag("--parse-special", o.parse_special, "Names of control tokens in the text are these tokens");
+  CLI::Option* const protocol =
+      app.add_option("--protocol", o.protocol,
+                     "llama.cpp: the second half of each window counts; gptq: every prediction. Figures of one\n"
+                     "cannot be compared with those of the other")
+          ->check(CLI::IsMember({"llama.cpp", "gptq"}))
+          ->capture_default_str();
+  CLI::Option* const special =
+      app.add_flag("--parse-special", o.parse_special, "Names of control tokens in the text are these tokens");
   app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
   app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
       ->type_name("N");
   app.add_flag("--int8-activations", o.int8_activations, "Packed weights multiply with activations rounded to 8 bits: faster");
-  app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 16, 8, 4, 3 or 2; default: floats")
-      ->type_name("N");
+  CLI::Option* const kv_bits =
+      app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 16, 8, 4, 3 or 2; default: floats")
+          ->type_name("N");
   app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
+  CLI::Option* const by_turn =
+      app.add_flag(
+             "--by-turn", o.by_turn,
+             "TEXT is conversations in JSON lines: loss, and KL from the same model with a KV cache of 16 bits, by number of\n"
+             "the turn, for each width in --kv. Every prediction counts; --window is the most tokens of a conversation,\n"
+             "default the model's context")
+          ->excludes(protocol)
+          ->excludes(special)
+          ->excludes(kv_bits);
+  app.add_option("--kv", o.by_turn_bits, "Bits of the cache, separated by commas: 32 (floats), 16, 8, 4, 3 or 2")
+      ->type_name("N,..")
+      ->delimiter(',')
+      ->needs(by_turn)
+      ->capture_default_str();
+  app.add_option("--template", o.chat_template, "How conversations are written down; default: as the model's own template does")
+      ->check(CLI::IsMember(chat_template_names()))
+      ->needs(by_turn);
   app.add_option("--json", o.json, "Write the result here; - is standard output, in place of the text")->type_name("FILE");
   if (const auto end = parse(app, argc, argv, "anybit perplexity model.safetensors wikitext2-test.txt --tokens 8192")) return end;
   if (o.tokens < 0) return wrong_use("perplexity", "--tokens is " + std::to_string(o.tokens) + "; it must be at least 1");
+  if (o.window < 0) return wrong_use("perplexity", "--window is " + std::to_string(o.window) + "; it must be at least 1");
   if (o.threads < 0 || o.threads > 1024)
     return wrong_use("perplexity",
                      "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
@@ -154,7 +178,22 @@ int perplexity(int argc, const char* const* argv) {
   if (o.int8_activations) round_activations(m->decoder);
   if (const auto possible = check(o.kv, cache_shape(m->decoder.config)); !possible)
     return wrong_use("perplexity", "--kv-bits: " + possible.error().message);
-  if (!m->decoder.config.encoder.empty()) return paired_perplexity(*m, o);
+  for (const int bits : o.by_turn_bits)
+    if (const auto possible = check({.bits = bits}, cache_shape(m->decoder.config)); !possible)
+      return wrong_use("perplexity", "--kv: " + possible.error().message);
+  if (!m->decoder.config.encoder.empty())
+    return o.by_turn ? wrong_use("perplexity", "--by-turn is for decoders; " + o.model + " has an encoder")
+                     : paired_perplexity(*m, o);
+  if (o.by_turn)
+    return perplexity_by_turn(*m, {.model = o.model,
+                                   .text = o.text,
+                                   .chat_template = o.chat_template,
+                                   .json = o.json,
+                                   .bits = o.by_turn_bits,
+                                   .hadamard = o.kv.hadamard,
+                                   .tokens = o.tokens,
+                                   .window = o.window,
+                                   .threads = o.threads});
   const auto windows = windows_of(*m, o);
   if (!windows) return fail("perplexity", bad_input, windows.error());
   Progress progress;

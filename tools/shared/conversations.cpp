@@ -32,10 +32,15 @@ std::optional<model::ChatRole> role_of(std::string_view name) {
   return std::nullopt;
 }
 
-/// A list of turns with the members `role` and `text` by these names; empty with a reason in `why` where it is none.
+/// A list of turns with the members `role` and `text` by these names, or of strings, which are the user's, as MT-Bench has them;
+/// empty with a reason in `why` where it is none.
 std::vector<model::Turn> turns_of(const nlohmann::json& list, const char* role_key, const char* text_key, std::string& why) {
   std::vector<model::Turn> out;
   for (const nlohmann::json& turn : list) {
+    if (turn.is_string()) {
+      out.push_back({model::ChatRole::user, turn.get<std::string>()});
+      continue;
+    }
     const std::string* const role = turn.is_object() ? text_of(turn, role_key) : nullptr;
     const std::string* const text = turn.is_object() ? text_of(turn, text_key) : nullptr;
     const auto known = role ? role_of(*role) : std::nullopt;

@@ -16,6 +16,7 @@ struct Conversation {
 
 /// JSON lines, each a conversation: {"turns": [{"role", "text"}]}, {"messages": [{"role", "content"}]} as OpenAI has it,
 /// {"conversations": [{"from", "value"}]} as ShareGPT has it, {"instruction", "input", "output"} or {"prompt", "completion"}.
+/// A turn that is a string is the user's: {"turns": ["..", ".."]} as MT-Bench has it.
 anybit::Result<std::vector<Conversation>> read_conversations(const std::string& path);
 
 /// A template by name, or the one of the model at this path.

@@ -103,8 +103,11 @@ struct BlockPass {
 };
 
 /// Which rows of a tensor in a file belong to one weight: q, k and v, or gate and up, may lie in one tensor, and so may one
-/// matrix of every expert.
-enum class Part : std::uint8_t { whole, q, k, v, gate, up, expert };
+/// matrix of every expert, or gate and up of every expert.
+enum class Part : std::uint8_t { whole, q, k, v, gate, up, expert, expert_gate, expert_up };
+
+/// Whether the tensor has such a part for each expert.
+constexpr bool is_of_expert(Part part) { return part == Part::expert || part == Part::expert_gate || part == Part::expert_up; }
 
 /// A tensor of a file as the source of one weight.
 struct StoredTensor {
@@ -121,7 +124,8 @@ struct StoredTensor {
 struct TensorNames {
   std::string_view name;
   StoredTensor hugging_face;
-  StoredTensor gguf{};  ///< without a name: the weight's own
+  StoredTensor gguf{};                  ///< without a name: the weight's own
+  StoredTensor hugging_face_stacked{};  ///< in files that hold all experts in one tensor, as transformers 5 does in memory
 };
 
 /// How rows of a fused q, k and v follow each other in Hugging Face's files: all of q, then all of k and of v, or for each

@@ -205,6 +205,7 @@ struct ChatPiece {
   Kind kind = Kind::template_text;
   std::string text{};
   bool learned = false;  ///< the assistant's text and what ends it
+  Index turn = 0;        ///< counts turns of user and assistant; a system text belongs to the turn behind it
 };
 
 /// The turns in pieces; with `asks`, what asks for an answer behind them. An error where the template has no place for a system
@@ -212,8 +213,9 @@ struct ChatPiece {
 inline Result<std::vector<ChatPiece>> chat_pieces(std::span<const Turn> turns, const ChatTemplate& chat, bool asks = false) {
   using Kind = ChatPiece::Kind;
   std::vector<ChatPiece> out;
+  Index turn = 0;
   const auto add = [&](Kind kind, std::string_view text, bool learned = false) {
-    if (!text.empty() || kind == Kind::bos || kind == Kind::eos) out.push_back({kind, std::string(text), learned});
+    if (!text.empty() || kind == Kind::bos || kind == Kind::eos) out.push_back({kind, std::string(text), learned, turn});
   };
   const auto text_of = [&](std::string_view text) { return chat.trims ? detail::trimmed(text) : text; };
   const auto first = std::find_if(turns.begin(), turns.end(), [](const Turn& t) { return t.role == ChatRole::user; });
@@ -247,12 +249,14 @@ inline Result<std::vector<ChatPiece>> chat_pieces(std::span<const Turn> turns, c
       add(Kind::turn_text, text_of(t.text));
       if (!t.input.empty()) add(Kind::template_text, chat.input_heading), add(Kind::turn_text, text_of(t.input));
       add(Kind::template_text, chat.user.after);
+      ++turn;
     } else {
       add(Kind::template_text, chat.assistant.before);
       add(Kind::turn_text, text_of(t.text), true);
       add(Kind::template_text, chat.assistant.after, true);
       if (chat.ends_with_eos) add(Kind::eos, {}, true);
       add(Kind::template_text, chat.closing);
+      ++turn;
     }
   }
   if (asks) add(Kind::template_text, chat.answer);
@@ -270,6 +274,7 @@ inline std::string chat_text(std::span<const ChatPiece> pieces, std::string_view
 struct ChatTokens {
   std::vector<TokenId> ids{};
   std::vector<std::uint8_t> learned{};  ///< 1 for tokens that hold a byte of a learned piece
+  std::vector<Index> turns{};           ///< of the piece that a token's last byte is in
 };
 
 namespace detail {
@@ -284,6 +289,7 @@ class ChatEncoder {
   }
 
   Status add(const ChatPiece& p) {
+    turn_ = p.turn;
     const Vocabulary& v = tokenizer_.vocabulary();
     if (p.kind == ChatPiece::Kind::bos) return v.bos ? add(*v.bos, p.learned) : Status(Ok{});
     if (p.kind == ChatPiece::Kind::eos) return v.eos ? add(*v.eos, p.learned) : Status(Ok{});
@@ -304,7 +310,7 @@ class ChatEncoder {
 
   Status add(TokenId id, bool learned) {
     ANYBIT_TRY_STATUS(flush());
-    out_.ids.push_back(id), out_.learned.push_back(learned ? 1 : 0);
+    out_.ids.push_back(id), out_.learned.push_back(learned ? 1 : 0), out_.turns.push_back(turn_);
     begun_ = true;
     return Ok{};
   }
@@ -318,6 +324,7 @@ class ChatEncoder {
   Status add_text(std::string_view text, bool learned) {
     if (text.empty()) return Ok{};
     if (learned) ranges_.push_back({run_.size(), run_.size() + text.size()});
+    if (turn_starts_.empty() || turn_starts_.back().second != turn_) turn_starts_.push_back({run_.size(), turn_});
     run_ += text;
     return Ok{};
   }
@@ -330,10 +337,10 @@ class ChatEncoder {
     const bool exact = spelled.size() >= run_.size() && spelled.ends_with(run_) && spelled.size() - run_.size() <= 1;
     const std::size_t start = out_.ids.size();
     out_.ids.insert(out_.ids.end(), ids.begin(), ids.end());
-    out_.learned.resize(out_.ids.size(), 0);
+    out_.learned.resize(out_.ids.size(), 0), out_.turns.resize(out_.ids.size(), turn_starts_.front().second);
+    const std::size_t shift = exact ? spelled.size() - run_.size() : 0;
     for (const auto& [begin, end] : ranges_) {
       if (exact) {
-        const std::size_t shift = spelled.size() - run_.size();
         std::size_t at = 0;
         for (std::size_t i = 0; i < ids.size(); ++i) {
           const std::size_t next = at + tokenizer_.token(ids[i]).size();
@@ -346,7 +353,17 @@ class ChatEncoder {
         for (std::size_t i = before.size(); i < std::min(with.size(), ids.size()); ++i) out_.learned[start + i] = 1;
       }
     }
-    run_.clear(), ranges_.clear();
+    for (const auto& [begin, turn] : std::span(turn_starts_).subspan(1)) {
+      std::size_t first = 0;
+      if (exact) {
+        for (std::size_t end = 0; first < ids.size() && (end += tokenizer_.token(ids[first]).size()) <= begin + shift;) ++first;
+      } else {
+        ANYBIT_TRY(const std::vector<TokenId> before, tokenizer_.encode(std::string_view(run_).substr(0, begin)));
+        first = std::min(before.size(), ids.size());
+      }
+      std::fill(out_.turns.begin() + static_cast<std::ptrdiff_t>(start + first), out_.turns.end(), turn);
+    }
+    run_.clear(), ranges_.clear(), turn_starts_.clear();
     begun_ = true;
     return Ok{};
   }
@@ -356,6 +373,8 @@ class ChatEncoder {
   ChatTokens out_;
   std::string run_;
   std::vector<std::pair<std::size_t, std::size_t>> ranges_;  ///< learned bytes of run_
+  std::vector<std::pair<std::size_t, Index>> turn_starts_;   ///< in run_
+  Index turn_ = 0;
   bool begun_ = false;
 };
 

@@ -39,9 +39,11 @@ struct PartRows {
   Index row(Index r) const { return stride == 0 ? first + r : first + r / run * stride + r % run; }
 };
 
-/// Part::expert: of expert number `expert`, `rows` of each.
-inline PartRows rows_of_expert(Index rows, Index expert, const DecoderConfig& c) {
-  return {expert * rows, rows, c.form.experts.count * rows};
+/// Of expert number `expert`, in a tensor with `rows` of each: all, or the half that is gate or up.
+inline PartRows rows_of_expert(Part part, Index rows, Index expert, const DecoderConfig& c) {
+  const Index whole = c.form.experts.count * rows;
+  if (part == Part::expert) return {expert * rows, rows, whole};
+  return {expert * rows + (part == Part::expert_up ? rows / 2 : 0), rows / 2, whole};
 }
 inline PartRows rows_of(Part part, const DecoderConfig& c, FusedOrder order) {
   const Index q = c.query_width(), k = c.kv_width(), e = c.head_dim, group = c.heads / c.kv_heads;
@@ -148,7 +150,7 @@ class FileTensors {
   struct Source {
     const io::TensorInfo* tensor = nullptr;
     StoredTensor stored{};
-    Index expert = 0;  ///< of Part::expert
+    Index expert = 0;  ///< of parts that experts have
   };
 
   bool is_left_out(std::string_view name) const {
@@ -183,8 +185,12 @@ class FileTensors {
     // Quantized modules have outputs by inputs, whatever the architecture does with floats.
     if (stored.transposed && view.shape.size() == 2 && quantized_module(t).empty()) std::swap(view.shape[0], view.shape[1]);
     // A tensor of another size than the parts need keeps its own, which the reader refuses.
-    if (stored.part == Part::expert) {
-      if (view.shape.size() == 3 && view.shape[0] == config_.form.experts.count) view.shape.erase(view.shape.begin());
+    if (is_of_expert(stored.part)) {
+      const bool halved = stored.part != Part::expert;
+      if (view.shape.size() == 3 && view.shape[0] == config_.form.experts.count && (!halved || view.shape[1] % 2 == 0)) {
+        view.shape.erase(view.shape.begin());
+        if (halved) view.shape[0] /= 2;
+      }
     } else if (stored.part != Part::whole && !view.shape.empty()) {
       if (const auto rows = part_rows(source); view.shape[0] == rows.whole) view.shape[0] = rows.count;
     }
@@ -196,9 +202,9 @@ class FileTensors {
   }
 
   detail::PartRows part_rows(const Source& s) const {
-    if (s.stored.part == Part::expert) {
+    if (is_of_expert(s.stored.part)) {
       const Index experts = config_.form.experts.count, rows = s.tensor->extents().rows;
-      return detail::rows_of_expert(experts > 0 && rows % experts == 0 ? rows / experts : rows, s.expert, config_);
+      return detail::rows_of_expert(s.stored.part, experts > 0 && rows % experts == 0 ? rows / experts : rows, s.expert, config_);
     }
     return detail::rows_of(s.stored.part, config_, names_ == NamesOf::gguf ? FusedOrder::blocks : architecture_.fused_order);
   }
@@ -231,18 +237,23 @@ class FileTensors {
   bool add_of_table(const io::TensorInfo& t, std::string_view rest, std::span<const TensorNames> table,
                     const std::string& prefix) {
     bool any = false;
-    for (const TensorNames& n : table) {
-      const StoredTensor& stored = names_ == NamesOf::gguf ? n.gguf : n.hugging_face;
-      std::string_view own = stored.name;
-      if (names_ == NamesOf::gguf && own.empty() && !n.hugging_face.copy) own = n.name;
-      if (own.empty()) continue;
+    const auto add_if_named = [&](const TensorNames& n, const StoredTensor& stored, std::string_view own) {
+      if (own.empty()) return;
       const auto number = fit_pattern(own, rest);
-      if (!number) continue;
+      if (!number) return;
       // One tensor of all experts is the weights of each.
-      const Index experts = stored.part == Part::expert ? std::max<Index>(1, config_.form.experts.count) : 1;
-      for (Index e = 0; e < experts; ++e)
-        add(t, prefix + fill_pattern(n.name, stored.part == Part::expert ? e : *number), stored, e);
+      const bool of_expert = is_of_expert(stored.part);
+      const Index experts = of_expert ? std::max<Index>(1, config_.form.experts.count) : 1;
+      for (Index e = 0; e < experts; ++e) add(t, prefix + fill_pattern(n.name, of_expert ? e : *number), stored, e);
       any = true;
+    };
+    for (const TensorNames& n : table) {
+      if (names_ == NamesOf::gguf) {
+        add_if_named(n, n.gguf, n.gguf.name.empty() && !n.hugging_face.copy ? n.name : n.gguf.name);
+      } else {
+        add_if_named(n, n.hugging_face, n.hugging_face.name);
+        add_if_named(n, n.hugging_face_stacked, n.hugging_face_stacked.name);
+      }
     }
     return any;
   }

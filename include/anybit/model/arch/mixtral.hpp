@@ -13,10 +13,19 @@ namespace anybit::model::mixtral {
 inline namespace ANYBIT_CODE {
 
 inline constexpr std::array expert_names{
-    TensorNames{"ffn_gate_inp.weight", {"block_sparse_moe.gate.weight"}},
-    TensorNames{"ffn_gate.*.weight", {"block_sparse_moe.experts.*.w1.weight"}, {"ffn_gate_exps.weight", Part::expert}},
-    TensorNames{"ffn_up.*.weight", {"block_sparse_moe.experts.*.w3.weight"}, {"ffn_up_exps.weight", Part::expert}},
-    TensorNames{"ffn_down.*.weight", {"block_sparse_moe.experts.*.w2.weight"}, {"ffn_down_exps.weight", Part::expert}}};
+    TensorNames{"ffn_gate_inp.weight", {"block_sparse_moe.gate.weight"}, {}, {"mlp.gate.weight"}},
+    TensorNames{"ffn_gate.*.weight",
+                {"block_sparse_moe.experts.*.w1.weight"},
+                {"ffn_gate_exps.weight", Part::expert},
+                {"mlp.experts.gate_up_proj", Part::expert_gate}},
+    TensorNames{"ffn_up.*.weight",
+                {"block_sparse_moe.experts.*.w3.weight"},
+                {"ffn_up_exps.weight", Part::expert},
+                {"mlp.experts.gate_up_proj", Part::expert_up}},
+    TensorNames{"ffn_down.*.weight",
+                {"block_sparse_moe.experts.*.w2.weight"},
+                {"ffn_down_exps.weight", Part::expert},
+                {"mlp.experts.down_proj", Part::expert}}};
 
 /// Experts are as wide as the feed-forward part would be.
 inline Status read_hugging_face(HfConfigReader& read, DecoderConfig& c) {

@@ -17,15 +17,23 @@ inline namespace ANYBIT_CODE {
 
 inline constexpr std::array<std::string_view, 1> model_types{"qwen2_moe"};
 
-inline constexpr std::array expert_names{
-    TensorNames{"ffn_gate_inp.weight", {"mlp.gate.weight"}},
-    TensorNames{"ffn_gate.*.weight", {"mlp.experts.*.gate_proj.weight"}, {"ffn_gate_exps.weight", Part::expert}},
-    TensorNames{"ffn_up.*.weight", {"mlp.experts.*.up_proj.weight"}, {"ffn_up_exps.weight", Part::expert}},
-    TensorNames{"ffn_down.*.weight", {"mlp.experts.*.down_proj.weight"}, {"ffn_down_exps.weight", Part::expert}},
-    TensorNames{"ffn_gate_inp_shexp.weight", {"mlp.shared_expert_gate.weight"}},
-    TensorNames{"ffn_gate_shexp.weight", {"mlp.shared_expert.gate_proj.weight"}},
-    TensorNames{"ffn_up_shexp.weight", {"mlp.shared_expert.up_proj.weight"}},
-    TensorNames{"ffn_down_shexp.weight", {"mlp.shared_expert.down_proj.weight"}}};
+inline constexpr std::array expert_names{TensorNames{"ffn_gate_inp.weight", {"mlp.gate.weight"}},
+                                         TensorNames{"ffn_gate.*.weight",
+                                                     {"mlp.experts.*.gate_proj.weight"},
+                                                     {"ffn_gate_exps.weight", Part::expert},
+                                                     {"mlp.experts.gate_up_proj", Part::expert_gate}},
+                                         TensorNames{"ffn_up.*.weight",
+                                                     {"mlp.experts.*.up_proj.weight"},
+                                                     {"ffn_up_exps.weight", Part::expert},
+                                                     {"mlp.experts.gate_up_proj", Part::expert_up}},
+                                         TensorNames{"ffn_down.*.weight",
+                                                     {"mlp.experts.*.down_proj.weight"},
+                                                     {"ffn_down_exps.weight", Part::expert},
+                                                     {"mlp.experts.down_proj", Part::expert}},
+                                         TensorNames{"ffn_gate_inp_shexp.weight", {"mlp.shared_expert_gate.weight"}},
+                                         TensorNames{"ffn_gate_shexp.weight", {"mlp.shared_expert.gate_proj.weight"}},
+                                         TensorNames{"ffn_up_shexp.weight", {"mlp.shared_expert.up_proj.weight"}},
+                                         TensorNames{"ffn_down_shexp.weight", {"mlp.shared_expert.down_proj.weight"}}};
 inline constexpr auto names = llama::names_with(expert_names);
 
 /// Experts from config.json. Block i has them unless mlp_only_layers names it or decoder_sparse_step does not divide i + 1.
