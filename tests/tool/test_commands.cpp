@@ -63,6 +63,24 @@ TEST_CASE("quantize writes the file that compare saves, and the other commands t
   for (const std::size_t i : {0u, 1u}) CHECK(rows[i].at("perplexity").get<double>() == Approx(perplexity[i]).epsilon(1e-6));
 }
 
+TEST_CASE("quantize --guided: Hessians weighed by gradients, recorded in the file; a table says so") {
+  const Program p;
+  const std::string learn = " --calibrate " + p.path("text.txt") + " --calibration-tokens 256";
+  const std::string recipe = " --recipe 'gptq(best) uint3/g64/f16'";
+  REQUIRE(p.run("quantize " + p.model() + " " + p.path("plain.safetensors") + recipe + learn).exit_code == 0);
+  const Ended made =
+      p.run("quantize " + p.model() + " " + p.path("g.safetensors") + recipe + learn + " --guided 4 --threads 2 --json -");
+  INFO(made.err);
+  REQUIRE(made.exit_code == 0);
+  CHECK(json::parse(made.out).at("description").get<std::string>().starts_with("guided(groups=4) gptq("));
+  CHECK(p.read("g.safetensors").size() == p.read("plain.safetensors").size() + std::string_view("guided(groups=4) ").size());
+  CHECK(p.read("g.safetensors") != p.read("plain.safetensors"));
+  const Ended table = p.compare("--guided 2 --recipe nearest-int4-g128 --recipe gptq-int4-g128 --quick");
+  INFO(table.err);
+  REQUIRE(table.exit_code == 0);
+  CHECK(contains(table.out, "weighted by the gradient of the end loss, in 2 group(s) of rows"));
+}
+
 TEST_CASE("quantize: a recipe that learns nothing wants no text, and a size is kept") {
   const Program p;
   CHECK(p.run("quantize " + p.model() + " " + p.path("n.safetensors") + " --recipe 'nearest nf4/g64/dq256'").exit_code == 0);
@@ -212,6 +230,10 @@ TEST_CASE("wrong use and bad input of the commands") {
       {"quantize " + p.model() + " " + p.path("") + " --recipe nearest-int4-g128", 4, "folder"},
       {"quantize " + p.path("text.txt") + out + " --recipe nearest-int4-g128", 3, "text.txt"},
       {"quantize " + p.model() + out + " --recipe gptq-int4-g128 --calibrate " + p.path("short.txt"), 3, "give a longer text"},
+      {"quantize " + p.model() + out + " --recipe nearest-int4-g128 --guided 1", 2, "reads no Hessian"},
+      {"quantize " + p.model() + out + " --recipe gptq-int4-g128 --guided 1 --sequential", 2, "exclude each other"},
+      {"quantize " + p.model() + out + " --recipe gptq-int4-g128 --guided -1", 2, "at least 1"},
+      {"quantize " + p.model() + out + " --recipe gptq-int4-g128 --guided 100000", 3, "100000 groups of"},
       {"perplexity " + p.model(), 2, "TEXT"},
       {"perplexity " + p.model() + " " + p.path("short.txt"), 3, "use at least 3"},
       {"perplexity " + p.model() + " " + p.path("text.txt") + " --window 1000000", 3, "context"},

@@ -109,6 +109,7 @@ int run(RecipeBook book, const Options& options) {
   if (options.rotate) book.rotate();
   if (!options.target_bpw.empty())
     if (auto possible = check_candidates(*recipes); !possible) return fail(usage, possible.error());
+  if (auto possible = check_guidance(options, *recipes); !possible) return fail(usage, possible.error());
   if (auto apart = check_files(options, *recipes); !apart) return fail(usage, apart.error());
   if (auto writable = check_outputs(options, *recipes); !writable) return fail(cannot_write, writable.error());
 

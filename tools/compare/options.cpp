@@ -34,6 +34,10 @@ void add_quantization_options(CLI::App& app, Options& o) {
   app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
       ->type_name("RECIPE");
   app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices first (docs/methods/quarot.md)");
+  app.add_option(
+         "--guided", o.guided,
+         "Weigh the Hessians by the gradient of the end loss, in N groups of rows per matrix (docs/methods/guided_quant.md)")
+      ->type_name("N");
   app.add_flag("--sequential", o.sequential,
                "Calibrate each block on the outputs of the quantized blocks before it (docs/calibration.md)");
   app.add_flag("--true-sequential", o.true_sequential, "The same in four steps per block: q, k, v; o; gate, up; down");
@@ -62,6 +66,10 @@ std::string settle_quantization_options(Options& o) {
   if (!o.head.empty() && !o.target_bpw.empty())
     return "--head and --target-bpw exclude each other: --target-bpw chooses the head too";
   o.sequential = o.sequential || o.true_sequential;
+  if (o.guided < 0) return "--guided is " + std::to_string(o.guided) + "; it must be at least 1, or 0 for plain Hessians";
+  if (o.guided > 0 && o.sequential) return "--guided and --sequential exclude each other: gradients are of the whole float model";
+  if (o.guided > 0 && !o.target_bpw.empty())
+    return "--guided and --target-bpw exclude each other: widths are chosen by plain errors";
   if (!o.state.empty() && !o.sequential) return "--state is for --sequential: only that quantizes block by block";
   return {};
 }
@@ -132,6 +140,7 @@ Parsed parse(int argc, const char* const* argv) {
   o.activations = static_cast<anybit::Compute>(compute - anybit::compute_names.begin());
   const bool by_size = !o.target_bpw.empty();
   if (o.dry_run && by_size) return wrong("--dry-run cannot forecast what --target-bpw chooses: leave one of the two out");
+  if (o.dry_run && o.guided > 0) return wrong("--dry-run cannot forecast --guided: leave one of the two out");
   if (!o.widths_svg.empty() && !by_size) return wrong("--widths-svg is for --target-bpw");
   const anybit::nn::KvShape any_model{.head_dim = 1};
   if (const auto possible = check(o.kv, any_model); !possible) return wrong("--kv-bits: " + possible.error().message);

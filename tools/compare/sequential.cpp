@@ -1,5 +1,6 @@
 // The workbench's part that uses the layer-wise driver: quantizing block by block, and forecasting.
 
+#include <algorithm>
 #include <cstdio>
 
 #include <anybit/quantize/forecast.hpp>
@@ -30,6 +31,8 @@ Result<model::QuantizedModel> Workbench::quantize(const model::ModelPlan& plan, 
     options.strict = options_.strict;
     options.expert_share = options_.expert_share;
     options.executor = executor_;
+    if (std::any_of(plan.linears.begin(), plan.linears.end(), [](const ModelRecipe* r) { return model::takes_guidance(*r); }))
+      options.guided = source_.guided.get();
     options.progress = [&](Index done, Index total) { progress_.update(done, total); };
     return model::quantize_model(source_.decoder, *source_.calibration, plan, embedding, options);
   }

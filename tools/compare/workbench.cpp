@@ -101,7 +101,7 @@ double Workbench::quantization_share(Needs needs) const {
 void Workbench::count_work(const std::vector<const ModelRecipe*>& recipes) {
   const double evaluation = options_.evaluates ? static_cast<double>(options_.tokens_wanted()) : 0,
                calibration = static_cast<double>(options_.calibration_tokens_wanted());
-  work_ = 300 + (options_.sequential ? 0 : 2 * calibration) + evaluation + 700;
+  work_ = 300 + (options_.sequential ? 0 : (options_.guided > 0 ? 2 + guided_share : 2) * calibration) + evaluation + 700;
   if (options_.kv.quantized()) work_ += evaluation + 1000;
   if (by_size()) {
     std::set<const ModelRecipe*> probes;
@@ -219,7 +219,7 @@ Status Workbench::calibrate() {
     for (const std::string& line : model::warnings(model::check_sites(*source_.decoder.blueprint, *source_.calibration)))
       remarks_.push_back(line);
   progress_.end();
-  return Ok{};
+  return guide();
 }
 
 Status Workbench::rotate(const std::optional<model::RotationOptions>& rotation) {
@@ -367,7 +367,9 @@ Result<evaluate::ReportRow> Workbench::cache_row() {
 
 Result<Made> Workbench::make(const ModelRecipe& recipe, const std::string& save) {
   ANYBIT_TRY_STATUS(rotate(recipe.rotation));
-  return make(uniform_plan(recipe, source_.decoder), source_.embedding, recipe.description, save);
+  const std::string guided =
+      source_.guided && model::takes_guidance(recipe) ? "guided(groups=" + std::to_string(options_.guided) + ") " : "";
+  return make(uniform_plan(recipe, source_.decoder), source_.embedding, guided + recipe.description, save);
 }
 
 Result<Made> Workbench::make(const model::ModelPlan& plan, const model::PackedEmbedding& embedding,
@@ -458,6 +460,9 @@ std::vector<std::string> Workbench::notes() const {
                 : model_->decoder.has_head() ? " and output head"
                                              : " and the head tied to it",
                 embedding_error_);
+  if (source_.guided)
+    notes.push_back("Hessians: weighted by the gradient of the end loss, in " + std::to_string(options_.guided) +
+                    " group(s) of rows per matrix, where a recipe reads one.");
   notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included." +
                   (by_size() ? std::string() : " " + std::string(embedding)) +
                   (head_.empty() ? "" : " Output head: " + head_ + "."));

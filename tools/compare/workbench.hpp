@@ -30,6 +30,9 @@ anybit::Result<std::vector<const anybit::model::ModelRecipe*>> find_recipes(Reci
 /// The recipe of an output head, which learns nothing; null for an empty name.
 anybit::Result<const anybit::model::ModelRecipe*> find_head(RecipeBook& book, const std::string& name);
 
+/// Whether recipes can take --guided, if that is given: one at least must read Hessians.
+anybit::Status check_guidance(const Options& options, const std::vector<const anybit::model::ModelRecipe*>& recipes);
+
 /// A quantized model.
 struct Made {
   anybit::model::ModelPlan plan;
@@ -93,6 +96,8 @@ class Workbench {
                                                          const std::vector<const anybit::model::ModelRecipe*>& recipes,
                                                          const anybit::model::ModelRecipe* head, Progress& progress);
   anybit::Status calibrate();
+  /// With --guided, the Hessians of source_ that gradients weigh.
+  anybit::Status guide();
   anybit::Result<anybit::model::QuantizedModel> quantize(const anybit::model::ModelPlan& plan,
                                                          const anybit::model::PackedEmbedding& embedding,
                                                          std::vector<std::string>& remarks);
@@ -120,12 +125,15 @@ class Workbench {
   struct Source {
     anybit::model::Decoder decoder;
     std::unique_ptr<anybit::model::ModelStats> calibration, held_out;
+    std::unique_ptr<anybit::model::GuidedHessians> guided;
     anybit::model::PackedEmbedding embedding;
   };
 
   /// The work of finding what each linear is worth by one probe, and of measuring all candidates, in tokens of a forward pass
   /// that take as long.
   static constexpr double probe_share = 30000, candidates_share = 40000;
+  /// Of a token's gradients with their Hessians, in the same unit.
+  static constexpr double guided_share = 6;
 
   /// One quantized model's errors, and the KL of each of its linears by itself, in the order of ModelPlan::linears.
   struct Probe {

@@ -82,6 +82,7 @@ int quantize(int argc, const char* const* argv) {
   if (!recipes) return failed(usage, recipes.error());
   const auto head = find_head(book, o.head);
   if (!head) return failed(usage, head.error());
+  if (const auto possible = check_guidance(o, *recipes); !possible) return failed(usage, possible.error());
   if (o.int8_activations) book.round_activations();
   if (o.rotate) book.rotate();
   if (!o.target_bpw.empty())

@@ -79,8 +79,8 @@ struct ModelRecipe {
   bool transforms = false;                    ///< siblings are rewritten together before they are quantized
   bool folds_into_linear = false;             ///< input scales may be folded into the linear upstream, not only into norms
   std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
-  /// The transforms alone, for siblings that a norm feeds; null where the recipe has none.
-  std::function<Result<FittedTransforms>(std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> fit{};
+  /// The transforms alone, of what quantize() would do with that upstream; null where the recipe has none.
+  std::function<Result<FittedTransforms>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> fit{};
   /// The algorithm alone, for linears whose columns are first multiplied by what fit() found. `clip_limits` are theirs.
   std::function<Result<QuantizedSiblings>(const FittedTransforms&, std::span<const ConstMatrix>, const Stats&,
                                           const QuantizeOptions&)>
@@ -203,9 +203,12 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
     return detail::pack_siblings<S>(quantize_siblings(recipe.algorithm, weights, stats, bare));
   };
   if constexpr (sizeof...(Ts) > 0) {
-    m.fit = [recipe](std::span<const ConstMatrix> weights, const Stats& stats,
-                     const QuantizeOptions& options) -> Result<FittedTransforms> {
-      ANYBIT_TRY(Siblings set, transform_siblings(recipe, weights, stats, options));
+    m.fit = [recipe, inner = detail::for_linear_upstream(recipe)](Upstream upstream, std::span<const ConstMatrix> weights,
+                                                                  const Stats& stats,
+                                                                  const QuantizeOptions& options) -> Result<FittedTransforms> {
+      if (upstream == Upstream::nothing) return FittedTransforms{};
+      ANYBIT_TRY(Siblings set, upstream == Upstream::norm ? transform_siblings(recipe, weights, stats, options)
+                                                          : transform_siblings(inner, weights, stats, options));
       return FittedTransforms{std::move(set.input_scale), std::move(set.clip_limits), std::move(set.remarks),
                               std::move(set.fallbacks)};
     };
@@ -232,7 +235,7 @@ ModelRecipe model_recipe(std::string name, const A& algorithm, Compute compute =
   m.name = std::move(name);
   m.description = m.provenance = algorithm.describe();
   m.scheme = &kernel::packed_ops_v<typename A::scheme>;
-  m.needs = A::needs;
+  m.needs = m.algorithm_needs = A::needs;
   m.compute = compute;
   if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
   m.quantize = [algorithm](Upstream, std::span<const ConstMatrix> weights, const Stats& stats,

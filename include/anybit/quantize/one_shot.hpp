@@ -26,6 +26,8 @@ struct QuantizeModelOptions {
   /// prediction.
   Compute head_compute = Compute::f32;
   float expert_share = default_expert_share;  ///< of the calibration tokens, that an expert must have seen to learn from them
+  /// Hessians weighted by the gradient of the end loss (train/guided.hpp), of the same model; null: those of the statistics.
+  const GuidedHessians* guided = nullptr;
   ExecutorRef executor{};
   /// Told after each group of siblings, from any thread, one at a time.
   std::function<void(Index done, Index total)> progress{};
@@ -108,6 +110,10 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
     if (r->learn_block)
       return Error{ErrorCode::unsupported,
                    io::detail::text("recipe ", r->name, " learns whole blocks: quantize block by block (quantize_layer_wise)")};
+  if (options.guided) {
+    ANYBIT_CHECK(options.guided->weights() == source.weights.size(), "quantize_model: guided Hessians of another model");
+    ANYBIT_TRY_STATUS(check_guided(plan, options.guided->groups()));
+  }
   QuantizedModel out;
   out.decoder = source;
   detail::set_embedding(out.decoder, embedding, options.head_compute);
@@ -122,7 +128,7 @@ inline Result<QuantizedModel> quantize_model(const Decoder& source, const ModelS
   options.executor.parallel_for(count, 1, [&](Index begin, Index end) {
     for (Index item = begin; item < end; ++item) {
       const auto g = static_cast<std::size_t>(item);
-      detail::SiblingQuantizer work(out.decoder, plan, stats, {.strict = options.strict}, options.expert_share);
+      detail::SiblingQuantizer work(out.decoder, plan, stats, {.strict = options.strict}, options.expert_share, options.guided);
       for (const SiteId site : groups[g])
         if (status[g]) status[g] = work.run(site);
       layers[g] = std::move(work.layers);

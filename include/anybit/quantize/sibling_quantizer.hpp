@@ -16,6 +16,7 @@
 #include <anybit/format/integer.hpp>
 #include <anybit/kernel/any_packed.hpp>
 #include <anybit/quantize/block_output.hpp>
+#include <anybit/quantize/guided.hpp>
 #include <anybit/quantize/model_stats.hpp>
 #include <anybit/quantize/plan.hpp>
 #include <anybit/quantize/sites.hpp>
@@ -48,9 +49,10 @@ namespace detail {
 class SiblingQuantizer {
  public:
   /// `decoder` is the model whose linears are replaced. `options` serve every linear; what to clip is decided here.
+  /// `guided`: Hessians that take the place of those in `stats`, or null.
   SiblingQuantizer(Decoder& decoder, const ModelPlan& plan, const ModelStats& stats, const QuantizeOptions& options,
-                   float expert_share = default_expert_share)
-      : decoder_(decoder), plan_(plan), stats_(stats), options_(options), expert_share_(expert_share) {}
+                   float expert_share = default_expert_share, const GuidedHessians* guided = nullptr)
+      : decoder_(decoder), plan_(plan), stats_(stats), options_(options), expert_share_(expert_share), guided_(guided) {}
 
   Status run(SiteId site) {
     const SiblingGroup group = sibling_group(decoder_, site);
@@ -126,7 +128,7 @@ class SiblingQuantizer {
       if (!made) return named(made.error());
       judge = *std::move(made);
     }
-    auto fitted = (judge ? *judge : recipe).fit(weights, stats_.at(group.id, recipe.needs), options_);
+    auto fitted = (judge ? *judge : recipe).fit(Upstream::norm, weights, stats_.at(group.id, recipe.needs), options_);
     if (!fitted) return named(fitted.error());
     for (std::size_t i = 0; i < readers.size(); ++i) {
       FittedTransforms& of = fitted_[readers[i]];
@@ -151,8 +153,12 @@ class SiblingQuantizer {
       const Stats& stats = stats_of(group.id, recipe);
       const auto fitted = fitted_.find((*decoder_.blueprint)[group.id].readers[i]);
       QuantizeOptions options = options_;
-      auto done = fitted != fitted_.end() ? recipe.finish(fitted->second, weights, stats, options)
-                                          : recipe.quantize(Upstream::nothing, weights, stats, options);
+      const FittedTransforms* const found = fitted != fitted_.end() ? &fitted->second : nullptr;
+      auto done = is_guided(group.id, recipe)
+                      ? one_sibling(quantize_guided(recipe, found, weights[0], stats,
+                                                    (*guided_)[(*decoder_.blueprint)[group.id].readers[i]], options))
+                  : found ? recipe.finish(*found, weights, stats, options)
+                          : recipe.quantize(Upstream::nothing, weights, stats, options);
       if (!done) return named(done.error());
       Report& report = done->reports[0];
       if (fitted == fitted_.end() && recipe.transforms)
@@ -179,6 +185,16 @@ class SiblingQuantizer {
     if (neutral_.inputs() != own.inputs() || neutral_.needs() != own.needs())
       neutral_ = Stats::neutral(own.inputs(), own.needs());
     return neutral_;
+  }
+  /// Whether rows are quantized by the Hessians that gradients weight. Those of a starved expert say too little, too.
+  bool is_guided(SiteId site, const ModelRecipe& recipe) const {
+    return guided_ != nullptr && takes_guidance(recipe) && !starved(site);
+  }
+  static Result<QuantizedSiblings> one_sibling(Result<std::pair<AnyPacked, Report>> done) {
+    if (!done) return done.error();
+    QuantizedSiblings out;
+    out.packed.push_back(std::move(done->first)), out.reports.push_back(std::move(done->second));
+    return out;
   }
   /// Says what an expert could not learn. The scale of a mixture is learned from all tokens.
   void report_tokens(SiteId site, const ModelRecipe& recipe, Report& report) const {
@@ -250,8 +266,13 @@ class SiblingQuantizer {
         if (!made) return named(made.error());
         judge = *std::move(made);
       }
-      auto done = (judge ? *judge : recipe)
-                      .quantize(starved(group.id) ? Upstream::nothing : upstream, weights, stats_of(group.id, recipe), options);
+      const ModelRecipe& used = judge ? *judge : recipe;
+      const Upstream from = starved(group.id) ? Upstream::nothing : upstream;
+      std::vector<const GuidedHessian*> guides;
+      if (is_guided(group.id, recipe))
+        for (const std::size_t j : members) guides.push_back(&(*guided_)[(*decoder_.blueprint)[group.id].readers[j]]);
+      auto done = guides.empty() ? used.quantize(from, weights, stats_of(group.id, recipe), options)
+                                 : quantize_guided(used, from, weights, stats_of(group.id, recipe), guides, options);
       if (!done) return named(done.error());
       for (std::size_t k = 0; k < members.size(); ++k) {
         Report& report = done->reports[k];
@@ -294,6 +315,7 @@ class SiblingQuantizer {
   const ModelStats& stats_;
   QuantizeOptions options_;
   float expert_share_;
+  const GuidedHessians* guided_;
   std::map<WeightId, FittedTransforms> fitted_;  ///< of the mixture at work
   Stats neutral_;
   std::vector<std::pair<const nn::Linear*, std::vector<float>>> divided_;  ///< with the divisors of their rows

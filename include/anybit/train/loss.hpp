@@ -51,6 +51,7 @@ struct LossOptions {
   float temperature = 1;
   Dropout dropout{};                   ///< of what adapters read
   std::span<const model::Tap> taps{};  ///< may write: gradients pass straight through; called again for what is computed again
+  OnLinear on_linear{};                ///< of the blocks; then every block's backward pass is run, whatever is trained
 };
 
 struct Loss {
@@ -226,7 +227,7 @@ inline Result<Loss> loss_and_gradients(const model::Decoder& d, std::span<const 
     ANYBIT_TRY(taught, detail::teacher_states(*o.teacher, batch, tokens, o.executor));
   }
 
-  DecoderTape tape(d, lengths, o.dropout, o.taps, o.executor);
+  DecoderTape tape(d, lengths, o.dropout, o.taps, o.executor, o.on_linear);
   const model::Architecture& architecture = *d.blueprint->architecture;
   Matrix x(tokens, c.dim);
   Index row = 0;
@@ -255,8 +256,8 @@ inline Result<Loss> loss_and_gradients(const model::Decoder& d, std::span<const 
 
   // Weights stand in the order of the pass: whether any before this place is trained.
   const auto trained_before = [&](std::size_t end) {
-    return std::any_of(gradients.begin(), gradients.begin() + static_cast<std::ptrdiff_t>(end),
-                       [](const WeightGradient& g) { return !g.empty(); });
+    return o.on_linear || std::any_of(gradients.begin(), gradients.begin() + static_cast<std::ptrdiff_t>(end),
+                                      [](const WeightGradient& g) { return !g.empty(); });
   };
   for (Index i = c.blocks - 1; i >= 0 && trained_before(d.blueprint->blocks[static_cast<std::size_t>(i) + 1]); --i) {
     if (o.recompute_blocks && i < c.blocks - 1) tape.forward(i, streams[static_cast<std::size_t>(i)].view(), tape_of(i));
