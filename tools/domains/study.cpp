@@ -24,7 +24,7 @@ Result<evaluate::Windows> domain_windows(std::span<const model::TokenId> tokens,
                                      v.add_bos ? v.bos : std::nullopt);
 }
 
-/// What every row needs: the float model's statistics and predictions, each domain once.
+/// The float model's statistics and predictions, each domain once, and the rows that are made of them.
 class DomainStudy {
  public:
   DomainStudy(const model::Decoder& d, const std::vector<Domain>& domains, const std::vector<const ModelRecipe*>& recipes,

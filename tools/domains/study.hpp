@@ -1,6 +1,6 @@
 #pragma once
-// What calibration by one kind of text costs on another: KL of a recipe's models from the float model, for every domain that they
-// are calibrated by and every domain that they are evaluated on.
+// How calibration by one kind of text serves another: KL from the float model, for each recipe, domain that calibrates and domain
+// that evaluates.
 
 #include <functional>
 #include <string>

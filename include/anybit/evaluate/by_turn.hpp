@@ -1,6 +1,6 @@
 #pragma once
-// What a quantized KV cache costs over a conversation, turn by turn: the same model with several caches, token by token, and the
-// comparisons sorted by the turn that they belong to.
+// The cost of a quantized KV cache over a conversation, turn by turn: one model runs with several caches, its predictions are
+// compared token by token, and the comparisons are sorted by turn.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -50,10 +50,7 @@ inline Result<std::vector<std::vector<TokenComparison>>> compare_caches(const mo
   for (Index begin = 0; begin < count; begin += rows) {
     const Index end = std::min(begin + rows, count);
     const auto for_each_row = [&](const Matrix& states, auto each) {
-      model::apply_head(d, states.view().row_range(begin, end), logits.view().row_range(0, end - begin), executor, workspace);
-      executor.parallel_for(end - begin, 1, [&](Index from, Index to) {
-        for (Index k = from; k < to; ++k) each(k, std::span<const float>(logits.view().row(k)));
-      });
+      detail::for_logits(d, states.view().row_range(begin, end), logits, executor, workspace, each);
     };
     for_each_row(exact, [&](Index k, std::span<const float> row) {
       remembered.set(k, row, ids[static_cast<std::size_t>(begin + k + 1)]);

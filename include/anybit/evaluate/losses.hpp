@@ -23,6 +23,16 @@ namespace detail {
 /// Positions whose logits exist at once.
 inline constexpr Index logit_rows = 64;
 
+/// Logits of at most logit_rows hidden states; each(row, logits) for every one of them, in parallel.
+template <class Each>
+void for_logits(const model::Decoder& d, ConstMatrix hidden, Matrix& logits, ExecutorRef executor, Workspace& workspace,
+                Each each) {
+  model::apply_head(d, hidden, logits.view().row_range(0, hidden.rows), executor, workspace);
+  executor.parallel_for(hidden.rows, 1, [&](Index from, Index to) {
+    for (Index k = from; k < to; ++k) each(k, std::span<const float>(logits.view().row(k)));
+  });
+}
+
 /// Calls each(position, logits) for every scored position of window i, in parallel; `hidden` is of the whole window. after(begin,
 /// end) follows each stretch of positions, on the calling thread.
 template <class Each, class After>
@@ -33,11 +43,8 @@ void for_scored_positions(const model::Decoder& d, const Windows& windows, Index
   Workspace workspace;
   for (Index begin = 0; begin < count; begin += logit_rows) {
     const Index end = std::min(begin + logit_rows, count);
-    model::apply_head(d, hidden.row_range(windows.first_scored + begin, windows.first_scored + end),
-                      logits.view().row_range(0, end - begin), executor, workspace);
-    executor.parallel_for(end - begin, 1, [&](Index from, Index to) {
-      for (Index k = from; k < to; ++k) each(i * count + begin + k, std::span<const float>(logits.view().row(k)));
-    });
+    for_logits(d, hidden.row_range(windows.first_scored + begin, windows.first_scored + end), logits, executor, workspace,
+               [&](Index k, std::span<const float> row) { each(i * count + begin + k, row); });
     after(i * count + begin, i * count + end);
   }
 }

@@ -45,13 +45,11 @@ inline Result<std::vector<double>> losses(const model::Decoder& d, std::span<con
     Matrix logits(std::min(detail::logit_rows, scored), d.config.vocabulary);
     for (Index begin = 0; begin < scored; begin += detail::logit_rows) {
       const Index end = std::min(begin + detail::logit_rows, scored);
-      const MutableMatrix rows = logits.view().row_range(0, end - begin);
-      model::apply_head(d, hidden->view().row_range(begin, end), rows, executor, workspace);
-      executor.parallel_for(end - begin, 1, [&](Index from, Index to) {
-        for (Index t = from; t < to; ++t)
-          all[first + static_cast<std::size_t>(begin + t)] =
-              negative_log_likelihood(rows.row(t), ids[static_cast<std::size_t>(begin + t + 1)]);
-      });
+      detail::for_logits(d, hidden->view().row_range(begin, end), logits, executor, workspace,
+                         [&](Index t, std::span<const float> row) {
+                           all[first + static_cast<std::size_t>(begin + t)] =
+                               negative_log_likelihood(row, ids[static_cast<std::size_t>(begin + t + 1)]);
+                         });
     }
   }
   return all;

@@ -79,7 +79,7 @@ struct ModelRecipe {
   bool transforms = false;                    ///< siblings are rewritten together before they are quantized
   bool folds_into_linear = false;             ///< input scales may be folded into the linear upstream, not only into norms
   std::function<Result<QuantizedSiblings>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> quantize;
-  /// The transforms alone, of what quantize() would do with that upstream; null where the recipe has none.
+  /// Finds the transforms that quantize() would apply with that upstream, without the algorithm; null where the recipe has none.
   std::function<Result<FittedTransforms>(Upstream, std::span<const ConstMatrix>, const Stats&, const QuantizeOptions&)> fit{};
   /// The algorithm alone, for linears whose columns are first multiplied by what fit() found. `clip_limits` are theirs.
   std::function<Result<QuantizedSiblings>(const FittedTransforms&, std::span<const ConstMatrix>, const Stats&,

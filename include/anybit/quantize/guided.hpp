@@ -84,10 +84,9 @@ inline void copy_rows(const AnyQuantized& part, const AnyQuantized& whole, Index
 }
 
 /// One linear by the recipe that check_guided() let pass. `fitted`: what its transforms found, null where there is nothing to
-/// apply. `plain` are statistics of what enters it.
-inline Result<std::pair<AnyPacked, Report>> quantize_guided(const ModelRecipe& recipe, const FittedTransforms* fitted,
-                                                            ConstMatrix w, const Stats& plain, const GuidedHessian& guide,
-                                                            const QuantizeOptions& options) {
+/// apply. `plain`: statistics of its inputs.
+inline Result<QuantizedSiblings> quantize_guided(const ModelRecipe& recipe, const FittedTransforms* fitted, ConstMatrix w,
+                                                 const Stats& plain, const GuidedHessian& guide, const QuantizeOptions& options) {
   ANYBIT_CHECK(guide.extents() == w.extents(), "quantize_guided: Hessians of another layer");
   const Index groups = guide.groups();
   std::vector<AnyPacked> parts;
@@ -125,14 +124,19 @@ inline Result<std::pair<AnyPacked, Report>> quantize_guided(const ModelRecipe& r
     report.bits_per_weight = one.bits_per_weight;
   }
   report.weight_error = weights.value();
-  if (groups == 1) return std::pair(std::move(parts.front()), std::move(report));
+  QuantizedSiblings out;
+  if (groups == 1) {
+    out.packed.push_back(std::move(parts.front())), out.reports.push_back(std::move(report));
+    return out;
+  }
   report.output_error.reset();  // each group has its own measure
   AnyPacked whole = recipe.blank(w.extents());
   const OpenedCodes opened = recipe.open_codes(whole);
   for (Index k = 0; k < groups; ++k)
     copy_rows(*recipe.open_codes(parts[static_cast<std::size_t>(k)]).codes, *opened.codes, guide.begin(k));
   report.bits_per_weight = recipe.bits_per_weight(w.extents());
-  return std::pair(opened.pack(), std::move(report));
+  out.packed.push_back(opened.pack()), out.reports.push_back(std::move(report));
+  return out;
 }
 
 /// Siblings of one recipe: its transforms for all of them by the plain statistics, then each linear by its own Hessians.
@@ -151,7 +155,7 @@ inline Result<QuantizedSiblings> quantize_guided(const ModelRecipe& recipe, Upst
     if (own && !own->clip_limits.empty()) own->clip_limits = {fitted->clip_limits[i]};
     auto done = quantize_guided(recipe, own ? &*own : nullptr, weights[i], plain, *guides[i], bare);
     if (!done) return in_context(done.error(), "sibling " + std::to_string(i));
-    out.packed.push_back(std::move(done->first)), out.reports.push_back(std::move(done->second));
+    out.packed.push_back(std::move(done->packed.front())), out.reports.push_back(std::move(done->reports.front()));
   }
   if (fitted) out.input_scale = std::move(fitted->input_scale);
   return out;

@@ -154,11 +154,10 @@ class SiblingQuantizer {
       const auto fitted = fitted_.find((*decoder_.blueprint)[group.id].readers[i]);
       QuantizeOptions options = options_;
       const FittedTransforms* const found = fitted != fitted_.end() ? &fitted->second : nullptr;
-      auto done = is_guided(group.id, recipe)
-                      ? one_sibling(quantize_guided(recipe, found, weights[0], stats,
-                                                    (*guided_)[(*decoder_.blueprint)[group.id].readers[i]], options))
-                  : found ? recipe.finish(*found, weights, stats, options)
-                          : recipe.quantize(Upstream::nothing, weights, stats, options);
+      auto done = is_guided(group.id, recipe) ? quantize_guided(recipe, found, weights[0], stats,
+                                                                (*guided_)[(*decoder_.blueprint)[group.id].readers[i]], options)
+                  : found                     ? recipe.finish(*found, weights, stats, options)
+                                              : recipe.quantize(Upstream::nothing, weights, stats, options);
       if (!done) return named(done.error());
       Report& report = done->reports[0];
       if (fitted == fitted_.end() && recipe.transforms)
@@ -189,12 +188,6 @@ class SiblingQuantizer {
   /// Whether rows are quantized by the Hessians that gradients weight. Those of a starved expert say too little, too.
   bool is_guided(SiteId site, const ModelRecipe& recipe) const {
     return guided_ != nullptr && takes_guidance(recipe) && !starved(site);
-  }
-  static Result<QuantizedSiblings> one_sibling(Result<std::pair<AnyPacked, Report>> done) {
-    if (!done) return done.error();
-    QuantizedSiblings out;
-    out.packed.push_back(std::move(done->first)), out.reports.push_back(std::move(done->second));
-    return out;
   }
   /// Says what an expert could not learn. The scale of a mixture is learned from all tokens.
   void report_tokens(SiteId site, const ModelRecipe& recipe, Report& report) const {

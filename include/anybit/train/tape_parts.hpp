@@ -39,7 +39,8 @@ struct BlockTape {
   nn::Routing routing;
 };
 
-/// What forward and backward passes of blocks share: the decoder, the block at work, and where its activations and gradients go.
+/// State and steps that the forward and the backward pass of a block share: the decoder, the current block, and the places of its
+/// activations and gradients.
 class TapeParts {
  protected:
   using Slot = model::decoder_block::Slot;
@@ -145,7 +146,7 @@ class TapeParts {
     normalize_back(sum.view(), gain, bias, dx, dsum);
     copy(dsum, dx);
   }
-  /// The gradient by what stands in front of the norm behind attention or MLP (sandwich), else dy itself.
+  /// The gradient by the output of attention or MLP in front of its own norm (sandwich); dy itself in every other order.
   ConstMatrix delta_back(const Matrix& before, Slot gain, ConstMatrix dy) {
     if (!sandwich()) return dy;
     const MutableMatrix out = scratch(dnorm_, c_.dim);
