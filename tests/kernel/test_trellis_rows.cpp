@@ -32,6 +32,13 @@ PackedTensor<S> random_tensor(Extents e, unsigned seed) {
   return t;
 }
 
+/// a * b + c as the vectors round it: once, or twice where the processor has no instruction for it.
+float multiply_add(float a, float b, float c) {
+  float out[static_cast<std::size_t>(simd::width)];
+  simd::store(out, simd::fma(simd::broadcast(a), simd::broadcast(b), simd::broadcast(c)));
+  return out[0];
+}
+
 /// total <- fma(sum of value * code over a segment, scale, total), in the order of segments, times the token's scale.
 template <class S>
 float expected(const PackedTensor<S>& t, const RoundedActivations& x, Index token, Index row) {
@@ -54,7 +61,7 @@ float expected(const PackedTensor<S>& t, const RoundedActivations& x, Index toke
     float scale;
     S::scale_store::load(t.bytes().scales().data(), G::count(e), G::index(e, row, s.group), {&scale, 1});
     if (x.blocks) scale *= x.blocks[token * x.segments + index];
-    total = std::fma(static_cast<float>(sum), scale, total);
+    total = multiply_add(static_cast<float>(sum), scale, total);
   }
   return x.blocks ? total : total * x.scales[token];
 }

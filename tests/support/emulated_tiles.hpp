@@ -122,6 +122,7 @@ class Tiles {
 /// A vocabulary of kernel/dot_vocabulary.hpp with tiles beside.
 template <class Base>
 struct WithTiles : Base {
+  using Vectors = Base;
   using Matrix = Tiles;
 };
 
