@@ -51,6 +51,15 @@ TEST_CASE("JSON tree: errors name the file and the path of keys and the value an
   bad_bytes::check_error(config.object("tie"), "tie is true, not an object");
 }
 
+TEST_CASE("JSON tree: errors with keys of any bytes are one line") {
+  const auto tree = io::parse_json("{\"a\\nb\": {\"\\u001b[2J\": 1}, \"" + std::string(90, 'k') + "\": 1}");
+  REQUIRE(tree);
+  const io::JsonObject object(*tree, "bad.file");
+  bad_bytes::check_error(object.text("a\nb"), "bad.file: a\\x0ab is an object with 1 key");
+  bad_bytes::check_error(object.object("a\nb")->text("\x1b[2J"), "a\\x0ab.\\x1b[2J is 1, not a string");
+  bad_bytes::check_error(object.text(std::string(90, 'k')), std::string(80, 'k') + "... is 1, not a string");
+}
+
 TEST_CASE("JSON tree: damaged documents are refused") {
   for (const char* bad : {"", "{", "{\"a\":}", "{\"a\":1,\"a\":2}", "[1,]", "nul", "tru", "{} {}", "\xFF", "{\"a\":Infinity}"}) {
     INFO(bad);

@@ -103,7 +103,8 @@ inline std::string shown(const JsonValue& v) {
   }
   if (const std::string* const s = v.as<std::string>()) return shown(*s);
   if (const JsonValue::Array* const a = v.as<JsonValue::Array>()) return text("an array of ", a->size());
-  return text("an object with ", v.as<JsonValue::Object>()->size(), " keys");
+  const std::size_t keys = v.as<JsonValue::Object>()->size();
+  return text("an object with ", keys, keys == 1 ? " key" : " keys");
 }
 
 }  // namespace detail
@@ -133,7 +134,10 @@ class JsonObject {
 
   const std::string& file() const { return file_; }
   /// "rope_scaling.factor" for "factor".
-  std::string path(std::string_view key) const { return path_.empty() ? std::string(key) : path_ + "." + std::string(key); }
+  /// Where a member stands, for messages: "rope_scaling.factor".
+  std::string path(std::string_view key) const {
+    return path_ + (path_.empty() ? "" : ".") + detail::escaped(key) + detail::mark_of_cut(key);
+  }
   const JsonValue* find(std::string_view key) const {
     const JsonValue* const found = value_ ? value_->find(key) : nullptr;
     return found && !found->null() ? found : nullptr;

@@ -27,13 +27,11 @@ std::string text(const Pieces&... pieces) {
   return all;
 }
 
-/// A name that a file supplied, in quotes: bytes outside printable ASCII as \xNN (a message is one line and moves no
-/// cursor), and cut after 80 of them.
-inline std::string shown(std::string_view untrusted) {
+/// The first 80 bytes of what a file supplied, those outside printable ASCII as \xNN: a message is one line and moves no cursor.
+inline std::string escaped(std::string_view untrusted) {
   constexpr std::string_view hex = "0123456789abcdef";
-  constexpr std::size_t limit = 80;
-  std::string out = "'";
-  for (const char c : untrusted.substr(0, limit)) {
+  std::string out;
+  for (const char c : untrusted.substr(0, 80)) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte >= 0x20 && byte < 0x7F) {
       out += c;
@@ -43,9 +41,12 @@ inline std::string shown(std::string_view untrusted) {
       out += hex[byte & 15];
     }
   }
-  out += untrusted.size() > limit ? "'..." : "'";
   return out;
 }
+inline std::string mark_of_cut(std::string_view untrusted) { return untrusted.size() > 80 ? "..." : ""; }
+
+/// A name that a file supplied, escaped and in quotes.
+inline std::string shown(std::string_view untrusted) { return "'" + escaped(untrusted) + "'" + mark_of_cut(untrusted); }
 
 /// The folder that a path names its file in, with the separator at the end; empty if it names none. (<filesystem> would cost
 /// everyone who includes a reader much compile time.)
