@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include <anybit/algorithm/ldlq.hpp>
 #include <anybit/core/distance.hpp>
 #include <anybit/evaluate/rate_report.hpp>
 #include <anybit/exec/thread_pool.hpp>
@@ -68,18 +69,20 @@ class Measuring {
       if (choice.fit.search != Search::none && (!scaled || (!all_searches && choice.fit.search != Search::least_squares)))
         continue;
       const auto q = grid::round_to_grid<S>(w, choice.fit, {}, executor_);
-      const double relative = relative_error(w, dequantize(q).view());
-      RateRow row{std::string(S::name.view()), choice.name, S::bits_per_weight(w.extents()), relative * relative, 0, 0};
-      row.lower_bound = source_.lower_bound(row.bits);
-      row.lloyd_max = source_.lloyd_max(row.bits);
-      panel_.rows.push_back(row);
+      add(S::name.view(), choice.name, S::bits_per_weight(w.extents()), relative_error(w, dequantize(q).view()));
     }
-    std::fprintf(stderr, "\r%-24s %-40s", source_.name.substr(0, 24).c_str(), std::string(S::name.view()).c_str());
+  }
+
+  /// The codes that two passes of Viterbi's algorithm find.
+  template <TrellisScheme S>
+  void add_trellis() {
+    const auto q = NearestTrellis<S>{}.quantize(source_.weights.view(), {}, {.executor = executor_});
+    add(std::string_view(S::name), "viterbi", q->report.bits_per_weight, q->report.weight_error);
   }
 
   RatePanel finish() {
     std::fprintf(stderr, "\r%66s\r", "");
-    for (double bits = 1.5; bits <= 8.5; bits += 0.25) {
+    for (double bits = 1; bits <= 8.5; bits += 0.25) {
       const double bound = evaluate::decibels(source_.lower_bound(bits));
       panel_.curves["Lloyd-Max"].push_back({bits, bound - evaluate::decibels(source_.lloyd_max(bits))});
       if (source_.entropy_coded)
@@ -89,6 +92,14 @@ class Measuring {
   }
 
  private:
+  void add(std::string_view scheme, const std::string& search, double bits, double relative_error) {
+    RateRow row{std::string(scheme), search, bits, relative_error * relative_error, 0, 0};
+    row.lower_bound = source_.lower_bound(bits);
+    row.lloyd_max = source_.lloyd_max(bits);
+    std::fprintf(stderr, "\r%-24s %-40s", source_.name.substr(0, 24).c_str(), row.scheme.c_str());
+    panel_.rows.push_back(std::move(row));
+  }
+
   const Source& source_;
   ExecutorRef executor_;
   RatePanel panel_;
@@ -103,6 +114,14 @@ void at_width(Measuring& m) {
     m.add<Scheme<LloydMax<Bits>>>(false);
     m.add<presets::NormalCodebook<Bits>>(Bits == 4);
   }
+}
+
+template <int StateBits>
+void trellises(Measuring& m) {
+  m.add_trellis<Trellis<StateBits, 1, Quantiles>>();
+  m.add_trellis<Trellis<StateBits, 2, Quantiles>>();
+  m.add_trellis<Trellis<StateBits, 3, Quantiles>>();
+  m.add_trellis<Trellis<StateBits, 4, Quantiles>>();
 }
 
 RatePanel measure(const Source& source, ExecutorRef executor) {
@@ -121,6 +140,7 @@ RatePanel measure(const Source& source, ExecutorRef executor) {
   m.add<Scheme<Minifloat<2, 1>, PerGroup<128>>>(false);
   m.add<presets::TernaryGroup128>(false);
   m.add<presets::PublishedSuperfloat8>(false);
+  trellises<12>(m), trellises<16>(m);
   return m.finish();
 }
 
@@ -263,14 +283,16 @@ int main(int argc, char** argv) {
       {"superfloat g128, plain", "superfloat", "/g128/f16/bits", "none"},
       {"superfloat g128, least squares", "superfloat", "/g128/f16/bits", "least squares"},
       {"int g128, least squares", "int", "/g128/f16/bits", "least squares"},
-      {"uint g128, plain", "uint", "/g128/f16/bits", "none"},
       {"uint g128, least squares", "uint", "/g128/f16/bits", "least squares"},
       {"lloydmax g128, least squares", "lloydmax", "/g128/dq256/bits", "least squares"},
       {"nf4 g64, plain", "nf4", "/g64/dq256/bits", "none"},
-      {"e2m1 (MXFP4)", "e2m1", "/g32/e8m0/bits", "none"}};
-  for (const Status& done : {write(folder + "/rate_distortion.json", evaluate::json(panels)),
-                             write(folder + "/rate_distortion.svg",
-                                   evaluate::svg(panels, series, "How far from the least distortion that the rate allows"))})
+      {"e2m1 (MXFP4)", "e2m1", "/g32/e8m0/bits", "none"},
+      {"trellis of 12 bits of state", "trellis12k", "/quantiles/row/f16", "viterbi"},
+      {"trellis of 16 bits of state", "trellis16k", "/quantiles/row/f16", "viterbi"}};
+  for (const Status& done :
+       {write(folder + "/rate_distortion.json", evaluate::json(panels)),
+        write(folder + "/rate_distortion.svg",
+              evaluate::svg(panels, series, "How far from the least distortion that the rate allows", {.least_bits = 0.75}))})
     if (!done) return std::fprintf(stderr, "%s\n", done.error().message.c_str()), 4;
   std::printf("\nwritten: %s/rate_distortion.json, %s/rate_distortion.svg\n", folder.c_str(), folder.c_str());
   return 0;

@@ -115,8 +115,8 @@ struct RateSvgOptions {
 inline std::string svg(const std::vector<RatePanel>& panels, const std::vector<RateSeries>& series, std::string_view title,
                        const RateSvgOptions& options = {}) {
   using namespace detail;
-  constexpr std::array<std::string_view, 8> colours{"#1f5fa8", "#c2410c", "#15803d", "#7e22ce",
-                                                    "#b91c1c", "#0e7490", "#854d0e", "#475569"};
+  constexpr std::array<std::string_view, 9> colours{"#1f5fa8", "#c2410c", "#15803d", "#7e22ce", "#b91c1c",
+                                                    "#0e7490", "#854d0e", "#475569", "#be185d"};
   const double left = 64, right = options.width - 250, head = 40;
   const double height = head + options.panel_height * static_cast<double>(panels.size());
   std::string out = svg_text(left, 26, "start", 17, title, " font-weight=\"bold\"");
