@@ -46,7 +46,7 @@ struct MeanGrid {
     q.report.requested = q.report.done = describe() + " " + std::string(scheme::name.view());
     q.matrix.provenance = describe();
     ANYBIT_TRY_STATUS(check_strict(q.report, options));
-    recipe::measure(w, q.matrix, Stats(), q.report);
+    recipe::measure(w, AnyQuantized(q.matrix), {}, Stats(), q.report);
     return q;
   }
 };

@@ -70,7 +70,6 @@ struct Gptq {
     const AnyQuantized codes(result.matrix);
     const gptq::Target target{codes, result.matrix.column_order, result.matrix.provenance, result.report};
     ANYBIT_TRY_STATUS(gptq::Method<>(mine, w, asked, target).quantize(stats));
-    result.report.bits_per_weight = recipe::bits_per_weight(result.matrix);
     return result;
   }
 

@@ -116,6 +116,7 @@ class Method {
       judge(outcome);
     else
       accept();
+    report_.bits_per_weight = recipe::bits_per_weight(q_.scheme, q_.extents, !target_.column_order.empty());
     return check_strict(report_, asked_);
   }
 
@@ -174,7 +175,7 @@ class Method {
            {q_.affines.begin(), q_.affines.end()},
            target_.column_order,
            Matrix(w_.rows, w_.cols)};
-    grid::dequantize(q_, target_.column_order, k.weights.view());
+    dequantize_rows(q_, target_.column_order, 0, w_.rows, k.weights.view());
     return k;
   }
   void restore(const Kept& k) {
@@ -317,7 +318,7 @@ class Method {
   }
   void accept() {
     Matrix own(w_.rows, w_.cols);
-    grid::dequantize(q_, target_.column_order, own.view());
+    dequantize_rows(q_, target_.column_order, 0, w_.rows, own.view());
     report_.weight_error = relative_error(w_, own.view());
     target_.provenance = o_.describe();
   }
@@ -329,11 +330,11 @@ class Method {
     const std::vector<std::byte> own_codes(q_.code(0, 0), q_.code(0, 0) + bytes);
     const std::vector<Affine> own_affines(q_.affines.begin(), q_.affines.end());
     Matrix own(w_.rows, w_.cols), back(w_.rows, w_.cols);
-    grid::dequantize(q_, target_.column_order, own.view());
+    dequantize_rows(q_, target_.column_order, 0, w_.rows, own.view());
     Report ignored;
     grid::fit_groups(w_, o_.fit, asked_.clip_limits, {}, q_, ignored, asked_.executor);
     grid::encode_nearest(w_, asked_.clip_limits, q_, asked_.executor);
-    grid::dequantize(q_, {}, back.view());
+    dequantize_rows(q_, {}, 0, w_.rows, back.view());
     const double by_nearest = metric.error(back.view());
     double mine = by_nearest;
     bool keep = false;

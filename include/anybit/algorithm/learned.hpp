@@ -52,7 +52,8 @@ struct Learned {
     learned::Method<>(mine, w, AnyQuantized(result.matrix), asked.executor).learn(stats, report);
     result.matrix.provenance = describe();
     ANYBIT_TRY_STATUS(check_strict(report, asked));
-    recipe::measure(w, result.matrix, asked.verify ? stats : Stats{}, report, asked.executor);
+    recipe::measure(w, AnyQuantized(result.matrix), result.matrix.column_order, asked.verify ? stats : Stats{}, report,
+                    asked.executor);
     return result;
   }
 

@@ -154,19 +154,6 @@ QuantizedMatrix<S> round_to_grid(ConstMatrix w, const GridFit& fit, ConstMatrix 
   return q;
 }
 
-/// The weights that q stands for; stored column j belongs to `column_order[j]`, or to itself if that is empty.
-inline void dequantize(const AnyQuantized& q, std::span<const std::uint32_t> column_order, MutableMatrix out) {
-  std::vector<float> stored(column_order.size());
-  for (Index r = 0; r < q.extents.rows; ++r) {
-    float* const to = stored.empty() ? out.row(r).data() : stored.data();
-    for (Index g = 0; g < q.groups_per_row; ++g) {
-      const Index first = g * q.group_cols;
-      q.format().decode(q.code(r, first), q.end_of_group(g) - first, q.affine(r, g), to + first);
-    }
-    for (std::size_t j = 0; j < stored.size(); ++j) out(r, static_cast<Index>(column_order[j])) = stored[j];
-  }
-}
-
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::grid
 

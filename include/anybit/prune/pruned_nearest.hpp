@@ -47,7 +47,7 @@ struct PrunedNearest {
     grid::encode_nearest(left, options.clip_limits, AnyQuantized(result.matrix), options.executor);
     result.matrix.provenance = describe();
     ANYBIT_TRY_STATUS(check_strict(report, options));
-    recipe::measure(w, result.matrix, stats, report, options.executor);
+    recipe::measure(w, AnyQuantized(result.matrix), {}, stats, report, options.executor);
     return result;
   }
 };

@@ -79,7 +79,7 @@ struct SparseGptq {
     result.matrix.provenance = keep ? describe() : Magnitude{pruner.sparsity}.describe() + " then nearest";
     report.weight_error = relative_error(w, back.view());
     report.output_error = metric.relative_to_outputs(metric.error(back.view()));
-    report.bits_per_weight = recipe::bits_per_weight(result.matrix);
+    report.bits_per_weight = recipe::bits_per_weight(rounding_ops_v<scheme>, w.extents(), false);
     return result;
   }
 

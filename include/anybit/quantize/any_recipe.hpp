@@ -1,6 +1,8 @@
 #pragma once
 // A recipe for the linears of a model, without its type, so that a program can hold a list of recipes.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <functional>
 #include <memory>
 #include <optional>
@@ -108,18 +110,87 @@ inline namespace ANYBIT_CODE {
 
 namespace detail {
 
-template <AnyScheme S>
-Result<QuantizedSiblings> pack_siblings(Result<SiblingResult<S>> result) {
-  if (!result) return result.error();
-  QuantizedSiblings out;
-  for (Quantized<S>& q : result->matrices) {
-    ANYBIT_TRY_STATUS(check_packable(q.matrix));
-    out.packed.emplace_back(pack(q.matrix));
-    out.reports.push_back(std::move(q.report));
+/// A recipe without its type. What a ModelRecipe does is compiled once over these functions, of which the first argument is the
+/// recipe.
+struct RecipeFunctions {
+  /// Of the recipe with the transforms that are used behind an upstream.
+  std::string (*describe)(const void*, Upstream);
+  Needs (*needs)(Upstream);
+  bool (*transforms)(Upstream);  ///< there are any
+  Status (*transform)(const void*, Upstream, Siblings&, const QuantizeOptions&);
+  /// Appends one sibling.
+  Status (*quantize)(const void*, const recipe::SiblingTask&, QuantizedSiblings& out);
+};
+
+class TypelessRecipe {
+ public:
+  TypelessRecipe(std::shared_ptr<const void> recipe, const RecipeFunctions& functions)
+      : recipe_(std::move(recipe)), functions_(functions) {}
+
+  std::string describe(Upstream upstream) const { return functions_.describe(recipe_.get(), upstream); }
+  Result<QuantizedSiblings> quantize(Upstream upstream, std::span<const ConstMatrix> weights, const Stats& stats,
+                                     const QuantizeOptions& options) const {
+    QuantizeOptions own = options;
+    if (!functions_.transforms(upstream)) own.clip = {}, own.tied = {};
+    ANYBIT_TRY(Siblings set, transform(upstream, weights, stats, own));
+    return run_algorithm(set, weights, describe(upstream), own);
   }
-  out.input_scale = std::move(result->input_scale);
-  return out;
-}
+  Result<FittedTransforms> fit(Upstream upstream, std::span<const ConstMatrix> weights, const Stats& stats,
+                               const QuantizeOptions& options) const {
+    if (upstream == Upstream::nothing) return FittedTransforms{};
+    ANYBIT_TRY(Siblings set, transform(upstream, weights, stats, options));
+    return FittedTransforms{std::move(set.input_scale), std::move(set.clip_limits), std::move(set.remarks),
+                            std::move(set.fallbacks)};
+  }
+  Result<QuantizedSiblings> finish(const FittedTransforms& fitted, std::span<const ConstMatrix> weights, const Stats& stats,
+                                   const QuantizeOptions& options) const {
+    Siblings set(weights, stats);
+    if (!fitted.input_scale.empty()) recipe::scale_inputs(set, fitted.input_scale);
+    set.clip_limits = fitted.clip_limits, set.remarks = fitted.remarks, set.fallbacks = fitted.fallbacks;
+    return run_algorithm(set, weights, describe(Upstream::norm), options);
+  }
+
+  /// Sets what a ModelRecipe says of itself and the functions that quantize. `own_needs` are the algorithm's.
+  static void describe_in(ModelRecipe& m, TypelessRecipe made, const kernel::PackedOps& scheme, Compute compute,
+                          Needs own_needs) {
+    const auto recipe = std::make_shared<const TypelessRecipe>(std::move(made));
+    m.description = m.provenance = recipe->describe(Upstream::norm);
+    m.scheme = &scheme;
+    m.algorithm_needs = own_needs;
+    m.needs = own_needs | recipe->functions_.needs(Upstream::norm);
+    m.compute = compute;
+    if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
+    m.transforms = recipe->functions_.transforms(Upstream::norm);
+    m.folds_into_linear = recipe->functions_.transforms(Upstream::linear);
+    m.quantize = [recipe](Upstream upstream, std::span<const ConstMatrix> weights, const Stats& stats,
+                          const QuantizeOptions& options) { return recipe->quantize(upstream, weights, stats, options); };
+    if (!m.transforms) return;
+    m.fit = [recipe](Upstream upstream, std::span<const ConstMatrix> weights, const Stats& stats,
+                     const QuantizeOptions& options) { return recipe->fit(upstream, weights, stats, options); };
+    m.finish = [recipe](const FittedTransforms& fitted, std::span<const ConstMatrix> weights, const Stats& stats,
+                        const QuantizeOptions& options) { return recipe->finish(fitted, weights, stats, options); };
+  }
+
+ private:
+  Result<Siblings> transform(Upstream upstream, std::span<const ConstMatrix> weights, const Stats& stats,
+                             const QuantizeOptions& options) const {
+    ANYBIT_TRY_STATUS(recipe::check_request(weights, stats, options, functions_.needs(upstream), describe(upstream)));
+    Siblings set(weights, stats);
+    ANYBIT_TRY_STATUS(functions_.transform(recipe_.get(), upstream, set, options));
+    return set;
+  }
+  Result<QuantizedSiblings> run_algorithm(Siblings& set, std::span<const ConstMatrix> originals, const std::string& name,
+                                          const QuantizeOptions& options) const {
+    QuantizedSiblings out;
+    for (std::size_t i = 0; i < originals.size(); ++i)
+      ANYBIT_TRY_STATUS(functions_.quantize(recipe_.get(), {set, i, originals[i], name, options}, out));
+    out.input_scale = std::move(set.input_scale);
+    return out;
+  }
+
+  std::shared_ptr<const void> recipe_;
+  const RecipeFunctions& functions_;
+};
 
 template <class T>
 auto if_folds_into_linear(const T& transform) {
@@ -129,23 +200,73 @@ auto if_folds_into_linear(const T& transform) {
     return std::tuple<>();
 }
 
-template <class A, class Tuple>
-struct recipe_of;
+/// A recipe, and what is left of it where a linear makes the input.
 template <class A, class... Ts>
-struct recipe_of<A, std::tuple<Ts...>> {
-  using type = Recipe<A, Ts...>;
+struct TypedRecipe {
+  static auto kept(const Recipe<A, Ts...>& recipe) {
+    return std::apply([](const Ts&... t) { return std::tuple_cat(if_folds_into_linear(t)...); }, recipe.transforms);
+  }
+  template <class Tuple>
+  struct WithTransforms;
+  template <class... Kept>
+  struct WithTransforms<std::tuple<Kept...>> {
+    using type = Recipe<A, Kept...>;
+  };
+  using BehindLinear = typename WithTransforms<decltype(kept(std::declval<Recipe<A, Ts...>>()))>::type;
+
+  Recipe<A, Ts...> whole;
+  BehindLinear behind_linear;
+  explicit TypedRecipe(const Recipe<A, Ts...>& recipe) : whole(recipe), behind_linear{kept(recipe), recipe.algorithm} {}
+
+  static const TypedRecipe& of(const void* self) { return *static_cast<const TypedRecipe*>(self); }
+  static constexpr bool transforms_behind_linear = !std::is_same_v<BehindLinear, Recipe<A>>;
+
+  static std::string describe(const void* self, Upstream upstream) {
+    if (upstream == Upstream::norm) return of(self).whole.describe();
+    return upstream == Upstream::linear ? of(self).behind_linear.describe() : of(self).whole.algorithm.describe();
+  }
+  static Needs needs(Upstream upstream) {
+    if (upstream == Upstream::norm) return Recipe<A, Ts...>::needs;
+    return upstream == Upstream::linear ? BehindLinear::needs : A::needs;
+  }
+  static bool transforms(Upstream upstream) {
+    return upstream == Upstream::norm ? sizeof...(Ts) > 0 : upstream == Upstream::linear && transforms_behind_linear;
+  }
+  static Status transform(const void* self, Upstream upstream, Siblings& set, const QuantizeOptions& options) {
+    if constexpr (sizeof...(Ts) > 0)
+      if (upstream == Upstream::norm) return recipe::apply_transforms(of(self).whole, set, options);
+    if constexpr (transforms_behind_linear)
+      if (upstream == Upstream::linear) return recipe::apply_transforms(of(self).behind_linear, set, options);
+    return Ok{};
+  }
+  static Status quantize(const void* self, const recipe::SiblingTask& task, QuantizedSiblings& out) {
+    auto q = of(self).whole.algorithm.quantize(task.weights(), *task.set.stats, task.own_options());
+    if (!q) return task.error(q.error());
+    ANYBIT_TRY_STATUS(task.complete(q->report, AnyQuantized(q->matrix), q->matrix.column_order, q->matrix.provenance));
+    ANYBIT_TRY_STATUS(check_packable(q->matrix));
+    out.packed.emplace_back(pack(q->matrix));
+    out.reports.push_back(std::move(q->report));
+    return Ok{};
+  }
+  static constexpr RecipeFunctions functions{&describe, &needs, &transforms, &transform, &quantize};
 };
 
-template <class A, class... Ts>
-auto for_linear_upstream(const Recipe<A, Ts...>& recipe) {
-  auto kept = std::apply([](const Ts&... t) { return std::tuple_cat(if_folds_into_linear(t)...); }, recipe.transforms);
-  using Kept = typename recipe_of<A, decltype(kept)>::type;
-  return Kept{std::move(kept), recipe.algorithm};
-}
-
-}  // namespace detail
-
-namespace detail {
+/// The same for an algorithm whose results are bytes, and no transform stands before it.
+template <PackedAlgorithm A>
+struct TypedPackedAlgorithm {
+  static std::string describe(const void* self, Upstream) { return static_cast<const A*>(self)->describe(); }
+  static Needs needs(Upstream) { return A::needs; }
+  static bool transforms(Upstream) { return false; }
+  static Status transform(const void*, Upstream, Siblings&, const QuantizeOptions&) { return Ok{}; }
+  static Status quantize(const void* self, const recipe::SiblingTask& task, QuantizedSiblings& out) {
+    auto q = static_cast<const A*>(self)->quantize(task.weights(), *task.set.stats, task.own_options());
+    if (!q) return task.error(q.error());
+    out.packed.emplace_back(std::move(q->tensor));
+    out.reports.push_back(std::move(q->report));
+    return Ok{};
+  }
+  static constexpr RecipeFunctions functions{&describe, &needs, &transforms, &transform, &quantize};
+};
 
 template <AnyScheme S>
 OpenedCodes open_codes(const AnyPacked& packed) {
@@ -165,19 +286,13 @@ OpenedCodes open_codes(const AnyPacked& packed) {
 template <class A, class... Ts>
 ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compute compute = Compute::f32) {
   using S = typename A::scheme;
+  using Typed = detail::TypedRecipe<A, Ts...>;
   ModelRecipe m;
   m.name = std::move(name);
-  m.description = recipe.describe();
-  m.scheme = &kernel::packed_ops_v<S>;
-  m.provenance = m.description;
+  detail::TypelessRecipe::describe_in(m, {std::make_shared<const Typed>(recipe), Typed::functions}, kernel::packed_ops_v<S>,
+                                      compute, A::needs | AlgorithmTraits<A>::needs(recipe.algorithm));
   m.column_order = AlgorithmTraits<A>::stores_column_order(recipe.algorithm);
-  m.needs = needs_of(recipe);
-  m.algorithm_needs = A::needs | AlgorithmTraits<A>::needs(recipe.algorithm);
-  m.compute = compute;
-  if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
-  m.transforms = sizeof...(Ts) > 0;
   m.open_codes = &detail::open_codes<S>;
-  m.folds_into_linear = (TransformTraits<Ts>::folds_into_linear || ...);
   if constexpr ((TransformTraits<Ts>::takes_block_loss || ...)) {
     if (std::apply([](const Ts&... t) { return (TransformTraits<Ts>::wants_block_loss(t) || ...); }, recipe.transforms)) {
       m.needs = m.needs | Needs::sequences;
@@ -190,35 +305,6 @@ ModelRecipe model_recipe(std::string name, const Recipe<A, Ts...>& recipe, Compu
         return model_recipe(own_name, judged, compute);
       };
     }
-  }
-  m.quantize = [recipe, inner = detail::for_linear_upstream(recipe)](Upstream upstream, std::span<const ConstMatrix> weights,
-                                                                     const Stats& stats, const QuantizeOptions& options) {
-    if constexpr (sizeof...(Ts) > 0) {
-      if (upstream == Upstream::norm) return detail::pack_siblings<S>(quantize_siblings(recipe, weights, stats, options));
-      if (upstream == Upstream::linear && !std::is_same_v<std::remove_cvref_t<decltype(inner)>, Recipe<A>>)
-        return detail::pack_siblings<S>(quantize_siblings(inner, weights, stats, options));
-    }
-    QuantizeOptions bare = options;
-    bare.clip = {}, bare.tied = {};
-    return detail::pack_siblings<S>(quantize_siblings(recipe.algorithm, weights, stats, bare));
-  };
-  if constexpr (sizeof...(Ts) > 0) {
-    m.fit = [recipe, inner = detail::for_linear_upstream(recipe)](Upstream upstream, std::span<const ConstMatrix> weights,
-                                                                  const Stats& stats,
-                                                                  const QuantizeOptions& options) -> Result<FittedTransforms> {
-      if (upstream == Upstream::nothing) return FittedTransforms{};
-      ANYBIT_TRY(Siblings set, upstream == Upstream::norm ? transform_siblings(recipe, weights, stats, options)
-                                                          : transform_siblings(inner, weights, stats, options));
-      return FittedTransforms{std::move(set.input_scale), std::move(set.clip_limits), std::move(set.remarks),
-                              std::move(set.fallbacks)};
-    };
-    m.finish = [recipe](const FittedTransforms& fitted, std::span<const ConstMatrix> weights, const Stats& stats,
-                        const QuantizeOptions& options) {
-      Siblings set(weights, stats);
-      if (!fitted.input_scale.empty()) recipe::scale_inputs(set, fitted.input_scale);
-      set.clip_limits = fitted.clip_limits, set.remarks = fitted.remarks, set.fallbacks = fitted.fallbacks;
-      return detail::pack_siblings<S>(quantize_transformed(recipe, set, weights, options));
-    };
   }
   return m;
 }
@@ -233,25 +319,8 @@ template <PackedAlgorithm A>
 ModelRecipe model_recipe(std::string name, const A& algorithm, Compute compute = Compute::f32) {
   ModelRecipe m;
   m.name = std::move(name);
-  m.description = m.provenance = algorithm.describe();
-  m.scheme = &kernel::packed_ops_v<typename A::scheme>;
-  m.needs = m.algorithm_needs = A::needs;
-  m.compute = compute;
-  if (compute == Compute::int8_static) m.needs = m.needs | Needs::abs_max;
-  m.quantize = [algorithm](Upstream, std::span<const ConstMatrix> weights, const Stats& stats,
-                           const QuantizeOptions& options) -> Result<QuantizedSiblings> {
-    ANYBIT_TRY_STATUS(recipe::check_siblings(weights));
-    QuantizeOptions bare = options;
-    bare.clip = {}, bare.tied = {};
-    QuantizedSiblings out;
-    for (std::size_t i = 0; i < weights.size(); ++i) {
-      auto q = algorithm.quantize(weights[i], stats, bare);
-      if (!q) return in_context(q.error(), "sibling " + std::to_string(i));
-      out.packed.emplace_back(std::move(q->tensor));
-      out.reports.push_back(std::move(q->report));
-    }
-    return out;
-  };
+  detail::TypelessRecipe::describe_in(m, {std::make_shared<const A>(algorithm), detail::TypedPackedAlgorithm<A>::functions},
+                                      kernel::packed_ops_v<typename A::scheme>, compute, A::needs);
   return m;
 }
 
@@ -265,3 +334,5 @@ inline ModelRecipe rotated(std::string name, ModelRecipe recipe, const RotationO
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::model
+
+#include <anybit/core/macros_end.hpp>

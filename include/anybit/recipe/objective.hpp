@@ -17,6 +17,7 @@
 #include <anybit/exec/executor.hpp>
 #include <anybit/recipe/report.hpp>
 #include <anybit/tensor/pack.hpp>
+#include <anybit/tensor/rounding_ops.hpp>
 
 namespace anybit::recipe {
 inline namespace ANYBIT_CODE {
@@ -144,10 +145,9 @@ class OutputMetric {
   double unit_ = 1, reference_ = 0;
 };
 
-/// As packed, a column order included.
-template <AnyScheme S>
-double bits_per_weight(const QuantizedMatrix<S>& q) {
-  return S::bits_per_weight(q.extents) + (q.column_order.empty() ? 0.0 : 32.0 / static_cast<double>(q.extents.rows));
+/// As packed; a column order takes 32 bits a column.
+inline double bits_per_weight(const SchemeOps& scheme, Extents e, bool with_column_order) {
+  return scheme.bits_per_weight(e) + (with_column_order ? 32.0 / static_cast<double>(e.rows) : 0.0);
 }
 
 /// Fills rows begin .. end - 1 of an approximation into `out`, which begins with row `begin`. Called for different rows at once.
@@ -235,12 +235,13 @@ void measure_weights(ConstMatrix w, ConstMatrix back, const Stats& stats, Report
       stats, report, executor);
 }
 
-/// Errors of q against w (both in original column order) and its size, into the report.
-template <AnyScheme S>
-void measure(ConstMatrix w, const QuantizedMatrix<S>& q, const Stats& stats, Report& report, ExecutorRef executor = {}) {
+/// Errors of quantized weights against w (both in original column order) and their size as packed, into the report.
+inline void measure(ConstMatrix w, const AnyQuantized& q, std::span<const std::uint32_t> column_order, const Stats& stats,
+                    Report& report, ExecutorRef executor = {}) {
   measure_rows<>(
-      w, [&q](Index begin, Index end, MutableMatrix out) { dequantize_rows(q, begin, end, out); }, stats, report, executor);
-  report.bits_per_weight = bits_per_weight(q);
+      w, [&](Index begin, Index end, MutableMatrix out) { dequantize_rows(q, column_order, begin, end, out); }, stats, report,
+      executor);
+  report.bits_per_weight = bits_per_weight(q.scheme, q.extents, !column_order.empty());
 }
 
 }  // namespace ANYBIT_CODE

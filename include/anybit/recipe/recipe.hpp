@@ -3,8 +3,7 @@
 
 #include <anybit/core/macros_begin.hpp>
 
-#include <cmath>
-#include <functional>
+#include <cstdint>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -16,6 +15,7 @@
 #include <anybit/recipe/siblings.hpp>
 #include <anybit/recipe/transform.hpp>
 #include <anybit/tensor/pack.hpp>
+#include <anybit/tensor/rounding_ops.hpp>
 
 namespace anybit {
 inline namespace ANYBIT_ABI {
@@ -120,81 +120,88 @@ struct SiblingResult {
 }  // namespace ANYBIT_ABI
 }  // namespace anybit
 
-namespace anybit {
+namespace anybit::recipe {
 inline namespace ANYBIT_CODE {
-namespace detail {
 
 /// What every recipe asks of its matrices, statistics and options.
 inline Status check_request(std::span<const ConstMatrix> weights, const Stats& stats, const QuantizeOptions& options, Needs needs,
                             const std::string& who) {
-  ANYBIT_TRY_STATUS(recipe::check_siblings(weights));
+  ANYBIT_TRY_STATUS(check_siblings(weights));
   if (!options.clip.empty() && options.clip.size() != weights.size())
     return Error{ErrorCode::invalid_argument, "QuantizeOptions::clip has " + std::to_string(options.clip.size()) +
                                                   " entries for " + std::to_string(weights.size()) +
                                                   " siblings; give one each, or none"};
-  ANYBIT_TRY_STATUS(recipe::check_tied(options.tied, weights[0].cols));
-  ANYBIT_TRY_STATUS(recipe::check_stats(stats, needs, weights[0].cols, who));
+  ANYBIT_TRY_STATUS(check_tied(options.tied, weights[0].cols));
+  ANYBIT_TRY_STATUS(check_stats(stats, needs, weights[0].cols, who));
   for (std::size_t i = 0; i < weights.size(); ++i)
     if (auto ok = grid::check_weights(weights[i]); !ok) return in_context(ok.error(), "sibling " + std::to_string(i));
   return Ok{};
 }
 
-/// Adds to the report of one sibling what the transforms have to say. `requested`: the recipe and the scheme.
-inline Status complete_report(Report& report, const std::string& requested, const Siblings& set, const QuantizeOptions& options) {
-  report.requested = requested;
-  if (report.as_requested()) report.done = requested;
-  report.remarks.insert(report.remarks.begin(), set.remarks.begin(), set.remarks.end());
-  report.fallbacks.insert(report.fallbacks.begin(), set.fallbacks.begin(), set.fallbacks.end());
-  return check_strict(report, options);
-}
+/// One sibling after the transforms, before the algorithm.
+struct SiblingTask {
+  const Siblings& set;
+  std::size_t sibling;
+  ConstMatrix original;            ///< its weights before the transforms
+  const std::string& name;         ///< of the recipe, for reports and provenance
+  const QuantizeOptions& options;  ///< of all siblings
 
-/// ||W - Q diag(1 / input_scale)||_F / ||W||_F of the original weights. row_of(r, out) writes row r of Q.
-inline double original_weight_error(ConstMatrix original, std::span<const float> input_scale,
-                                    const std::function<void(Index, MutableMatrix)>& row_of) {
-  Matrix back(1, original.cols);
-  RelativeError error;
-  for (Index r = 0; r < original.rows; ++r) {
-    row_of(r, back.view());
-    for (Index c = 0; c < back.cols(); ++c) back(0, c) /= input_scale[static_cast<std::size_t>(c)];
-    error.add(original.row(r), std::as_const(back).view().row(0));
-  }
-  return error.value();
-}
-
-/// Quantizes what the transforms made of the siblings, and reports in terms of the original weights.
-template <Algorithm A>
-Result<SiblingResult<typename A::scheme>> finish(const A& algorithm, Siblings& set, std::span<const ConstMatrix> originals,
-                                                 const std::string& name, const QuantizeOptions& options) {
-  SiblingResult<typename A::scheme> result;
-  for (std::size_t i = 0; i < set.weights.size(); ++i) {
+  ConstMatrix weights() const { return set.weights[sibling].view(); }
+  QuantizeOptions own_options() const {
     QuantizeOptions own = options;
     own.clip = {}, own.tied = {};
-    if (!set.clip_limits.empty()) own.clip_limits = set.clip_limits[i].view();
-    auto q = algorithm.quantize(set.weights[i].view(), *set.stats, own);
-    if (!q) return in_context(q.error(), "sibling " + std::to_string(i));
-    ANYBIT_TRY_STATUS(complete_report(q->report, name + " " + std::string(std::string_view(A::scheme::name)), set, options));
-    if (!set.input_scale.empty())
-      q->report.weight_error = original_weight_error(
-          originals[i], set.input_scale, [&q](Index r, MutableMatrix to) { dequantize_rows(q->matrix, r, r + 1, to); });
-    q->matrix.provenance = name;
-    result.matrices.push_back(*std::move(q));
+    if (!set.clip_limits.empty()) own.clip_limits = set.clip_limits[sibling].view();
+    return own;
   }
-  result.input_scale = std::move(set.input_scale);
-  return result;
+  /// ||W - Q diag(1 / input_scale)||_F / ||W||_F of the original weights.
+  double original_weight_error(const AnyQuantized& codes, std::span<const std::uint32_t> column_order) const {
+    Matrix back(1, original.cols);
+    RelativeError error;
+    for (Index r = 0; r < original.rows; ++r) {
+      dequantize_rows(codes, column_order, r, r + 1, back.view());
+      for (Index c = 0; c < back.cols(); ++c) back(0, c) /= set.input_scale[static_cast<std::size_t>(c)];
+      error.add(original.row(r), std::as_const(back).view().row(0));
+    }
+    return error.value();
+  }
+  Error error(const Error& e) const { return in_context(e, "sibling " + std::to_string(sibling)); }
+  /// Adds to a report of `codes` what the transforms have to say, and lets report and provenance speak of the recipe and the
+  /// original weights.
+  Status complete(Report& report, const AnyQuantized& codes, std::span<const std::uint32_t> column_order,
+                  std::string& provenance) const {
+    provenance = name;
+    report.requested = name + " " + std::string(codes.scheme.name);
+    if (report.as_requested()) report.done = report.requested;
+    report.remarks.insert(report.remarks.begin(), set.remarks.begin(), set.remarks.end());
+    report.fallbacks.insert(report.fallbacks.begin(), set.fallbacks.begin(), set.fallbacks.end());
+    ANYBIT_TRY_STATUS(check_strict(report, options));
+    if (!set.input_scale.empty()) report.weight_error = original_weight_error(codes, column_order);
+    return Ok{};
+  }
+};
+
+/// Lets the transforms of a recipe rewrite siblings, each those that the ones before it left.
+template <class A, class... Transforms>
+Status apply_transforms(const Recipe<A, Transforms...>& recipe, Siblings& set, const QuantizeOptions& options) {
+  Status status = Ok{};
+  std::apply([&](const auto&... t) { (void)((status = t.apply(set, recipe.algorithm, options), status.ok()) && ...); },
+             recipe.transforms);
+  return status;
 }
 
-}  // namespace detail
+}  // namespace ANYBIT_CODE
+}  // namespace anybit::recipe
+
+namespace anybit {
+inline namespace ANYBIT_CODE {
 
 /// What the transforms of a recipe make of siblings. `weights` and `stats` must outlive the result.
 template <class A, class... Transforms>
 Result<Siblings> transform_siblings(const Recipe<A, Transforms...>& recipe, std::span<const ConstMatrix> weights,
                                     const Stats& stats, const QuantizeOptions& options = {}) {
-  ANYBIT_TRY_STATUS(detail::check_request(weights, stats, options, Recipe<A, Transforms...>::needs, recipe.describe()));
+  ANYBIT_TRY_STATUS(recipe::check_request(weights, stats, options, Recipe<A, Transforms...>::needs, recipe.describe()));
   Siblings set(weights, stats);
-  Status status = Ok{};
-  std::apply([&](const auto&... t) { (void)((status = t.apply(set, recipe.algorithm, options), status.ok()) && ...); },
-             recipe.transforms);
-  ANYBIT_TRY_STATUS(status);
+  ANYBIT_TRY_STATUS(recipe::apply_transforms(recipe, set, options));
   return set;
 }
 
@@ -203,7 +210,17 @@ template <class A, class... Transforms>
 Result<SiblingResult<typename A::scheme>> quantize_transformed(const Recipe<A, Transforms...>& recipe, Siblings& set,
                                                                std::span<const ConstMatrix> originals,
                                                                const QuantizeOptions& options = {}) {
-  return detail::finish(recipe.algorithm, set, originals, recipe.describe(), options);
+  SiblingResult<typename A::scheme> result;
+  const std::string name = recipe.describe();
+  for (std::size_t i = 0; i < set.weights.size(); ++i) {
+    const recipe::SiblingTask task{set, i, originals[i], name, options};
+    auto q = recipe.algorithm.quantize(task.weights(), *set.stats, task.own_options());
+    if (!q) return task.error(q.error());
+    ANYBIT_TRY_STATUS(task.complete(q->report, AnyQuantized(q->matrix), q->matrix.column_order, q->matrix.provenance));
+    result.matrices.push_back(*std::move(q));
+  }
+  result.input_scale = std::move(set.input_scale);
+  return result;
 }
 
 /// Quantizes matrices that share one input (query, key and value; gate and up), for which a transform must find one common

@@ -9,6 +9,7 @@
 #include <span>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include <anybit/tensor/dequantize.hpp>
 #include <anybit/tensor/quantize.hpp>
@@ -212,6 +213,22 @@ class AnyQuantized {
  private:
   std::byte* codes_;
 };
+
+/// Rows begin .. end - 1 of the weights that q stands for. Stored column j belongs to `column_order[j]`, or to itself if that is
+/// empty. `out` begins with row `begin`.
+inline void dequantize_rows(const AnyQuantized& q, std::span<const std::uint32_t> column_order, Index begin, Index end,
+                            MutableMatrix out) {
+  std::vector<float> stored(column_order.size());
+  for (Index r = begin; r < end; ++r) {
+    const std::span<float> row = out.row(r - begin);
+    float* const to = stored.empty() ? row.data() : stored.data();
+    for (Index g = 0; g < q.groups_per_row; ++g) {
+      const Index first = g * q.group_cols;
+      q.format().decode(q.code(r, first), q.end_of_group(g) - first, q.affine(r, g), to + first);
+    }
+    for (std::size_t j = 0; j < stored.size(); ++j) row[column_order[j]] = stored[j];
+  }
+}
 
 /// RoundingOps::stored() of a known scheme.
 template <ScalarScheme S>
