@@ -136,7 +136,7 @@ class JsonObject {
   /// "rope_scaling.factor" for "factor".
   /// Where a member stands, for messages: "rope_scaling.factor".
   std::string path(std::string_view key) const {
-    return path_ + (path_.empty() ? "" : ".") + detail::escaped(key) + detail::mark_of_cut(key);
+    return detail::text(path_, path_.empty() ? "" : ".", detail::escaped(key), detail::mark_of_cut(key));
   }
   const JsonValue* find(std::string_view key) const {
     const JsonValue* const found = value_ ? value_->find(key) : nullptr;

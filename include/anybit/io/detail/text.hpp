@@ -27,11 +27,15 @@ std::string text(const Pieces&... pieces) {
   return all;
 }
 
-/// The first 80 bytes of what a file supplied, those outside printable ASCII as \xNN: a message is one line and moves no cursor.
+/// A message shows this many bytes of a name that a file supplied.
+inline constexpr std::size_t shown_bytes = 80;
+
+/// The start of a name that a file supplied. Bytes other than printable ASCII are written as \xNN, so that the message stays on
+/// one line and cannot control a terminal.
 inline std::string escaped(std::string_view untrusted) {
   constexpr std::string_view hex = "0123456789abcdef";
   std::string out;
-  for (const char c : untrusted.substr(0, 80)) {
+  for (const char c : untrusted.substr(0, shown_bytes)) {
     const auto byte = static_cast<unsigned char>(c);
     if (byte >= 0x20 && byte < 0x7F) {
       out += c;
@@ -43,10 +47,11 @@ inline std::string escaped(std::string_view untrusted) {
   }
   return out;
 }
-inline std::string mark_of_cut(std::string_view untrusted) { return untrusted.size() > 80 ? "..." : ""; }
+/// What follows escaped() in a message: "..." if the name is longer.
+inline std::string_view mark_of_cut(std::string_view untrusted) { return untrusted.size() > shown_bytes ? "..." : ""; }
 
 /// A name that a file supplied, escaped and in quotes.
-inline std::string shown(std::string_view untrusted) { return "'" + escaped(untrusted) + "'" + mark_of_cut(untrusted); }
+inline std::string shown(std::string_view untrusted) { return text("'", escaped(untrusted), "'", mark_of_cut(untrusted)); }
 
 /// The folder that a path names its file in, with the separator at the end; empty if it names none. (<filesystem> would cost
 /// everyone who includes a reader much compile time.)
