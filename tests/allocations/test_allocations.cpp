@@ -15,6 +15,7 @@
 #include <anybit/tensor/quantize.hpp>
 
 #include "support/catch.hpp"
+#include "support/sanitizers.hpp"
 
 namespace {
 std::atomic<bool> counting{false};
@@ -24,15 +25,7 @@ void count() {
 }
 }  // namespace
 
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#if !defined(__has_feature)
-#define COUNT_MALLOC
-#elif !__has_feature(address_sanitizer) && !__has_feature(thread_sanitizer) && !__has_feature(memory_sanitizer)
-#define COUNT_MALLOC
-#endif
-#endif
-
-#if defined(COUNT_MALLOC)
+#if defined(__GLIBC__) && !defined(TEST_SANITIZED)
 extern "C" {
 void* __libc_malloc(std::size_t);
 void* __libc_calloc(std::size_t, std::size_t);
@@ -62,7 +55,7 @@ int posix_memalign(void** p, std::size_t alignment, std::size_t n) {
 }
 #endif
 
-// The forms for arrays and without exceptions call these. Not inlined, or g++ sees malloc and delete where new and delete match.
+// The forms for arrays call these. Not inlined, or g++ sees malloc and delete where new and delete match.
 #if defined(__GNUC__)
 #define NOT_INLINED [[gnu::noinline]]
 #else
@@ -79,6 +72,8 @@ NOT_INLINED void* operator new(std::size_t n, std::align_val_t alignment) {
   if (void* p = std::aligned_alloc(a, (n + a - 1) / a * a)) return p;
   std::abort();
 }
+// A sanitizer's own would not go with the delete below.
+NOT_INLINED void* operator new(std::size_t n, const std::nothrow_t&) noexcept { return operator new(n); }
 NOT_INLINED void operator delete(void* p) noexcept { std::free(p); }
 NOT_INLINED void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 NOT_INLINED void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }

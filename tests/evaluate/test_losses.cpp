@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
-#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#include "support/sanitizers.hpp"
+
+#if defined(__linux__) && !defined(TEST_SANITIZED)
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
