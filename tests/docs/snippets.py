@@ -98,15 +98,15 @@ def compile_one(number, snippet, page, options):
     source = options.work / f"{page.stem}_{number}.cpp"
     source.write_text(snippet.source(page), encoding="utf-8")
     command = [options.compiler, f"@{options.flags}", "-Wall", "-Wextra", "-Wno-unused"]
+    if options.prepared and not (snippet.kind == "run" and options.run_with):  # whose flags are not those of the prepared header
+        command.insert(1, f"-I{options.prepared}")
     if snippet.kind == "run":
         program = source.with_suffix("")
-        command += ["-O1", "-pthread", str(source), *options.run_with.split(), "-o", str(program)]
+        command += ["-pthread", str(source), *options.run_with.split(), "-o", str(program)]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode == 0:
             result = subprocess.run([str(program)], cwd=options.work, capture_output=True, text=True)
     else:
-        if options.prepared:
-            command.insert(1, f"-I{options.prepared}")
         result = subprocess.run(command + ["-fsyntax-only", str(source)], capture_output=True, text=True)
     return result.returncode, result.stdout + result.stderr
 
@@ -134,7 +134,7 @@ def main():
     parser.add_argument("--compiler", default="c++")
     parser.add_argument("--flags", type=pathlib.Path)
     parser.add_argument("--work", type=pathlib.Path)
-    parser.add_argument("--prepared", type=pathlib.Path, help="where anybit/anybit.hpp.gch is, for what is compiled and not run")
+    parser.add_argument("--prepared", type=pathlib.Path, help="where anybit/anybit.hpp.gch is, compiled with the flags alone")
     parser.add_argument("--run-with", default="", help="more flags and libraries for what is run")
     parser.add_argument("--self-test", action="store_true", help="check the extraction itself")
     options = parser.parse_args()
