@@ -42,8 +42,7 @@ std::vector<float> flat(model::Decoder d, train::Gradients g) {
   return out;
 }
 
-/// Central differences of the loss in floats, of a few values of every tensor. What floats lose of the losses leaves up to 5e-4 in a
-/// slope; it differs with the order in which a compiler sums.
+/// Central differences of the loss in floats, of a few values of every tensor. clang's sums leave 4.5e-4 in a slope.
 void check_by_differences(model::Decoder d, std::span<const train::Example> batch, const train::Trained& trained,
                           const train::LossOptions& options) {
   train::Gradients g = gradients_of(d, batch, trained, options);
@@ -51,6 +50,11 @@ void check_by_differences(model::Decoder d, std::span<const train::Example> batc
     train::Gradients none = train::make_gradients(d, [](std::string_view) { return false; });
     return train::loss_and_gradients(d, batch, none, options)->mean();
   };
+#if defined(__clang__)
+  constexpr double margin = 8e-4;
+#else
+  constexpr double margin = 4e-4;
+#endif
   for (const train::Parameter& p : train::parameters(d, g))
     for (const std::size_t i : {std::size_t{0}, p.values.size() / 2, p.values.size() - 1}) {
       CAPTURE(p.name, i);
@@ -60,7 +64,7 @@ void check_by_differences(model::Decoder d, std::span<const train::Example> batc
       p.values[i] = here - 2e-3f;
       const double below = loss();
       p.values[i] = here;
-      CHECK(static_cast<double>(p.gradient[i]) == Approx((above - below) / 4e-3).margin(8e-4).epsilon(0.01));
+      CHECK(static_cast<double>(p.gradient[i]) == Approx((above - below) / 4e-3).margin(margin).epsilon(0.01));
     }
 }
 
