@@ -59,7 +59,7 @@ void run(benchmark::State& state, const Setup& s, Index bytes, const std::functi
 }
 
 /// Rows of floats or halves, heads of a token side by side; `bits` for codes of all but the last positions.
-void rows(benchmark::State& state, const Setup& s, FloatType type, int bits) {
+void rows(benchmark::State& state, const Setup& s, FloatType type, int bits, Compute compute = Compute::f32) {
   const Index width = s.kv_width(), d = s.shape.head_dim, element = type == FloatType::f32 ? 4 : 2;
   const Index layer_bytes = s.context * width * element, code_bytes = bits == 0 ? 0 : kv_block_bytes(bits, d);
   const Matrix q = bench::normal(s.tokens, s.shape.heads * d, 1, 1);
@@ -96,7 +96,7 @@ void rows(benchmark::State& state, const Setup& s, FloatType type, int bits) {
                           .length = s.context,
                           .q = {q.data(), q.cols(), d},
                           .out = {out.data(), out.cols(), d},
-                          .options = {}};
+                          .options = {.compute = compute}};
   const auto inputs = [&](Index layer) {
     const auto l = static_cast<std::size_t>(layer);
     kv.keys = {keys[l].data(), type, width, d};
@@ -145,6 +145,7 @@ void add_all() {
           {"f32", FloatType::f32}, {"f16", FloatType::f16}, {"bf16", FloatType::bf16}};
       for (const auto& [name, type] : types)
         add(std::string("rows_") + name, [s, t = type](benchmark::State& state) { rows(state, s, t, 0); });
+      add("rows_f16_in_bf16", [s](benchmark::State& state) { rows(state, s, FloatType::f16, 0, Compute::bf16); });
       for (const int bits : {16, 8, 4, 2}) {
         add("codes" + std::to_string(bits), [s, bits](benchmark::State& state) { rows(state, s, FloatType::f16, bits); });
         add("cache" + std::to_string(bits), [s, bits](benchmark::State& state) { cache(state, s, bits); });

@@ -162,6 +162,24 @@ TEST_CASE("a decoder with a quantized KV cache: close to floats, the same bits i
   }
 }
 
+TEST_CASE("a decoder's attention multiplies in bfloat16 where a run says so and the processor does") {
+  const Decoder d = random_decoder(shape(61, 32, 48, 3, 4, 2, 8), true, 3);
+  const auto ids = some_ids(75, 61);
+  KvCache cache(cache_shape(d.config), 75);
+  const auto exact = forward(d, ids, cache);
+  cache.clear();
+  const auto rounded = forward(d, ids, cache, {.attention = Compute::bf16});
+  REQUIRE(exact);
+  REQUIRE(rounded);
+  CHECK(kernel::detail::attends_in_bf16<kernel::native_arch>({.compute = Compute::bf16}) != same_bits(*exact, *rounded));
+  double difference = 0, size = 0;
+  for (Index i = 0; i < exact->extents().size(); ++i) {
+    difference += std::pow(static_cast<double>(rounded->data()[i]) - static_cast<double>(exact->data()[i]), 2);
+    size += std::pow(static_cast<double>(exact->data()[i]), 2);
+  }
+  CHECK(std::sqrt(difference / size) < 0.02);
+}
+
 TEST_CASE("the same bits for any number of threads") {
   const Decoder d = random_decoder(shape(301, 96, 164, 2, 6, 3, 16), false, 5);
   const auto ids = some_ids(300, 301);

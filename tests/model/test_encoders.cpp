@@ -212,6 +212,26 @@ TEST_CASE("encoders: cross-attention is the readable one") {
   CHECK(worst < 2e-5);
 }
 
+TEST_CASE("encoders: cross-attention multiplies in bfloat16 where a run says so and the processor does") {
+  const Decoder d = test_support::random_whisper();
+  Encoded encoded = encode(d, {.features = test_support::random_features(27, 10).view()}).value();
+  const auto result = [&](Compute attention) {
+    Matrix out;
+    const Tap taps[] = {{3, Point::cross_in,
+                         [](MutableMatrix x, TokenRange) {
+                           for (Index i = 0; i < x.rows * x.cols; ++i) x(i / x.cols, i % x.cols) = static_cast<float>(i % 7) - 3;
+                         }},
+                        {3, Point::cross_head_out, [&](MutableMatrix x, TokenRange) { out = Matrix(x); }}};
+    nn::KvCache cache(cache_shape(d.config), 9);
+    REQUIRE(forward(d, ids(9, 1), cache, {.taps = taps, .encoded = &encoded, .attention = attention}));
+    return out;
+  };
+  const Matrix exact = result(Compute::f32), rounded = result(Compute::bf16);
+  CHECK(kernel::detail::attends_in_bf16<kernel::native_arch>({.compute = Compute::bf16}) != same_bits(exact, rounded));
+  CHECK(largest_difference(exact.view(), rounded.view()) <
+        0.02 * largest_difference(exact.view(), Matrix(exact.rows(), exact.cols()).view()));
+}
+
 TEST_CASE("encoders: buckets of distances are the readable ones") {
   for (const bool both : {false, true})
     for (const auto& [buckets, longest] :

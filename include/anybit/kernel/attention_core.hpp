@@ -12,6 +12,7 @@
 
 #include <anybit/core/view.hpp>
 #include <anybit/format/format.hpp>
+#include <anybit/kernel/attention_bf16.hpp>
 #include <anybit/kernel/attention_inputs.hpp>
 #include <anybit/simd/xsimd_compat.hpp>
 
@@ -264,23 +265,31 @@ inline std::byte* next_line(std::byte* p) { return p + (64 - reinterpret_cast<st
 struct AttentionWorkspace {
   float *queries = nullptr, *mixed = nullptr, *scores = nullptr, *block = nullptr;
   RunningSoftmax* softmax = nullptr;
-  std::uint8_t* bytes = nullptr;  ///< of the source
+  std::uint16_t *rounded_queries = nullptr, *rounded_scores = nullptr;  ///< for products in bfloat16
+  std::uint8_t* pairs = nullptr;                                        ///< of the block, likewise
+  std::uint8_t* bytes = nullptr;                                        ///< of the source
 
   /// Bytes, with what it takes to begin at a multiple of 64. Sets no pointer for a null `memory`.
   static Index cut(const AttentionInputs& a, Index source_bytes, std::byte* memory, AttentionWorkspace& w) {
-    const Index d = a.shape.head_dim, d_padded = round_up(d, 16);
+    const Index d = a.shape.head_dim, d_padded = round_up(d, 16), columns = round_up(d, bf16_columns);
     const Index rows = std::min(a.shape.heads * std::min(a.tokens, rows_of_one_head), rows_of_one_head);  // of a chunk at most
-    const Index floats[] = {rows * d, rows * d_padded, rows * scores_stride, kv_block * d_padded, 2 * rows};
-    Index offsets[6] = {}, end = 0;
-    for (std::size_t i = 0; i < 5; ++i) offsets[i] = end, end += round_up(floats[i] * Index{sizeof(float)}, 64);
-    offsets[5] = end, end += source_bytes;
-    if (memory != nullptr) {
-      std::byte* const begin = next_line(memory);
-      const auto part = [&](std::size_t i) { return reinterpret_cast<float*>(begin + offsets[i]); };
-      w.queries = part(0), w.mixed = part(1), w.scores = part(2), w.block = part(3);
-      w.softmax = reinterpret_cast<RunningSoftmax*>(begin + offsets[4]);
-      w.bytes = reinterpret_cast<std::uint8_t*>(begin + offsets[5]);
-    }
+    const bool in_bf16 = a.options.compute == Compute::bf16;
+    const Index rows_of_halves = in_bf16 ? rows + bf16_rows_slack : 0, pairs = in_bf16 ? kv_block * columns : 0;
+    Index end = 0;
+    std::byte* const begin = memory == nullptr ? nullptr : next_line(memory);
+    const auto take = [&]<class T>(T*& part, Index count) {
+      if (begin != nullptr) part = reinterpret_cast<T*>(begin + end);
+      end += round_up(count * Index{sizeof(T)}, 64);
+    };
+    take(w.queries, rows * d);
+    take(w.mixed, rows * columns);
+    take(w.scores, rows * scores_stride);
+    take(w.block, kv_block * d_padded);
+    take(w.softmax, rows);
+    take(w.rounded_queries, rows_of_halves * columns);
+    take(w.rounded_scores, rows_of_halves * kv_block);
+    take(w.pairs, 2 * pairs);
+    take(w.bytes, source_bytes);
     return end + 63;
   }
 };
@@ -314,10 +323,13 @@ inline Block block_of(const KvCodec& codec, int bits, const KvBlockShape& shape,
 ///   void turn(float*), void turn_back(float*)  a rotation of queries and results
 ///
 /// Heads h0 .. h1 - 1 for tokens at positions p0 .. p1 - 1, of which all see the same blocks as rows.
-template <class Source>
+template <class Arch, class Source>
 void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, Index h0, Index h1, AttentionWorkspace& w) {
   const AttentionOptions& o = a.options;
   const Index d = a.shape.head_dim, d_padded = round_up(d, 16), group = a.shape.heads / a.shape.kv_heads, tokens = p1 - p0;
+  const Index columns = round_up(d, bf16_columns);  // of w.mixed and w.rounded_queries
+  const bool in_bf16 = attends_in_bf16<Arch>(o);
+  const TileScope<Arch> tiles(in_bf16);
   const float scale = o.scale == 0 ? 1.0f / std::sqrt(static_cast<float>(d)) : o.scale;
   const bool adjusted = o.soft_cap > 0 || !o.slopes.empty();
   const SeenPositions first = seen_positions(o, p0, a.length), last = seen_positions(o, p1 - 1, a.length);
@@ -340,10 +352,14 @@ void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, 
       float* to = w.queries + (rows.begin + row) * d;
       for (Index j = 0; j < d; ++j) to[j] = from[j] * scale;
       source.turn(to);
+      if (!in_bf16) continue;
+      std::uint16_t* const rounded = w.rounded_queries + (rows.begin + row) * columns;
+      round_to_bf16<Arch>(to, d, rounded);
+      std::fill(rounded + d, rounded + columns, std::uint16_t{0});
     }
   }
   std::fill_n(w.softmax, (h1 - h0) * tokens, RunningSoftmax());
-  std::fill_n(w.mixed, (h1 - h0) * tokens * d_padded, 0.0f);
+  std::fill_n(w.mixed, (h1 - h0) * tokens * columns, 0.0f);
 
   // The tokens that see something of a block, the positions of it up to the last one seen (later ones may hold anything), and
   // whether each of these tokens sees all of these positions.
@@ -380,9 +396,15 @@ void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, 
         prefetch(false, b, kv_head, b1);
         const Rows rows = rows_of(kv_head);
         const Index row0 = rows.begin + seeing.begin * rows.heads, count = (seeing.end - seeing.begin) * rows.heads;
-        const Block keys = source.keys(b, kv_head, seeing.positions, b < rows_from, count <= few_rows, w);
-        block_product(w.queries + row0 * d, d, count, keys, d, w.scores + row0 * scores_stride + b * kv_block - from,
-                      scores_stride, kv_block, false);
+        const Block keys = source.keys(b, kv_head, seeing.positions, b < rows_from, !in_bf16 && count <= few_rows, w);
+        float* const scores = w.scores + row0 * scores_stride + b * kv_block - from;
+        if (!in_bf16) {
+          block_product(w.queries + row0 * d, d, count, keys, d, scores, scores_stride, kv_block, false);
+          continue;
+        }
+        pair_rows<Arch>(static_cast<const float*>(keys.data), keys.stride, 0, d, kv_block, w.pairs);
+        bf16_block_product<Arch>(w.rounded_queries + row0 * columns, columns, count, w.pairs, columns, scores, scores_stride,
+                                 kv_block, false);
       }
     }
     for (Index kv_head = kv0; kv_head < kv1; ++kv_head) {
@@ -402,7 +424,7 @@ void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, 
           add_distance_bias(own, reach, p, from, begin, end, scores);
         }
         const float factor = w.softmax[rows.begin + row].take(scores, begin, end, (b1 - b0) * kv_block);
-        float* const sums = w.mixed + (rows.begin + row) * d_padded;
+        float* const sums = w.mixed + (rows.begin + row) * columns;
         if (factor != 1)
           for (Index j = 0; j < d_padded; j += simd::width) simd::store(sums + j, simd::load(sums + j) * simd::broadcast(factor));
       }
@@ -413,21 +435,32 @@ void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, 
         prefetch(true, b, kv_head, b1);
         const Rows rows = rows_of(kv_head);
         const Index row0 = rows.begin + seeing.begin * rows.heads, count = (seeing.end - seeing.begin) * rows.heads;
-        const Block values = source.values(b, kv_head, seeing.positions, b < rows_from, seeing.all_of_it && count <= few_rows, w);
+        const Block values =
+            source.values(b, kv_head, seeing.positions, b < rows_from, !in_bf16 && seeing.all_of_it && count <= few_rows, w);
         float* const scores = w.scores + row0 * scores_stride + b * kv_block - from;
-        float* const mixed = w.mixed + row0 * d_padded;
+        float* const mixed = w.mixed + row0 * columns;
+        // Rows of softmax from `scores` on, times the values of positions begin .. end - 1 of the block.
+        const auto mix = [&](float* some, Index some_rows, Index begin, Index end, float* to) {
+          if (!in_bf16) {
+            Block seen = values;
+            if (begin > 0) seen.data = static_cast<const float*>(values.data) + begin * values.stride;
+            block_product(some + begin, scores_stride, some_rows, seen, end - begin, to, columns, d_padded, true);
+            return;
+          }
+          for (Index row = 0; row < some_rows; ++row)
+            round_to_bf16<Arch>(some + row * scores_stride, kv_block, w.rounded_scores + row * kv_block);
+          pair_rows<Arch>(static_cast<const float*>(values.data), values.stride, begin, end, d_padded, w.pairs);
+          bf16_block_product<Arch>(w.rounded_scores, kv_block, some_rows, w.pairs, kv_block, to, columns, columns, true);
+        };
         if (seeing.all_of_it || finite_rows(values, seeing.positions, d)) {
-          block_product(scores, scores_stride, count, values, seeing.positions, mixed, d_padded, d_padded, true);
+          mix(scores, count, 0, seeing.positions, mixed);
           continue;
         }
         // Zero times NaN or infinity would reach tokens that do not see it.
         for (Index row = 0; row < count; ++row) {
           const SeenPositions seen = seen_positions(o, p0 + seeing.begin + row / rows.heads, a.length);
           const Index begin = std::max(seen.begin - b * kv_block, Index{0}), end = std::min(seen.end - b * kv_block, kv_block);
-          Block some = values;
-          some.data = static_cast<const float*>(values.data) + begin * values.stride;
-          block_product(scores + row * scores_stride + begin, scores_stride, 1, some, end - begin, mixed + row * d_padded,
-                        d_padded, d_padded, true);
+          mix(scores + row * scores_stride, 1, begin, end, mixed + row * columns);
         }
       }
     }
@@ -436,7 +469,7 @@ void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, 
   for (Index kv_head = kv0; kv_head < kv1; ++kv_head) {
     const Rows rows = rows_of(kv_head);
     for (Index row = 0; row < rows.count; ++row) {
-      const float* from = w.mixed + (rows.begin + row) * d_padded;
+      const float* from = w.mixed + (rows.begin + row) * columns;
       const float factor = 1.0f / w.softmax[rows.begin + row].sum;
       float* to = a.out.at(p0 - a.first + row / rows.heads, rows.h0 + row % rows.heads);
       for (Index j = 0; j < d; ++j) to[j] = from[j] * factor;
@@ -446,7 +479,7 @@ void attend(const AttentionInputs& a, const Source& source, Index p0, Index p1, 
 }
 
 /// Units begin .. end - 1. `workspace` has AttentionWorkspace::cut() bytes.
-template <class Source>
+template <class Arch = native_arch, class Source>
 void attention_units(const AttentionInputs& a, const Source& source, Index begin, Index end, std::byte* workspace) {
   AttentionWorkspace w;
   AttentionWorkspace::cut(a, source.bytes(), workspace, w);
@@ -455,7 +488,7 @@ void attention_units(const AttentionInputs& a, const Source& source, Index begin
     const UnitChunk c = next_chunk(units, begin, end, a.tokens, !source.has_codes());
     const Index p0 = std::max((units.first_tile + c.t0) * attention_tile, a.first),
                 p1 = std::min((units.first_tile + c.t1) * attention_tile, a.first + a.tokens);
-    attend(a, source, p0, p1, c.h0, c.h1, w);
+    attend<Arch>(a, source, p0, p1, c.h0, c.h1, w);
     begin += c.count();
   }
 }

@@ -14,6 +14,7 @@
 #include <anybit/core/float_type.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/kernel/attention_codes.hpp>
+#include <anybit/kernel/compute.hpp>
 
 namespace anybit::kernel {
 inline namespace ANYBIT_ABI {
@@ -23,11 +24,14 @@ struct AttentionShape {
 };
 
 struct AttentionOptions {
-  float scale = 0;                ///< of the products of queries and keys; 0: 1 / sqrt(head_dim)
-  float soft_cap = 0;             ///< c > 0: c tanh(s / c) in place of each scaled product s (Gemma 2, arXiv:2408.00118)
-  Index window = 0;               ///< w > 0: a query sees positions less than w away from its own, itself included
-  std::span<const float> slopes;  ///< of each head: slope * distance is subtracted (ALiBi, arXiv:2108.12409); empty: nothing is
-  bool causal = true;             ///< false: a query sees later positions as well, up to the last one given
+  float scale = 0;                  ///< of the products of queries and keys; 0: 1 / sqrt(head_dim)
+  float soft_cap = 0;               ///< c > 0: c tanh(s / c) in place of each scaled product s (Gemma 2, arXiv:2408.00118)
+  Index window = 0;                 ///< w > 0: a query sees positions less than w away from its own, itself included
+  std::span<const float> slopes{};  ///< of each head: slope * distance is subtracted (ALiBi, arXiv:2108.12409); empty: nothing is
+  bool causal = true;               ///< false: a query sees later positions as well, up to the last one given
+  /// f32, or bf16: queries, keys, softmax and values are rounded to bfloat16 (8 significant bits, ties to even) before they are
+  /// multiplied, where the processor multiplies such numbers (AMX, AVX512_BF16); sums stay in f32. Elsewhere bf16 is f32.
+  Compute compute = Compute::f32;
   /// Added to the score of a query at p and a key at u (T5, arXiv:1910.10683): of head h number h (2 reach + 1) + reach + (u -
   /// p), with u - p cut to -reach .. reach. Empty: nothing is. As many numbers for each head, an odd count.
   std::span<const float> distance_bias{};
@@ -130,6 +134,8 @@ inline Status check(const AttentionInputs& a, const KvInputs& kv) {
   if (o.window < 0) return bad("a window of " + n(o.window) + " positions: give 0 for none");
   if (!is_finite(o.soft_cap) || o.soft_cap < 0) return bad("a soft cap of " + n(o.soft_cap) + ": give 0 for none");
   if (!is_finite(o.scale)) return bad("a scale of " + n(o.scale));
+  if (o.compute != Compute::f32 && o.compute != Compute::bf16)
+    return bad("products in " + std::string(name(o.compute)) + ": f32 and bf16 are possible");
   if (!o.slopes.empty() && o.slopes.size() != static_cast<std::size_t>(s.heads))
     return bad(n(o.slopes.size()) + " slopes for " + n(s.heads) + " heads");
   if (const auto heads = static_cast<std::size_t>(s.heads);

@@ -1,13 +1,7 @@
 #pragma once
 // y = x W^T with activations and dequantized weights rounded to bfloat16, products exact, sums in f32: 32 rows of weights at a
 // time are decoded and interleaved in pairs of columns, so that a vector holds two columns of 16 rows, and a tile register 32.
-//
-// A vocabulary Arch (dot_vocabulary.hpp) has the instructions if it has
-//   round_to_bf16(in, n, out)   n floats to bfloat16, ties to even
-//   spread(p)                   16 times the 4 bytes at p
-//   dot_bf16(a, b, x)           a[i] + b[2 i] * x[2 i] + b[2 i + 1] * x[2 i + 1] of 32 bfloat16 in 64 bytes, 16 floats
-// and Arch::Matrix (matrix_products.hpp) dpbf16ps<C, A, B>(): C[m][n] += sum over k < 32 of A[m][k] * B[k / 2][2 n + k % 2] in
-// f32.
+// bf16_products.hpp says what a vocabulary must have.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -19,6 +13,7 @@
 #include <anybit/core/view.hpp>
 #include <anybit/exec/executor.hpp>
 #include <anybit/kernel/activation_plan.hpp>
+#include <anybit/kernel/bf16_products.hpp>
 #include <anybit/kernel/compute.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
 #include <anybit/kernel/matrix_products.hpp>
@@ -27,24 +22,11 @@
 namespace anybit::kernel {
 inline namespace ANYBIT_CODE {
 
-/// Whether Compute::bf16 multiplies in bfloat16 with Arch; else it multiplies rounded activations in f32.
-template <class Arch>
-inline constexpr bool multiplies_bf16 = requires { Arch::dot_bf16; };
-
 namespace detail {
 
-inline constexpr Index bf16_columns = 32;       ///< of a tile register
 inline constexpr Index bf16_panel_rows = 32;    ///< two vectors or tiles
 inline constexpr Index bf16_vector_tokens = 8;  ///< at once, by vectors: 16 sums in registers
 inline constexpr Index bf16_block = 512;        ///< columns that are decoded at once: short stretches take longer
-
-template <class Arch>
-ANYBIT_INLINE void round_to_bf16(const float* in, Index n, std::uint16_t* out) {
-  Index i = 0;
-  if constexpr (multiplies_bf16<Arch>)
-    for (; i + bf16_columns <= n; i += bf16_columns) Arch::round_to_bf16(in + i, out + i);
-  for (; i < n; ++i) out[i] = f32_to_bf16(in[i]);
-}
 
 /// Columns of 16 rows as bfloat16, row by row.
 struct Bf16Rows {
@@ -112,79 +94,6 @@ struct Bf16PanelOfRows {
     return pairs[half];
   }
 };
-
-/// A panel of n columns times `Tokens` tokens: adds to sums, or begins them.
-template <class Arch, int Tokens, class Panel>
-ANYBIT_INLINE void bf16_vectors(Panel& panel, const std::uint16_t* x, Index x_stride, Index n, bool begun, float* sums,
-                                Index sums_stride) {
-  constexpr auto N = static_cast<std::size_t>(Tokens);
-  typename Arch::Floats sum[N][2];
-#pragma GCC unroll 8
-  for (std::size_t t = 0; t < N; ++t)
-#pragma GCC unroll 2
-    for (std::size_t m = 0; m < 2; ++m)
-      sum[t][m] = begun ? Arch::load(sums + static_cast<Index>(t) * sums_stride + static_cast<Index>(m) * 16) : Arch::zero();
-  for (Index first = 0; first < n; first += bf16_columns) {
-    const std::uint8_t *pairs = panel.at(0, first), *pairs_2 = panel.at(1, first);
-    for (Index k = 0; k < bf16_columns / 2; ++k) {
-      const auto b = Arch::load_bytes(pairs + k * line_bytes), b_2 = Arch::load_bytes(pairs_2 + k * line_bytes);
-#pragma GCC unroll 8
-      for (std::size_t t = 0; t < N; ++t) {
-        const auto a = Arch::spread(x + static_cast<Index>(t) * x_stride + first + 2 * k);
-        sum[t][0] = Arch::dot_bf16(sum[t][0], b, a);
-        sum[t][1] = Arch::dot_bf16(sum[t][1], b_2, a);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (std::size_t t = 0; t < N; ++t)
-#pragma GCC unroll 2
-    for (std::size_t m = 0; m < 2; ++m)
-      Arch::store(sums + static_cast<Index>(t) * sums_stride + static_cast<Index>(m) * 16, sum[t][m]);
-}
-
-/// The same by tile registers, 16 * Tiles tokens.
-template <class Arch, int Tiles, class Panel>
-ANYBIT_INLINE void bf16_tiles(Panel& panel, const std::uint16_t* x, Index x_stride, Index n, bool begun, float* sums,
-                              Index sums_stride) {
-  using Matrix = typename Arch::Matrix;
-  const Index x_bytes = 2 * x_stride, sum_bytes = 4 * sums_stride;
-  const std::uint16_t* const second = x + matrix_tokens * x_stride;
-  float* const low = sums + matrix_tokens * sums_stride;
-  if (begun) {
-    Matrix::template load<0>(sums, sum_bytes);
-    Matrix::template load<1>(sums + 16, sum_bytes);
-    if constexpr (Tiles == 2) {
-      Matrix::template load<2>(low, sum_bytes);
-      Matrix::template load<3>(low + 16, sum_bytes);
-    }
-  } else {
-    Matrix::template zero<0>();
-    Matrix::template zero<1>();
-    if constexpr (Tiles == 2) {
-      Matrix::template zero<2>();
-      Matrix::template zero<3>();
-    }
-  }
-  for (Index k = 0; k < n; k += bf16_columns) {
-    Matrix::template load<4>(x + k, x_bytes);
-    Matrix::template load<6>(panel.at(0, k), line_bytes);
-    Matrix::template dpbf16ps<0, 4, 6>();
-    if constexpr (Tiles == 2) {
-      Matrix::template load<5>(second + k, x_bytes);
-      Matrix::template dpbf16ps<2, 5, 6>();
-    }
-    Matrix::template load<7>(panel.at(1, k), line_bytes);
-    Matrix::template dpbf16ps<1, 4, 7>();
-    if constexpr (Tiles == 2) Matrix::template dpbf16ps<3, 5, 7>();
-  }
-  Matrix::template store<0>(sums, sum_bytes);
-  Matrix::template store<1>(sums + 16, sum_bytes);
-  if constexpr (Tiles == 2) {
-    Matrix::template store<2>(low, sum_bytes);
-    Matrix::template store<3>(low + 16, sum_bytes);
-  }
-}
 
 enum class Bf16Way { few_vectors, vectors, tiles };
 

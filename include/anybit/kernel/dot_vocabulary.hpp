@@ -35,7 +35,7 @@
 //   blocked_tiles             tiles at once with more tokens
 //   ahead                     bytes that memory is asked for ahead of time, 0: not
 //   Fold                      only where it is faster than plain loops: fold_lines() of folded_tiles.hpp for a line
-//   round_to_bf16, spread, dot_bf16    only where instructions multiply bfloat16 (bf16_rows.hpp)
+//   round_to_bf16, pair_bf16, spread, dot_bf16   only where instructions multiply bfloat16 (bf16_products.hpp)
 //   Matrix                    only where instructions multiply whole blocks: their vocabulary (matrix_products.hpp)
 
 #include <anybit/core/macros_begin.hpp>
@@ -180,6 +180,7 @@ namespace detail {
 
 template <class Arch>
 inline constexpr bool has_matrix = requires { typename Arch::Matrix; };
+inline constexpr Index matrix_tokens = 16;  ///< rows of a tile register
 
 /// The largest MaxByte for which Arch multiplies as it does for this one, so that kernels are compiled once for all of them.
 template <class Arch>

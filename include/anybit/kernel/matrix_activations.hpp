@@ -17,8 +17,7 @@ inline namespace ANYBIT_CODE {
 
 namespace detail {
 
-inline constexpr Index matrix_tokens = 16;  ///< rows of a tile register
-inline constexpr Index matrix_steps = 16;   ///< steps of 4 columns in one
+inline constexpr Index matrix_steps = 16;  ///< steps of 4 columns in one
 inline constexpr Index matrix_bytes = matrix_tokens * line_bytes;
 
 /// Blocks of 64 columns that a segment of so many steps takes.

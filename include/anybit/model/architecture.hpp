@@ -86,6 +86,7 @@ struct BlockPass {
   std::span<const float> distance_bias{};  ///< AttentionOptions::distance_bias
   ConstMatrix memory{};                    ///< what the encoder made of the source, of blocks with cross-attention
   nn::KvCache* cross = nullptr;            ///< its keys and values, which the first pass writes; the caller advances it
+  Compute attention = Compute::f32;        ///< AttentionOptions::compute
 
   /// Calls the taps at a point; false where the pass ends.
   bool at(Point point, MutableMatrix m) const {

@@ -37,6 +37,7 @@ struct Run {
   /// first pass.
   Encoded* encoded = nullptr;
   std::span<const TokenId> types{};  ///< of the tokens, of a model with token types; empty: all 0
+  Compute attention = Compute::f32;  ///< f32 or bf16: AttentionOptions::compute
 };
 
 /// Taps that tell f(SiteId, ConstMatrix) what enters each site; that of an expert is told the rows of its tokens, which may be
@@ -149,6 +150,7 @@ class Pass {
     BlockPass pass{d_,    config_, weights,       number,       layer,    windowed ? *window_rope_ : rope_,
                    cache, x,       scratch_,      run.executor, run.taps, positions_,
                    from,  until,   distance_bias_};
+    pass.attention = run.attention;
     if (config_.form.cross_attention && run.encoded) pass.memory = run.encoded->states.view(), pass.cross = &run.encoded->cross;
     architecture().run_block(pass);
   }

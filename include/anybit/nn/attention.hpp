@@ -63,6 +63,7 @@ inline void attention(const kernel::AttentionInputs& a, const KvCache& cache, In
   ANYBIT_CHECK(options.distance_bias.empty() ||
                    static_cast<Index>(options.distance_bias.size()) == c.heads * (2 * options.reach(c.heads) + 1),
                "nn::attention: an odd count of numbers by distance for each head of queries");
+  ANYBIT_CHECK(options.compute == Compute::f32 || options.compute == Compute::bf16, "nn::attention: products are f32 or bf16");
   const CacheSource source(cache, layer);
   const kernel::detail::AttentionUnits units(a);
   // The heads of a group share keys and values, so they stay together, unless threads would be idle then.

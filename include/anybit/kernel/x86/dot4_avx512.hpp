@@ -163,6 +163,10 @@ struct Avx512Vnni {
     const __m512bh v = _mm512_cvtne2ps_pbh(load(in + 16), load(in));
     std::memcpy(out, &v, sizeof v);
   }
+  static ANYBIT_INLINE void pair_bf16(const float* a, const float* b, void* out) {
+    const auto wide = [](const float* p) { return _mm512_cvtepu16_epi32(std::bit_cast<__m256i>(_mm512_cvtneps_pbh(load(p)))); };
+    _mm512_storeu_si512(out, _mm512_or_si512(wide(a), _mm512_slli_epi32(wide(b), 16)));
+  }
   static ANYBIT_INLINE Bytes spread(const void* p) {
     std::int32_t four;
     std::memcpy(&four, p, 4);

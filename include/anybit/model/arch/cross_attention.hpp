@@ -45,7 +45,7 @@ inline bool cross_attend(BlockPass& p, const CrossLinears& w, const CrossScratch
   }
   apply(w.q, normed, q);
   nn::AttentionOptions options;
-  options.scale = c.form.attention_scale;
+  options.scale = c.form.attention_scale, options.compute = p.attention;
   nn::cross_attention({c.heads, c.kv_heads, c.head_dim}, q, *p.cross, p.layer, p.memory.rows, mixed, p.executor, options);
   if (!p.at(Point::cross_head_out, mixed)) return false;
   apply(w.output, mixed, delta);

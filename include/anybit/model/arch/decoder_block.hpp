@@ -383,7 +383,7 @@ inline bool attend(BlockPass& p, const Places& at, MutableMatrix normed, Mutable
   p.cache.append(p.layer, k, v, executor);
   std::vector<float> slopes;
   nn::AttentionOptions options = attention_options(c, p.block, slopes);
-  options.distance_bias = p.distance_bias;
+  options.distance_bias = p.distance_bias, options.compute = p.attention;
   nn::attention({c.heads, c.kv_heads, c.head_dim}, q, p.cache, p.layer, mixed, executor, options);
   p.cache.settle(p.layer, p.x.rows);
   if (p.decoder.online.attn_output) p.decoder.online.attn_output->forward(mixed, executor);
