@@ -21,6 +21,7 @@
 #include "model/random_decoder.hpp"
 #include "model/random_ids.hpp"
 #include "support/catch.hpp"
+#include "support/sanitizers.hpp"
 
 using namespace anybit;
 using namespace anybit::model;
@@ -33,7 +34,7 @@ namespace {
 // Sums of floats depend on the instruction set and on the compiler's use of fused operations. The digests are of g++ 12 with
 // optimization and registers of 16 floats; elsewhere the test only runs through. Models that are rounded to nearest have the same
 // codes everywhere.
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ == 12 && defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ == 12 && defined(__OPTIMIZE__) && !defined(TEST_SANITIZED)
 constexpr bool compiler_of_the_digests = true;
 #else
 constexpr bool compiler_of_the_digests = false;

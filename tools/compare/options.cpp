@@ -25,8 +25,7 @@ void add_quantization_options(CLI::App& app, Options& o) {
                  "What calibrated methods learn from: a UTF-8 text, code, or JSON lines of instructions, conversations or\n"
                  "documents (docs/calibration.md); default: this project's documentation")
       ->type_name("FILE");
-  app.add_option("--template", o.chat_template, "How conversations are written down; default: as the model's own template does")
-      ->check(CLI::IsMember(chat_template_names()));
+  add_chat_template(app, o.chat_template);
   app.add_option("--calibration-tokens", o.calibration_tokens,
                  "Calibration tokens, at least 64; default " + std::to_string(Options{}.calibration_tokens_wanted()) +
                      ", or what the text has")
@@ -43,15 +42,10 @@ void add_quantization_options(CLI::App& app, Options& o) {
   app.add_flag("--true-sequential", o.true_sequential, "The same in four steps per block: q, k, v; o; gate, up; down");
   app.add_option("--state", o.state, "Folder that keeps finished blocks: the same command goes on where it was interrupted")
       ->type_name("DIR");
-  app.add_option("--expert-share", o.expert_share,
-                 "Experts that saw a smaller share of the calibration tokens are rounded to nearest, and reported")
-      ->type_name("SHARE")
-      ->check(CLI::Range(0.f, 1.f))
-      ->capture_default_str();
+  add_expert_share(app, o.expert_share);
   app.add_flag("--strict", o.strict, "A recipe that cannot be carried out exactly as asked is an error");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
+  add_tokenizer(app, o.tokenizer);
+  add_threads(app, o.threads);
   app.add_flag("--verbose", o.verbose, "All remarks of each recipe");
 }
 
@@ -59,8 +53,6 @@ std::string settle_quantization_options(Options& o) {
   constexpr anybit::Index least = 64;
   if (o.calibration_tokens && *o.calibration_tokens < least)
     return "--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64";
-  if (o.threads < 0 || o.threads > 1024)
-    return "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine";
   for (const double bits : o.target_bpw)
     if (!(bits > 0 && bits <= 32)) return "--target-bpw is " + std::to_string(bits) + "; it must be above 0, at most 32";
   if (!o.head.empty() && !o.target_bpw.empty())
@@ -115,11 +107,11 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("--save", o.save,
                  "Write the quantized model here; with several recipes or targets a folder, one NAME.safetensors each")
       ->type_name("OUT");
-  app.add_option("--json", o.json, "Write the report here; - is standard output, in place of the table")->type_name("FILE");
+  add_json(app, o.json, "the report", "the table");
   app.add_option("--svg", o.svg, "Write the picture of the report here")->type_name("FILE");
   app.add_option("--out", o.out, "Folder for report.json and report.svg")->type_name("DIR");
   app.add_flag("--list", o.list, "List the recipes with their bits per weight and stop");
-  app.add_flag("--parse-special", o.parse_special, "Names of control tokens in the texts are these tokens");
+  add_parse_special(app, o.parse_special, "the texts");
   if (const auto end = tool::parse(
           app, argc, argv, "anybit compare model.gguf --recipe nearest-int4-g128 --recipe 'gptq(damp=0.01) uint4/g128/f16'",
           "Without --calibrate and --evaluate the project's own documentation is the text: one half calibrates, the other evaluates."))

@@ -37,8 +37,7 @@ int dequantize(int argc, const char* const* argv) {
       ->required();
   app.add_option("--out", out, "The safetensors file to write")->required()->type_name("FILE");
   if (const auto end = parse(app, argc, argv, "anybit dequantize Llama-3-8B-GPTQ --out weights.safetensors")) return *end;
-  if (const auto apart = check_roles(model_inputs(path, {}), {{"--out", out}}); !apart)
-    return fail("dequantize", usage, apart.error());
+  if (const auto end = check_files("dequantize", model_inputs(path, {}), {{"--out", out}})) return *end;
   const auto source = LinearSource::open(path);
   if (!source) return fail("dequantize", bad_input, source.error());
   for (const std::string& remark : source->remarks()) std::fprintf(stderr, "anybit dequantize: %s\n", printable(remark).c_str());
@@ -51,7 +50,6 @@ int dequantize(int argc, const char* const* argv) {
     quantized += m.quantized;
   }
   if (tensors.empty()) return fail("dequantize", bad_input, path + ": holds no matrix NAME.weight: give a model");
-  if (const auto writable = check_writable(out); !writable) return fail("dequantize", cannot_write, writable.error());
   bool unreadable = false;
   const auto written = io::write_safetensors_streamed(out, tensors,
                                                       [&](const io::TensorInfo& t) -> Result<Bytes> {

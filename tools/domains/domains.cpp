@@ -56,7 +56,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, DomainsOptio
       "Calibrates each recipe on each kind of text and on pairs of them, and prints the KL divergence of every model from the\n"
       "float model on every kind: how far calibration by one domain serves another.",
       "anybit domains");
-  app.add_option("MODEL", o.model, "GGUF file, Hugging Face folder or llama2.c checkpoint")->required();
+  add_model(app, o.model);
   app.add_option("TEXTS", o.texts,
                  "NAME=FILE of each domain: a UTF-8 text, code, or JSON lines of instructions, conversations or documents\n"
                  "(docs/calibration.md). The file's first tokens calibrate, those behind them evaluate")
@@ -73,18 +73,12 @@ std::optional<int> parse_options(int argc, const char* const* argv, DomainsOptio
       ->type_name("N")
       ->capture_default_str();
   app.add_flag("--no-mixtures", o.no_mixtures, "No rows of two domains together");
-  app.add_option("--template", o.chat_template, "How conversations are written down; default: as the model's own template does")
-      ->check(CLI::IsMember(chat_template_names()));
-  app.add_option("--expert-share", o.expert_share,
-                 "Experts that saw a smaller share of the calibration tokens are rounded to nearest")
-      ->type_name("SHARE")
-      ->check(CLI::Range(0.f, 1.f))
-      ->capture_default_str();
-  app.add_flag("--parse-special", o.parse_special, "Names of control tokens in the texts are these tokens");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
-  app.add_option("--json", o.json, "Write the result here; - is standard output, in place of the table")->type_name("FILE");
+  add_chat_template(app, o.chat_template);
+  add_expert_share(app, o.expert_share);
+  add_parse_special(app, o.parse_special, "the texts");
+  add_tokenizer(app, o.tokenizer);
+  add_threads(app, o.threads);
+  add_json(app, o.json, "the result", "the table");
   if (const auto end =
           parse(app, argc, argv, "anybit domains model.gguf prose=book.txt code=humaneval.jsonl chat=conversations.jsonl"))
     return end;
@@ -92,14 +86,9 @@ std::optional<int> parse_options(int argc, const char* const* argv, DomainsOptio
   if (const auto split = split_domains(o); !split) return wrong(split.error().message);
   for (const auto& [option, value] : {std::pair("--calibration-tokens", o.calibration_tokens), std::pair("--tokens", o.tokens)})
     if (value < 64) return wrong(std::string(option) + " is " + std::to_string(value) + "; it must be at least 64");
-  if (o.threads < 0 || o.threads > 1024)
-    return wrong("--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.insert(inputs.end(), o.domains.begin(), o.domains.end());
-  if (const auto apart = check_roles(inputs, {{"--json", o.json}}); !apart) return fail("domains", usage, apart.error());
-  if (!o.json.empty())
-    if (const auto writable = check_writable(o.json); !writable) return fail("domains", cannot_write, writable.error());
-  return std::nullopt;
+  return check_files("domains", inputs, {{"--json", o.json}});
 }
 
 Result<std::vector<Domain>> read_domains(const DomainsOptions& o, const model::Model& m) {

@@ -43,7 +43,7 @@ struct Generated {
 
 std::optional<int> parse_options(int argc, const char* const* argv, GenerateOptions& o) {
   CLI::App app("Continues a text with a model, quantized or not, and prints it as it comes.", "anybit generate");
-  app.add_option("MODEL", o.model, "GGUF, llama2.c, or what anybit has written")->required();
+  add_model(app, o.model);
   app.add_option("--prompt", o.prompt, "The text; names of control tokens in it are these tokens")->type_name("TEXT");
   app.add_option("--prompt-file", o.prompt_file, "A file with the text")->type_name("FILE");
   app.add_option(
@@ -63,16 +63,14 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
       ->capture_default_str();
   app.add_option("--seed", o.sampler.seed, "The same seed gives the same text")->type_name("N")->capture_default_str();
   app.add_flag("--ignore-end", o.ignore_end, "Go on after the token that ends a text");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
-  app.add_flag("--int8-activations", o.int8_activations, "Packed weights multiply with activations rounded to 8 bits: faster");
+  add_tokenizer(app, o.tokenizer);
+  add_threads(app, o.threads);
+  add_int8_activations(app, o.int8_activations);
   app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 16, 8, 4, 3 or 2; default: floats")
       ->type_name("N");
   app.add_flag("--kv-hadamard", o.kv.hadamard, "Rotate keys and values, head by head, before they are quantized");
   add_steer_options(app, o.steer);
-  app.add_option("--json", o.json, "Write the text and its tokens here; - is standard output, in place of the text")
-      ->type_name("FILE");
+  add_json(app, o.json, "the text and its tokens", "the text");
   if (const auto end =
           parse(app, argc, argv,
                 "anybit generate model.safetensors --prompt 'Once upon a time' --temperature 0.8 --top-p 0.95 --seed 1"))
@@ -80,18 +78,12 @@ std::optional<int> parse_options(int argc, const char* const* argv, GenerateOpti
   if (int{!o.prompt.empty()} + int{!o.prompt_file.empty()} + int{!o.source.empty()} != 1)
     return wrong_use("generate", "give one of --prompt, --prompt-file and --source");
   if (o.tokens < 1) return wrong_use("generate", "--tokens is " + std::to_string(o.tokens) + "; it must be at least 1");
-  if (o.threads < 0 || o.threads > 1024)
-    return wrong_use("generate",
-                     "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
   if (const auto possible = check(o.sampler); !possible) return wrong_use("generate", possible.error().message);
   if (const std::string error = error_in(o.steer); !error.empty()) return wrong_use("generate", error);
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"--prompt-file", o.prompt_file}), inputs.push_back({"--steer", o.steer.file});
   inputs.push_back({"--source", o.source});
-  if (const auto apart = check_roles(inputs, {{"--json", o.json}}); !apart) return fail("generate", usage, apart.error());
-  if (!o.json.empty())
-    if (const auto writable = check_writable(o.json); !writable) return fail("generate", cannot_write, writable.error());
-  return std::nullopt;
+  return check_files("generate", inputs, {{"--json", o.json}});
 }
 
 /// The whole prompt through the model, some tokens at a time; the last one's logits.

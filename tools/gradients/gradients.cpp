@@ -41,16 +41,16 @@ int gradients(int argc, const char* const* argv) {
       "every tensor of the model under its name in Hugging Face's files; with --adapter instead grad.MODULE.lora_A and .lora_B. The\n"
       "loss is the mean cross entropy of every token but the first of each example.",
       "anybit gradients");
-  app.add_option("MODEL", o.model, "A Hugging Face folder, GGUF, or what anybit has written")->required();
+  add_model(app, o.model);
   app.add_option("--ids", o.ids, "JSON: a list of lists of token ids, one batch")->type_name("FILE")->required();
   app.add_option("--adapter", o.adapter, "A folder of PEFT: gradients of its adapter, the model is frozen")->type_name("DIR");
   app.add_option("--out", o.out, "The safetensors file to write")->type_name("FILE")->required();
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
+  add_threads(app, o.threads);
   if (const auto end = parse(app, argc, argv, "anybit gradients MODEL --ids batch.json --out gradients.safetensors")) return *end;
   if (o.out == "-") return wrong_use("gradients", "--out cannot be standard output: name a file");
-  if (const auto apart = check_roles({{"the model", o.model}, {"--ids", o.ids}}, {{"--out", o.out}}); !apart)
-    return fail("gradients", usage, apart.error());
+  std::vector<FileRole> inputs = model_inputs(o.model, {});
+  inputs.push_back({"--ids", o.ids});
+  if (const auto end = check_files("gradients", inputs, {{"--out", o.out}})) return *end;
   const auto ids = read_id_lists(o.ids);
   if (!ids) return fail("gradients", bad_input, ids.error());
   auto decoder = open_decoder(o.model);
@@ -58,7 +58,6 @@ int gradients(int argc, const char* const* argv) {
   if (!o.adapter.empty())
     if (const auto loaded = train::load_adapters(o.adapter, *decoder); !loaded)
       return fail("gradients", bad_input, loaded.error());
-  if (const auto writable = check_writable(o.out); !writable) return fail("gradients", cannot_write, writable.error());
   const auto tensors = compute(*decoder, *ids, o);
   if (!tensors) return fail("gradients", bad_input, tensors.error());
   std::vector<io::TensorInfo> all;

@@ -78,12 +78,9 @@ int inspect(int argc, const char* const* argv) {
   CLI::App app("Prints metadata and tensors of a model file: GGUF, safetensors, llama2.c, or what anybit has written.",
                "anybit inspect");
   app.add_option("FILE", path, "The file")->required();
-  app.add_option("--json", json, "Write this as JSON here; - is standard output, in place of the text")->type_name("FILE");
+  add_json(app, json, "this as JSON", "the text");
   if (const auto end = parse(app, argc, argv, "anybit inspect model.safetensors")) return *end;
-  if (const auto apart = check_roles({{"the file", path}}, {{"--json", json}}); !apart)
-    return fail("inspect", usage, apart.error());
-  if (!json.empty())
-    if (const auto writable = check_writable(json); !writable) return fail("inspect", cannot_write, writable.error());
+  if (const auto end = check_files("inspect", {{"the file", path}}, {{"--json", json}})) return *end;
   const auto facts = file_facts(path);
   if (!facts) return fail("inspect", bad_input, facts.error());
   if (json != "-") print(path, *facts);

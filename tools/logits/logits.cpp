@@ -175,7 +175,7 @@ int logits(int argc, const char* const* argv) {
       "experts per token), and with --inputs pN.in.MODULE (what enters that linear). Encoder-decoders have\n"
       "these as pN.encoder.h.* and pN.decoder.h.*, and pN.encoder.out; encoders have no logits, but pN.pooled and pN.mean_unit.",
       "anybit logits");
-  app.add_option("MODEL", o.model, "A Hugging Face folder, GGUF, or what anybit has written")->required();
+  add_model(app, o.model);
   app.add_option(
          "--ids", o.ids,
          "JSON: a list of prompts, each {\"ids\": [..]}, for encoder-decoders with \"src\": [..] or \"features\": [[..]] (bins x\n"
@@ -184,17 +184,16 @@ int logits(int argc, const char* const* argv) {
       ->required();
   app.add_option("--out", o.out, "The safetensors file to write")->type_name("FILE")->required();
   app.add_flag("--inputs", o.inputs, "Write the inputs of all linears too");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
+  add_threads(app, o.threads);
   if (const auto end = parse(app, argc, argv, "anybit logits MODEL --ids prompts.json --out logits.safetensors")) return *end;
   if (o.out == "-") return wrong_use("logits", "--out cannot be standard output: name a file");
-  if (const auto apart = check_roles({{"the model", o.model}, {"--ids", o.ids}}, {{"--out", o.out}}); !apart)
-    return fail("logits", usage, apart.error());
+  std::vector<FileRole> inputs = model_inputs(o.model, {});
+  inputs.push_back({"--ids", o.ids});
+  if (const auto end = check_files("logits", inputs, {{"--out", o.out}})) return *end;
   const auto prompts = read_prompts(o.ids);
   if (!prompts) return fail("logits", bad_input, prompts.error());
   const auto decoder = open_decoder(o.model);
   if (!decoder) return fail("logits", bad_input, decoder.error());
-  if (const auto writable = check_writable(o.out); !writable) return fail("logits", cannot_write, writable.error());
   const auto recorded = record(*decoder, *prompts, o);
   if (!recorded) return fail("logits", bad_input, recorded.error());
   const Uninterrupted whole;

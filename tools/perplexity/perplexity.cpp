@@ -37,7 +37,7 @@ struct PerplexityOptions {
 
 std::optional<int> parse_options(int argc, const char* const* argv, PerplexityOptions& o) {
   CLI::App app("Measures how well a model, quantized or not, predicts a text.", "anybit perplexity");
-  app.add_option("MODEL", o.model, "GGUF, llama2.c, or what anybit has written")->required();
+  add_model(app, o.model);
   app.add_option("TEXT", o.text,
                  "A UTF-8 text, such as the test set of WikiText-2; for an encoder-decoder JSON, a list of pairs of token ids:\n"
                  "{\"src\": [..] or \"features\": [[..]], \"ids\": [..]}, ids with the start token first")
@@ -51,12 +51,10 @@ std::optional<int> parse_options(int argc, const char* const* argv, PerplexityOp
                      "cannot be compared with those of the other")
           ->check(CLI::IsMember({"llama.cpp", "gptq"}))
           ->capture_default_str();
-  CLI::Option* const special =
-      app.add_flag("--parse-special", o.parse_special, "Names of control tokens in the text are these tokens");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
-  app.add_flag("--int8-activations", o.int8_activations, "Packed weights multiply with activations rounded to 8 bits: faster");
+  CLI::Option* const special = add_parse_special(app, o.parse_special, "the text");
+  add_tokenizer(app, o.tokenizer);
+  add_threads(app, o.threads);
+  add_int8_activations(app, o.int8_activations);
   CLI::Option* const kv_bits =
       app.add_option("--kv-bits", o.kv.bits, "Bits of keys and values in the cache: 16, 8, 4, 3 or 2; default: floats")
           ->type_name("N");
@@ -75,22 +73,14 @@ std::optional<int> parse_options(int argc, const char* const* argv, PerplexityOp
       ->delimiter(',')
       ->needs(by_turn)
       ->capture_default_str();
-  app.add_option("--template", o.chat_template, "How conversations are written down; default: as the model's own template does")
-      ->check(CLI::IsMember(chat_template_names()))
-      ->needs(by_turn);
-  app.add_option("--json", o.json, "Write the result here; - is standard output, in place of the text")->type_name("FILE");
+  add_chat_template(app, o.chat_template)->needs(by_turn);
+  add_json(app, o.json, "the result", "the text");
   if (const auto end = parse(app, argc, argv, "anybit perplexity model.safetensors wikitext2-test.txt --tokens 8192")) return end;
   if (o.tokens < 0) return wrong_use("perplexity", "--tokens is " + std::to_string(o.tokens) + "; it must be at least 1");
   if (o.window < 0) return wrong_use("perplexity", "--window is " + std::to_string(o.window) + "; it must be at least 1");
-  if (o.threads < 0 || o.threads > 1024)
-    return wrong_use("perplexity",
-                     "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"the text", o.text});
-  if (const auto apart = check_roles(inputs, {{"--json", o.json}}); !apart) return fail("perplexity", usage, apart.error());
-  if (!o.json.empty())
-    if (const auto writable = check_writable(o.json); !writable) return fail("perplexity", cannot_write, writable.error());
-  return std::nullopt;
+  return check_files("perplexity", inputs, {{"--json", o.json}});
 }
 
 Result<evaluate::Windows> windows_of(const model::Model& m, const PerplexityOptions& o) {

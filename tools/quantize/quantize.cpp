@@ -24,7 +24,7 @@ namespace {
 std::optional<int> parse_options(int argc, const char* const* argv, Options& o) {
   std::optional<double> target;
   CLI::App app("Quantizes a model by one recipe, or to a size, and writes one file.", "anybit quantize");
-  app.add_option("MODEL", o.model, "GGUF file, Hugging Face folder or llama2.c checkpoint")->required();
+  add_model(app, o.model);
   app.add_option("OUT", o.save, "The file to write (.safetensors)")->required();
   app.add_option("--recipe", o.recipes,
                  "A name (anybit compare --list shows them), or a recipe written out: 'awq | gptq(damp=0.01) uint4/g128/f16'.\n"
@@ -39,7 +39,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& o) 
   add_quantization_options(app, o);
   app.add_flag("--int8-activations", o.int8_activations,
                "The file says that products round activations to 8 bits, one scale per token: faster, a little less exact");
-  app.add_option("--json", o.json, "Write the report here; - is standard output, in place of the text")->type_name("FILE");
+  add_json(app, o.json, "the report", "the text");
   if (const auto end = parse(app, argc, argv, "anybit quantize model.gguf model.safetensors --recipe gptq-best-int4-g128"))
     return end;
   if (target) o.target_bpw.push_back(*target);

@@ -31,7 +31,7 @@ Parsed parse(int argc, const char* const* argv) {
       "ratio to its float model), what comes out here, and whether the paper's statements hold.");
   app.name("anybit reproduce");
   app.add_option("MODEL", o.lab.model, "GGUF file, Hugging Face folder or llama2.c checkpoint, with float weights");
-  app.add_option("--tokenizer", o.lab.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
+  tool::add_tokenizer(app, o.lab.tokenizer);
   app.add_option("--evaluate", o.lab.evaluate, "UTF-8 text that perplexities are of")->type_name("FILE");
   app.add_option("--calibrate", o.lab.calibrate,
                  "UTF-8 text from which methods learn; default: the second half of the other text, of which then only the first "
@@ -47,9 +47,8 @@ Parsed parse(int argc, const char* const* argv) {
   app.add_option("--window", o.lab.window, "Tokens of a window, at most the model's context")
       ->type_name("N")
       ->capture_default_str();
-  app.add_option("--threads", o.lab.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
-  app.add_option("--json", o.json, "Write the results here; - is standard output, in place of the tables")->type_name("FILE");
+  tool::add_threads(app, o.lab.threads);
+  tool::add_json(app, o.json, "the results", "the tables");
   app.add_option("--claims", o.claims, "The claims; default: this project's")->type_name("FILE");
   app.add_flag("--list", o.list, "List tables and settings and stop");
   if (const auto end =
@@ -65,8 +64,6 @@ Parsed parse(int argc, const char* const* argv) {
                                       {"--calibration-tokens", o.lab.calibration_tokens},
                                       {"--window", o.lab.window}})
     if (value < 64) return wrong(option + (" is " + std::to_string(value)) + "; it must be at least 64");
-  if (o.lab.threads < 0 || o.lab.threads > 1024)
-    return wrong("--threads is " + std::to_string(o.lab.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
   return {o, tool::success};
 }
 

@@ -80,9 +80,7 @@ int run(const Options& o, const Claims& claims, const std::vector<Experiment>& k
   if (const auto known_name = check_name(claims, o.as); !known_name) return fail(usage, known_name.error());
   std::vector<tool::FileRole> inputs = tool::model_inputs(o.lab.model, o.lab.tokenizer);
   inputs.insert(inputs.end(), {{"--evaluate", o.lab.evaluate}, {"--calibrate", o.lab.calibrate}, {"--claims", o.claims}});
-  if (const auto apart = tool::check_roles(inputs, {{"--json", o.json}}); !apart) return fail(usage, apart.error());
-  if (!o.json.empty())
-    if (const auto writable = tool::check_writable(o.json); !writable) return fail(cannot_write, writable.error());
+  if (const auto end = tool::check_files("reproduce", inputs, {{"--json", o.json}})) return *end;
 
   struct Plan {
     const Experiment* experiment;

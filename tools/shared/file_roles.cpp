@@ -10,6 +10,9 @@
 #include <sys/stat.h>
 #endif
 
+#include "command.hpp"
+#include "outputs.hpp"
+
 namespace tool {
 
 using namespace anybit;
@@ -71,6 +74,15 @@ Status check_roles(const std::vector<FileRole>& inputs, const std::vector<FileRo
     seen.emplace_back(std::move(id), &f);
   }
   return Ok{};
+}
+
+std::optional<int> check_files(std::string_view command, const std::vector<FileRole>& inputs,
+                               const std::vector<FileRole>& outputs) {
+  if (const auto apart = check_roles(inputs, outputs); !apart) return fail(command, usage, apart.error());
+  for (const FileRole& f : outputs)
+    if (!f.path.empty())
+      if (const auto writable = check_writable(f.path); !writable) return fail(command, cannot_write, writable.error());
+  return std::nullopt;
 }
 
 std::vector<FileRole> model_inputs(const std::string& model, const std::string& tokenizer) {

@@ -1,7 +1,9 @@
 #pragma once
 // No output may be an input or another output. Checked before any work, so that nothing that a user gives can be lost.
 
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <anybit/core/result.hpp>
@@ -18,8 +20,12 @@ struct FileRole {
 /// paths and "-" (standard output) are no files.
 anybit::Status check_roles(const std::vector<FileRole>& inputs, const std::vector<FileRole>& outputs);
 
-/// All files that reading this model may open: itself, every file of a folder, the other parts of a split one, and `tokenizer`, or if that is empty those
-/// beside the model that a llama2.c checkpoint takes.
+/// check_roles(), and check_writable() of every output: before any work. The exit code of an error, which has been printed.
+std::optional<int> check_files(std::string_view command, const std::vector<FileRole>& inputs,
+                               const std::vector<FileRole>& outputs);
+
+/// All files that reading this model may open: itself, every file of a folder, the other parts of a split one, and `tokenizer`,
+/// or if that is empty those beside the model that a llama2.c checkpoint takes.
 std::vector<FileRole> model_inputs(const std::string& model, const std::string& tokenizer);
 
 }  // namespace tool

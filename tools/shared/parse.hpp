@@ -6,6 +6,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <anybit/core/types.hpp>
+
 #include "command.hpp"
 
 namespace tool {
@@ -29,5 +31,24 @@ inline std::optional<int> parse(CLI::App& app, int argc, const char* const* argv
   }
   return std::nullopt;
 }
+
+/// What open_model() reads.
+inline constexpr const char* any_model = "Hugging Face folder, GGUF file, llama2.c checkpoint, or what anybit has written";
+/// MODEL, which must be given.
+CLI::Option* add_model(CLI::App& app, std::string& path);
+/// --tokenizer
+CLI::Option* add_tokenizer(CLI::App& app, std::string& path);
+/// --threads, 0 to 1024, for thread_count().
+CLI::Option* add_threads(CLI::App& app, anybit::Index& threads);
+/// --template: a name of model::chat_templates, or empty.
+CLI::Option* add_chat_template(CLI::App& app, std::string& name);
+/// --parse-special, of a command that reads `what`: "the text", "the texts".
+CLI::Option* add_parse_special(CLI::App& app, bool& parse_special, const std::string& what);
+/// --expert-share, QuantizeOptions::expert_share.
+CLI::Option* add_expert_share(CLI::App& app, float& share);
+/// --int8-activations, of a command that runs a model.
+CLI::Option* add_int8_activations(CLI::App& app, bool& int8_activations);
+/// --json, which has `what`, "the figures", and on standard output takes the place of `instead`, "the text".
+CLI::Option* add_json(CLI::App& app, std::string& path, const std::string& what, const std::string& instead);
 
 }  // namespace tool

@@ -32,7 +32,7 @@ struct ApplyOptions {
 
 std::optional<int> parse_options(int argc, const char* const* argv, ApplyOptions& o) {
   CLI::App app("Shifts a prompt's activations and prints logit(wanted) - logit(other) per coefficient.", "anybit steer apply");
-  app.add_option("MODEL", o.model, "GGUF, llama2.c, or what anybit has written")->required();
+  add_model(app, o.model);
   add_steer_options(app, o.steer, false);
   app.add_option("--prompt", o.prompt, "The text; names of control tokens in it are these tokens")->type_name("TEXT")->required();
   app.add_option("--wanted", o.wanted, "A text whose first token is wanted next, ' true'")->type_name("TEXT")->required();
@@ -41,27 +41,18 @@ std::optional<int> parse_options(int argc, const char* const* argv, ApplyOptions
       ->type_name("C")
       ->capture_default_str();
   app.add_option("--svg", o.svg, "Draw the effect here")->type_name("FILE");
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
-  app.add_option("--json", o.json, "Write the figures here; - is standard output, in place of the text")->type_name("FILE");
+  add_tokenizer(app, o.tokenizer);
+  add_threads(app, o.threads);
+  add_json(app, o.json, "the figures", "the text");
   if (const auto end =
           parse(app, argc, argv,
                 "anybit steer apply model.gguf --steer truth.safetensors --prompt 'The moon is made of cheese. This is' "
                 "--wanted ' true' --other ' false'"))
     return end;
   if (o.steer.file.empty()) return wrong_use("steer apply", "give --steer, a file of anybit steer read or probe");
-  if (o.threads < 0 || o.threads > 1024)
-    return wrong_use("steer apply",
-                     "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"--steer", o.steer.file});
-  if (const auto apart = check_roles(inputs, {{"--json", o.json}, {"--svg", o.svg}}); !apart)
-    return fail("steer apply", usage, apart.error());
-  for (const std::string& path : {o.json, o.svg})
-    if (!path.empty())
-      if (const auto writable = check_writable(path); !writable) return fail("steer apply", cannot_write, writable.error());
-  return std::nullopt;
+  return check_files("steer apply", inputs, {{"--json", o.json}, {"--svg", o.svg}});
 }
 
 std::string picture(const std::vector<double>& at, const std::vector<double>& effect, const ApplyOptions& o) {

@@ -97,11 +97,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, CompareOptio
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"DATA", o.data}), inputs.push_back({"--calibrate", o.calibrate}),
       inputs.push_back({"--evaluate", o.evaluate});
-  if (const auto apart = check_roles(inputs, {{"--json", o.json}, {"--svg", o.svg}}); !apart)
-    return fail("steer compare", usage, apart.error());
-  for (const std::string& path : {o.json, o.svg})
-    if (!path.empty())
-      if (const auto writable = check_writable(path); !writable) return fail("steer compare", cannot_write, writable.error());
+  if (const auto end = check_files("steer compare", inputs, {{"--json", o.json}, {"--svg", o.svg}})) return *end;
   if (o.recipes.empty()) o.recipes = usual_recipes;
   return std::nullopt;
 }

@@ -66,10 +66,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, LorraCommand
   if ((o.beta != 0) != (!o.with.empty() && !o.without.empty())) return wrong("--beta, --with and --without belong together");
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"DATA", o.data}), inputs.push_back({"--steer", o.directions});
-  if (const auto apart = check_roles(inputs, {{"--json", o.json}}); !apart) return fail("steer lorra", usage, apart.error());
-  if (!o.json.empty())
-    if (const auto writable = check_writable(o.json); !writable) return fail("steer lorra", cannot_write, writable.error());
-  return std::nullopt;
+  return check_files("steer lorra", inputs, {{"--json", o.json}});
 }
 
 int lorra(int argc, const char* const* argv) {

@@ -52,12 +52,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, ProbeCommand
   if (o.top < 1) return wrong_use("steer probe", "--top is " + std::to_string(o.top) + "; it must be at least 1");
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"DATA", o.data});
-  if (const auto apart = check_roles(inputs, {{"--save", o.save}, {"--json", o.json}}); !apart)
-    return fail("steer probe", usage, apart.error());
-  for (const std::string& path : {o.save, o.json})
-    if (!path.empty())
-      if (const auto writable = check_writable(path); !writable) return fail("steer probe", cannot_write, writable.error());
-  return std::nullopt;
+  return check_files("steer probe", inputs, {{"--save", o.save}, {"--json", o.json}});
 }
 
 /// Statements in random order: `train` of them fit, half of the rest ranks, the other half tunes sigma.

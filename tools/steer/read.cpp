@@ -45,12 +45,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, ReadOptions&
   if (o.heat_map.empty() != o.text.empty()) return wrong_use("steer read", "--heat-map and --text belong together");
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"DATA", o.data});
-  if (const auto apart = check_roles(inputs, {{"--save", o.save}, {"--heat-map", o.heat_map}, {"--json", o.json}}); !apart)
-    return fail("steer read", usage, apart.error());
-  for (const std::string& path : {o.save, o.heat_map, o.json})
-    if (!path.empty())
-      if (const auto writable = check_writable(path); !writable) return fail("steer read", cannot_write, writable.error());
-  return std::nullopt;
+  return check_files("steer read", inputs, {{"--save", o.save}, {"--heat-map", o.heat_map}, {"--json", o.json}});
 }
 
 Status write_heat_map(const model::Model& m, const std::vector<steer::BlockDirection>& directions, const ReadOptions& o,

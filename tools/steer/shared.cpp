@@ -13,7 +13,7 @@ using namespace anybit;
 
 void add_stimuli_options(CLI::App& app, StimuliOptions& o) {
   o.pattern = steer::truth_template;
-  app.add_option("MODEL", o.model, "GGUF, llama2.c, or what anybit has written")->required();
+  add_model(app, o.model);
   app.add_option("DATA", o.data, "CSV with the columns statement and label (0 or 1)")->required();
   app.add_option("--template", o.pattern, "Text around each statement, which stands at {}; \\n is a new line")->type_name("TEXT");
   app.add_option("--position", o.position, "Token that is read; negative counts from the end")
@@ -24,18 +24,15 @@ void add_stimuli_options(CLI::App& app, StimuliOptions& o) {
       ->capture_default_str();
   app.add_option("--most", o.most, "Only the first N statements of each label; 0: all")->type_name("N")->capture_default_str();
   app.add_option("--seed", o.seed, "Of the split and of the order inside pairs")->type_name("N")->capture_default_str();
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
-  app.add_option("--json", o.json, "Write the figures here; - is standard output, in place of the text")->type_name("FILE");
+  add_tokenizer(app, o.tokenizer);
+  add_threads(app, o.threads);
+  add_json(app, o.json, "the figures", "the text");
 }
 
 std::string error_in(StimuliOptions& o) {
   for (std::size_t at; (at = o.pattern.find("\\n")) != std::string::npos;) o.pattern.replace(at, 2, "\n");
   if (!(o.train > 0 && o.train < 1)) return "--train is " + std::to_string(o.train) + "; it must be above 0 and below 1";
   if (o.most < 0) return "--most is " + std::to_string(o.most) + "; it must be 1 or more, or 0 for all";
-  if (o.threads < 0 || o.threads > 1024)
-    return "--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine";
   if (const auto filled = steer::fill_template(o.pattern, ""); !filled) return filled.error().message;
   return {};
 }

@@ -45,7 +45,7 @@ struct TruthOptions {
 std::optional<int> parse_options(int argc, const char* const* argv, TruthOptions& o) {
   CLI::App app("Answers the questions of TruthfulQA by probabilities, without and with shifted heads (ITI, arXiv:2306.03341).",
                "anybit steer truthfulqa");
-  app.add_option("MODEL", o.model, "GGUF, llama2.c, or what anybit has written")->required();
+  add_model(app, o.model);
   app.add_option("DATA", o.data, "TruthfulQA.csv: Question, Best Answer, Correct Answers, Incorrect Answers")->required();
   app.add_option("--template", o.pattern, "Text around each question, which stands at {}; \\n is a new line")->type_name("TEXT");
   app.add_option("--heads", o.heads, "Heads that are shifted")->type_name("K")->capture_default_str();
@@ -62,10 +62,9 @@ std::optional<int> parse_options(int argc, const char* const* argv, TruthOptions
       ->type_name("FILE");
   app.add_option("--text-tokens", o.ce_tokens, "Of that text; 0: no cross entropy and KL")->type_name("N")->capture_default_str();
   app.add_option("--seed", o.seed, "Of the folds and of random directions")->type_name("N")->capture_default_str();
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
-  app.add_option("--json", o.json, "Write the figures here; - is standard output, in place of the text")->type_name("FILE");
+  add_tokenizer(app, o.tokenizer);
+  add_threads(app, o.threads);
+  add_json(app, o.json, "the figures", "the text");
   if (const auto end =
           parse(app, argc, argv, "anybit steer truthfulqa model.gguf TruthfulQA.csv --most 200 --heads 16 --alpha 5 15"))
     return end;
@@ -80,14 +79,9 @@ std::optional<int> parse_options(int argc, const char* const* argv, TruthOptions
     return wrong("--text-tokens is " + std::to_string(o.ce_tokens) + "; it must be at least 128, or 0");
   for (const double a : o.alphas)
     if (!is_finite(a)) return wrong("--alpha must be finite");
-  if (o.threads < 0 || o.threads > 1024)
-    return wrong("--threads is " + std::to_string(o.threads) + "; it must be 1 to 1024, or 0 for all of the machine");
   std::vector<FileRole> inputs = model_inputs(o.model, o.tokenizer);
   inputs.push_back({"DATA", o.data}), inputs.push_back({"--text", o.text});
-  if (const auto apart = check_roles(inputs, {{"--json", o.json}}); !apart) return fail("steer truthfulqa", usage, apart.error());
-  if (!o.json.empty())
-    if (const auto writable = check_writable(o.json); !writable) return fail("steer truthfulqa", cannot_write, writable.error());
-  return std::nullopt;
+  return check_files("steer truthfulqa", inputs, {{"--json", o.json}});
 }
 
 /// A question as tokens: the best answer, the correct ones, the incorrect ones.

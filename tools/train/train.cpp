@@ -298,7 +298,7 @@ int train_model(const TrainCommand& o) {
 }
 
 void add_options(CLI::App& app, TrainCommand& o) {
-  app.add_option("MODEL", o.model, "A Hugging Face folder, GGUF, a llama2.c checkpoint, or what anybit has written")->required();
+  add_model(app, o.model);
   app.add_option("--ids", o.ids, "JSON: a list of lists of token ids, one per example")->type_name("FILE");
   app.add_option("--text", o.text, "A text, cut into examples of --context tokens; what is left at its end is not used")
       ->type_name("FILE")
@@ -309,13 +309,11 @@ void add_options(CLI::App& app, TrainCommand& o) {
       ->type_name("FILE")
       ->excludes("--ids")
       ->excludes("--text");
-  app.add_option("--template", o.chat_template, "How conversations are written down; default: as the model's own template does")
-      ->check(CLI::IsMember(chat_template_names()))
-      ->needs("--conversations");
+  add_chat_template(app, o.chat_template)->needs("--conversations");
   app.add_option("--held-out", o.held_out, "The last N examples are not trained on; their loss is printed before and behind")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");
+  add_tokenizer(app, o.tokenizer);
   app.add_option("--context", o.context, "Tokens per example of --text, most tokens of a conversation")
       ->check(CLI::Range(Index{2}, Index{1} << 24))
       ->capture_default_str();
@@ -407,8 +405,7 @@ void add_step_options(CLI::App& app, TrainCommand& o) {
   app.add_flag("--no-shuffle", o.no_shuffle, "Examples in their own order");
   app.add_option("--seed", t.seed, "Of the order, of new adapters, of dropout and of rounded moments")->capture_default_str();
   app.add_flag("--keep-activations", o.keep_activations, "Faster, with the activations of all blocks in memory");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N");
+  add_threads(app, o.threads);
 }
 
 /// What the options together cannot mean; empty: nothing.

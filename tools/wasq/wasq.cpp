@@ -206,7 +206,7 @@ int evaluate_models(int argc, const char* const* argv) {
       "Saved models side by side, by the protocols of the WASQ evaluation. Models whose files are called\n"
       "sf{bits}_{context}_{epochs}_{method} are placed in the grid of training context, epochs and species.",
       "anybit wasq");
-  app.add_option("MODEL", o.models, "GGUF, llama2.c, or what anybit has written")->required();
+  app.add_option("MODEL", o.models, any_model)->required();
   app.add_option("--prompts", o.prompts,
                  "A text, one prompt per line. Of each model the mean of the prompts' perplexities, as published, and\n"
                  "the exponential of the mean loss per token")
@@ -219,23 +219,17 @@ int evaluate_models(int argc, const char* const* argv) {
       ->type_name("N")
       ->check(CLI::Range(Index{1}, Index{1} << 24))
       ->capture_default_str();
-  app.add_option("--tokenizer", o.tokenizer, "Tokenizer of llama2.c checkpoints; default: beside each")->type_name("FILE");
-  app.add_option("--threads", o.threads, "Default: as many as the machine runs at once. Results do not depend on it")
-      ->type_name("N")
-      ->check(CLI::Range(Index{0}, Index{1024}));
+  add_tokenizer(app, o.tokenizer);
+  add_threads(app, o.threads);
   app.add_option("--svg", o.svg, "Loss against training context, a curve per species")->type_name("FILE")->needs("--prompts");
-  app.add_option("--json", o.json, "Write the results here; - is standard output, in place of the text")->type_name("FILE");
+  add_json(app, o.json, "the results", "the text");
   if (const auto end = parse(app, argc, argv, "anybit wasq sf4_128_3_fpm.safetensors model.gguf --prompts prompts.txt"))
     return *end;
   if (o.prompts.empty() && o.prompt.empty()) return wrong_use("wasq", "nothing to do: give --prompts, --generate or both");
   std::vector<FileRole> inputs{{"--prompts", o.prompts}};
   for (const std::string& m : o.models)
     for (FileRole& role : model_inputs(m, o.tokenizer)) inputs.push_back(std::move(role));
-  if (const auto apart = check_roles(inputs, {{"--json", o.json}, {"--svg", o.svg}}); !apart)
-    return fail("wasq", usage, apart.error());
-  for (const std::string& path : {o.json, o.svg})
-    if (!path.empty())
-      if (const auto writable = check_writable(path); !writable) return fail("wasq", cannot_write, writable.error());
+  if (const auto end = check_files("wasq", inputs, {{"--json", o.json}, {"--svg", o.svg}})) return *end;
   std::vector<std::string> prompts;
   if (!o.prompts.empty()) {
     const auto text = read_text(o.prompts);
