@@ -12,7 +12,7 @@ namespace {
 
 using WithTiles = emulated::WithTiles<native_arch>;
 
-float rounded(float v) { return bf16_to_f32(f32_to_bf16(v)); }
+float to_bf16(float v) { return bf16_to_f32(f32_to_bf16(v)); }
 
 AttentionOptions in_bf16(AttentionOptions o = {}) {
   o.compute = Compute::bf16;
@@ -20,14 +20,14 @@ AttentionOptions in_bf16(AttentionOptions o = {}) {
 }
 
 template <class Arch>
-bool multiplies() {
+bool attends() {
   return kernel::detail::attends_in_bf16<Arch>(in_bf16());
 }
 
 /// check(std::type_identity<Arch>()) with each that multiplies bfloat16.
 template <class Check>
 void for_each_arch(Check check) {
-  if (multiplies<native_arch>()) check(std::type_identity<native_arch>());
+  if (attends<native_arch>()) check(std::type_identity<native_arch>());
   check(std::type_identity<WithTiles>());
 }
 
@@ -38,7 +38,7 @@ struct Rounded {
   Rounded(AttentionShape s, Index length, Index tokens, FloatType type = FloatType::f32)
       : engine(s, length, type, s.head_dim % 3), queries(s, tokens) {
     for (auto* all : {&engine.keys, &engine.values, &queries.q})
-      for (float& v : *all) v = rounded(v);
+      for (float& v : *all) v = to_bf16(v);
     engine.write();
   }
 };
@@ -93,16 +93,16 @@ TEST_CASE("attention in bfloat16 rounds queries and keys and values, and nothing
     for (Index t = 0; t < 100; ++t)
       for (Index h = 0; h < 4; ++h)
         for (Index j = 0; j < 24; ++j)
-          REQUIRE(of_own.out.at(t, h)[j] == rounded(e.values[static_cast<std::size_t>((t * 2 + h / 2) * 24 + j)]));
+          REQUIRE(of_own.out.at(t, h)[j] == to_bf16(e.values[static_cast<std::size_t>((t * 2 + h / 2) * 24 + j)]));
     run_slices<Arch>(of_two, two.engine.kv());
     for (Index h = 0; h < 4; ++h) {
       double difference = 0;
       for (Index j = 0; j < 24; ++j) {
-        const auto key = [&](Index p) { return rounded(two.engine.keys[static_cast<std::size_t>((p * 2 + h / 2) * 24 + j)]); };
-        difference += double{rounded(of_two.q.at(0, h)[j] * 0.25f)} * (double{key(1)} - double{key(0)});
+        const auto key = [&](Index p) { return to_bf16(two.engine.keys[static_cast<std::size_t>((p * 2 + h / 2) * 24 + j)]); };
+        difference += double{to_bf16(of_two.q.at(0, h)[j] * 0.25f)} * (double{key(1)} - double{key(0)});
       }
       // The larger weight is 1, the other one rounded; the sum of both is not.
-      const double other = std::exp(-std::abs(difference)), kept = double{rounded(static_cast<float>(other))};
+      const double other = std::exp(-std::abs(difference)), kept = double{to_bf16(static_cast<float>(other))};
       CHECK(std::abs(double{of_two.out.at(0, h)[0]} - (difference > 0 ? 1 : kept) / (1 + other)) < 3e-6);
     }
   });
@@ -166,7 +166,7 @@ TEST_CASE("attention in bfloat16 is attention in floats where no instruction mul
   const Engine e(s, 90, FloatType::f32, 0);
   Queries f32(s, 90), bf16(s, 90);
   run_slices(f32.inputs(0, 90), e.kv());
-  if (!multiplies<native_arch>()) {
+  if (!attends<native_arch>()) {
     run_slices(bf16.inputs(0, 90, in_bf16()), e.kv());
     CHECK(bf16.out == f32.out);
   }
