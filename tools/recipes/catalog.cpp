@@ -29,6 +29,7 @@ Wanted wanted(const RecipeText& r) {
     case 1: w.methods |= with_gptq, w.name += "gptq"; break;
     case 2: w.methods |= with_gptq, w.name += "learned"; break;
     case 3: w.methods |= with_ldlq, w.name += "ldlq"; break;
+    case 4: w.methods |= with_exact, w.name += "exact"; break;
     default: w.methods |= with_pruning, w.name += "pruning";
   }
   return w;
@@ -38,6 +39,8 @@ Wanted wanted(const RecipeText& r) {
 Status check_nearest(const RecipeText& r, const CompiledScheme& s) {
   const auto* const n = std::get_if<NearestOptions>(&r.algorithm);
   const bool trellis = (s.methods & with_ldlq) != 0;
+  if (n && (s.methods & with_exact) != 0 && (n->grids || n->of_trellis))
+    return recipe_error(r.text, r.algorithm_at, "nearest of " + s.name + " has no options: there are no scales to choose");
   if (!n || !(trellis ? n->grids : n->of_trellis)) return Ok{};
   return recipe_error(r.text, r.algorithm_at,
                       trellis ? "nearest of trellis codes has the options gain=N and exact alone: their scales are not searched"
@@ -69,6 +72,7 @@ const Catalog& catalog() {
     add_trellises(c);
     add_checkpoint_schemes(c);
     add_exl3(c);
+    add_lossless(c);
     return c;
   }();
   return all;
@@ -85,7 +89,7 @@ Result<model::ModelRecipe> Catalog::make(const RecipeText& recipe) const {
   if (found == schemes_.end())
     return recipe_error(recipe.text, recipe.scheme_at,
                         "this program has no scheme " + recipe.scheme + "; for " + w.name + " it has " + possible);
-  if (!has(found->methods, w.methods) || (w.methods & (with_pruning | with_ldlq) && (w.methods & (with_awq | with_smooth_quant))))
+  if (!has(found->methods, w.methods) || (w.methods & (with_pruning | with_ldlq | with_exact) && (w.methods & (with_awq | with_smooth_quant))))
     return recipe_error(recipe.text, w.at,
                         possible.empty() || has(found->methods, w.methods)
                             ? "this program does not combine " + w.name

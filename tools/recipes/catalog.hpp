@@ -22,6 +22,7 @@ enum Methods : unsigned {
   with_pruning = 8,       ///< sparsegptq, and each pruner then nearest
   with_ldlq = 16,         ///< trellis codes: nearest of whole tiles, and ldlq
   scales_as_found = 32,   ///< ldlq has no options for the metric inside tiles and for scales: EXL3
+  with_exact = 64,        ///< weights stay what they are: exact, and nearest without options
 };
 
 struct CompiledScheme {
@@ -72,5 +73,6 @@ void add_other_formats(Catalog& to);
 void add_trellises(Catalog& to);
 void add_checkpoint_schemes(Catalog& to);
 void add_exl3(Catalog& to);
+void add_lossless(Catalog& to);
 
 }  // namespace tool

@@ -54,6 +54,7 @@ constexpr Preset standard[] = {
 };
 
 constexpr Preset variants[] = {
+    {"lossless-bf16", "exact lossless_bf16"},
     {"awq-block-int4-g128", "awq(block output) | nearest uint4/g128/f16"},
     {"awq-int3-g128", "awq | nearest uint3/g128/f16"},
     {"awq-block-int3-g128", "awq(block output) | nearest uint3/g128/f16"},

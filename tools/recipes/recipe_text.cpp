@@ -397,7 +397,8 @@ Result<train::LearnedBlocks> read_blocks_learned(std::string_view text, const Te
 }
 
 constexpr std::string_view algorithms =
-                               "nearest, gptq, learned, ldlq, sparsegptq, or a pruner (magnitude, wanda, sparsegpt) then nearest",
+                               "exact, nearest, gptq, learned, ldlq, sparsegptq, or a pruner (magnitude, wanda, sparsegpt) then "
+                               "nearest",
                            transforms = "blocks_learned, rotated, smooth_quant, awq";
 
 Status read_transform(const Term& t, RecipeText& to) {
@@ -427,7 +428,10 @@ Status read_transform(const Term& t, RecipeText& to) {
 /// The algorithm whose first term has been read.
 Status read_algorithm(const Term& t, Reader& reader, RecipeText& to) {
   to.algorithm_at = t.at;
-  if (t.name == "nearest") {
+  if (t.name == "exact") {
+    to.algorithm = ExactOptions{};
+    ANYBIT_TRY_STATUS(OptionReader(to.text, t.name, t.options).finish());
+  } else if (t.name == "nearest") {
     ANYBIT_TRY(to.algorithm, read_nearest(to.text, t));
   } else if (t.name == "gptq") {
     ANYBIT_TRY(to.algorithm, read_gptq(to.text, t));

@@ -3,7 +3,7 @@
 //
 //   recipe    = { transform "|" } algorithm scheme [ activations ]
 //   transform = blocks_learned(...) | rotated(...) | smooth_quant(...) | awq(...)
-//   algorithm = nearest(...) | gptq(...) | learned(...) | ldlq(...) | sparsegptq(...) | pruner "then" nearest(...)
+//   algorithm = exact | nearest(...) | gptq(...) | learned(...) | ldlq(...) | sparsegptq(...) | pruner "then" nearest(...)
 //   pruner    = magnitude(50%) | wanda(50%) | sparsegpt(2:4, ...)
 //
 // "awq | gptq(damp=0.01) uint4/g128/f16": options and their parentheses may be left out, and so may the layout of the scheme if
@@ -37,6 +37,8 @@ struct NearestOptions {
   anybit::ldlq::Options trellis{};  ///< gain and exact of NearestTrellis<S>
   bool of_trellis = false;          ///< trellis is the text's
 };
+/// Exact has none.
+struct ExactOptions {};
 struct SparseGptqOptions {
   anybit::SparseGpt pruner{};
   anybit::GridFit fit{};
@@ -53,8 +55,8 @@ struct RecipeText {
   std::optional<anybit::train::LearnedBlocks> blocks{};
   std::optional<anybit::model::RotationOptions> rotation{};
   std::variant<std::monostate, anybit::SmoothQuant, anybit::SmoothQuantSearch, anybit::Awq> transform{};
-  std::variant<NearestOptions, anybit::gptq::Options, anybit::learned::Options, anybit::ldlq::Options, SparseGptqOptions,
-               PrunedNearestOptions>
+  std::variant<NearestOptions, anybit::gptq::Options, anybit::learned::Options, anybit::ldlq::Options, ExactOptions,
+               SparseGptqOptions, PrunedNearestOptions>
       algorithm{};
   std::string scheme;
   anybit::Compute compute = anybit::Compute::f32;

@@ -25,17 +25,21 @@ inline constexpr SectionTag order{'o', 'r', 'd', 'r'};
 struct SectionSize {
   SectionTag tag;
   Index bytes;
+  bool at_most = false;  ///< the weights decide how many it has, up to `bytes`
 };
 /// The bytes of a tensor's sections, as the scheme lists them.
 using Sections = std::span<const std::span<const std::byte>>;
 
 /// name                      unique; files record it
-/// sections(e)               tags and sizes of the sections of a matrix of extents e, an array; a constant number of them
+/// sections(e)               tags and sizes of the sections of a matrix of extents e, an array; a constant number of them. One of
+///                           variable size (SectionSize::at_most) asks for a check()
 /// granule_rows, granule_cols    weights that are decoded together: 1 to 16 rows, 1 to 512 columns
 /// decode(s, e, row, col, out)   the weights of the granule that starts at (row, col), multiples of the granule's size, into
 ///                           granule_rows x granule_cols floats, row after row; those past the matrix's end may be anything.
 ///                           Reads nothing past the sections; any bytes decode to something.
-/// A scheme whose bytes may be impossible also has check(s, e) -> Status; whoever opens a file asks it.
+/// A scheme whose bytes may be impossible also has check(s, e) -> Status; whoever opens a file asks it, and decode may then rely
+/// on it. One that prepares for decoding has a type Decoder besides, made from its sections and called like decode: loops over
+/// granules make one.
 template <class S>
 concept PackedScheme = requires(Sections s, Extents e, Index i, float* out) {
   { S::name } -> std::convertible_to<std::string_view>;

@@ -117,7 +117,7 @@ class PackedBytes {
   /// That these are bytes of `scheme`, and of a shape whose sections have sizes. The error names the scheme that they have.
   template <class = UnderTheseFlags>
   Status check_scheme(std::string_view scheme) const;
-  /// That its sections take so many bytes, no other one is required, and the column order, if there is one, can be. The error
+  /// That its sections take so many bytes, or at most so many, no other one is required, and the column order, if there is one, can be. The error
   /// names the section or the column.
   template <class = UnderTheseFlags>
   Status check_sections(std::span<const SectionSize> needed) const;
@@ -339,9 +339,10 @@ template <class>
 template <class>
 [[gnu::cold]] Status PackedBytes::check_sections(std::span<const SectionSize> needed) const {
   for (const SectionSize& n : needed)
-    if (const auto has = static_cast<Index>(section(n.tag).size()); has != n.bytes)
+    if (const auto has = static_cast<Index>(section(n.tag).size()); n.at_most ? has > n.bytes : has != n.bytes)
       return Error{ErrorCode::corrupt_data, "packed tensor: " + detail::section_name(n.tag) + " take " + std::to_string(has) +
-                                                " bytes, the scheme needs " + std::to_string(n.bytes)};
+                                                " bytes, the scheme needs " + (n.at_most ? "at most " : "") +
+                                                std::to_string(n.bytes)};
   for (const PackedSection& s : sections_) {
     bool known = s.tag == section_tags::order || !s.required() || s.bytes == 0;
     for (const SectionSize& n : needed) known = known || s.tag == n.tag;
