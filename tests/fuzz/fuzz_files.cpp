@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <anybit/core/matrix.hpp>
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/detail/utf8.hpp>
 #include <anybit/io/gguf.hpp>
@@ -19,6 +20,7 @@
 #include <anybit/model/tokenizer/files.hpp>
 #include <anybit/model/tokenizer/from_gguf.hpp>
 #include <anybit/model/tokenizer/from_llama2c.hpp>
+#include <anybit/tensor/pack_lossless_bf16.hpp>
 
 #include "fuzz/seeded_mutator.hpp"
 
@@ -45,6 +47,10 @@ void read_packed(const io::AnybitFile& f) {
       for (const auto section : {p->codes(), p->scales(), p->zeros(), p->order()})
         for (const std::byte b : section) sum += std::to_integer<std::uint64_t>(b);
       if (sum > 255 * p->bytes().size()) std::abort();  // never: only so that every byte is read
+      if (const auto exact = PackedTensor<LosslessBf16>::from(*p); exact && exact->extents().size() < 1 << 20) {
+        Matrix out(exact->rows(), exact->cols());
+        dequantize_rows(*exact, 0, exact->rows(), out.view());
+      }
     }
 }
 
@@ -155,6 +161,18 @@ std::string safetensors(std::string_view json, std::size_t data) {
   return std::string(reinterpret_cast<const char*>(&size), sizeof size).append(json).append(data, 'x');
 }
 
+std::string lossless_file() {
+  const std::vector<std::uint16_t> words{0x3F80, 0xBF00, 0x7FC1, 0x8000, 0x3C23, 0x3D01};
+  const auto packed = pack_lossless_bf16(MatrixView<const std::uint16_t>(words.data(), 2, 3));
+  const auto bytes = packed.bytes().bytes();
+  const std::size_t size = (bytes.size() + 63) / 64 * 64;
+  std::string file = safetensors(R"({"__metadata__":{"anybit.version":"1","anybit.scheme.w":"lossless_bf16","anybit.shape.w":"2x3"},)"
+                                 R"("w":{"dtype":"U8","shape":[)" +
+                                     std::to_string(size) + R"(],"data_offsets":[0,)" + std::to_string(size) + "]}}",
+                                 0);
+  return file.append(reinterpret_cast<const char*>(bytes.data()), bytes.size()).append(size - bytes.size(), '\0');
+}
+
 const std::vector<std::string>& seeds() {
   static const std::vector<std::string> all = [] {
     io::GgufWriter part;
@@ -170,6 +188,7 @@ const std::vector<std::string>& seeds() {
         "\3" + safetensors(R"({"__metadata__":{"anybit.version":"1","general.name":"x"},"a":{"dtype":"F32","shape":[1],)"
                            R"("data_offsets":[0,4]}})",
                            4),
+        "\3" + lossless_file(),
         "\5{\"hidden_size\":48,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0,\"x\":[1e-5,-2]},\"tie\":true,\"n\":null}",
         "\6{\"metadata\":{\"total_size\":12.0},\"weight_map\":{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}}",
         "\7" + imatrix_file(),

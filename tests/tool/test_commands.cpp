@@ -94,6 +94,36 @@ TEST_CASE("quantize: a recipe that learns nothing wants no text, and a size is k
   CHECK(p.run("generate " + p.path("m.safetensors") + " --prompt Line --tokens 3").exit_code == 0);
 }
 
+TEST_CASE("what must stay exact is stored without loss: the embedding, or every matrix, and inspect shows the bits it takes") {
+  const Program p;
+  // The model's own values are no bfloat16: said, with the first.
+  const Ended refused = p.run("quantize " + p.model() + " " + p.path("r.safetensors") + " --recipe lossless-bf16");
+  CHECK(refused.exit_code == 3);
+  CHECK(contains(refused.err, "lossless_bf16: the value of row 0, column "));
+  CHECK(contains(refused.err, "which bfloat16 does not have"));
+  REQUIRE(p.run("quantize " + p.model() + " " + p.path("a.safetensors") + " --recipe 'nearest lossless_bf16'").exit_code == 0);
+  const Ended mixed = p.run("quantize " + p.model() + " " + p.path("b.safetensors") +
+                            " --recipe nearest-int4-g128 --embedding 'nearest lossless_bf16'");
+  INFO(mixed.err);
+  REQUIRE(mixed.exit_code == 0);
+  for (const std::string name : {"a", "b"}) {
+    const json facts = json::parse(p.run("inspect " + p.path(name + ".safetensors") + " --json -").out);
+    std::size_t exact = 0;
+    for (const json& t : facts.at("tensors")) {
+      if (t.at("type") != "lossless_bf16") continue;
+      ++exact;
+      CHECK(t.at("bits_per_weight").get<double>() > 9);
+      CHECK(t.at("bits_per_weight").get<double>() < 16);
+    }
+    CHECK((name == "a" ? exact > 7 : exact == 1));
+    const Ended runs = p.run("perplexity " + p.path(name + ".safetensors") + " " + p.path("text.txt") + " --tokens 128");
+    INFO(runs.err);
+    CHECK(runs.exit_code == 0);
+  }
+  CHECK(contains(p.run("quantize " + p.model() + " " + p.path("c.safetensors") + " --recipe lossless-bf16 --embedding gptq-int4-g128").err,
+                 "--embedding gptq-int4-g128 learns from calibration"));
+}
+
 TEST_CASE("quantize calibrates on conversations, instructions and documents, and bad lines are named") {
   const Program p;
   std::string talk, share, tasks, code;

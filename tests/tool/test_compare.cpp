@@ -210,6 +210,7 @@ TEST_CASE("wrong use and bad input: the exit code, and a line that says what to 
       {run.model() + " --target-bpw 4 --target-bpw 4.0", 2, "mixed-4 is asked for twice"},
       {run.model() + " --widths-svg x.svg", 2, "is for --target-bpw"},
       {run.model() + " --target-bpw 4 --head nearest-int4-g128", 2, "exclude each other"},
+      {run.model() + " --target-bpw 4 --embedding nearest-int4-g128", 2, "--embedding and --target-bpw exclude each other"},
       {run.model() + texts + run.path("text.txt") + " --target-bpw 5 --target-bpw 1.5", 3, "--target-bpw: 1.5"},
       {run.model() + " --target-bpw 5 --recipe nearest-int4-g128 --recipe gptq-best-int5-g128", 2, "name recipes of one kind"},
       {run.model() + " --target-bpw 5 --recipe awq-int4-g128", 2, "name recipes without transforms"},

@@ -58,6 +58,8 @@ TEST_CASE("a recipe as files record it, and shorter ways to write it") {
   CHECK(description_of("nearest() ternary/g128/f16/base3") == "nearest");
   CHECK(description_of("rotated | nearest int8/row/f32") == "rotated(residual, values, ffn_down, seed=1) | nearest");
   CHECK(description_of("ldlq trellis16k2/quantiles/row/f16") == "ldlq(damp=0.025)");
+  CHECK(description_of("exact lossless_bf16") == "exact");
+  CHECK(description_of("rotated | nearest() lossless_bf16") == "rotated(residual, values, ffn_down, seed=1) | nearest");
   CHECK(description_of("rotated | nearest trellis12k5/bytepairs/row/f16") ==
         "rotated(residual, values, ffn_down, seed=1) | nearest");
   tool::RecipeBook book;
@@ -159,7 +161,7 @@ TEST_CASE("a text that is no recipe: the place, and what could stand there") {
     std::string says;
   } cases[] = {
       {"awk | gptq uint4/g128/f16", 1, "those are blocks_learned, rotated, smooth_quant, awq"},
-      {"awq | gtpq uint4/g128/f16", 7, "those are nearest, gptq, learned, ldlq, sparsegptq"},
+      {"awq | gtpq uint4/g128/f16", 7, "those are exact, nearest, gptq, learned, ldlq, sparsegptq"},
       {"awq uint4/g128/f16", 1, "is a transform: a bar and an algorithm must follow"},
       {"gptq(dump=0.01) uint4/g128/f16", 6, "no option 'dump'; it has best, damp=N"},
       {"gptq(damp=much) uint4/g128/f16", 11, "damp needs a number"},
@@ -179,6 +181,11 @@ TEST_CASE("a text that is no recipe: the place, and what could stand there") {
       {"ldlq(block=4) trellis12k2/bytesum/row/f16", 6, "ldlq has no option 'block'; it has damp=N, unweighted"},
       {"nearest(search) trellis12k2/bytesum/row/f16", 1, "nearest of trellis codes has the options gain=N and exact alone"},
       {"nearest(exact) uint4/g128/f16", 1, "gain=N and exact are for trellis codes"},
+      {"exact uint4/g128/f16", 1, "no exact for uint4/g128/f16/bits; it has it for lossless_bf16"},
+      {"exact(damp=1) lossless_bf16", 7, "exact has no option 'damp' and no others"},
+      {"awq | exact lossless_bf16", 1, "does not combine awq | exact"},
+      {"nearest(search) lossless_bf16", 1, "nearest of lossless_bf16 has no options"},
+      {"gptq lossless_bf16", 1, "no gptq for lossless_bf16; it has it for "},
       {"wanda(50%) int4/g128/f16", 12, "'then nearest'"},
       {"wanda(half) then nearest int4/g128/f16", 7, "it has 50%"},
       {"wanda(50%) then gptq int4/g128/f16", 17, "only nearest"},

@@ -103,9 +103,8 @@ int run(RecipeBook book, const Options& options) {
   if (!options.recipes.empty()) add_missing(book, named_recipes());
   auto recipes = find_recipes(book, options.recipes);
   if (!recipes) return fail(usage, recipes.error());
-  const auto found_head = find_head(book, options.head);
-  if (!found_head) return fail(usage, found_head.error());
-  const ModelRecipe* const head = *found_head;
+  const auto own = find_own_recipes(book, options);
+  if (!own) return fail(usage, own.error());
   if (options.rotate) book.rotate();
   if (!options.target_bpw.empty())
     if (auto possible = check_candidates(*recipes); !possible) return fail(usage, possible.error());
@@ -115,13 +114,13 @@ int run(RecipeBook book, const Options& options) {
 
   Progress progress;
   if (options.dry_run) {
-    const auto forecast = Workbench::forecast(options, *recipes, head, progress);
+    const auto forecast = Workbench::forecast(options, *recipes, *own, progress);
     progress.clear();
     if (!forecast) return fail(bad_input, forecast.error());
     std::fputs(forecast->c_str(), stdout);
     return success;
   }
-  auto prepared = Workbench::prepare(options, *recipes, head, progress);
+  auto prepared = Workbench::prepare(options, *recipes, *own, progress);
   if (!prepared) {
     progress.clear();
     return fail(bad_input, prepared.error());

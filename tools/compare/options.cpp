@@ -30,6 +30,10 @@ void add_quantization_options(CLI::App& app, Options& o) {
                  "Calibration tokens, at least 64; default " + std::to_string(Options{}.calibration_tokens_wanted()) +
                      ", or what the text has")
       ->type_name("N");
+  app.add_option("--embedding", o.embedding,
+                 "Recipe of the token embedding, and of the head where both are one tensor; one that learns nothing;\n"
+                 "default: 8 bits in groups of 32")
+      ->type_name("RECIPE");
   app.add_option("--head", o.head, "Recipe of the output head, one that learns nothing; default: 8 bits in groups of 32")
       ->type_name("RECIPE");
   app.add_flag("--rotate", o.rotate, "Rotate the model by random Hadamard matrices first (docs/methods/quarot.md)");
@@ -55,8 +59,9 @@ std::string settle_quantization_options(Options& o) {
     return "--calibration-tokens is " + std::to_string(*o.calibration_tokens) + "; it must be at least 64";
   for (const double bits : o.target_bpw)
     if (!(bits > 0 && bits <= 32)) return "--target-bpw is " + std::to_string(bits) + "; it must be above 0, at most 32";
-  if (!o.head.empty() && !o.target_bpw.empty())
-    return "--head and --target-bpw exclude each other: --target-bpw chooses the head too";
+  if (!(o.head.empty() && o.embedding.empty()) && !o.target_bpw.empty())
+    return std::string(o.head.empty() ? "--embedding" : "--head") +
+           " and --target-bpw exclude each other: --target-bpw chooses embedding and head too";
   o.sequential = o.sequential || o.true_sequential;
   if (o.guided < 0) return "--guided is " + std::to_string(o.guided) + "; it must be at least 1, or 0 for plain Hessians";
   if (o.guided > 0 && o.sequential) return "--guided and --sequential exclude each other: gradients are of the whole float model";

@@ -34,7 +34,7 @@ struct Options {
   float expert_share = anybit::model::default_expert_share;  ///< of the tokens, that an expert must have seen to learn from them
   anybit::Index guided = 0;        ///< groups of rows per matrix whose Hessians gradients weigh; 0: none
   std::string state;               ///< folder of finished blocks; empty: none
-  std::string head;                ///< recipe of the output head; empty: 8 bits in groups of 32
+  std::string embedding, head;     ///< recipes of token embedding and output head; empty: 8 bits in groups of 32
   std::vector<double> target_bpw;  ///< bits a weight of all matrices, to be shared out among the recipes: a model each
   std::string widths_svg;          ///< where the pictures of what each matrix got go
   std::string save, json, svg, out;

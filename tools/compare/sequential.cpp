@@ -62,8 +62,8 @@ Result<model::QuantizedModel> Workbench::quantize(const model::ModelPlan& plan, 
 }
 
 Result<std::string> Workbench::forecast(const Options& options, const std::vector<const ModelRecipe*>& recipes,
-                                        const ModelRecipe* head, Progress& progress) {
-  ANYBIT_TRY(const std::unique_ptr<Workbench> bench, open(options, recipes, head, progress));
+                                        const OwnRecipes& own, Progress& progress) {
+  ANYBIT_TRY(const std::unique_ptr<Workbench> bench, open(options, recipes, own, progress));
   bench->options_.sequential = true;  // no statistics of the whole model
   ANYBIT_TRY_STATUS(bench->pack_embedding());
   std::string out;

@@ -43,19 +43,25 @@ Result<std::vector<const ModelRecipe*>> find_recipes(RecipeBook& book, const std
   return recipes;
 }
 
-Result<const ModelRecipe*> find_head(RecipeBook& book, const std::string& name) {
-  if (name.empty()) return static_cast<const ModelRecipe*>(nullptr);
-  ANYBIT_TRY(const ModelRecipe* const head, book.find(name));
-  if (head->needs != Needs::none)
-    return Error{ErrorCode::invalid_argument, "--head " + head->name + " learns from calibration; give a nearest recipe"};
-  return head;
+Result<OwnRecipes> find_own_recipes(RecipeBook& book, const Options& options) {
+  const auto find = [&](const std::string& option, const std::string& name) -> Result<const ModelRecipe*> {
+    if (name.empty()) return static_cast<const ModelRecipe*>(nullptr);
+    ANYBIT_TRY(const ModelRecipe* const recipe, book.find(name));
+    if (recipe->needs != Needs::none)
+      return Error{ErrorCode::invalid_argument, option + " " + recipe->name + " learns from calibration; give a nearest recipe"};
+    return recipe;
+  };
+  OwnRecipes own;
+  ANYBIT_TRY(own.embedding, find("--embedding", options.embedding));
+  ANYBIT_TRY(own.head, find("--head", options.head));
+  return own;
 }
 
 Result<std::unique_ptr<Workbench>> Workbench::open(const Options& options, const std::vector<const ModelRecipe*>& recipes,
-                                                   const ModelRecipe* head, Progress& progress) {
+                                                   const OwnRecipes& own, Progress& progress) {
   std::unique_ptr<Workbench> bench(new Workbench(options, progress));
   bench->recipes_ = recipes;
-  bench->head_recipe_ = head;
+  bench->own_recipes_ = own;
   bench->count_work(recipes);
   progress.begin("loading " + options.model, 300, bench->work_);
   model::LoadOptions load;
@@ -77,8 +83,8 @@ Result<std::unique_ptr<Workbench>> Workbench::open(const Options& options, const
 }
 
 Result<std::unique_ptr<Workbench>> Workbench::prepare(const Options& options, const std::vector<const ModelRecipe*>& recipes,
-                                                      const ModelRecipe* head, Progress& progress) {
-  ANYBIT_TRY(std::unique_ptr<Workbench> bench, open(options, recipes, head, progress));
+                                                      const OwnRecipes& own, Progress& progress) {
+  ANYBIT_TRY(std::unique_ptr<Workbench> bench, open(options, recipes, own, progress));
   ANYBIT_TRY_STATUS(bench->check_targets());
   ANYBIT_TRY_STATUS(bench->calibrate());
   if (options.evaluates) {
@@ -257,10 +263,16 @@ Status Workbench::run_reference() {
 
 Status Workbench::pack_embedding() {
   const model::Decoder& d = source_.decoder;
-  const ModelRecipe* const head = head_recipe_;
+  model::ModelPlan plan;
+  plan.embedding = own_recipes_.embedding, plan.head = own_recipes_.head;
   progress_.begin("quantizing the embedding", 700, work_);
-  ANYBIT_TRY(source_.embedding, head ? model::pack_embedding(d, *head) : model::pack_embedding(d));
-  if (head) head_ = head->name + " (" + std::string(head->scheme->name) + ")";
+  ANYBIT_TRY(source_.embedding, model::pack_embedding(d, plan, nullptr, {.strict = options_.strict, .executor = executor_}));
+  if (plan.embedding) {
+    char bits[32];
+    std::snprintf(bits, sizeof bits, "%.4g bits", source_.embedding.embedding.bits_per_weight());
+    embedding_ = plan.embedding->name + " (" + std::string(plan.embedding->scheme->name) + ", " + bits;
+  }
+  if (plan.head) head_ = plan.head->name + " (" + std::string(plan.head->scheme->name) + ")";
   RelativeError e;
   std::vector<float> row(static_cast<std::size_t>(d.config.dim));
   for (Index r = 0; r < d.config.vocabulary; ++r) {
@@ -453,18 +465,18 @@ Result<evaluate::ReportRow> Workbench::evaluated(const Made& made) {
 std::vector<std::string> Workbench::notes() const {
   std::vector<std::string> notes = remarks_;
   const Index scored = windows_.scored();
-  char embedding[160];
-  std::snprintf(embedding, sizeof embedding,
-                "Embedding%s of every quantized row: 8 bits in groups of 32 (8.5 bits; weight error %.2e).",
-                !head_.empty()               ? ""
-                : model_->decoder.has_head() ? " and output head"
-                                             : " and the head tied to it",
-                embedding_error_);
+  char error[48];
+  std::snprintf(error, sizeof error, "; weight error %.2e).", embedding_error_);
+  const std::string with_embedding = !head_.empty()               ? ""
+                                     : !model_->decoder.has_head() ? " and the head tied to it"
+                                     : own_recipes_.embedding      ? ""
+                                                                   : " and output head";
+  const std::string embedding = "Embedding" + with_embedding + " of every quantized row: " + embedding_ + error;
   if (source_.guided)
     notes.push_back("Hessians: weighted by the gradient of the end loss, in " + std::to_string(options_.guided) +
                     " group(s) of rows per matrix, where a recipe reads one.");
   notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included." +
-                  (by_size() ? std::string() : " " + std::string(embedding)) +
+                  (by_size() ? std::string() : " " + embedding) +
                   (head_.empty() ? "" : " Output head: " + head_ + "."));
   notes.push_back("layer err: ||(W - Q) X|| / ||W X|| on inputs from the evaluation text, mean over layers, and the worst.");
   notes.push_back(

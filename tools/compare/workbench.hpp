@@ -27,8 +27,12 @@ anybit::Status check_candidates(const std::vector<const anybit::model::ModelReci
 /// The recipes of these names or texts, each once; all of the book if there are none.
 anybit::Result<std::vector<const anybit::model::ModelRecipe*>> find_recipes(RecipeBook& book,
                                                                             const std::vector<std::string>& names);
-/// The recipe of an output head, which learns nothing; null for an empty name.
-anybit::Result<const anybit::model::ModelRecipe*> find_head(RecipeBook& book, const std::string& name);
+/// Recipes of what is no linear of a block, null for the usual 8 bits.
+struct OwnRecipes {
+  const anybit::model::ModelRecipe *embedding = nullptr, *head = nullptr;
+};
+/// Those that the options name. They learn nothing.
+anybit::Result<OwnRecipes> find_own_recipes(RecipeBook& book, const Options& options);
 
 /// Whether recipes can take --guided, if that is given: one at least must read Hessians.
 anybit::Status check_guidance(const Options& options, const std::vector<const anybit::model::ModelRecipe*>& recipes);
@@ -44,11 +48,11 @@ struct Made {
 
 class Workbench {
  public:
-  /// Loads the model, checks the texts, calibrates and, unless it is only to make models, runs the float model. `head` is the
-  /// recipe of the output head, null for the usual.
+  /// Loads the model, checks the texts, calibrates and, unless it is only to make models, runs the float model. `own`
+  /// are recipes of embedding and output head.
   static anybit::Result<std::unique_ptr<Workbench>> prepare(const Options& options,
                                                             const std::vector<const anybit::model::ModelRecipe*>& recipes,
-                                                            const anybit::model::ModelRecipe* head, Progress& progress);
+                                                            const OwnRecipes& own, Progress& progress);
 
   anybit::Result<anybit::evaluate::ReportRow> reference_row();
   /// The float model with the quantized KV cache that was asked for.
@@ -64,7 +68,7 @@ class Workbench {
   /// Lines that say what quantizing by these recipes would cost.
   static anybit::Result<std::string> forecast(const Options& options,
                                               const std::vector<const anybit::model::ModelRecipe*>& recipes,
-                                              const anybit::model::ModelRecipe* head, Progress& progress);
+                                              const OwnRecipes& own, Progress& progress);
 
   anybit::Result<anybit::evaluate::ReportRow> allocated_row(double bits, const std::string& save);
   /// The recipe of each matrix in it, as SVG.
@@ -94,7 +98,7 @@ class Workbench {
   anybit::Result<anybit::evaluate::Windows> windows_of(const std::vector<anybit::model::TokenId>& tokens) const;
   static anybit::Result<std::unique_ptr<Workbench>> open(const Options& options,
                                                          const std::vector<const anybit::model::ModelRecipe*>& recipes,
-                                                         const anybit::model::ModelRecipe* head, Progress& progress);
+                                                         const OwnRecipes& own, Progress& progress);
   anybit::Status calibrate();
   /// With --guided, the Hessians of source_ that gradients weigh.
   anybit::Status guide();
@@ -146,7 +150,7 @@ class Workbench {
   anybit::ExecutorRef executor_;
   std::unique_ptr<anybit::model::Model> model_;
   std::vector<const anybit::model::ModelRecipe*> recipes_;
-  const anybit::model::ModelRecipe* head_recipe_ = nullptr;
+  OwnRecipes own_recipes_;
   std::vector<anybit::model::TokenId> calibration_text_;
   std::vector<Prompt> calibration_pairs_;
   anybit::evaluate::Windows calibration_windows_;
@@ -160,7 +164,8 @@ class Workbench {
   std::vector<const anybit::model::ModelRecipe*> embedding_recipes_;
   std::vector<double> embedding_kl_;
   anybit::model::ModelPlan allocated_;
-  std::string head_;  ///< what a head of its own recipe is, for the notes
+  std::string embedding_{"8 bits in groups of 32 (8.5 bits"};  ///< what it is, for the notes
+  std::string head_;                                           ///< what a head of its own recipe is, likewise
   double work_ = 1;   ///< all shares of the progress
   std::vector<std::string> remarks_;
 };

@@ -80,8 +80,8 @@ int quantize(int argc, const char* const* argv) {
   if (o.recipes.empty()) book = width_recipes();
   const auto recipes = find_recipes(book, o.recipes);
   if (!recipes) return failed(usage, recipes.error());
-  const auto head = find_head(book, o.head);
-  if (!head) return failed(usage, head.error());
+  const auto own = find_own_recipes(book, o);
+  if (!own) return failed(usage, own.error());
   if (const auto possible = check_guidance(o, *recipes); !possible) return failed(usage, possible.error());
   if (o.int8_activations) book.round_activations();
   if (o.rotate) book.rotate();
@@ -93,7 +93,7 @@ int quantize(int argc, const char* const* argv) {
       if (const auto writable = check_writable(path); !writable) return failed(cannot_write, writable.error());
 
   Progress progress;
-  const auto bench = Workbench::prepare(o, *recipes, *head, progress);
+  const auto bench = Workbench::prepare(o, *recipes, *own, progress);
   if (!bench) {
     progress.clear();
     return failed(bad_input, bench.error());
