@@ -60,7 +60,7 @@ void add(Sum& sum, const Matrix& w) {
 int main(int argc, char** argv) {
   const bool round = argc > 2 && std::string_view(argv[2]) == "round";
   if (argc < 2) return std::fprintf(stderr, "lossless_bf16 MODEL [round]\n"), 2;
-  const auto m = model::load_model(argv[1], SchemeRegistry());
+  const auto m = model::load_model(argv[1]);
   if (!m) return std::fprintf(stderr, "%s\n", m.error().message.c_str()), 1;
   Sum sum;
   model::for_each_linear(m->decoder, [&](const std::string&, const nn::Linear& linear) {

@@ -175,7 +175,7 @@ TEST_CASE("the half-quadratic search is not worse than plain rounding in its own
 
 TEST_CASE("searches survive zeros, equal weights, huge and tiny ones") {
   const float huge = 1e37f;  // of the largest floats some grids overflow without a search, too
-  for (const Search search : {Search::mse, Search::least_squares, Search::half_quadratic})
+  for (const Search search : {Search::mse, Search::least_squares, Search::half_quadratic, Search::neuqi})
     for (const std::vector<float>& values :
          {std::vector<float>(5, 0.0f), std::vector<float>{1}, std::vector<float>{-3}, std::vector<float>(17, 2.0f),
           std::vector<float>{huge, -huge, 1}, std::vector<float>{1e-40f, -1e-40f, 0}, std::vector<float>{}}) {

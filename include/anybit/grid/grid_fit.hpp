@@ -8,6 +8,7 @@
 #include <anybit/grid/full_range.hpp>
 #include <anybit/grid/hqq.hpp>
 #include <anybit/grid/least_squares.hpp>
+#include <anybit/grid/neuqi.hpp>
 #include <anybit/grid/shrink.hpp>
 
 namespace anybit {
@@ -19,6 +20,7 @@ enum class Search {
   mse,             ///< GPTQ's: grid/shrink.hpp
   least_squares,   ///< the same ranges and some wider ones, then refits: grid/least_squares.hpp
   half_quadratic,  ///< HQQ: grid/hqq.hpp
+  neuqi,           ///< NeUQI: for each scale of a coarse, then a fine scan the best zero point: grid/neuqi.hpp
 };
 
 }  // namespace ANYBIT_ABI
@@ -42,6 +44,7 @@ struct GridFit {
     if (weighted) text += "weighted ";
     text += search == Search::least_squares    ? "least squares"
             : search == Search::half_quadratic ? "half-quadratic search"
+            : search == Search::neuqi          ? "neuqi"
                                                : "search";
     std::string options;
     const auto add = [&](const char* name, float value, float usual) {
@@ -80,6 +83,7 @@ struct GridFit {
     grid::Trial trial(scheme, values, importance);
     if (search == Search::mse) return grid::shrink(trial, full, shrink);
     if (search == Search::least_squares) return grid::least_squares(trial, full, shrink);
+    if (search == Search::neuqi) return grid::neuqi(trial, full, shrink);
     return grid::hqq(trial, full, shrink, half_quadratic);
   }
   template <AnyScheme S>

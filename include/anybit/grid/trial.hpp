@@ -27,6 +27,8 @@ class Trial {
 
   Index size() const { return static_cast<Index>(values.size()); }
   const FormatOps& format() const { return scheme.format; }
+  /// Null where all weights count alike.
+  const float* importance() const { return importance_; }
 
   /// Sum of importance * |w - q|^norm on a grid; see power_sum for `enough`.
   double error(Affine a, float norm, double enough) {
