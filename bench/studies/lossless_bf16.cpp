@@ -1,5 +1,6 @@
 // Bits per weight of a model's matrices without loss, and the time to pack, to check and to decode them, one thread:
 //   lossless_bf16 MODEL [round]    `round`: values that are no bfloat16 are rounded to one first; else such a matrix is left out
+// ctest: skip
 
 #include <algorithm>
 #include <chrono>
@@ -70,8 +71,8 @@ int main(int argc, char** argv) {
       for (Index i = 0; i < w.rows() * w.cols(); ++i) w.data()[i] = lossless::nearest_bf16(w.data()[i]);
     add(sum, w);
   });
-  std::printf("%.1f million weights, %.3f bits per weight, %.0f matrices left out\n", sum.weights * 1e-6, 8 * sum.bytes / sum.weights,
-              sum.left_out);
+  std::printf("%.1f million weights, %.3f bits per weight, %.0f matrices left out\n", sum.weights * 1e-6,
+              8 * sum.bytes / sum.weights, sum.left_out);
   std::printf("million weights a second: pack %.0f, check %.0f, decode to float %.0f, memcpy of the floats %.0f\n",
               sum.weights / sum.pack * 1e-6, sum.weights / sum.check * 1e-6, sum.weights / sum.decode * 1e-6,
               sum.weights / sum.copy * 1e-6);

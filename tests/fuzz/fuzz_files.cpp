@@ -166,10 +166,11 @@ std::string lossless_file() {
   const auto packed = pack_lossless_bf16(MatrixView<const std::uint16_t>(words.data(), 2, 3));
   const auto bytes = packed.bytes().bytes();
   const std::size_t size = (bytes.size() + 63) / 64 * 64;
-  std::string file = safetensors(R"({"__metadata__":{"anybit.version":"1","anybit.scheme.w":"lossless_bf16","anybit.shape.w":"2x3"},)"
-                                 R"("w":{"dtype":"U8","shape":[)" +
-                                     std::to_string(size) + R"(],"data_offsets":[0,)" + std::to_string(size) + "]}}",
-                                 0);
+  std::string file =
+      safetensors(R"({"__metadata__":{"anybit.version":"1","anybit.scheme.w":"lossless_bf16","anybit.shape.w":"2x3"},)"
+                  R"("w":{"dtype":"U8","shape":[)" +
+                      std::to_string(size) + R"(],"data_offsets":[0,)" + std::to_string(size) + "]}}",
+                  0);
   return file.append(reinterpret_cast<const char*>(bytes.data()), bytes.size()).append(size - bytes.size(), '\0');
 }
 

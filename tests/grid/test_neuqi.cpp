@@ -81,15 +81,16 @@ TEST_CASE("neuqi: sums by rounded weight give the error at every whole zero poin
       grid::ZeroScan scan(trial, bits);
       for (const float scale : {0.001f, 0.0078125f, 0.03f, 0.5f}) {
         const auto found = scan.best(scale);
-        const ref::NeuqiZero expected =
-            ref::neuqi_whole_zero(ref::Vector(w), static_cast<double>(scale), bits, h.empty() ? ref::Vector() : ref::Vector(squares));
+        const ref::NeuqiZero expected = ref::neuqi_whole_zero(ref::Vector(w), static_cast<double>(scale), bits,
+                                                              h.empty() ? ref::Vector() : ref::Vector(squares));
         INFO(bits << " bits, seed " << seed << ", scale " << scale);
         CHECK(found.error == Approx(expected.error).epsilon(1e-6).margin(1e-12));
         CHECK(weighted_error<S>(w, {scale, found.zero}, h) == Approx(found.error).epsilon(1e-4).margin(1e-12));
       }
     }
   };
-  check(Scheme<UInt<1>>{}), check(Scheme<UInt<2>>{}), check(Scheme<UInt<3>>{}), check(Scheme<UInt<4>>{}), check(Scheme<UInt<8>>{});
+  check(Scheme<UInt<1>>{}), check(Scheme<UInt<2>>{}), check(Scheme<UInt<3>>{}), check(Scheme<UInt<4>>{}),
+      check(Scheme<UInt<8>>{});
 }
 
 TEST_CASE("neuqi: never worse than the range in its own error, and what a dense scan of scales and zero points finds") {

@@ -134,8 +134,9 @@ TEST_CASE("lossless bf16: bits are those of the entropy and a little, and never 
 TEST_CASE("lossless bf16: long codes, and more blocks than one base serves") {
   // Each exponent half as often as the one before: without a limit the last codes would have 30 bits.
   Words words;
-  for (int x = 0; x < 30; ++x) words.insert(words.end(), (std::size_t{1} << 17) >> x > 0 ? (std::size_t{1} << 17) >> x : 1,
-                                            static_cast<std::uint16_t>(x << 7 | x));
+  for (int x = 0; x < 30; ++x)
+    words.insert(words.end(), (std::size_t{1} << 17) >> x > 0 ? (std::size_t{1} << 17) >> x : 1,
+                 static_cast<std::uint16_t>(x << 7 | x));
   std::mt19937 random(2);
   std::shuffle(words.begin(), words.end(), random);
   const Extents e{static_cast<Index>(words.size()) / 600, 600};  // two blocks a row
@@ -155,9 +156,10 @@ TEST_CASE("lossless bf16: a float that is no bfloat16 is named, and rounding is 
   const auto t = pack_lossless_bf16(w.view());
   REQUIRE(!t);
   CHECK(t.error().code == ErrorCode::invalid_argument);
-  CHECK(t.error().message ==
-        "lossless_bf16: the value of row 2, column 17 is 0.100000001 (0x3DCCCCCD), which bfloat16 does not have; ask for rounding "
-        "to nearest, or take a scheme that holds it");
+  CHECK(
+      t.error().message ==
+      "lossless_bf16: the value of row 2, column 17 is 0.100000001 (0x3DCCCCCD), which bfloat16 does not have; ask for rounding "
+      "to nearest, or take a scheme that holds it");
   CHECK(lossless::nearest_bf16(0.1f) == 0.10009765625f);
   CHECK(lossless::nearest_bf16(1 + 0x1p-8f) == 1.0f);             // half way: to even
   CHECK(lossless::nearest_bf16(1 + 3 * 0x1p-8f) == 1 + 0x1p-6f);  // likewise
@@ -180,13 +182,15 @@ TEST_CASE("lossless bf16: what bytes cannot be is said") {
     CHECK(text.find(part) != std::string::npos);
   };
   CHECK(error_of(good.bytes()) == "");
-  says(with([](auto&, auto at) { at(section_tags::code_lengths)[127] |= std::byte{0xD0}; }), "the code of exponent 255 has 13 bits");
+  says(with([](auto&, auto at) { at(section_tags::code_lengths)[127] |= std::byte{0xD0}; }),
+       "the code of exponent 255 has 13 bits");
   says(with([](auto&, auto at) { std::memset(at(section_tags::code_lengths).data(), 0, 128); }),
        "not complete: 2^-length of all exponents is 0/4096");
   says(with([](auto&, auto at) { std::memset(at(section_tags::code_lengths).data(), 0x11, 128); }), "is 524288/4096");
   says(with([](auto&, auto at) { at(section_tags::offsets)[8 + 2 * 3] ^= std::byte{1}; }),
        "block of row 1, column 512 starts at byte");
-  says(with([](auto&, auto at) { at(section_tags::offsets)[7] = std::byte{0x80}; }), "block of row 0, column 0 starts at byte 922");
+  says(with([](auto&, auto at) { at(section_tags::offsets)[7] = std::byte{0x80}; }),
+       "block of row 0, column 0 starts at byte 922");
   says(with([](auto&, auto at) {
          auto to = at(section_tags::exponents);
          std::memset(to.data(), 0xFF, to.size());  // the longest codes throughout

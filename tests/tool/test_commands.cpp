@@ -120,8 +120,9 @@ TEST_CASE("what must stay exact is stored without loss: the embedding, or every 
     INFO(runs.err);
     CHECK(runs.exit_code == 0);
   }
-  CHECK(contains(p.run("quantize " + p.model() + " " + p.path("c.safetensors") + " --recipe lossless-bf16 --embedding gptq-int4-g128").err,
-                 "--embedding gptq-int4-g128 learns from calibration"));
+  CHECK(contains(
+      p.run("quantize " + p.model() + " " + p.path("c.safetensors") + " --recipe lossless-bf16 --embedding gptq-int4-g128").err,
+      "--embedding gptq-int4-g128 learns from calibration"));
 }
 
 TEST_CASE("quantize calibrates on conversations, instructions and documents, and bad lines are named") {

@@ -112,6 +112,8 @@ TEST_CASE("every description reads back as the same options") {
       Nearest<S>{}.describe() + asymmetric,
       Nearest<S>{.search = Search::mse, .shrink = {0.8f, 20, 2}}.describe() + asymmetric,
       Nearest<S>{.range = Range::min_max, .search = Search::least_squares, .weighted = true}.describe() + asymmetric,
+      Nearest<S>{.search = Search::neuqi, .shrink = {0.5f, 20, 2.4f}, .weighted = true}.describe() + asymmetric,
+      Gptq<S>{.search = Search::neuqi, .weighted = true}.describe() + asymmetric,
       Nearest<S>{.search = Search::half_quadratic, .half_quadratic = {0.5f, 3, 1.5f, 9}}.describe() + asymmetric,
       odd.describe() + asymmetric,
       Learned<S>{.iterations = 7, .rate = 0.25f, .ends_rate = 0.5f, .learn_ends = false, .drift = 1, .search = Search::mse}

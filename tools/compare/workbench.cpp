@@ -467,7 +467,7 @@ std::vector<std::string> Workbench::notes() const {
   const Index scored = windows_.scored();
   char error[48];
   std::snprintf(error, sizeof error, "; weight error %.2e).", embedding_error_);
-  const std::string with_embedding = !head_.empty()               ? ""
+  const std::string with_embedding = !head_.empty()                ? ""
                                      : !model_->decoder.has_head() ? " and the head tied to it"
                                      : own_recipes_.embedding      ? ""
                                                                    : " and output head";
@@ -476,8 +476,7 @@ std::vector<std::string> Workbench::notes() const {
     notes.push_back("Hessians: weighted by the gradient of the end loss, in " + std::to_string(options_.guided) +
                     " group(s) of rows per matrix, where a recipe reads one.");
   notes.push_back("bits/w: linear layers; file: all tensors, embedding and norms included." +
-                  (by_size() ? std::string() : " " + embedding) +
-                  (head_.empty() ? "" : " Output head: " + head_ + "."));
+                  (by_size() ? std::string() : " " + embedding) + (head_.empty() ? "" : " Output head: " + head_ + "."));
   notes.push_back("layer err: ||(W - Q) X|| / ||W X|| on inputs from the evaluation text, mean over layers, and the worst.");
   notes.push_back(
       "activations: how they enter products with packed weights; quality and speed are of rows as they run so. "

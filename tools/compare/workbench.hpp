@@ -166,7 +166,7 @@ class Workbench {
   anybit::model::ModelPlan allocated_;
   std::string embedding_{"8 bits in groups of 32 (8.5 bits"};  ///< what it is, for the notes
   std::string head_;                                           ///< what a head of its own recipe is, likewise
-  double work_ = 1;   ///< all shares of the progress
+  double work_ = 1;                                            ///< all shares of the progress
   std::vector<std::string> remarks_;
 };
 

@@ -89,7 +89,8 @@ Result<model::ModelRecipe> Catalog::make(const RecipeText& recipe) const {
   if (found == schemes_.end())
     return recipe_error(recipe.text, recipe.scheme_at,
                         "this program has no scheme " + recipe.scheme + "; for " + w.name + " it has " + possible);
-  if (!has(found->methods, w.methods) || (w.methods & (with_pruning | with_ldlq | with_exact) && (w.methods & (with_awq | with_smooth_quant))))
+  if (!has(found->methods, w.methods) ||
+      (w.methods & (with_pruning | with_ldlq | with_exact) && (w.methods & (with_awq | with_smooth_quant))))
     return recipe_error(recipe.text, w.at,
                         possible.empty() || has(found->methods, w.methods)
                             ? "this program does not combine " + w.name

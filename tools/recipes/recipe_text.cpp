@@ -158,11 +158,10 @@ void read_grid(OptionReader& from, GridFit& fit, bool* weighted) {
   from.flag("min_max range", min_max);
   if (symmetric) fit.range = Range::symmetric;
   if (min_max) fit.range = Range::min_max;
-  constexpr std::pair<std::string_view, Search> searches[] = {
-      {"search", Search::mse},
-      {"least squares", Search::least_squares},
-      {"half-quadratic search", Search::half_quadratic},
-      {"neuqi", Search::neuqi}};
+  constexpr std::pair<std::string_view, Search> searches[] = {{"search", Search::mse},
+                                                              {"least squares", Search::least_squares},
+                                                              {"half-quadratic search", Search::half_quadratic},
+                                                              {"neuqi", Search::neuqi}};
   const std::string_view prefix = "weighted ";
   for (const auto& entry : searches) {
     const std::string_view name = entry.first;

@@ -134,10 +134,10 @@ class Method {
     if (o_.refine < 0 || o_.refine > 1000)
       return Error{ErrorCode::invalid_argument, "gptq: refine is " + std::to_string(o_.refine) + "; it must be 0 to 1000"};
     if (o_.weighted && o_.fit.search != Search::neuqi && (o_.fit.search != Search::mse || o_.fit.shrink.norm != 2))
-      return Error{ErrorCode::invalid_argument, "gptq: weighted is for search = Search::neuqi, or Search::mse with shrink.norm = 2; "
-                                                "the norm is " +
-                                                    detail::number(o_.fit.shrink.norm) +
-                                                    (o_.fit.search == Search::mse ? "" : ", the search off")};
+      return Error{ErrorCode::invalid_argument,
+                   "gptq: weighted is for search = Search::neuqi, or Search::mse with shrink.norm = 2; "
+                   "the norm is " +
+                       detail::number(o_.fit.shrink.norm) + (o_.fit.search == Search::mse ? "" : ", the search off")};
     ANYBIT_TRY_STATUS(check_range(q_.format(), o_.fit.range));
     ANYBIT_TRY_STATUS(check_search(o_.fit.shrink));
     ANYBIT_TRY_STATUS(grid::check_weights(w_));

@@ -1,6 +1,6 @@
 #pragma once
-// NeUQI (arXiv:2505.17595): near-optimal uniform grids. For every scale of a coarse, then a fine list the zero point with the least
-// weighted squared error is found exactly. Readable twin, with a real zero point: reference/neuqi.hpp.
+// NeUQI (arXiv:2505.17595): near-optimal uniform grids. For every scale of a coarse, then a fine list the zero point with the
+// least weighted squared error is found exactly. Readable twin, with a real zero point: reference/neuqi.hpp.
 
 #include <anybit/core/macros_begin.hpp>
 
@@ -19,8 +19,8 @@
 namespace anybit::grid {
 inline namespace ANYBIT_CODE {
 
-/// Errors of one group on the grids of one scale, for all whole zero points 0 .. 2^bits - 1 at once. With k = round(w / s), which no
-/// whole zero point z changes, a weight has the error (w - s k)^2 where 0 <= k + z <= top, and otherwise that of the outermost
+/// Errors of one group on the grids of one scale, for all whole zero points 0 .. 2^bits - 1 at once. With k = round(w / s), which
+/// no whole zero point z changes, a weight has the error (w - s k)^2 where 0 <= k + z <= top, and otherwise that of the outermost
 /// level, (w + s z)^2 or (w - s (top - z))^2: sums over weights of one k serve every z.
 class ZeroScan {
  public:
@@ -46,10 +46,12 @@ class ZeroScan {
     Found found;
     const Sums& all = sums_.back();
     for (Index z = 0; z <= top_; ++z) {
-      const Sums &below = sums_[static_cast<std::size_t>(top_ + 1 - z)], &within = sums_[static_cast<std::size_t>(2 * top_ + 2 - z)];
+      const Sums &below = sums_[static_cast<std::size_t>(top_ + 1 - z)],
+                 &within = sums_[static_cast<std::size_t>(2 * top_ + 2 - z)];
       const double low = s * static_cast<double>(z), high = s * static_cast<double>(top_ - z);
       const double error = within.error - below.error + below.second + low * (2 * below.first + low * below.weight) +
-                           (all.second - within.second) - high * (2 * (all.first - within.first) - high * (all.weight - within.weight));
+                           (all.second - within.second) -
+                           high * (2 * (all.first - within.first) - high * (all.weight - within.weight));
       if (error < found.error) found = {error, static_cast<float>(z)};
     }
     return found;
@@ -68,9 +70,9 @@ class ZeroScan {
   std::vector<Sums> sums_;
 };
 
-/// The affine as stored. Coarse scales are those of least_squares(); between the neighbours of the best four follow 16 to a step. Each is
-/// judged as stored. The full range takes part, so the result is never worse. Formats without a zero point, or with one that
-/// stays in the middle, and those of more than 8 bits, for which a step of the zero point is nothing, get a scale.
+/// The affine as stored. Coarse scales are those of least_squares(); between the neighbours of the best four follow 16 to a step.
+/// Each is judged as stored. The full range takes part, so the result is never worse. Formats without a zero point, or with one
+/// that stays in the middle, and those of more than 8 bits, for which a step of the zero point is nothing, get a scale.
 inline Affine neuqi(Trial& trial, const FullRange& full, const ShrinkSearch& ranges) {
   constexpr int fine = 16;
   const FormatOps& format = trial.format();

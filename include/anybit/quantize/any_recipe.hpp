@@ -96,7 +96,7 @@ struct ModelRecipe {
   std::function<Result<std::string>(const BlockToLearn&)> learn_block{};
 
   ANYBIT_INLINE double bits_per_weight(Extents e) const { return scheme->bits_per_weight(e); }
-  /// Of the size that quantize() gives, all zeros.
+  /// Of the size that quantize() gives, or the most that it may give where the weights decide (SectionSize::at_most), all zeros.
   ANYBIT_INLINE AnyPacked blank(Extents e) const { return AnyPacked::blank(*scheme, e, column_order, provenance); }
   /// What quantize() gave, from its bytes.
   ANYBIT_INLINE Result<AnyPacked> open(PackedBytes bytes) const { return AnyPacked::open(*scheme, std::move(bytes)); }

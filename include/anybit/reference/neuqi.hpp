@@ -40,7 +40,7 @@ inline double neuqi_error(const Vector& w, double scale, double zero, double top
 /// The best real zero point of a scale above 0.
 inline NeuqiZero neuqi_zero(const Vector& w, double scale, int bits, const Vector& h = {}) {
   const double top = std::exp2(bits) - 1;
-  Row<std::pair<double, Index>> rises;  // where, and whose code
+  Row<std::pair<double, Index>> rises;       // where, and whose code
   double weight = 0, first = 0, second = 0;  // sums of h, h d and h d^2
   Vector d(w.size());
   for (Index i = 0; i < w.size(); ++i) {

@@ -1,6 +1,6 @@
 #pragma once
-// Huffman codes for bytes: lengths of at most `limit` bits with the least total (package-merge: Larmore, Hirschberg 1990), and the
-// canonical code that lengths alone determine. Readable twin: reference/lossless_bf16.hpp.
+// Huffman codes for bytes: lengths of at most `limit` bits with the least total (package-merge: Larmore, Hirschberg 1990), and
+// the canonical code that lengths alone determine. Readable twin: reference/lossless_bf16.hpp.
 
 #include <anybit/core/macros_begin.hpp>
 

@@ -29,7 +29,8 @@ inline constexpr SectionTag code_lengths{'h', 'u', 'f', 'l'}, offsets{'o', 'f', 
 /// shorter, has a run of whole bytes of its own among the exponents, so rows decode in any order.
 ///   code_lengths      4 bits for each of the 256 exponents, the even one lower: bits of its code, 0 to 12. The code is canonical
 ///                     and complete.
-///   offsets           where blocks start, row after row: 8 bytes for every 64th block, then 2 bytes for every block, counted from
+///   offsets           where blocks start, row after row: 8 bytes for every 64th block, then 2 bytes for every block, counted
+///   from
 ///                     the 8 of its 64
 ///   signs_mantissas   a byte for each weight: sign, then 7 bits of mantissa
 ///   exponents         codes, the first bit in a byte's highest; 8 zero bytes end it, so that readers may load 8 at a time
@@ -112,8 +113,9 @@ struct LosslessBf16 {
         std::memcpy(rest, s[2].data() + (row + r) * e.cols + col, static_cast<std::size_t>(n));
         for (Index i = 0; i < n; i += 16)
           for (Index j = i; j < i + 16; ++j)  // constant length: compilers vectorize it at -O2 too
-            out[r * block + j] = std::bit_cast<float>(std::uint32_t{rest[j] & 0x80u} << 24 | std::uint32_t{exponents[r][j]} << 23 |
-                                                      std::uint32_t{rest[j] & 0x7Fu} << 16);
+            out[r * block + j] =
+                std::bit_cast<float>(std::uint32_t{rest[j] & 0x80u} << 24 | std::uint32_t{exponents[r][j]} << 23 |
+                                     std::uint32_t{rest[j] & 0x7Fu} << 16);
       }
     }
 
@@ -172,7 +174,8 @@ struct LosslessBf16 {
       }
     }
 
-    alignas(64) std::array<std::uint16_t, windows> table_;  ///< of 12 bits: 256 times the exponent whose code they begin with, and its length
+    alignas(64) std::array<std::uint16_t,
+                           windows> table_;  ///< of 12 bits: 256 times the exponent whose code they begin with, and its length
   };
 
   static ANYBIT_INLINE void decode(Sections s, Extents e, Index row, Index col, float* out) {
@@ -204,7 +207,8 @@ struct LosslessBf16 {
       const Index first = b % blocks_per_row(e.cols) * block, row = b / blocks_per_row(e.cols);
       const auto where = [&] { return "block of row " + std::to_string(row) + ", column " + std::to_string(first); };
       if (const std::uint64_t at = start(s, e, b); at != expected)
-        return damaged(where() + " starts at byte " + std::to_string(at) + ", the one before it ends at " + std::to_string(expected));
+        return damaged(where() + " starts at byte " + std::to_string(at) + ", the one before it ends at " +
+                       std::to_string(expected));
       const std::uint64_t bits = decoder.skip(s[3].data(), 8 * expected, std::min(block, e.cols - first), 8 * last);
       expected = (bits + 7) / 8;
       if (expected > last) return damaged(where() + " runs past the end of the exponents");

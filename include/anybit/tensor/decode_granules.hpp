@@ -17,7 +17,9 @@ template <class S>
 struct DecoderOf {
   struct type {
     explicit ANYBIT_INLINE type(Sections) {}
-    ANYBIT_INLINE void operator()(Sections s, Extents e, Index row, Index col, float* out) const { S::decode(s, e, row, col, out); }
+    ANYBIT_INLINE void operator()(Sections s, Extents e, Index row, Index col, float* out) const {
+      S::decode(s, e, row, col, out);
+    }
   };
 };
 template <class S>

@@ -120,8 +120,7 @@ inline void dequantize_rows(const PackedTensor<LosslessBf16>& t, Index begin, In
   ANYBIT_CHECK(0 <= begin && begin <= end && end <= t.rows() && out.rows == end - begin && out.cols == t.cols(),
                "dequantize_rows: no such rows, or another shape");
   const PackedTensor<LosslessBf16>::SectionsOf sections(t.bytes());
-  if (end > begin)
-    decode_granules<LosslessBf16>(sections, t.extents(), begin, end - begin, 0, t.cols(), out.data, out.stride);
+  if (end > begin) decode_granules<LosslessBf16>(sections, t.extents(), begin, end - begin, 0, t.cols(), out.data, out.stride);
 }
 
 }  // namespace ANYBIT_CODE

@@ -117,8 +117,8 @@ class PackedBytes {
   /// That these are bytes of `scheme`, and of a shape whose sections have sizes. The error names the scheme that they have.
   template <class = UnderTheseFlags>
   Status check_scheme(std::string_view scheme) const;
-  /// That its sections take so many bytes, or at most so many, no other one is required, and the column order, if there is one, can be. The error
-  /// names the section or the column.
+  /// That its sections take so many bytes, or at most so many, no other one is required, and the column order, if there is one,
+  /// can be. The error names the section or the column.
   template <class = UnderTheseFlags>
   Status check_sections(std::span<const SectionSize> needed) const;
   /// That all `count` scales are finite and not negative, as the store's load() reads them.

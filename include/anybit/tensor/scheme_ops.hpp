@@ -34,8 +34,8 @@ struct SchemeOps {
   float largest_scale;  ///< scales above are stored as this one is
 
   // Bytes.
-  double (*bits_per_weight)(Extents e);
-  /// All zeros, for a method to fill in.
+  double (*bits_per_weight)(Extents e);  ///< where the weights decide (SectionSize::at_most), the most
+  /// All zeros, for a method to fill in; of the most bytes where the weights decide how many.
   PackedBytes (*allocate)(Extents e, bool with_column_order, std::string_view provenance);
   /// The reason why bytes are no tensor of this scheme, or Ok.
   Status (*check)(const PackedBytes&);
