@@ -111,6 +111,7 @@ struct LosslessBf16 {
       for (Index r = 0; r < rows; ++r) {
         std::uint8_t rest[block];
         std::memcpy(rest, s[2].data() + (row + r) * e.cols + col, static_cast<std::size_t>(n));
+        for (Index i = n; i % 16 != 0; ++i) rest[i] = exponents[r][i] = 0;
         for (Index i = 0; i < n; i += 16)
           for (Index j = i; j < i + 16; ++j)  // constant length: compilers vectorize it at -O2 too
             out[r * block + j] =
@@ -174,8 +175,8 @@ struct LosslessBf16 {
       }
     }
 
-    alignas(64) std::array<std::uint16_t,
-                           windows> table_;  ///< of 12 bits: 256 times the exponent whose code they begin with, and its length
+    /// For every 12 bits 256 times the exponent whose code they begin with, and its length.
+    alignas(64) std::array<std::uint16_t, windows> table_;
   };
 
   static ANYBIT_INLINE void decode(Sections s, Extents e, Index row, Index col, float* out) {
