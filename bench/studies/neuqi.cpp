@@ -1,7 +1,8 @@
 // What NeUQI's search leaves of the error of real layers, beside the other searches: every linear of three blocks of a model,
 // uniform grids with a zero point. Errors are sqrt(sum h (w - q)^2 / sum h w^2), h the mean squares of the inputs on 8192 tokens
-// of the text: the diagonal of the Hessian; geometric means over the linears, and processor seconds. ctest: skip uses:
-// anybit_study
+// of the text: the diagonal of the Hessian; geometric means over the linears, and processor seconds.
+// ctest: skip
+// uses: anybit_study
 
 #include <cmath>
 #include <cstdio>
