@@ -147,8 +147,8 @@ struct LosslessBf16 {
       window <<= found & 63;
       return found;
     }
-    /// n exponents of each of `count` rows. A window of 57 bits holds four codes, and the sum of their entries that of their
-    /// lengths.
+    /// n exponents of each of `count` rows. A window of 57 bits holds four codes, and its last bit, which none of them has, tells
+    /// how far it was shifted.
     template <Index count>
     ANYBIT_INLINE void read(const std::byte* from, const std::uint64_t* starts, Index n, std::uint8_t (*out)[block]) const {
       std::uint64_t at[static_cast<std::size_t>(count)];
@@ -156,18 +156,14 @@ struct LosslessBf16 {
       Index i = 0;
       for (; i + 4 <= n; i += 4) {
         std::uint64_t window[static_cast<std::size_t>(count)];
-        std::uint32_t sum[static_cast<std::size_t>(count)] = {};
 #pragma GCC unroll 4
-        for (Index r = 0; r < count; ++r) window[r] = load(from, at[r]);
+        for (Index r = 0; r < count; ++r) window[r] = load(from, at[r]) | 1;
 #pragma GCC unroll 4
         for (Index j = 0; j < 4; ++j)
 #pragma GCC unroll 4
-          for (Index r = 0; r < count; ++r) {
-            const std::uint16_t found = next(window[r]);
-            out[r][i + j] = static_cast<std::uint8_t>(found >> 8), sum[r] += found;
-          }
+          for (Index r = 0; r < count; ++r) out[r][i + j] = static_cast<std::uint8_t>(next(window[r]) >> 8);
 #pragma GCC unroll 4
-        for (Index r = 0; r < count; ++r) at[r] += sum[r] & 0xFF;
+        for (Index r = 0; r < count; ++r) at[r] += static_cast<std::uint64_t>(std::countr_zero(window[r]));
       }
       for (Index r = 0; r < count; ++r) {
         std::uint64_t window = i < n ? load(from, at[r]) : 0;
