@@ -158,3 +158,19 @@ TEST_CASE("a tied embedding learns from what enters the head; a table that nothi
   CHECK(pack_embedding(untied, plan, stats.head()).value().head.has_value());
   CHECK(pack_embedding(tied, plan, stats.head()).value().head.has_value());
 }
+
+TEST_CASE("sensitivities: their text is two short windows spread over the calibration text, within the context") {
+  std::vector<model::TokenId> ids;
+  for (int i = 0; i < 1001; ++i) ids.push_back(i);
+  const evaluate::Windows w = evaluate::sensitivity_text(ids, 4096);
+  CHECK(w.length == 256);
+  CHECK(w.count() == 2);
+  CHECK(w.first_scored == 8);
+  CHECK(w.window(0).front() == 0);
+  CHECK(w.window(1).front() == 500);
+  CHECK(evaluate::sensitivity_text(ids, 10).length == 10);
+  CHECK(evaluate::sensitivity_text(ids, 10).first_scored == 2);
+  const evaluate::Windows one = evaluate::sensitivity_text(std::span(ids).first(300), 4096);
+  CHECK(one.count() == 1);
+  CHECK(evaluate::sensitivity_text(std::span(ids).first(1), 4096).length == 1);
+}

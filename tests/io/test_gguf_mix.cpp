@@ -99,3 +99,26 @@ TEST_CASE("GGUF mixes: every type of a mix can be written") {
   }
   CHECK(!find_gguf_mix("Q4_K"));
 }
+
+TEST_CASE("GGUF mixes: a file of mostly one type is called by the mix that llama.cpp would guess") {
+  for (const auto& [type, id] : std::map<std::string, unsigned>{{"F32", 0},
+                                                                {"F16", 1},
+                                                                {"BF16", 32},
+                                                                {"Q4_0", 2},
+                                                                {"Q4_1", 3},
+                                                                {"Q5_0", 8},
+                                                                {"Q5_1", 9},
+                                                                {"Q8_0", 7},
+                                                                {"Q2_K", 10},
+                                                                {"Q3_K", 12},
+                                                                {"Q4_K", 15},
+                                                                {"Q5_K", 17},
+                                                                {"Q6_K", 18},
+                                                                {"IQ4_NL", 25},
+                                                                {"IQ4_XS", 30}}) {
+    CAPTURE(type);
+    REQUIRE(io::mostly(type));
+    CHECK(io::mostly(type)->file_type == id);
+  }
+  CHECK(io::mostly("Q8_1") == nullptr);
+}

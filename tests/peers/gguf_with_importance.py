@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""gguf_with_importance.py ANYBIT MODEL.gguf LIBGGML-BASE.so CALIBRATION.txt EVALUATION.txt [--tokens N] [--keep FOLDER] [MIX]...
+"""gguf_with_importance.py ANYBIT MODEL.gguf LIBGGML-BASE.so CALIBRATION.txt EVALUATION.txt [--tokens N] [--ways WAY,..] [--keep FOLDER] [MIX]...
 
-MODEL (F16 or F32) is quantized to every mix in four ways of the same types and size: by nearest rounding, by ggml with the importance matrix of CALIBRATION
-(ggml_quantize_chunk() of LIBGGML-BASE.so, tensor by tensor), and by `anybit convert` with --imatrix and with --calibrate on the same text. llama.cpp runs every file; the table has the
-mean KL divergence of its predictions from those of MODEL, over the second half of every window of 512 tokens of EVALUATION, with its standard error. By hand,
-not in ctest: it needs the Python packages cyllama (llama.cpp 2026), gguf and numpy, and a build of ggml.
+MODEL (F16 or F32) is quantized to every mix by nearest rounding, by ggml with the importance matrix of CALIBRATION (ggml_quantize_chunk() of LIBGGML-BASE.so,
+tensor by tensor), and by `anybit convert` with --imatrix, with --calibrate on the same text, and with types chosen for the size of the mix (--target-size). llama.cpp
+runs every file; the table has the mean KL divergence of its predictions from those of MODEL, over the second half of every window of 512 tokens of EVALUATION, with
+its standard error. By hand, not in ctest: it needs the Python packages cyllama (llama.cpp 2026), gguf and numpy, and a build of ggml.
 """
 import argparse, ctypes, pathlib, shutil, subprocess, tempfile
 
@@ -13,6 +13,7 @@ import numpy as np
 from gguf import GGUFReader
 
 MIXES = ["Q2_K", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M"]
+WAYS = {"nearest": "nearest", "importance": "ggml with importance", "imatrix": "`--imatrix`", "calibrate": "`--calibrate`", "target": "`--target-size`"}
 WINDOW = 512
 
 
@@ -90,29 +91,38 @@ def main():
         parser.add_argument(name)
     parser.add_argument("mixes", nargs="*")
     parser.add_argument("--tokens", type=int, default=2048)
-    parser.add_argument("--keep", help="a folder; the calibrated files that lie there are not made again")
+    parser.add_argument("--calibration-tokens", type=int, default=8192)
+    parser.add_argument("--ways", type=lambda text: text.split(","), default=list(WAYS), help="some of " + ",".join(WAYS))
+    parser.add_argument("--keep", help="a folder; the files that lie there are not made again")
     a = parser.parse_args()
     llama.disable_logging()
     llama.llama_backend_init()
     measure = Measure(a.model, pathlib.Path(a.evaluation).read_text(), a.tokens)
-    print("| type | bytes | nearest | ggml with importance | --imatrix | --calibrate | calibrate / importance |\n|---|---|---|---|---|---|---|", flush=True)
+    ways = [way for way in WAYS if way in a.ways]
+    print("| type | bytes | " + " | ".join(WAYS[way] for way in ways) + " |\n" + "|---" * (2 + len(ways)) + "|", flush=True)
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(a.keep or work)
         work.mkdir(exist_ok=True)
         matrix = work / "importance.gguf"
+        convert = lambda to, *more: subprocess.run([a.anybit, "convert", a.model, to, "--to", "gguf", *more], check=True, stdout=subprocess.DEVNULL)
+        text = ["--calibrate", a.calibration, "--calibration-tokens", str(a.calibration_tokens)]
+        if not matrix.exists():
+            convert(work / "unused.gguf", "--type", "F16", *text, "--write-imatrix", matrix)
         for mix in a.mixes or MIXES:
-            nearest, theirs, weighed, ours = files = [work / f"{mix}-{way}.gguf" for way in ("nearest", "importance", "imatrix", "calibrate")]
-            convert = lambda to, *more: subprocess.run([a.anybit, "convert", a.model, to, "--to", "gguf", "--type", mix, *more], check=True, stdout=subprocess.DEVNULL)
-            if not ours.exists():
-                convert(ours, "--calibrate", a.calibration, "--write-imatrix", matrix)
-            if not nearest.exists():
-                convert(nearest)
-            convert(weighed, "--imatrix", matrix)
-            quantize_by_ggml(a.ggml, a.model, nearest, theirs, importance(matrix))
-            assert len({f.stat().st_size for f in files}) == 1
-            kl = [measure(f) for f in files]
-            cells = " | ".join(f"{mean:.4f} ± {error:.4f}" for mean, error in kl)
-            print(f"| {mix} | {ours.stat().st_size} | {cells} | {kl[3][0] / kl[1][0]:.2f} |", flush=True)
+            files = {way: work / f"{mix}-{way}.gguf" for way in WAYS}
+            make = {"nearest": lambda to: convert(to, "--type", mix),
+                    "importance": lambda to: quantize_by_ggml(a.ggml, a.model, files["nearest"], to, importance(matrix)),
+                    "imatrix": lambda to: convert(to, "--type", mix, "--imatrix", matrix),
+                    "calibrate": lambda to: convert(to, "--type", mix, *text),
+                    "target": lambda to: convert(to, "--target-size", mix, *text)}
+            for way in ["nearest"] + ways:
+                if not files[way].exists():
+                    make[way](files[way])
+            size = files["nearest"].stat().st_size
+            for way in ways:
+                assert files[way].stat().st_size <= size and (way == "target" or files[way].stat().st_size == size), way
+            kl = [measure(files[way]) for way in ways]
+            print(f"| {mix} | {size} | " + " | ".join(f"{mean:.4f} ± {error:.4f}" for mean, error in kl) + " |", flush=True)
 
 
 if __name__ == "__main__":

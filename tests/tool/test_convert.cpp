@@ -2,19 +2,25 @@
 
 #ifdef ANYBIT_PROGRAM
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
+#include <anybit/evaluate/sensitivity.hpp>
 #include <anybit/io/anybit_file.hpp>
 #include <anybit/io/checkpoint.hpp>
 #include <anybit/io/gguf.hpp>
+#include <anybit/io/gguf_mix.hpp>
 #include <anybit/io/imatrix.hpp>
 #include <anybit/io/safetensors_writer.hpp>
+#include <anybit/quantize/ggml_gptq.hpp>
 
 #include "convert/checkpoint_folder.hpp"
+#include "convert/gguf_types.hpp"
 #include "convert/target.hpp"
 #include "io/checkpoint_support.hpp"
 #include "program.hpp"
@@ -203,7 +209,7 @@ TEST_CASE("convert to GGUF with a text: linears are rounded for their outputs, a
                         " --calibration-tokens 2048 --write-imatrix " + p.path("imatrix.gguf"));
   INFO(e.err);
   REQUIRE(e.exit_code == 0);
-  CHECK(contains(e.out, "16 rounded (14 of them for the error of their outputs)"));
+  CHECK(contains(e.out, "16 rounded (15 of them for the error of their outputs)"));
   const auto importance = Imatrix::open(p.path("imatrix.gguf"));
   REQUIRE(importance.ok());
   CHECK(importance->entries.size() == 14);
@@ -227,6 +233,129 @@ TEST_CASE("convert to GGUF with a text: linears are rounded for their outputs, a
   p.write("short.txt", "too short");
   CHECK(p.run("convert " + model + " " + p.path("x") + to_gguf + " --calibrate " + p.path("short.txt")).exit_code == 3);
   CHECK(!fs::exists(p.path("x")));
+}
+
+namespace {
+
+Index bytes_of_matrices(const GgufFile& file, Index& weights) {
+  Index bytes = 0;
+  for (const TensorInfo& t : file.tensors())
+    if (t.shape.size() == 2) bytes += static_cast<Index>(t.bytes.size()), weights += t.shape[0] * t.shape[1];
+  return bytes;
+}
+
+}  // namespace
+
+TEST_CASE("convert to GGUF for a size: types are chosen, the size is met and known, whatever the number of threads") {
+  const Program p;
+  const std::string text = " --to gguf --calibrate " + p.path("text.txt") + " --calibration-tokens 1024";
+  const auto convert = [&](const std::string& out, const std::string& more) {
+    const Ended e = p.run("convert " + p.model() + " " + p.path(out) + text + more);
+    INFO(e.err);
+    REQUIRE(e.exit_code == 0);
+    CHECK(contains(e.out, "\n" + std::to_string(fs::file_size(p.path(out))) + " bytes\n"));
+    return e;
+  };
+  convert("mix.gguf", " --type Q5_0");
+  const Ended e = convert("chosen.gguf", " --target-size Q5_0");
+  CHECK(contains(e.out, "gguf of chosen types from"));
+  CHECK(contains(e.out, "expected KL"));
+  const auto size = fs::file_size(p.path("chosen.gguf")), limit = fs::file_size(p.path("mix.gguf"));
+  CHECK(size <= limit);
+  CHECK(static_cast<double>(size) > 0.97 * static_cast<double>(limit));
+  convert("again.gguf", " --threads 1 --target-size " + std::to_string(limit));
+  CHECK(p.read("chosen.gguf") == p.read("again.gguf"));
+  CHECK(p.run("generate " + p.path("chosen.gguf") + " --prompt a --tokens 2").exit_code == 0);
+
+  const auto file = GgufFile::open(p.path("chosen.gguf")).value(), source = GgufFile::open(p.model()).value();
+  std::map<std::string, Index> weights_of;
+  for (std::size_t i = 0; i < file.tensors().size(); ++i) {
+    const TensorInfo& t = file.tensors()[i];
+    CHECK(t.name == source.tensors()[i].name);
+    CHECK(t.shape == source.tensors()[i].shape);
+    if (t.shape.size() == 2)
+      weights_of[t.dtype] += t.shape[0] * t.shape[1];
+    else
+      CHECK(t.dtype == "F32");
+    // What has its type already keeps its bytes.
+    if (t.dtype == source.tensors()[i].dtype)
+      CHECK(std::equal(t.bytes.begin(), t.bytes.end(), source.tensors()[i].bytes.begin(), source.tensors()[i].bytes.end()));
+  }
+  CHECK(weights_of.size() > 1);
+  const auto most =
+      std::max_element(weights_of.begin(), weights_of.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  CHECK(file.get_u64("general.file_type").value() == mostly(most->first)->file_type);
+
+  for (const double bits : {4.6, 5.5}) {
+    CAPTURE(bits);
+    const Ended of_bits = convert("bits" + std::to_string(bits), " --target-bpw " + std::to_string(bits));
+    Index weights = 0;
+    const Index bytes = bytes_of_matrices(GgufFile::open(p.path("bits" + std::to_string(bits))).value(), weights);
+    CHECK(8.0 * static_cast<double>(bytes) <= bits * static_cast<double>(weights));
+    CHECK(8.0 * static_cast<double>(bytes) > 0.95 * bits * static_cast<double>(weights));
+    CHECK(contains(of_bits.out, std::to_string(bytes) + " bytes for " + std::to_string(weights) + " weights"));
+  }
+  // More than every type can use.
+  Index weights = 0;
+  convert("all.gguf", " --target-bpw 16");
+  CHECK(bytes_of_matrices(GgufFile::open(p.path("all.gguf")).value(), weights) == weights / 32 * 34);
+}
+
+TEST_CASE("convert to GGUF for a size: what cannot be had is an error that says what can") {
+  const Program p;
+  const std::string to_gguf = "convert " + p.model() + " " + p.path("x") + " --to gguf",
+                    text = " --calibrate " + p.path("text.txt");
+  const auto refused = [&](const std::string& arguments, int exit_code, const std::string& what) {
+    const Ended e = p.run(arguments);
+    CAPTURE(arguments, e.err);
+    CHECK(e.exit_code == exit_code);
+    CHECK(contains(e.err, what));
+    CHECK(!fs::exists(p.path("x")));
+  };
+  refused(to_gguf + text + " --target-size 1000", 3, "a file of 1000 bytes cannot be had: ggml's types give ");
+  refused(to_gguf + text + " --target-bpw 4.49", 3, "4.4900 bits a weight cannot be had: ggml's types give 4.5000 to 8.5000");
+  refused(to_gguf + " --target-bpw 5", 2, "give --calibrate TEXT");
+  refused(to_gguf + text + " --target-bpw 5 --type Q8_0", 2, "--type");
+  refused(to_gguf + text + " --target-bpw 5 --target-size 100000", 2, "--target-bpw");
+  refused(to_gguf + text + " --target-size Q4_K", 2, "it must be a number of bytes, or one of ");
+  refused("convert " + p.model() + " " + p.path("x") + " --to gptq --target-bpw 5", 2, "are for --to gguf");
+}
+
+TEST_CASE("convert to GGUF for a size: costs are the KL of the model with one matrix in its type") {
+  const Program p;
+  ThreadPool pool(2);
+  tool::Progress progress;
+  auto made = tool::GgufCalibration::make(p.model(), p.path("text.txt"), 1024, pool, progress);
+  REQUIRE(made.ok());
+  const tool::GgufCalibration& calibration = *made;
+  const model::Decoder& d = calibration.decoder();
+  std::vector<tool::FreeMatrix> free;
+  for (const auto& m : calibration.matrices()) free.push_back({&m, ggml_gptq_types(m.tensor.shape.back()), ""});
+  CHECK(free.size() == 3 * 7 + 2);
+  const auto costs = tool::type_costs(calibration, free, 4.5, pool, progress);
+  REQUIRE(costs.ok());
+  const evaluate::Windows text = evaluate::sensitivity_text(calibration.ids(), d.config.context);
+  const auto reference = evaluate::reference_logits(d, text, {}).value();
+  for (const std::string name : {"output.weight", "blk.0.ffn_down.weight", "blk.2.attn_v.weight"}) {
+    CAPTURE(name);
+    const auto at = static_cast<std::size_t>(
+        std::find_if(free.begin(), free.end(), [&](const auto& f) { return f.matrix->tensor.name == name; }) - free.begin());
+    REQUIRE(at < free.size());
+    const auto type =
+        static_cast<std::size_t>(std::find(free[at].types.begin(), free[at].types.end(), "Q4_0") - free[at].types.begin());
+    const auto bytes = calibration.round({{name, "Q4_0"}}, pool, progress);
+    REQUIRE(bytes.ok());
+    REQUIRE(bytes->size() == 1);
+    const Matrix rounded = to_f32({name, "Q4_0", free[at].matrix->tensor.shape, bytes->begin()->second}).value();
+    model::Decoder changed = d;
+    model::set_gguf_tensor(changed, free[at].matrix->tensor, rounded.view());
+    const double kl = evaluate::kl_statistics(evaluate::compare(reference, changed, text, {}).value()).kl.value;
+    CHECK(kl > 0);
+    CHECK((*costs)[at][type] == Approx(kl).epsilon(1e-3));
+    // The most bits cost least.
+    const auto most = std::find(free[at].types.begin(), free[at].types.end(), "Q8_0") - free[at].types.begin();
+    CHECK((*costs)[at][static_cast<std::size_t>(most)] < 0.1 * kl + 1e-9);
+  }
 }
 
 TEST_CASE("convert rounds to the nearest point of the target's grid where it must, and says by how much") {

@@ -17,21 +17,7 @@ using model::ModelRecipe;
 
 namespace {
 
-constexpr Index sensitivity_windows = 2, sensitivity_window = 256, measured_blocks = 6;
-
-/// Short windows, spread over the calibration text, nearly all of whose predictions count.
-evaluate::Windows sensitivity_text(const std::vector<model::TokenId>& ids, Index context) {
-  const auto tokens = static_cast<Index>(ids.size());
-  evaluate::Windows w;
-  w.length = std::min({sensitivity_window, context, tokens});
-  w.first_scored = std::min<Index>(8, w.length / 4);
-  const Index count = std::min(sensitivity_windows, tokens / w.length);
-  for (Index i = 0; i < count; ++i) {
-    const auto begin = ids.begin() + i * (tokens / count);
-    w.tokens.insert(w.tokens.end(), begin, begin + w.length);
-  }
-  return w;
-}
+constexpr Index measured_blocks = 6;
 
 Index measured_stride(const model::Decoder& d) { return std::max<Index>(1, d.config.blocks / measured_blocks); }
 
@@ -93,7 +79,7 @@ Status Workbench::measure_candidates() {
   }
 
   // Errors of the embedding are felt at both ends of the model, so each candidate is measured by itself.
-  const evaluate::Windows text = sensitivity_text(calibration_text_, d.config.context);
+  const evaluate::Windows text = evaluate::sensitivity_text(calibration_text_, d.config.context);
   ANYBIT_TRY(const evaluate::ReferenceLogits reference, evaluate::reference_logits(d, text, executor_));
   std::vector<const ModelRecipe*> candidates = recipes_;
   candidates.push_back(nullptr);
@@ -133,8 +119,9 @@ Result<evaluate::BitCosts> Workbench::find_costs(double bits) {
     options.executor = executor_;
     ANYBIT_TRY(const model::QuantizedModel probed,
                model::quantize_model(d, *source_.calibration, *by, source_.embedding, options));
-    ANYBIT_TRY(probe.kl, evaluate::sensitivities(d, probed.decoder, sensitivity_text(calibration_text_, d.config.context),
-                                                 executor_, [&](Index done, Index total) { progress_.update(done, total); }));
+    ANYBIT_TRY(probe.kl,
+               evaluate::sensitivities(d, probed.decoder, evaluate::sensitivity_text(calibration_text_, d.config.context),
+                                       executor_, [&](Index done, Index total) { progress_.update(done, total); }));
     probe.errors = evaluate::linear_errors(probed);
     progress_.end();
   }

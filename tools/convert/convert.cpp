@@ -1,6 +1,7 @@
 #include "convert.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <deque>
 #include <map>
@@ -171,16 +172,38 @@ Status runs(const LinearSource& source) {
   return Ok{};
 }
 
-int to_gguf(const std::string& in, const std::string& out, const std::string& mix, GgufRequest request) {
+/// What --target-size says: bytes, or the name of a mix.
+bool read_target_size(const std::string& text, GgufRequest& to) {
+  to.target_mix = io::find_gguf_mix(text);
+  if (to.target_mix) return true;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to.target_bytes);
+  return error == std::errc() && end == text.data() + text.size() && to.target_bytes > 0;
+}
+
+int to_gguf(const std::string& in, const std::string& out, const std::string& mix, const std::string& target_size,
+            GgufRequest request) {
   request.in = in, request.out = out, request.mix = io::find_gguf_mix(mix);
   if (!request.mix) return wrong_use("convert", "--type is '" + printable(mix) + "'; it must be one of " + io::gguf_mix_names());
+  if (!target_size.empty() && !read_target_size(target_size, request))
+    return wrong_use("convert", "--target-size is '" + printable(target_size) + "'; it must be a number of bytes, or one of " +
+                                    io::gguf_mix_names());
+  if (request.chooses()) {
+    if (request.calibrate.empty())
+      return wrong_use(
+          "convert",
+          "types are chosen by what they cost the model on a text: give --calibrate TEXT, or --type instead of a target");
+    request.mix = io::find_gguf_mix("Q8_0");
+  }
   if (const auto writable = check_writable(out); !writable) return fail("convert", cannot_write, writable.error());
   const auto o = convert_to_gguf(request);
   if (!o) return fail("convert", o.error().code == ErrorCode::io ? cannot_write : bad_input, o.error());
-  std::printf("%s: gguf %s from %s:", printable(out).c_str(), mix.c_str(), printable(in).c_str());
+  std::printf("%s: gguf %s from %s:", printable(out).c_str(), request.chooses() ? "of chosen types" : mix.c_str(),
+              printable(in).c_str());
   for (const char* comma = ""; const auto& [type, tensors] : o->types)
     std::printf("%s %zu %s", std::exchange(comma, ","), tensors, type.c_str());
   std::printf("\n");
+  std::printf("%zu bytes\n", o->bytes);
+  for (const std::string& remark : o->remarks) std::printf("%s\n", printable(remark).c_str());
   for (const auto& [types, tensors] : o->substituted)
     std::printf(
         "%zu tensors are %s and not %s, whose blocks do not divide their rows (llama.cpp does the same; --strict refuses)\n",
@@ -229,7 +252,7 @@ int to_exl3(const LinearSource& source, const ConvertOptions& o) {
 int convert(int argc, const char* const* argv) {
   ConvertOptions o;
   GgufRequest gguf;
-  std::string mix = "Q4_K_M";
+  std::string mix = "Q4_K_M", target_size;
   CLI::App app(
       "Writes a quantized checkpoint in another format: code for code where the target has the grid, else rounded to the nearest point "
       "of one that it has, with the errors. With --to exl3 any folder is quantized as exllamav3 does it; with --to gguf any model "
@@ -245,7 +268,19 @@ int convert(int argc, const char* const* argv) {
   app.add_option("--bits", o.grid.bits, "Round to this width (2 to 8; with --to exl3 1 to 8, 4 by default)")
       ->check(CLI::Range(1, 8));
   app.add_option("--group", o.grid.group, "Round to groups of so many inputs")->check(CLI::Range(1, 1 << 24));
-  app.add_option("--type", mix, "With --to gguf: " + io::gguf_mix_names())->capture_default_str();
+  auto* const type = app.add_option("--type", mix, "With --to gguf: " + io::gguf_mix_names())->capture_default_str();
+  auto* const target_bpw =
+      app.add_option(
+             "--target-bpw", gguf.target_bits,
+             "With --to gguf and --calibrate, in place of --type: bits per weight of all matrices, scales counted; each gets "
+             "the ggml type that serves the model best (docs/bits.md)")
+          ->check(CLI::PositiveNumber)
+          ->type_name("BITS")
+          ->excludes(type);
+  app.add_option("--target-size", target_size, "The same for a file of at most so many bytes, or no larger than in a mix: Q4_K_M")
+      ->type_name("BYTES|TYPE")
+      ->excludes(type)
+      ->excludes(target_bpw);
   app.add_option("--context", gguf.context, "With --to gguf: the model is for at most so many tokens")
       ->check(CLI::Range(1, 1 << 30));
   app.add_option("--threads", gguf.threads, "With --to exl3 and gguf; 0: as many as the machine runs")
@@ -281,6 +316,8 @@ int convert(int argc, const char* const* argv) {
   if (!to && !container && !exl3 && o.to != "gguf")
     return wrong_use("convert", "--to is '" + printable(o.to) +
                                     "'; it must be gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, exl3, anybit or gguf");
+  if (o.to != "gguf" && (gguf.target_bits > 0 || !target_size.empty()))
+    return wrong_use("convert", "--target-bpw and --target-size are for --to gguf; anybit's own formats have anybit quantize");
   if (exl3) {
     if (o.grid.group > 0) return wrong_use("convert", "--group is for formats with groups; EXL3 has none");
     if (o.grid.bits > 0) o.exl3.bits = o.grid.bits;
@@ -291,7 +328,7 @@ int convert(int argc, const char* const* argv) {
   }
   std::vector<FileRole> inputs = model_inputs(o.in, {});
   if (const auto apart = check_roles(inputs, {{"OUT", o.out}}); !apart) return fail("convert", usage, apart.error());
-  if (o.to == "gguf") return to_gguf(o.in, o.out, mix, gguf);
+  if (o.to == "gguf") return to_gguf(o.in, o.out, mix, target_size, gguf);
   const auto source = LinearSource::open(o.in);
   if (!source) return fail("convert", bad_input, source.error());
   if (source->folder().empty())

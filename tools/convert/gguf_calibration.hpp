@@ -1,44 +1,95 @@
 #pragma once
-// How errors in the tensors of a GGUF file are weighed: by Hessians of a text, or by an importance matrix.
+// How errors in the tensors of a GGUF file are weighed: by Hessians of a text, block by block, or by an importance matrix.
 
+#include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <anybit/algorithm/feedback/factor.hpp>
 #include <anybit/core/result.hpp>
 #include <anybit/exec/thread_pool.hpp>
 #include <anybit/io/imatrix.hpp>
+#include <anybit/model/model.hpp>
+#include <anybit/model/to_gguf.hpp>
 #include <anybit/quantize/model_stats.hpp>
+
+#include "shared/progress.hpp"
 
 namespace tool {
 
+/// A ggml type by the name of the tensor.
+using TensorTypes = std::map<std::string, std::string, std::less<>>;
+/// Blocks by the name of the tensor.
+using TensorBytes = std::map<std::string, std::vector<std::byte>, std::less<>>;
+
+/// How errors in the rows of a matrix are weighed.
+struct OutputError {
+  anybit::gptq::Factor factor;
+  anybit::Matrix hessian{};  ///< that `factor` is of, with its damping; empty where only costs of columns are known
+};
+
+/// Of the Hessian in `stats`, columns in their order; nothing where it has no factor.
+std::optional<OutputError> output_error(const anybit::Stats& stats);
+
+/// Without feedback, for of an importance matrix only the costs of the columns are known. Nothing where it does not know the
+/// tensor; an error where it has other columns.
+anybit::Result<std::optional<OutputError>> output_error(const anybit::io::Imatrix& importance, const std::string& tensor,
+                                                        anybit::Index columns);
+
+/// A model and the text that it is run on.
 class GgufCalibration {
  public:
-  /// Runs the model at `model` on at most `tokens` tokens of the text file, in windows of 512.
-  static anybit::Result<GgufCalibration> make(const std::string& model, const std::string& text, anybit::Index tokens,
-                                              anybit::ThreadPool& pool);
-  /// The importance matrix at `path`: factors without feedback.
-  static anybit::Result<GgufCalibration> read(const std::string& path);
+  /// A matrix of the file, and what it is in the model.
+  struct Matrix {
+    anybit::model::GgufTensor tensor;
+    std::optional<anybit::model::SiteId> site;  ///< of linears of the blocks: whose Hessian it is weighed by
+    std::vector<std::size_t> linears{};         ///< likewise: their places in Blueprint::linears
+    bool embedding = false, head = false;       ///< both where the embedding is the head
+  };
 
-  /// The factor of the Hessian of a tensor's inputs, with `columns` columns in the tensor's order; null where calibration has no
-  /// Hessian (embedding, head) or the Hessian no factor. It lives until the next call.
-  anybit::Result<const anybit::gptq::Factor*> factor(const std::string& tensor, anybit::Index columns);
-  /// The diagonals, as llama.cpp's tools read them.
+  /// Opens the model at `model` and at most `tokens` tokens of the text file, in windows of 512, and runs it once.
+  static anybit::Result<GgufCalibration> make(const std::string& model, const std::string& text, anybit::Index tokens,
+                                              anybit::ThreadPool& pool, Progress& progress);
+
+  /// Means of squares of what entered the linears of the float model, as llama.cpp's tools read them.
   anybit::io::Imatrix importance() const;
-  anybit::Index tokens() const { return tokens_; }
+
+  /// Rounds tensors to types, has_ggml_gptq() of all of them: those of a block for the error of their outputs on what the rounded
+  /// blocks before them give, a head for that of its own. Left out are tensors that the type holds exactly, those that anybit's
+  /// model does not have, and an embedding with a separate head, which is rounded to the nearest. The same bytes for any number
+  /// of threads.
+  anybit::Result<TensorBytes> round(const TensorTypes& types, anybit::ThreadPool& pool, Progress& progress) const;
+
+  const anybit::model::Decoder& decoder() const { return model_->decoder; }
+  const std::vector<anybit::model::TokenId>& ids() const { return ids_; }
+  const std::vector<Matrix>& matrices() const { return matrices_; }
+  const Matrix* find(const std::string& tensor) const;
+  /// Of what enters the head of the float model.
+  const anybit::Stats& head() const { return *seen_.head(); }
+
+  /// Calls f(block, statistics of what enters the linears of the block) for the blocks in turn. `d` is the model as it runs: f
+  /// may change the weights of the block before the text goes through it.
+  anybit::Status for_blocks(anybit::model::Decoder& d, anybit::ThreadPool& pool,
+                            const std::function<anybit::Status(anybit::Index, const anybit::model::ModelStats&)>& f) const;
 
  private:
-  anybit::Result<const anybit::gptq::Factor*> factor_of_importance(const std::string& tensor, anybit::Index columns);
+  std::vector<std::span<const anybit::model::TokenId>> windows() const;
 
-  std::optional<anybit::io::Imatrix> given_;  ///< an importance matrix, used instead of the statistics below
-  anybit::model::ModelStats stats_;
-  std::map<std::string, anybit::model::SiteId> sites_;  ///< by the name of the tensor
+  std::unique_ptr<anybit::model::Model> model_;
+  std::vector<Matrix> matrices_;
+  std::vector<anybit::model::TokenId> ids_;
+  anybit::Index window_ = 0;
   std::string text_;
-  anybit::Index tokens_ = 0, windows_ = 0;
-  anybit::model::SiteId at_{};
-  std::unique_ptr<anybit::gptq::Factor> factor_;  ///< of the site `at_`
+  anybit::model::ModelStats seen_;  ///< of the float model
 };
+
+/// Rounds the values of a matrix to `type` and gives the bytes: for the error of the outputs if there is one, else to the
+/// nearest. Nothing where the type holds them exactly.
+anybit::Result<std::optional<std::vector<std::byte>>> rounded_for(const anybit::io::DType& type, anybit::ConstMatrix values,
+                                                                  const OutputError* weigh, anybit::ThreadPool& pool);
 
 }  // namespace tool

@@ -1,9 +1,11 @@
 #include "gguf_file.hpp"
 
-#include <atomic>
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
-#include <mutex>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -14,9 +16,12 @@
 #include <anybit/io/gguf_writer.hpp>
 #include <anybit/io/mapped_file.hpp>
 #include <anybit/model/to_gguf.hpp>
+#include <anybit/quantize/allocation.hpp>
 #include <anybit/quantize/ggml_gptq.hpp>
 
+#include "ggml_rows.hpp"
 #include "gguf_calibration.hpp"
+#include "gguf_types.hpp"
 #include "shared/conversations.hpp"
 #include "shared/open_model.hpp"
 
@@ -36,55 +41,15 @@ struct GgufSource {
   std::function<Result<Matrix>()> read;
 };
 
-/// Calls encode(rows, blocks of these rows) for slices of `grain` rows on all threads; the first error in row order.
-template <class Encode>
-Result<io::RoundingError> encode_slices(const io::DType& type, ConstMatrix m, Index grain, std::span<std::byte> to,
-                                        ThreadPool& pool, const Encode& encode) {
-  const auto row_bytes = static_cast<std::size_t>(m.cols / type.block_values * type.block_bytes);
-  std::mutex mutex;
-  io::RoundingError total;
-  std::optional<std::pair<Index, Error>> failed;
-  pool.parallel_for(m.rows, grain, [&](Index begin, Index end) {
-    const ConstMatrix rows(m.row(begin).data(), end - begin, m.cols);
-    const Result<io::RoundingError> done = encode(rows, to.data() + static_cast<std::size_t>(begin) * row_bytes);
-    const std::scoped_lock lock(mutex);
-    if (done)
-      total.add(*done);
-    else if (!failed || begin < failed->first)
-      failed.emplace(begin, done.error());
-  });
-  if (failed) return failed->second;
-  return total;
-}
+using Plan = std::vector<io::GgufStream::Tensor>;
 
-Result<io::RoundingError> encode(const io::GgmlEncoder& encoder, ConstMatrix m, std::span<std::byte> to, ThreadPool& pool) {
-  return encode_slices(*io::find_dtype(encoder.name), m, 8, to, pool,
-                       [&](ConstMatrix rows, std::byte* own) { return io::encode_rows(encoder, rows, own); });
-}
-
-/// Rounded for the error of the outputs. Weights that are not finite have been refused by encode() before.
-Result<io::RoundingError> encode_for_outputs(const io::DType& type, ConstMatrix m, const gptq::Factor& factor,
-                                             std::span<std::byte> to, ThreadPool& pool) {
-  return encode_slices(type, m, 16, to, pool, [&](ConstMatrix rows, std::byte* own) -> Result<io::RoundingError> {
-    ggml_gptq_rows(type.name, rows, factor, own);
-    std::vector<float> decoded(static_cast<std::size_t>(rows.rows * rows.cols));
-    type.to_f32(own, rows.rows * rows.cols / type.block_values, decoded.data());
-    io::RoundingError error;
-    for (std::size_t i = 0; i < decoded.size(); ++i) {
-      const double e = std::fabs(static_cast<double>(decoded[i]) - static_cast<double>(rows.data[i]));
-      error.add({e, e});
-    }
-    return error;
-  });
-}
-
-/// What a file of `sources` in the mix looks like, or an error in strict mode.
-Result<std::vector<io::GgufStream::Tensor>> plan(const GgufRequest& request, const std::vector<GgufSource>& sources,
-                                                 const io::MixFacts& facts, GgufOutcome& outcome) {
-  std::vector<io::GgufStream::Tensor> out;
+/// What a file of `sources` in a mix looks like, or an error in strict mode.
+Result<Plan> plan_of_mix(const GgufRequest& request, const io::GgufMix& mix, const std::vector<GgufSource>& sources,
+                         const io::MixFacts& facts, GgufOutcome& outcome) {
+  Plan out;
   for (const GgufSource& s : sources) {
     std::string type = s.type;
-    if (const auto mixed = io::mixed_type(*request.mix, s.name, s.shape.size(), s.shape.back(), facts)) {
+    if (const auto mixed = io::mixed_type(mix, s.name, s.shape.size(), s.shape.back(), facts)) {
       type = mixed->type;
       if (mixed->type != mixed->asked) {
         if (request.strict)
@@ -95,31 +60,176 @@ Result<std::vector<io::GgufStream::Tensor>> plan(const GgufRequest& request, con
         ++outcome.substituted[{std::string(mixed->asked), type}];
       }
     }
-    ++outcome.types[type];
     out.push_back({s.name, s.shape, std::move(type)});
   }
   return out;
 }
 
+Index values_of(const std::vector<Index>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), Index{1}, std::multiplies<>());
+}
+
+/// Matrices that the text can be asked about are free to take any type that fits; the others are as in `mix`, which is Q8_0.
+struct FreePlan {
+  Plan plan;
+  std::vector<std::size_t> places;  ///< of the free matrices in the plan
+  std::vector<FreeMatrix> free;
+  Index weights = 0, fixed_bytes = 0;  ///< of all matrices; of those that are not free
+};
+
+Result<FreePlan> find_free(const GgufRequest& request, const std::vector<GgufSource>& sources, const io::MixFacts& facts,
+                           const GgufCalibration& calibration, GgufOutcome& outcome) {
+  FreePlan out;
+  ANYBIT_TRY(out.plan, plan_of_mix(request, *request.mix, sources, facts, outcome));
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const GgufSource& s = sources[i];
+    if (!io::mixed_type(*request.mix, s.name, s.shape.size(), s.shape.back(), facts)) continue;
+    const Index values = values_of(s.shape);
+    out.weights += values;
+    const GgufCalibration::Matrix* const matrix = calibration.find(s.name);
+    FreeMatrix f{matrix && matrix->tensor.shape == s.shape ? matrix : nullptr, ggml_gptq_types(s.shape.back()), {}};
+    if (f.matrix && !f.types.empty()) {
+      if (!s.bytes.empty()) f.keeps = s.type;
+      out.places.push_back(i), out.free.push_back(std::move(f));
+      continue;
+    }
+    if (s.shape.size() > 2)
+      return Error{
+          ErrorCode::unsupported,
+          io::detail::text("tensor ", io::detail::shown(s.name),
+                           " holds the same matrix of several experts, of which none has an error of its own: types cannot "
+                           "be chosen for this model, give --type")};
+    out.fixed_bytes += static_cast<Index>(ggml_bytes(*io::find_dtype(out.plan[i].type), values));
+    outcome.remarks.push_back(
+        io::detail::text(io::detail::shown(s.name), " is ", out.plan[i].type, ": ",
+                         f.types.empty() ? io::detail::text("no type's blocks divide its rows of ", s.shape.back(), " values")
+                                         : std::string("it takes part in no product that the text was run through")));
+  }
+  if (out.free.empty()) return Error{ErrorCode::unsupported, "no matrix of the model has a type to choose: give --type"};
+  return out;
+}
+
+std::string bits_text(double bits) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", bits);
+  return text;
+}
+
+/// The plan of least expected loss within the target.
+Result<Plan> plan_for_target(const GgufRequest& request, const io::GgufWriter& metadata, const std::vector<GgufSource>& sources,
+                             const io::MixFacts& facts, const GgufCalibration& calibration, GgufOutcome& outcome,
+                             ThreadPool& pool, Progress& progress) {
+  ANYBIT_TRY(FreePlan f, find_free(request, sources, facts, calibration, outcome));
+  // Of files every tensor counts, with its padding; of bits a weight the matrices alone.
+  const bool whole_file = request.target_bits == 0;
+  std::vector<std::vector<evaluate::SizedCost>> items(f.free.size());
+  const auto size_of = [&](std::size_t i, std::string_view type) {
+    const auto bytes = static_cast<Index>(ggml_bytes(*io::find_dtype(type), values_of(sources[f.places[i]].shape)));
+    return whole_file ? round_up(bytes, static_cast<Index>(metadata.alignment)) : bytes;
+  };
+  Index least = 0, most = 0;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    for (const std::string_view type : f.free[i].types) items[i].push_back({size_of(i, type), 0});
+    const auto [low, high] =
+        std::minmax_element(items[i].begin(), items[i].end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
+    least += low->bytes, most += high->bytes;
+  }
+  Index target = 0, fixed = f.fixed_bytes;
+  const auto bits = [&](Index bytes) { return 8 * static_cast<double>(bytes) / static_cast<double>(f.weights); };
+  if (whole_file) {
+    Index free = 0;
+    for (std::size_t i = 0; i < f.places.size(); ++i) free += size_of(i, f.plan[f.places[i]].type);
+    ANYBIT_TRY(const std::size_t file, io::GgufStream::file_bytes(metadata, f.plan));
+    fixed = static_cast<Index>(file) - free;
+    target = static_cast<Index>(request.target_bytes);
+    if (request.target_mix) {
+      GgufOutcome ignored;
+      ANYBIT_TRY(const Plan like, plan_of_mix(request, *request.target_mix, sources, facts, ignored));
+      ANYBIT_TRY(const std::size_t like_bytes, io::GgufStream::file_bytes(metadata, like));
+      target = static_cast<Index>(like_bytes);
+    }
+  } else {
+    target = static_cast<Index>(std::floor(request.target_bits * static_cast<double>(f.weights) / 8));
+  }
+  if (target < fixed + least)
+    return Error{ErrorCode::invalid_argument,
+                 whole_file ? io::detail::text("a file of ", target, " bytes cannot be had: ggml's types give ", fixed + least,
+                                               " to ", fixed + most, " bytes")
+                            : io::detail::text(bits_text(request.target_bits), " bits a weight cannot be had: ggml's types give ",
+                                               bits_text(bits(fixed + least)), " to ", bits_text(bits(fixed + most)))};
+  const double probe_bits = whole_file ? bits(std::min(target - fixed, most) + f.fixed_bytes) : request.target_bits;
+  ANYBIT_TRY(const auto costs, type_costs(calibration, f.free, probe_bits, pool, progress));
+  for (std::size_t i = 0; i < items.size(); ++i)
+    for (std::size_t t = 0; t < items[i].size(); ++t) items[i][t].cost = costs[i][t];
+  ANYBIT_TRY(const evaluate::Allocation chosen, evaluate::allocate(items, target - fixed));
+  Index bytes = f.fixed_bytes;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    std::string& type = f.plan[f.places[i]].type;
+    type = f.free[i].types[chosen.chosen[i]];
+    bytes += static_cast<Index>(ggml_bytes(*io::find_dtype(type), values_of(sources[f.places[i]].shape)));
+  }
+  outcome.remarks.push_back(io::detail::text(bits_text(bits(bytes)), " bits a weight, ", bytes, " bytes for ", f.weights,
+                                             " weights; expected KL ", gptq::detail::number(chosen.cost)));
+  return std::move(f.plan);
+}
+
+/// What general.file_type says: of chosen types the one that most weights have, as llama.cpp would guess it.
+unsigned file_type_of(const Plan& plan) {
+  std::map<std::string, Index> weights;
+  for (const io::GgufStream::Tensor& t : plan)
+    if (io::find_dtype(t.type)->block_values > 1) weights[t.type] += values_of(t.shape);
+  const auto most =
+      std::max_element(weights.begin(), weights.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == weights.end() ? io::find_gguf_mix("F16")->file_type : io::mostly(most->first)->file_type;
+}
+
 Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, const std::vector<GgufSource>& sources,
                           const io::MixFacts& facts) {
   GgufOutcome outcome;
-  ANYBIT_TRY(const auto tensors, plan(request, sources, facts, outcome));
-  metadata.add_metadata("general.file_type", std::uint32_t{request.mix->file_type});
-  metadata.add_metadata("general.quantization_version", std::uint32_t{2});
   ThreadPool pool(thread_count(request.threads));
+  Progress progress;
   std::optional<GgufCalibration> calibration;
+  std::optional<io::Imatrix> importance;
   if (!request.calibrate.empty()) {
-    ANYBIT_TRY(calibration, GgufCalibration::make(request.in, request.calibrate, request.calibration_tokens, pool));
+    ANYBIT_TRY(calibration, GgufCalibration::make(request.in, request.calibrate, request.calibration_tokens, pool, progress));
     if (!request.imatrix.empty()) ANYBIT_TRY_STATUS(calibration->importance().save(request.imatrix));
   } else if (!request.importance.empty()) {
-    ANYBIT_TRY(calibration, GgufCalibration::read(request.importance));
+    ANYBIT_TRY(importance, io::Imatrix::open(request.importance));
   }
+  const auto with_type = [&](unsigned file_type) {
+    io::GgufWriter out = metadata;
+    out.add_metadata("general.file_type", std::uint32_t{file_type});
+    out.add_metadata("general.quantization_version", std::uint32_t{2});
+    return out;
+  };
+  Plan tensors;
+  if (request.chooses()) {
+    ANYBIT_TRY(tensors, plan_for_target(request, with_type(0), sources, facts, *calibration, outcome, pool, progress));
+    metadata = with_type(file_type_of(tensors));
+  } else {
+    ANYBIT_TRY(tensors, plan_of_mix(request, *request.mix, sources, facts, outcome));
+    metadata = with_type(request.mix->file_type);
+  }
+  for (const auto& t : tensors) ++outcome.types[t.type];
+  const auto keeps = [&](std::size_t i) { return tensors[i].type == sources[i].type && !sources[i].bytes.empty(); };
+  TensorBytes calibrated;
+  if (calibration) {
+    TensorTypes wanted;
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      const GgufCalibration::Matrix* const m = calibration->find(sources[i].name);
+      if (m && m->tensor.shape == sources[i].shape && has_ggml_gptq(tensors[i].type) && !keeps(i))
+        wanted.emplace(sources[i].name, tensors[i].type);
+    }
+    ANYBIT_TRY(calibrated, calibration->round(wanted, pool, progress));
+    calibration.reset();
+  }
+  progress.clear();
+  ANYBIT_TRY(outcome.bytes, io::GgufStream::file_bytes(metadata, tensors));
   ANYBIT_TRY(io::GgufStream stream, io::GgufStream::create(request.out, std::move(metadata), tensors));
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const GgufSource& s = sources[i];
     const auto context = [&](const Error& e) { return in_context(e, "tensor " + io::detail::shown(s.name)); };
-    if (tensors[i].type == s.type && !s.bytes.empty()) {
+    if (keeps(i)) {
       ++outcome.exact;
       ANYBIT_TRY_STATUS(stream.write(s.bytes));
       continue;
@@ -127,27 +237,33 @@ Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, c
     auto values = s.read();
     if (!values) return context(values.error());
     const io::DType& type = *io::find_dtype(tensors[i].type);
-    const io::GgmlEncoder* const encoder = io::find_ggml_encoder(type.name);
-    ANYBIT_CHECK(encoder, "a mix names a type that has no encoder");
     const Index size = values->extents().size();
-    std::vector<std::byte> bytes(static_cast<std::size_t>(size / type.block_values * type.block_bytes));
-    auto error = encode(*encoder, values->view(), bytes, pool);
-    if (!error) return context(error.error());
-    const gptq::Factor* factor = nullptr;
-    if (calibration && has_ggml_gptq(type.name)) {
-      const auto found = calibration->factor(s.name, values->extents().cols);
-      if (!found) return context(found.error());
-      factor = *found;
-    }
-    if (factor && error->largest > 0) {
-      error = encode_for_outputs(type, values->view(), *factor, bytes, pool);
+    io::RoundingError error;
+    std::vector<std::byte> bytes;
+    if (const auto found = calibrated.find(s.name); found != calibrated.end()) {
+      bytes = std::move(found->second);
+      error = rounding_error(type, values->view(), bytes, pool);
       ++outcome.calibrated;
+    } else {
+      bytes.resize(ggml_bytes(type, size));
+      const auto nearest = encode_nearest(type, values->view(), bytes, pool);
+      if (!nearest) return context(nearest.error());
+      error = *nearest;
+      if (importance && error.largest > 0 && has_ggml_gptq(type.name)) {
+        const auto weigh = output_error(*importance, s.name, values->extents().cols);
+        if (!weigh) return context(weigh.error());
+        if (*weigh) {
+          encode_for_outputs(type, values->view(), (*weigh)->factor, {}, bytes, pool);
+          error = rounding_error(type, values->view(), bytes, pool);
+          ++outcome.calibrated;
+        }
+      }
     }
-    if (error->largest > 0) {
+    if (error.largest > 0) {
       ++outcome.rounded;
       if (io::find_dtype(s.type)->block_values > 1) ++outcome.rounded_twice;
-      if (error->largest > outcome.error.largest) outcome.worst = s.name;
-      outcome.error.add(*error);
+      if (error.largest > outcome.error.largest) outcome.worst = s.name;
+      outcome.error.add(error);
       outcome.values += size;
     } else {
       ++outcome.exact;

@@ -1,5 +1,6 @@
 #pragma once
-// `anybit convert --to gguf`: a model, or another GGUF file, in one of llama.cpp's mixes.
+// `anybit convert --to gguf`: a model, or another GGUF file, in one of llama.cpp's mixes, or with the types that serve it best at
+// a size.
 
 #include <map>
 #include <string>
@@ -15,7 +16,11 @@ namespace tool {
 
 struct GgufRequest {
   std::string in, out;
-  const anybit::io::GgufMix* mix = nullptr;
+  const anybit::io::GgufMix* mix = nullptr;         ///< with a target: one for the matrices whose type is not chosen
+  double target_bits = 0;                           ///< > 0: types are chosen for so many bits a weight of all matrices
+  std::size_t target_bytes = 0;                     ///< > 0: for a file of at most so many bytes
+  const anybit::io::GgufMix* target_mix = nullptr;  ///< or for one no larger than in this mix
+  bool chooses() const { return target_bits > 0 || target_bytes > 0 || target_mix; }
   anybit::Index context = 0;  ///< > 0: the model is for texts of so many tokens at most
   anybit::Index threads = 0;
   std::string calibrate;  ///< a text: tensors are rounded for the error of their outputs; empty: to the nearest
@@ -35,6 +40,7 @@ struct GgufOutcome {
   anybit::Index values = 0;
   std::string worst;  ///< tensor of the largest error
   std::vector<std::string> remarks;
+  std::size_t bytes = 0;  ///< of the file
 };
 
 /// The whole file or nothing.

@@ -1,7 +1,9 @@
 #pragma once
 // The sensitivity of each linear: the KL divergence of the model when that linear alone is quantized.
 
+#include <algorithm>
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,6 +11,23 @@
 
 namespace anybit::evaluate {
 inline namespace ANYBIT_CODE {
+
+/// Text to measure sensitivities on: two short windows of a calibration text, spread over it, nearly all of whose predictions
+/// count. `context` is the longest window that the model takes; `ids` are not empty.
+inline Windows sensitivity_text(std::span<const model::TokenId> ids, Index context) {
+  constexpr Index most_windows = 2, longest = 256, unscored = 8;
+  const auto tokens = static_cast<Index>(ids.size());
+  ANYBIT_CHECK(tokens > 0 && context > 0, "sensitivity_text: no tokens");
+  Windows w;
+  w.length = std::min({longest, context, tokens});
+  w.first_scored = std::min(unscored, w.length / 4);
+  const Index count = std::min(most_windows, tokens / w.length);
+  for (Index i = 0; i < count; ++i) {
+    const auto some = ids.subspan(static_cast<std::size_t>(i * (tokens / count)), static_cast<std::size_t>(w.length));
+    w.tokens.insert(w.tokens.end(), some.begin(), some.end());
+  }
+  return w;
+}
 
 /// The mean KL divergence (nats) of `source` with one linear of `quantized` in its place, from `source` as it is: one figure a
 /// linear of the blocks, in the order of Blueprint::linears. `quantized` must be made of `source` by recipes without

@@ -88,6 +88,14 @@ constexpr const GgufMix* find_gguf_mix(std::string_view name) {
     if (m.name == name) return &m;
   return nullptr;
 }
+/// The mix that a file is called by whose weights have this type mostly, as llama.cpp guesses it: the middle one of several. Null
+/// if no mix is of that type.
+constexpr const GgufMix* mostly(std::string_view type) {
+  const GgufMix* found = nullptr;
+  for (const GgufMix& m : gguf_mixes)
+    if (m.type == type && (!found || m.name.ends_with("_M"))) found = &m;
+  return found;
+}
 /// "F32, F16, ..", for messages.
 inline std::string gguf_mix_names() {
   std::string all;

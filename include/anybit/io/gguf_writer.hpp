@@ -130,24 +130,19 @@ class GgufStream {
   /// shape. Nothing stands at `path` before commit().
   template <class = void>
   static Result<GgufStream> create(const std::string& path, GgufWriter metadata, const std::vector<Tensor>& tensors) {
-    std::uint64_t offset = 0;
-    std::vector<std::size_t> sizes;
-    for (const Tensor& t : tensors) {
-      const DType* const type = find_dtype(t.type);
-      ANYBIT_CHECK(type && type->gguf_id >= 0, "GgufStream: GGUF has no such type");
-      auto size = tensor_bytes(*type, t.shape);
-      if (!size)
-        return in_context(Error{size.error().code, size.error().message + ": choose another type"},
-                          "tensor " + detail::shown(t.name));
-      std::vector<std::uint64_t> ne;
-      for (auto extent = t.shape.rbegin(); extent != t.shape.rend(); ++extent) ne.push_back(static_cast<std::uint64_t>(*extent));
-      metadata.add_raw_tensor(t.name, ne, static_cast<std::uint32_t>(type->gguf_id), offset);
-      offset += (*size + metadata.alignment - 1) / metadata.alignment * metadata.alignment;
-      sizes.push_back(*size);
-    }
+    ANYBIT_TRY(std::vector<std::size_t> sizes, add_infos(metadata, tensors));
     ANYBIT_TRY(AtomicFile file, AtomicFile::create(path));
     ANYBIT_TRY_STATUS(file.write(metadata.bytes()));
     return GgufStream(std::move(file), std::move(sizes), metadata.alignment);
+  }
+
+  /// The size of the file that create() begins.
+  template <class = void>
+  static Result<std::size_t> file_bytes(GgufWriter metadata, const std::vector<Tensor>& tensors) {
+    ANYBIT_TRY(const std::vector<std::size_t> sizes, add_infos(metadata, tensors));
+    std::size_t bytes = metadata.bytes().size();
+    for (const std::size_t size : sizes) bytes += (size + metadata.alignment - 1) / metadata.alignment * metadata.alignment;
+    return bytes;
   }
 
   /// The next tensor: exactly its bytes.
@@ -164,6 +159,27 @@ class GgufStream {
   }
 
  private:
+  /// Their bytes, without padding.
+  template <class = void>
+  static Result<std::vector<std::size_t>> add_infos(GgufWriter& metadata, const std::vector<Tensor>& tensors) {
+    std::uint64_t offset = 0;
+    std::vector<std::size_t> sizes;
+    for (const Tensor& t : tensors) {
+      const DType* const type = find_dtype(t.type);
+      ANYBIT_CHECK(type && type->gguf_id >= 0, "GgufStream: GGUF has no such type");
+      auto size = tensor_bytes(*type, t.shape);
+      if (!size)
+        return in_context(Error{size.error().code, size.error().message + ": choose another type"},
+                          "tensor " + detail::shown(t.name));
+      std::vector<std::uint64_t> ne;
+      for (auto extent = t.shape.rbegin(); extent != t.shape.rend(); ++extent) ne.push_back(static_cast<std::uint64_t>(*extent));
+      metadata.add_raw_tensor(t.name, ne, static_cast<std::uint32_t>(type->gguf_id), offset);
+      offset += (*size + metadata.alignment - 1) / metadata.alignment * metadata.alignment;
+      sizes.push_back(*size);
+    }
+    return sizes;
+  }
+
   GgufStream(AtomicFile file, std::vector<std::size_t> sizes, std::uint64_t alignment)
       : file_(std::move(file)), sizes_(std::move(sizes)), alignment_(static_cast<std::size_t>(alignment)) {}
 

@@ -46,6 +46,18 @@ inline Index row_in_other_order(Index r, const DecoderConfig& c, nn::RopeOrder t
   return to == nn::RopeOrder::pairs ? first + in_head / 2 + in_head % 2 * half : first + in_head % half * 2 + in_head / half;
 }
 
+/// The row in the decoder's order of each row that weight `i` has in a tensor of the file.
+inline std::vector<Index> rows_in_gguf(const Decoder& d, std::size_t i, Index rows) {
+  const DecoderConfig& c = d.config;
+  const nn::RopeOrder order = d.blueprint->architecture->gguf_order;
+  const std::string_view name = behind_block(d.blueprint->weights[i].name);
+  const bool turns =
+      (name == "attn_q.weight" || name == "attn_k.weight") && c.form.positions == Positions::rotary && c.rope_order != order;
+  std::vector<Index> out;
+  for (Index r = 0; r < rows; ++r) out.push_back(turns ? row_in_other_order(r, c, order) : r);
+  return out;
+}
+
 }  // namespace detail
 
 /// All tensors of the file, those without a block first, then block after block.
@@ -88,36 +100,49 @@ inline std::vector<GgufTensor> gguf_tensors(const Decoder& d) {
 
 /// The values of a tensor, a vector as one row. `weights` are the decoder's, of which those of t.block must be loaded.
 inline Matrix read_gguf_tensor(const Decoder& d, std::span<const Weight> weights, const GgufTensor& t) {
-  const DecoderConfig& c = d.config;
   const Index cols = t.shape.back();
   Index rows = 1;
   for (std::size_t i = 0; i + 1 < t.shape.size(); ++i) rows *= t.shape[i];
   Matrix out(rows, cols);
   if (t.weights.empty()) {
-    const std::vector<float>& from = t.name == "rope_factors_long.weight" ? c.rope_long_factors : c.rope_factors;
+    const std::vector<float>& from = t.name == "rope_factors_long.weight" ? d.config.rope_long_factors : d.config.rope_factors;
     std::copy(from.begin(), from.end(), out.data());
     return out;
   }
   float* to = out.data();
   for (const std::size_t i : t.weights) {
     const Weight& w = weights[i];
-    const std::string_view name = detail::behind_block(d.blueprint->weights[i].name);
-    const bool turns = (name == "attn_q.weight" || name == "attn_k.weight") && c.form.positions == Positions::rotary &&
-                       c.rope_order != d.blueprint->architecture->gguf_order;
-    const auto source = [&](Index r) {
-      return turns ? detail::row_in_other_order(r, c, d.blueprint->architecture->gguf_order) : r;
-    };
     if (!d.blueprint->weights[i].multiplies()) {
       to = std::copy(w.values.begin(), w.values.end(), to);
     } else if (t.bias) {
-      for (Index r = 0; r < static_cast<Index>(w.linear.bias().size()); ++r)
-        *to++ = w.linear.bias()[static_cast<std::size_t>(source(r))];
+      for (const Index r : detail::rows_in_gguf(d, i, static_cast<Index>(w.linear.bias().size())))
+        *to++ = w.linear.bias()[static_cast<std::size_t>(r)];
     } else {
-      for (Index r = 0; r < w.linear.extents().rows; ++r, to += cols)
-        w.linear.read_row(source(r), std::span(to, static_cast<std::size_t>(cols)));
+      for (const Index r : detail::rows_in_gguf(d, i, w.linear.extents().rows)) {
+        w.linear.read_row(r, std::span(to, static_cast<std::size_t>(cols)));
+        to += cols;
+      }
     }
   }
   return out;
+}
+
+/// Puts values as read_gguf_tensor() gives them into the linears that lie in a tensor, as floats; their biases stay.
+inline void set_gguf_tensor(Decoder& d, const GgufTensor& t, ConstMatrix values) {
+  ANYBIT_CHECK(!t.weights.empty() && !t.bias, "set_gguf_tensor: a tensor of linears");
+  Index row = 0;
+  for (const std::size_t i : t.weights) {
+    nn::Linear& linear = d.weights[i].linear;
+    const Extents e = linear.extents();
+    ANYBIT_CHECK(e.cols == values.cols && row + e.rows <= values.rows, "set_gguf_tensor: values of another shape");
+    Matrix w(e.rows, e.cols);
+    for (const Index r : detail::rows_in_gguf(d, i, e.rows)) {
+      std::copy_n(values.row(row).data(), e.cols, w.view().row(r).data());
+      ++row;
+    }
+    linear = linear.with_weights(nn::Linear(std::move(w)));
+  }
+  ANYBIT_CHECK(row == values.rows, "set_gguf_tensor: values of another shape");
 }
 
 namespace detail {

@@ -20,67 +20,13 @@
 #include <anybit/algorithm/feedback/factor.hpp>
 #include <anybit/io/dtype.hpp>
 #include <anybit/io/ggml_encode_search.hpp>
+#include <anybit/quantize/ggml_grid.hpp>
+#include <anybit/quantize/ggml_refine.hpp>
 
 namespace anybit {
 inline namespace ANYBIT_CODE {
 
 namespace ggml_blocks {
-
-/// A ggml type as groups of equal steps (or of iq4's levels) with scales that are whole multiples of the block's.
-struct GgmlGrid {
-  std::string_view type;
-  int group, groups;                  ///< values that share a scale; groups in a block
-  int low, high;                      ///< the first and last level
-  bool iq4 = false;                   ///< levels are iq4_levels, and codes their places
-  bool minimum = false;               ///< a value is scale * level - minimum
-  int scale_low = 1, scale_high = 1;  ///< of the multiples; 1 to 1: the block has one scale
-  int minimum_high = 1;
-
-  int values() const { return group * groups; }
-};
-
-inline constexpr std::array ggml_grids = {
-    GgmlGrid{"Q4_0", 32, 1, -8, 7},
-    GgmlGrid{"Q5_0", 32, 1, -16, 15},
-    GgmlGrid{"Q4_1", 32, 1, 0, 15, false, true},
-    GgmlGrid{"Q5_1", 32, 1, 0, 31, false, true},
-    GgmlGrid{"Q8_0", 32, 1, -127, 127},
-    GgmlGrid{"IQ4_NL", 32, 1, 0, 15, true},
-    GgmlGrid{"IQ4_XS", 32, 8, 0, 15, true, false, -32, 31},
-    GgmlGrid{"Q2_K", 16, 16, 0, 3, false, true, 0, 15, 15},
-    GgmlGrid{"Q3_K", 16, 16, -4, 3, false, false, -32, 31},
-    GgmlGrid{"Q4_K", 32, 8, 0, 15, false, true, 0, 63, 63},
-    GgmlGrid{"Q5_K", 32, 8, 0, 31, false, true, 0, 63, 63},
-    GgmlGrid{"Q6_K", 16, 16, -32, 31, false, false, -128, 127},
-};
-
-/// One block: value = scale * d * level - low * dmin.
-struct GgmlBlock {
-  float d = 0, dmin = 0;
-  std::array<int, 16> scales{}, lows{};
-  std::array<std::int8_t, 256> levels{};  ///< places in iq4_levels where the grid is theirs
-};
-
-/// Rounds values to a grid whose scale and minimum are known.
-struct GgmlRounder {
-  const GgmlGrid& grid;
-  float scale, low;  ///< as floats
-  float inverse = io::ggml::inverse(scale);
-
-  int level(float x) const {
-    if (grid.iq4) return io::ggml::nearest_iq4(inverse * x);
-    return io::ggml::nearest_code((x + low) * inverse, grid.low, grid.high);
-  }
-  float value(int level) const { return scale * static_cast<float>(grid.iq4 ? io::ggml::iq4_levels[level] : level) - low; }
-  float error(std::span<const float> x, std::span<const float> weights) const {
-    float sum = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      const float e = value(level(x[i])) - x[i];
-      sum += weights[i] * e * e;
-    }
-    return sum;
-  }
-};
 
 /// Scale and minimum of least weighted squared error among first guesses, refined by least squares.
 inline io::ggml::ScaleAndLow fit(const GgmlGrid& grid, std::span<const float> x, std::span<const float> weights) {
@@ -142,43 +88,6 @@ inline void choose_group_scale(const GgmlGrid& grid, std::span<const float> x, s
     }
 }
 
-/// The block's bytes.
-inline void pack(const GgmlGrid& grid, const GgmlBlock& block, std::byte* b) {
-  namespace g = io::ggml;
-  const auto code = [&](int i) { return block.levels[static_cast<std::size_t>(i)] - (grid.iq4 ? 0 : grid.low); };
-  std::array<std::int8_t, 256> codes{};
-  for (int i = 0; i < grid.values(); ++i) codes[static_cast<std::size_t>(i)] = static_cast<std::int8_t>(code(i));
-  if (grid.type == "Q4_K" || grid.type == "Q5_K") {
-    std::array<g::SubScale, 8> scales;
-    for (std::size_t j = 0; j < 8; ++j) scales[j] = {block.scales[j], block.lows[j]};
-    if (grid.type == "Q4_K")
-      g::put_q45_k<false>(b, block.d, block.dmin, scales, codes);
-    else
-      g::put_q45_k<true>(b, block.d, block.dmin, scales, codes);
-  } else if (grid.type == "Q2_K") {
-    for (std::size_t j = 0; j < 16; ++j) g::put_u8(b + j, block.scales[j] | block.lows[j] << 4);
-    g::put_pairs(b + 16, codes.data());
-    g::put_f16(b + 80, block.d), g::put_f16(b + 82, block.dmin);
-  } else if (grid.type == "Q3_K") {
-    g::put_q3_k(b, block.d, block.scales, codes);
-  } else if (grid.type == "Q6_K") {
-    g::put_q6_k(b, block.d, block.scales, codes);
-  } else if (grid.type == "IQ4_XS") {
-    std::array<int, 8> scales;
-    std::copy_n(block.scales.begin(), 8, scales.begin());
-    g::put_iq4_xs(b, block.d, scales, code);
-  } else {
-    g::put_f16(b, block.d), b += 2;
-    if (grid.minimum) g::put_f16(b, -block.dmin), b += 2;
-    if (grid.type == "Q8_0") {
-      for (int j = 0; j < 32; ++j) g::put_u8(b + j, block.levels[static_cast<std::size_t>(j)]);
-      return;
-    }
-    if (grid.type.starts_with("Q5")) g::put_fifth_bits(b, code), b += 4;
-    g::put_nibbles(b, code);
-  }
-}
-
 }  // namespace ggml_blocks
 
 /// Whether ggml_gptq_rows() writes blocks of a type.
@@ -188,19 +97,33 @@ constexpr bool has_ggml_gptq(std::string_view type) {
   return false;
 }
 
+/// The types that ggml_gptq_rows() writes rows of `cols` values in, in the order of ggml_grids.
+inline std::vector<std::string_view> ggml_gptq_types(Index cols) {
+  std::vector<std::string_view> types;
+  for (const ggml_blocks::GgmlGrid& g : ggml_blocks::ggml_grids)
+    if (cols > 0 && cols % g.values() == 0) types.push_back(g.type);
+  return types;
+}
+
 /// Rows in the blocks of `type`, which has_ggml_gptq() and whose blocks divide the row; `factor` is that of the Hessian of the
 /// layer's inputs, columns in their order. Writes rows.rows rows of blocks to `to`. Rows are independent of each other. A factor
-/// whose feedback is empty (of an importance matrix, say) has only costs: each column is rounded for itself.
-inline void ggml_gptq_rows(std::string_view type, ConstMatrix rows, const gptq::Factor& factor, std::byte* to) {
+/// whose feedback is empty (of an importance matrix, say) has only costs: each column is rounded for itself. `row_errors`, where
+/// it is not empty, gets e (H + damping) e^T of each row, e = w - q. With `hessian`, H + damping itself, codes and scales then
+/// move one at a time to where that error is least (ggml_refine.hpp).
+inline void ggml_gptq_rows(std::string_view type, ConstMatrix rows, const gptq::Factor& factor, std::byte* to,
+                           std::span<double> row_errors = {}, ConstMatrix hessian = {}) {
   const auto* const found = std::find_if(ggml_blocks::ggml_grids.begin(), ggml_blocks::ggml_grids.end(),
                                          [&](const ggml_blocks::GgmlGrid& g) { return g.type == type; });
   ANYBIT_CHECK(found != ggml_blocks::ggml_grids.end() && factor.size == rows.cols && rows.cols % found->values() == 0,
                "ggml_gptq_rows: the type, or rows that its blocks do not divide");
+  ANYBIT_CHECK(row_errors.empty() || static_cast<Index>(row_errors.size()) == rows.rows, "ggml_gptq_rows: one error a row");
+  std::fill(row_errors.begin(), row_errors.end(), 0.0);
   const ggml_blocks::GgmlGrid& grid = *found;
   const Index n = rows.cols, values = grid.values();
   const bool has_feedback = factor.feedback.size() > 0;
-  const Index block_bytes = io::find_dtype(type)->block_bytes, row_bytes = n / values * block_bytes;
-  Matrix errors(rows.rows, n);         // w - q
+  const Index block_bytes = io::find_dtype(type)->block_bytes;
+  std::vector<ggml_blocks::GgmlBlock> blocks(static_cast<std::size_t>(rows.rows * (n / values)));  // row by row
+  Matrix errors(rows.rows, n);                                                                     // w - q
   Matrix feedback(rows.rows, values);  // of the columns before the block, then of those before the column
   std::vector<float> spread(static_cast<std::size_t>(values * values));  // F_jk of the block by j
   std::array<float, 256> x{};
@@ -229,7 +152,7 @@ inline void ggml_gptq_rows(std::string_view type, ConstMatrix rows, const gptq::
         for (int k = g * grid.group; k < (g + 1) * grid.group; ++k) x[static_cast<std::size_t>(k)] = w[k] + back[k];
         return of_group(g, std::span<const float>(x));
       };
-      ggml_blocks::GgmlBlock block;
+      ggml_blocks::GgmlBlock& block = blocks[static_cast<std::size_t>(r * (n / values) + first / values)];
       std::array<io::ggml::ScaleAndLow, 16> fits;
       for (int g = 0; g < grid.groups; ++g)
         fits[static_cast<std::size_t>(g)] = ggml_blocks::fit(grid, targets(g), of_group(g, weights));
@@ -243,13 +166,19 @@ inline void ggml_gptq_rows(std::string_view type, ConstMatrix rows, const gptq::
           const int level = rounder.level(w[k] + back[k]);
           block.levels[static_cast<std::size_t>(k)] = static_cast<std::int8_t>(level);
           d[k] = w[k] - rounder.value(level);
+          if (!row_errors.empty()) {  // (d_k + sum of d_j F_jk)^2 R_kk^2
+            const double e = static_cast<double>(d[k]) + static_cast<double>(back[k]);
+            row_errors[static_cast<std::size_t>(r)] +=
+                e * e * static_cast<double>(weights[static_cast<std::size_t>(k)]) * factor.unit;
+          }
           const float* const f = spread.data() + k * values;
           for (Index j = k + 1; j < values; ++j) back[j] += d[k] * f[j];
         }
       }
-      ggml_blocks::pack(grid, block, to + r * row_bytes + first / values * block_bytes);
     }
   }
+  if (hessian.rows > 0) ggml_blocks::refine(grid, hessian, errors.view(), blocks, row_errors);
+  for (std::size_t i = 0; i < blocks.size(); ++i) ggml_blocks::pack(grid, blocks[i], to + static_cast<Index>(i) * block_bytes);
 }
 
 }  // namespace ANYBIT_CODE
