@@ -108,13 +108,20 @@ def main():
         text = ["--calibrate", a.calibration, "--calibration-tokens", str(a.calibration_tokens)]
         if not matrix.exists():
             convert(work / "unused.gguf", "--type", "F16", *text, "--write-imatrix", matrix)
-        for mix in a.mixes or MIXES:
+        mixes, targets = a.mixes or MIXES, work / "targets"
+        wanted = [mix for mix in mixes if "target" in ways and not (work / f"{mix}-target.gguf").exists()]
+        if len(wanted) > 1:  # in one go they share the measurements
+            convert(targets, *sum((["--target-size", mix] for mix in wanted), []), *text)
+        elif wanted:
+            targets.mkdir(exist_ok=True)
+            convert(targets / f"{wanted[0]}.gguf", "--target-size", wanted[0], *text)
+        for mix in mixes:
             files = {way: work / f"{mix}-{way}.gguf" for way in WAYS}
             make = {"nearest": lambda to: convert(to, "--type", mix),
                     "importance": lambda to: quantize_by_ggml(a.ggml, a.model, files["nearest"], to, importance(matrix)),
                     "imatrix": lambda to: convert(to, "--type", mix, "--imatrix", matrix),
                     "calibrate": lambda to: convert(to, "--type", mix, *text),
-                    "target": lambda to: convert(to, "--target-size", mix, *text)}
+                    "target": lambda to: shutil.move(targets / f"{mix}.gguf", to)}
             for way in ["nearest"] + ways:
                 if not files[way].exists():
                     make[way](files[way])

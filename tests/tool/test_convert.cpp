@@ -295,6 +295,13 @@ TEST_CASE("convert to GGUF for a size: types are chosen, the size is met and kno
     CHECK(8.0 * static_cast<double>(bytes) > 0.95 * bits * static_cast<double>(weights));
     CHECK(contains(of_bits.out, std::to_string(bytes) + " bytes for " + std::to_string(weights) + " weights"));
   }
+  // Several at once share the measurements; OUT is a folder.
+  const Ended both = p.run("convert " + p.model() + " " + p.path("both") + text + " --target-size Q5_0 --target-size Q5_1");
+  INFO(both.err);
+  REQUIRE(both.exit_code == 0);
+  CHECK(fs::file_size(p.path("both/Q5_0.gguf")) <= limit);
+  CHECK(fs::file_size(p.path("both/Q5_1.gguf")) > fs::file_size(p.path("both/Q5_0.gguf")));
+  CHECK(contains(both.out, p.path("both/Q5_1.gguf") + ": gguf of chosen types"));
   // More than every type can use.
   Index weights = 0;
   convert("all.gguf", " --target-bpw 16");
@@ -317,6 +324,8 @@ TEST_CASE("convert to GGUF for a size: what cannot be had is an error that says 
   refused(to_gguf + " --target-bpw 5", 2, "give --calibrate TEXT");
   refused(to_gguf + text + " --target-bpw 5 --type Q8_0", 2, "--type");
   refused(to_gguf + text + " --target-bpw 5 --target-size 100000", 2, "--target-bpw");
+  refused(to_gguf + text + " --target-size Q5_0 --target-size 1000", 3, "a file of 1000 bytes cannot be had");
+  refused(to_gguf + text + " --target-bpw 5 --target-bpw 5", 2, "twice");
   refused(to_gguf + text + " --target-size Q4_K", 2, "it must be a number of bytes, or one of ");
   refused("convert " + p.model() + " " + p.path("x") + " --to gptq --target-bpw 5", 2, "are for --to gguf");
 }
@@ -325,7 +334,7 @@ TEST_CASE("convert to GGUF for a size: costs are the KL of the model with one ma
   const Program p;
   ThreadPool pool(2);
   tool::Progress progress;
-  auto made = tool::GgufCalibration::make(p.model(), p.path("text.txt"), 1024, pool, progress);
+  auto made = tool::GgufCalibration::make(p.model(), p.path("text.txt"), 1024, {1}, pool, progress);
   REQUIRE(made.ok());
   const tool::GgufCalibration& calibration = *made;
   const model::Decoder& d = calibration.decoder();

@@ -172,51 +172,73 @@ Status runs(const LinearSource& source) {
   return Ok{};
 }
 
-/// What --target-size says: bytes, or the name of a mix.
-bool read_target_size(const std::string& text, GgufRequest& to) {
-  to.target_mix = io::find_gguf_mix(text);
-  if (to.target_mix) return true;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to.target_bytes);
-  return error == std::errc() && end == text.data() + text.size() && to.target_bytes > 0;
+/// Sizes to choose types for, as the options say them.
+struct TargetOptions {
+  std::vector<double> bits;
+  std::vector<std::string> sizes;
+};
+
+/// What is wrong with them, or nothing.
+std::string read_targets(const TargetOptions& options, std::vector<GgufTarget>& to) {
+  for (const double bits : options.bits) {
+    char name[32];
+    std::snprintf(name, sizeof name, "%g", bits);
+    to.push_back({name, bits});
+  }
+  for (const std::string& text : options.sizes) {
+    GgufTarget t{text};
+    t.mix = io::find_gguf_mix(text);
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), t.bytes);
+    if (!t.mix && (error != std::errc() || end != text.data() + text.size() || t.bytes == 0))
+      return "--target-size is '" + printable(text) + "'; it must be a number of bytes, or one of " + io::gguf_mix_names();
+    to.push_back(std::move(t));
+  }
+  for (std::size_t i = 0; i < to.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (to[i].name == to[j].name) return "the target " + printable(to[i].name) + " is given twice: give each once";
+  return {};
 }
 
-int to_gguf(const std::string& in, const std::string& out, const std::string& mix, const std::string& target_size,
+void print(const GgufOutcome& o, const std::string& what, const std::string& out, const std::string& in) {
+  std::printf("%s: gguf %s from %s:", printable(out).c_str(), what.c_str(), printable(in).c_str());
+  for (const char* comma = ""; const auto& [type, tensors] : o.types)
+    std::printf("%s %zu %s", std::exchange(comma, ","), tensors, type.c_str());
+  std::printf("\n%zu bytes\n", o.bytes);
+  for (const std::string& remark : o.remarks) std::printf("%s\n", printable(remark).c_str());
+  for (const auto& [types, tensors] : o.substituted)
+    std::printf(
+        "%zu tensors are %s and not %s, whose blocks do not divide their rows (llama.cpp does the same; --strict refuses)\n",
+        tensors, types.second.c_str(), types.first.c_str());
+  if (o.rounded_twice > 0)
+    std::printf("%zu tensors were quantized in the input already: errors of both add up\n", o.rounded_twice);
+  if (o.rounded == 0)
+    std::printf("exact: every weight of the input is kept\n");
+  else
+    std::printf(
+        "%zu tensors exact, %zu rounded (%zu of them for the error of their outputs): largest error of a weight %.4g (%s), mean %.4g\n",
+        o.exact, o.rounded, o.calibrated, o.error.largest, printable(o.worst).c_str(),
+        o.error.sum / static_cast<double>(std::max<Index>(1, o.values)));
+}
+
+int to_gguf(const std::string& in, const std::string& out, const std::string& mix, const TargetOptions& targets,
             GgufRequest request) {
   request.in = in, request.out = out, request.mix = io::find_gguf_mix(mix);
   if (!request.mix) return wrong_use("convert", "--type is '" + printable(mix) + "'; it must be one of " + io::gguf_mix_names());
-  if (!target_size.empty() && !read_target_size(target_size, request))
-    return wrong_use("convert", "--target-size is '" + printable(target_size) + "'; it must be a number of bytes, or one of " +
-                                    io::gguf_mix_names());
-  if (request.chooses()) {
+  if (const std::string error = read_targets(targets, request.targets); !error.empty()) return wrong_use("convert", error);
+  if (!request.targets.empty()) {
     if (request.calibrate.empty())
       return wrong_use(
           "convert",
           "types are chosen by what they cost the model on a text: give --calibrate TEXT, or --type instead of a target");
     request.mix = io::find_gguf_mix("Q8_0");
   }
-  if (const auto writable = check_writable(out); !writable) return fail("convert", cannot_write, writable.error());
-  const auto o = convert_to_gguf(request);
-  if (!o) return fail("convert", o.error().code == ErrorCode::io ? cannot_write : bad_input, o.error());
-  std::printf("%s: gguf %s from %s:", printable(out).c_str(), request.chooses() ? "of chosen types" : mix.c_str(),
-              printable(in).c_str());
-  for (const char* comma = ""; const auto& [type, tensors] : o->types)
-    std::printf("%s %zu %s", std::exchange(comma, ","), tensors, type.c_str());
-  std::printf("\n");
-  std::printf("%zu bytes\n", o->bytes);
-  for (const std::string& remark : o->remarks) std::printf("%s\n", printable(remark).c_str());
-  for (const auto& [types, tensors] : o->substituted)
-    std::printf(
-        "%zu tensors are %s and not %s, whose blocks do not divide their rows (llama.cpp does the same; --strict refuses)\n",
-        tensors, types.second.c_str(), types.first.c_str());
-  if (o->rounded_twice > 0)
-    std::printf("%zu tensors were quantized in the input already: errors of both add up\n", o->rounded_twice);
-  if (o->rounded == 0)
-    std::printf("exact: every weight of the input is kept\n");
-  else
-    std::printf(
-        "%zu tensors exact, %zu rounded (%zu of them for the error of their outputs): largest error of a weight %.4g (%s), mean %.4g\n",
-        o->exact, o->rounded, o->calibrated, o->error.largest, printable(o->worst).c_str(),
-        o->error.sum / static_cast<double>(std::max<Index>(1, o->values)));
+  const std::size_t files = std::max<std::size_t>(1, request.targets.size());
+  for (std::size_t i = 0; i < files; ++i)
+    if (const auto writable = check_writable(request.path(i)); !writable) return fail("convert", cannot_write, writable.error());
+  const auto outcomes = convert_to_gguf(request);
+  if (!outcomes) return fail("convert", outcomes.error().code == ErrorCode::io ? cannot_write : bad_input, outcomes.error());
+  for (std::size_t i = 0; i < files; ++i)
+    print((*outcomes)[i], request.targets.empty() ? mix : "of chosen types", request.path(i), in);
   return success;
 }
 
@@ -252,7 +274,8 @@ int to_exl3(const LinearSource& source, const ConvertOptions& o) {
 int convert(int argc, const char* const* argv) {
   ConvertOptions o;
   GgufRequest gguf;
-  std::string mix = "Q4_K_M", target_size;
+  std::string mix = "Q4_K_M";
+  TargetOptions targets;
   CLI::App app(
       "Writes a quantized checkpoint in another format: code for code where the target has the grid, else rounded to the nearest point "
       "of one that it has, with the errors. With --to exl3 any folder is quantized as exllamav3 does it; with --to gguf any model "
@@ -271,14 +294,19 @@ int convert(int argc, const char* const* argv) {
   auto* const type = app.add_option("--type", mix, "With --to gguf: " + io::gguf_mix_names())->capture_default_str();
   auto* const target_bpw =
       app.add_option(
-             "--target-bpw", gguf.target_bits,
+             "--target-bpw", targets.bits,
              "With --to gguf and --calibrate, in place of --type: bits per weight of all matrices, scales counted; each gets "
-             "the ggml type that serves the model best (docs/bits.md)")
-          ->check(CLI::PositiveNumber)
+             "the ggml type that serves the model best (docs/bits.md). Repeated: OUT is a folder of files BITS.gguf")
+          ->check(CLI::Range(1e-3, 64.0))
           ->type_name("BITS")
+          ->expected(1)
+          ->take_all()
           ->excludes(type);
-  app.add_option("--target-size", target_size, "The same for a file of at most so many bytes, or no larger than in a mix: Q4_K_M")
+  app.add_option("--target-size", targets.sizes,
+                 "The same for a file of at most so many bytes, or no larger than in a mix: Q4_K_M")
       ->type_name("BYTES|TYPE")
+      ->expected(1)
+      ->take_all()
       ->excludes(type)
       ->excludes(target_bpw);
   app.add_option("--context", gguf.context, "With --to gguf: the model is for at most so many tokens")
@@ -316,7 +344,7 @@ int convert(int argc, const char* const* argv) {
   if (!to && !container && !exl3 && o.to != "gguf")
     return wrong_use("convert", "--to is '" + printable(o.to) +
                                     "'; it must be gptq, gptq_v2, gptq_p, awq, compressed-tensors, bnb, exl3, anybit or gguf");
-  if (o.to != "gguf" && (gguf.target_bits > 0 || !target_size.empty()))
+  if (o.to != "gguf" && (!targets.bits.empty() || !targets.sizes.empty()))
     return wrong_use("convert", "--target-bpw and --target-size are for --to gguf; anybit's own formats have anybit quantize");
   if (exl3) {
     if (o.grid.group > 0) return wrong_use("convert", "--group is for formats with groups; EXL3 has none");
@@ -328,7 +356,7 @@ int convert(int argc, const char* const* argv) {
   }
   std::vector<FileRole> inputs = model_inputs(o.in, {});
   if (const auto apart = check_roles(inputs, {{"OUT", o.out}}); !apart) return fail("convert", usage, apart.error());
-  if (o.to == "gguf") return to_gguf(o.in, o.out, mix, target_size, gguf);
+  if (o.to == "gguf") return to_gguf(o.in, o.out, mix, targets, gguf);
   const auto source = LinearSource::open(o.in);
   if (!source) return fail("convert", bad_input, source.error());
   if (source->folder().empty())

@@ -68,12 +68,13 @@ Result<std::optional<std::vector<std::byte>>> rounded_for(const io::DType& type,
   return std::optional(std::move(bytes));
 }
 
-Result<GgufCalibration> GgufCalibration::make(const std::string& model, const std::string& text, Index tokens, ThreadPool& pool,
-                                              Progress& progress) {
+Result<GgufCalibration> GgufCalibration::make(const std::string& model, const std::string& text, Index tokens,
+                                              CalibrationWork work, ThreadPool& pool, Progress& progress) {
   constexpr Index longest = 512;
   ANYBIT_TRY(const std::string words, read_text(text));
   ANYBIT_TRY(model::Model opened, open_model(model, {}));
   GgufCalibration out;
+  out.work_ = work;
   out.model_ = std::make_unique<model::Model>(std::move(opened));
   const model::Decoder& d = out.model_->decoder;
   ANYBIT_TRY(out.ids_, domain_tokens(words, text, out.model_->tokenizer, {{}, model}));
@@ -86,7 +87,7 @@ Result<GgufCalibration> GgufCalibration::make(const std::string& model, const st
   out.text_ = std::filesystem::path(text).filename().string();
 
   out.seen_ = model::ModelStats(d, Needs::none, Stats::default_sample_cap, Needs::hessian);
-  progress.begin("running the text through the model", 1, 1);
+  progress.begin("running the text through the model", work.text, work.all());
   const auto windows = out.windows();
   for (std::size_t w = 0; w < windows.size(); ++w) {
     ANYBIT_TRY(const anybit::Matrix ignored, out.seen_.accumulate(d, windows[w], pool));
@@ -189,7 +190,7 @@ Result<TensorBytes> GgufCalibration::round(const TensorTypes& types, ThreadPool&
     return Ok{};
   };
   const Index steps = d.config.blocks + 1;
-  progress.begin("rounding", 1, 1);
+  progress.begin("rounding", work_.rounding, work_.all());
   const std::optional<OutputError> of_head = output_error(head());
   for (const Matrix& m : matrices_)
     if (!m.site) ANYBIT_TRY_STATUS(round(m, m.head && of_head ? &*of_head : nullptr));

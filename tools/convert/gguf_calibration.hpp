@@ -26,6 +26,15 @@ using TensorTypes = std::map<std::string, std::string, std::less<>>;
 /// Blocks by the name of the tensor.
 using TensorBytes = std::map<std::string, std::vector<std::byte>, std::less<>>;
 
+/// Shares of the progress: of running the text, of type_costs() in three parts, of rounding.
+struct CalibrationWork {
+  static constexpr double text = 1, errors = 4, outside = 4, worth = 8, rounding = 4;
+  std::size_t targets = 0;  ///< that types are chosen for
+  double all() const {
+    return targets == 0 ? text + rounding : text + errors + outside + worth + rounding * static_cast<double>(targets);
+  }
+};
+
 /// How errors in the rows of a matrix are weighed.
 struct OutputError {
   anybit::gptq::Factor factor;
@@ -53,7 +62,7 @@ class GgufCalibration {
 
   /// Opens the model at `model` and at most `tokens` tokens of the text file, in windows of 512, and runs it once.
   static anybit::Result<GgufCalibration> make(const std::string& model, const std::string& text, anybit::Index tokens,
-                                              anybit::ThreadPool& pool, Progress& progress);
+                                              CalibrationWork work, anybit::ThreadPool& pool, Progress& progress);
 
   /// Means of squares of what entered the linears of the float model, as llama.cpp's tools read them.
   anybit::io::Imatrix importance() const;
@@ -64,6 +73,7 @@ class GgufCalibration {
   /// of threads.
   anybit::Result<TensorBytes> round(const TensorTypes& types, anybit::ThreadPool& pool, Progress& progress) const;
 
+  const CalibrationWork& work() const { return work_; }
   const anybit::model::Decoder& decoder() const { return model_->decoder; }
   const std::vector<anybit::model::TokenId>& ids() const { return ids_; }
   const std::vector<Matrix>& matrices() const { return matrices_; }
@@ -79,6 +89,7 @@ class GgufCalibration {
  private:
   std::vector<std::span<const anybit::model::TokenId>> windows() const;
 
+  CalibrationWork work_;
   std::unique_ptr<anybit::model::Model> model_;
   std::vector<Matrix> matrices_;
   std::vector<anybit::model::TokenId> ids_;

@@ -115,117 +115,136 @@ std::string bits_text(double bits) {
   return text;
 }
 
-/// The plan of least expected loss within the target.
-Result<Plan> plan_for_target(const GgufRequest& request, const io::GgufWriter& metadata, const std::vector<GgufSource>& sources,
-                             const io::MixFacts& facts, const GgufCalibration& calibration, GgufOutcome& outcome,
-                             ThreadPool& pool, Progress& progress) {
-  ANYBIT_TRY(FreePlan f, find_free(request, sources, facts, calibration, outcome));
-  // Of files every tensor counts, with its padding; of bits a weight the matrices alone.
-  const bool whole_file = request.target_bits == 0;
-  std::vector<std::vector<evaluate::SizedCost>> items(f.free.size());
-  const auto size_of = [&](std::size_t i, std::string_view type) {
-    const auto bytes = static_cast<Index>(ggml_bytes(*io::find_dtype(type), values_of(sources[f.places[i]].shape)));
-    return whole_file ? round_up(bytes, static_cast<Index>(metadata.alignment)) : bytes;
-  };
-  Index least = 0, most = 0;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    for (const std::string_view type : f.free[i].types) items[i].push_back({size_of(i, type), 0});
-    const auto [low, high] =
-        std::minmax_element(items[i].begin(), items[i].end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
-    least += low->bytes, most += high->bytes;
-  }
-  Index target = 0, fixed = f.fixed_bytes;
-  const auto bits = [&](Index bytes) { return 8 * static_cast<double>(bytes) / static_cast<double>(f.weights); };
-  if (whole_file) {
-    Index free = 0;
-    for (std::size_t i = 0; i < f.places.size(); ++i) free += size_of(i, f.plan[f.places[i]].type);
-    ANYBIT_TRY(const std::size_t file, io::GgufStream::file_bytes(metadata, f.plan));
-    fixed = static_cast<Index>(file) - free;
-    target = static_cast<Index>(request.target_bytes);
-    if (request.target_mix) {
-      GgufOutcome ignored;
-      ANYBIT_TRY(const Plan like, plan_of_mix(request, *request.target_mix, sources, facts, ignored));
-      ANYBIT_TRY(const std::size_t like_bytes, io::GgufStream::file_bytes(metadata, like));
-      target = static_cast<Index>(like_bytes);
+/// The types of each target, which share the measurements.
+class TypeChoice {
+ public:
+  TypeChoice(const GgufRequest& request, const io::GgufWriter& metadata, const std::vector<GgufSource>& sources, FreePlan free)
+      : request_(request), metadata_(metadata), sources_(sources), f_(std::move(free)), items_(f_.free.size()) {
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      for (const std::string_view type : f_.free[i].types) items_[i].push_back({size_of(i, type), 0});
+      const auto [low, high] =
+          std::minmax_element(items_[i].begin(), items_[i].end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
+      least_ += low->bytes, most_ += high->bytes;
     }
-  } else {
-    target = static_cast<Index>(std::floor(request.target_bits * static_cast<double>(f.weights) / 8));
   }
-  if (target < fixed + least)
-    return Error{ErrorCode::invalid_argument,
-                 whole_file ? io::detail::text("a file of ", target, " bytes cannot be had: ggml's types give ", fixed + least,
-                                               " to ", fixed + most, " bytes")
-                            : io::detail::text(bits_text(request.target_bits), " bits a weight cannot be had: ggml's types give ",
-                                               bits_text(bits(fixed + least)), " to ", bits_text(bits(fixed + most)))};
-  const double probe_bits = whole_file ? bits(std::min(target - fixed, most) + f.fixed_bytes) : request.target_bits;
-  ANYBIT_TRY(const auto costs, type_costs(calibration, f.free, probe_bits, pool, progress));
-  for (std::size_t i = 0; i < items.size(); ++i)
-    for (std::size_t t = 0; t < items[i].size(); ++t) items[i][t].cost = costs[i][t];
-  ANYBIT_TRY(const evaluate::Allocation chosen, evaluate::allocate(items, target - fixed));
-  Index bytes = f.fixed_bytes;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    std::string& type = f.plan[f.places[i]].type;
-    type = f.free[i].types[chosen.chosen[i]];
-    bytes += static_cast<Index>(ggml_bytes(*io::find_dtype(type), values_of(sources[f.places[i]].shape)));
+
+  /// Budgets, or an error where one cannot be had.
+  Status find_budgets(const io::MixFacts& facts) {
+    fixed_ = f_.fixed_bytes;
+    if (whole_file()) {
+      ANYBIT_TRY(const std::size_t file, io::GgufStream::file_bytes(metadata_, f_.plan));
+      fixed_ = static_cast<Index>(file);
+      for (std::size_t i = 0; i < f_.places.size(); ++i) fixed_ -= size_of(i, f_.plan[f_.places[i]].type);
+    }
+    for (const GgufTarget& t : request_.targets) {
+      Index target = 0;
+      if (t.bits > 0) {
+        target = static_cast<Index>(std::floor(t.bits * static_cast<double>(f_.weights) / 8));
+      } else if (t.mix) {
+        GgufOutcome ignored;
+        GgufRequest anything = request_;
+        anything.strict = false;
+        ANYBIT_TRY(const Plan like, plan_of_mix(anything, *t.mix, sources_, facts, ignored));
+        ANYBIT_TRY(const std::size_t bytes, io::GgufStream::file_bytes(metadata_, like));
+        target = static_cast<Index>(bytes);
+      } else {
+        constexpr Index any = Index{1} << 62;
+        target = static_cast<Index>(std::min(t.bytes, static_cast<std::size_t>(any)));
+      }
+      if (target < fixed_ + least_)
+        return Error{ErrorCode::invalid_argument,
+                     whole_file() ? io::detail::text("a file of ", target, " bytes cannot be had: ggml's types give ",
+                                                     fixed_ + least_, " to ", fixed_ + most_, " bytes")
+                                  : io::detail::text(bits_text(t.bits), " bits a weight cannot be had: ggml's types give ",
+                                                     bits_text(bits(fixed_ + least_)), " to ", bits_text(bits(fixed_ + most_)))};
+      budgets_.push_back(target - fixed_);
+    }
+    return Ok{};
   }
-  outcome.remarks.push_back(io::detail::text(bits_text(bits(bytes)), " bits a weight, ", bytes, " bytes for ", f.weights,
-                                             " weights; expected KL ", gptq::detail::number(chosen.cost)));
-  return std::move(f.plan);
-}
+
+  Status measure(const GgufCalibration& calibration, ThreadPool& pool, Progress& progress) {
+    Index sum = 0;
+    for (const Index b : budgets_) sum += std::min(b, most_);
+    const double middle = bits(sum / static_cast<Index>(budgets_.size()) + f_.fixed_bytes);
+    ANYBIT_TRY(const auto costs, type_costs(calibration, f_.free, middle, pool, progress));
+    for (std::size_t i = 0; i < items_.size(); ++i)
+      for (std::size_t t = 0; t < items_[i].size(); ++t) items_[i][t].cost = costs[i][t];
+    return Ok{};
+  }
+
+  /// The plan of least expected loss within target `i`.
+  Result<Plan> plan(std::size_t target, GgufOutcome& outcome) const {
+    Plan out = f_.plan;
+    ANYBIT_TRY(const evaluate::Allocation chosen, evaluate::allocate(items_, budgets_[target]));
+    Index bytes = f_.fixed_bytes;
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+      const std::string_view type = f_.free[i].types[chosen.chosen[i]];
+      out[f_.places[i]].type = type;
+      bytes += static_cast<Index>(ggml_bytes(*io::find_dtype(type), values_of(sources_[f_.places[i]].shape)));
+    }
+    outcome.remarks.push_back(io::detail::text(bits_text(bits(bytes)), " bits a weight, ", bytes, " bytes for ", f_.weights,
+                                               " weights; expected KL ", gptq::detail::number(chosen.cost)));
+    return out;
+  }
+
+ private:
+  /// Of files every tensor counts, with its padding; of bits a weight the matrices alone.
+  bool whole_file() const { return request_.targets.front().bits == 0; }
+  double bits(Index bytes) const { return 8 * static_cast<double>(bytes) / static_cast<double>(f_.weights); }
+  Index size_of(std::size_t i, std::string_view type) const {
+    const auto bytes = static_cast<Index>(ggml_bytes(*io::find_dtype(type), values_of(sources_[f_.places[i]].shape)));
+    return whole_file() ? round_up(bytes, static_cast<Index>(metadata_.alignment)) : bytes;
+  }
+
+  const GgufRequest& request_;
+  const io::GgufWriter& metadata_;
+  const std::vector<GgufSource>& sources_;
+  FreePlan f_;
+  std::vector<std::vector<evaluate::SizedCost>> items_;
+  Index least_ = 0, most_ = 0;  ///< bytes of the free matrices
+  Index fixed_ = 0;             ///< of what else counts
+  std::vector<Index> budgets_;  ///< for the free matrices, by target
+};
 
 /// What general.file_type says: of chosen types the one that most weights have, as llama.cpp would guess it.
 unsigned file_type_of(const Plan& plan) {
   std::map<std::string, Index> weights;
   for (const io::GgufStream::Tensor& t : plan)
-    if (io::find_dtype(t.type)->block_values > 1) weights[t.type] += values_of(t.shape);
+    if (io::find_dtype(t.type)->block_values > 1 && io::mostly(t.type)) weights[t.type] += values_of(t.shape);
   const auto most =
       std::max_element(weights.begin(), weights.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
   return most == weights.end() ? io::find_gguf_mix("F16")->file_type : io::mostly(most->first)->file_type;
 }
 
-Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, const std::vector<GgufSource>& sources,
-                          const io::MixFacts& facts) {
-  GgufOutcome outcome;
-  ThreadPool pool(thread_count(request.threads));
-  Progress progress;
+/// What tensors are rounded by: at most one of the two.
+struct Weighing {
   std::optional<GgufCalibration> calibration;
   std::optional<io::Imatrix> importance;
-  if (!request.calibrate.empty()) {
-    ANYBIT_TRY(calibration, GgufCalibration::make(request.in, request.calibrate, request.calibration_tokens, pool, progress));
-    if (!request.imatrix.empty()) ANYBIT_TRY_STATUS(calibration->importance().save(request.imatrix));
-  } else if (!request.importance.empty()) {
-    ANYBIT_TRY(importance, io::Imatrix::open(request.importance));
-  }
-  const auto with_type = [&](unsigned file_type) {
-    io::GgufWriter out = metadata;
-    out.add_metadata("general.file_type", std::uint32_t{file_type});
-    out.add_metadata("general.quantization_version", std::uint32_t{2});
-    return out;
-  };
-  Plan tensors;
-  if (request.chooses()) {
-    ANYBIT_TRY(tensors, plan_for_target(request, with_type(0), sources, facts, *calibration, outcome, pool, progress));
-    metadata = with_type(file_type_of(tensors));
-  } else {
-    ANYBIT_TRY(tensors, plan_of_mix(request, *request.mix, sources, facts, outcome));
-    metadata = with_type(request.mix->file_type);
-  }
+};
+
+io::GgufWriter with_file_type(io::GgufWriter metadata, unsigned file_type) {
+  metadata.add_metadata("general.file_type", std::uint32_t{file_type});
+  metadata.add_metadata("general.quantization_version", std::uint32_t{2});
+  return metadata;
+}
+
+Status write_file(const std::string& path, io::GgufWriter metadata, const Plan& tensors, const std::vector<GgufSource>& sources,
+                  const Weighing& weighing, GgufOutcome& outcome, ThreadPool& pool, Progress& progress) {
   for (const auto& t : tensors) ++outcome.types[t.type];
   const auto keeps = [&](std::size_t i) { return tensors[i].type == sources[i].type && !sources[i].bytes.empty(); };
   TensorBytes calibrated;
-  if (calibration) {
+  if (weighing.calibration) {
     TensorTypes wanted;
     for (std::size_t i = 0; i < sources.size(); ++i) {
-      const GgufCalibration::Matrix* const m = calibration->find(sources[i].name);
+      const GgufCalibration::Matrix* const m = weighing.calibration->find(sources[i].name);
       if (m && m->tensor.shape == sources[i].shape && has_ggml_gptq(tensors[i].type) && !keeps(i))
         wanted.emplace(sources[i].name, tensors[i].type);
     }
-    ANYBIT_TRY(calibrated, calibration->round(wanted, pool, progress));
-    calibration.reset();
+    ANYBIT_TRY(calibrated, weighing.calibration->round(wanted, pool, progress));
   }
   progress.clear();
   ANYBIT_TRY(outcome.bytes, io::GgufStream::file_bytes(metadata, tensors));
-  ANYBIT_TRY(io::GgufStream stream, io::GgufStream::create(request.out, std::move(metadata), tensors));
+  ANYBIT_TRY(io::GgufStream stream, io::GgufStream::create(path, std::move(metadata), tensors));
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const GgufSource& s = sources[i];
     const auto context = [&](const Error& e) { return in_context(e, "tensor " + io::detail::shown(s.name)); };
@@ -249,8 +268,8 @@ Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, c
       const auto nearest = encode_nearest(type, values->view(), bytes, pool);
       if (!nearest) return context(nearest.error());
       error = *nearest;
-      if (importance && error.largest > 0 && has_ggml_gptq(type.name)) {
-        const auto weigh = output_error(*importance, s.name, values->extents().cols);
+      if (weighing.importance && error.largest > 0 && has_ggml_gptq(type.name)) {
+        const auto weigh = output_error(*weighing.importance, s.name, values->extents().cols);
         if (!weigh) return context(weigh.error());
         if (*weigh) {
           encode_for_outputs(type, values->view(), (*weigh)->factor, {}, bytes, pool);
@@ -270,8 +289,40 @@ Result<GgufOutcome> write(const GgufRequest& request, io::GgufWriter metadata, c
     }
     ANYBIT_TRY_STATUS(stream.write(bytes));
   }
-  ANYBIT_TRY_STATUS(stream.commit());
-  return outcome;
+  return stream.commit();
+}
+
+Result<std::vector<GgufOutcome>> write(const GgufRequest& request, const io::GgufWriter& metadata,
+                                       const std::vector<GgufSource>& sources, const io::MixFacts& facts) {
+  ThreadPool pool(thread_count(request.threads));
+  Progress progress;
+  Weighing weighing;
+  if (!request.calibrate.empty()) {
+    ANYBIT_TRY(weighing.calibration, GgufCalibration::make(request.in, request.calibrate, request.calibration_tokens,
+                                                           {request.targets.size()}, pool, progress));
+    if (!request.imatrix.empty()) ANYBIT_TRY_STATUS(weighing.calibration->importance().save(request.imatrix));
+  } else if (!request.importance.empty()) {
+    ANYBIT_TRY(weighing.importance, io::Imatrix::open(request.importance));
+  }
+  std::vector<GgufOutcome> out(std::max<std::size_t>(1, request.targets.size()));
+  if (request.targets.empty()) {
+    ANYBIT_TRY(const Plan plan, plan_of_mix(request, *request.mix, sources, facts, out.front()));
+    ANYBIT_TRY_STATUS(write_file(request.out, with_file_type(metadata, request.mix->file_type), plan, sources, weighing,
+                                 out.front(), pool, progress));
+    return out;
+  }
+  const io::GgufWriter as_long = with_file_type(metadata, 0);
+  ANYBIT_TRY(FreePlan free, find_free(request, sources, facts, *weighing.calibration, out.front()));
+  for (GgufOutcome& o : out) o = out.front();
+  TypeChoice choice(request, as_long, sources, std::move(free));
+  ANYBIT_TRY_STATUS(choice.find_budgets(facts));
+  ANYBIT_TRY_STATUS(choice.measure(*weighing.calibration, pool, progress));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    ANYBIT_TRY(const Plan plan, choice.plan(i, out[i]));
+    ANYBIT_TRY_STATUS(write_file(request.path(i), with_file_type(metadata, file_type_of(plan)), plan, sources, weighing, out[i],
+                                 pool, progress));
+  }
+  return out;
 }
 
 /// The largest of a count that is one number, or one a block.
@@ -285,7 +336,7 @@ Index count_or(const io::GgufFile& file, const std::string& key, Index fallback)
 }
 
 /// Any architecture: metadata are copied.
-Result<GgufOutcome> from_gguf(const GgufRequest& request) {
+Result<std::vector<GgufOutcome>> from_gguf(const GgufRequest& request) {
   ANYBIT_TRY(const io::GgufFile file, io::GgufFile::open(request.in));
   if (request.context > 0)
     return Error{ErrorCode::invalid_argument, request.in + ": --context is for models that are no GGUF file: leave it out"};
@@ -312,11 +363,11 @@ Result<GgufOutcome> from_gguf(const GgufRequest& request) {
                                     io::detail::shown(t.dtype), ": convert the model again")};
     sources.push_back({t.name, t.shape, t.dtype, t.bytes, [&t] { return io::to_f32(t); }});
   }
-  return write(request, std::move(metadata), sources, facts);
+  return write(request, metadata, sources, facts);
 }
 
 /// Of a folder one block at a time, of other files whole.
-Result<GgufOutcome> from_model(const GgufRequest& request) {
+Result<std::vector<GgufOutcome>> from_model(const GgufRequest& request) {
   std::error_code ignored;
   const bool folder = fs::is_directory(request.in, ignored);
   std::optional<model::BlockwiseModel> opened;
@@ -350,12 +401,12 @@ Result<GgufOutcome> from_model(const GgufRequest& request) {
   for (const model::GgufTensor& t : tensors) sources.push_back({t.name, t.shape, "F32", {}, [&read, &t] { return read(t); }});
   io::MixFacts facts;
   facts.blocks = d.config.blocks, facts.queries_per_key = d.config.heads / d.config.kv_heads, facts.tied = !d.has_head();
-  return write(request, std::move(metadata), sources, facts);
+  return write(request, metadata, sources, facts);
 }
 
 }  // namespace
 
-Result<GgufOutcome> convert_to_gguf(const GgufRequest& request) {
+Result<std::vector<GgufOutcome>> convert_to_gguf(const GgufRequest& request) {
   std::error_code ignored;
   if (!fs::is_directory(request.in, ignored)) {
     ANYBIT_TRY(const io::MappedFile file, io::MappedFile::open(request.in));

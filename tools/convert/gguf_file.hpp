@@ -14,20 +14,28 @@
 
 namespace tool {
 
+/// A size to choose types for.
+struct GgufTarget {
+  std::string name;                          ///< as it was asked for
+  double bits = 0;                           ///< > 0: so many bits a weight of all matrices
+  std::size_t bytes = 0;                     ///< else > 0: a file of at most so many bytes
+  const anybit::io::GgufMix* mix = nullptr;  ///< else: one no larger than in this mix
+};
+
 struct GgufRequest {
   std::string in, out;
-  const anybit::io::GgufMix* mix = nullptr;         ///< with a target: one for the matrices whose type is not chosen
-  double target_bits = 0;                           ///< > 0: types are chosen for so many bits a weight of all matrices
-  std::size_t target_bytes = 0;                     ///< > 0: for a file of at most so many bytes
-  const anybit::io::GgufMix* target_mix = nullptr;  ///< or for one no larger than in this mix
-  bool chooses() const { return target_bits > 0 || target_bytes > 0 || target_mix; }
-  anybit::Index context = 0;  ///< > 0: the model is for texts of so many tokens at most
+  const anybit::io::GgufMix* mix = nullptr;  ///< with targets: one for the matrices whose type is not chosen
+  std::vector<GgufTarget> targets;           ///< all of bits or all of files; several: `out` is a folder of files NAME.gguf
+  anybit::Index context = 0;                 ///< > 0: the model is for texts of so many tokens at most
   anybit::Index threads = 0;
   std::string calibrate;  ///< a text: tensors are rounded for the error of their outputs; empty: to the nearest
   anybit::Index calibration_tokens = 8192;
   std::string importance;  ///< an importance matrix to weigh errors by, in place of a text
   std::string imatrix;     ///< where the importance matrix of the text is to be written; empty: nowhere
   bool strict = false;     ///< a tensor whose rows the type of the mix does not divide is an error
+
+  /// Of target `i`, or without targets of 0.
+  std::string path(std::size_t i) const { return targets.size() > 1 ? out + "/" + targets[i].name + ".gguf" : out; }
 };
 
 struct GgufOutcome {
@@ -43,7 +51,7 @@ struct GgufOutcome {
   std::size_t bytes = 0;  ///< of the file
 };
 
-/// The whole file or nothing.
-anybit::Result<GgufOutcome> convert_to_gguf(const GgufRequest& request);
+/// One file, or one a target, each whole or not at all.
+anybit::Result<std::vector<GgufOutcome>> convert_to_gguf(const GgufRequest& request);
 
 }  // namespace tool

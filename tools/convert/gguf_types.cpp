@@ -73,8 +73,8 @@ Result<std::vector<std::vector<double>>> type_costs(const GgufCalibration& calib
   std::vector<std::vector<double>> errors(matrices.size());
   std::vector<double> probed(matrices.size(), 0.0);
   model::Decoder probe = source, running = source;
-  constexpr double errors_share = 4, outside_share = 2, kl_share = 6, all = errors_share + outside_share + kl_share;
-  progress.begin("finding the errors of each type", errors_share, all);
+  const CalibrationWork& work = calibration.work();
+  progress.begin("finding the errors of each type", work.errors, work.all());
   ANYBIT_TRY_STATUS(calibration.for_blocks(running, pool, [&](Index block, const model::ModelStats& stats) -> Status {
     std::optional<OutputError> found;
     std::optional<model::SiteId> at;
@@ -104,7 +104,7 @@ Result<std::vector<std::vector<double>>> type_costs(const GgufCalibration& calib
 
   // Embedding and head, each candidate by itself: their errors act otherwise than those of the linears.
   const evaluate::Windows text = evaluate::sensitivity_text(calibration.ids(), source.config.context);
-  progress.begin("embedding and head", outside_share, all);
+  progress.begin("embedding and head", work.outside, work.all());
   ANYBIT_TRY(const evaluate::ReferenceLogits reference, evaluate::reference_logits(source, text, pool));
   const std::optional<OutputError> of_head = output_error(calibration.head());
   for (std::size_t i = 0; i < matrices.size(); ++i) {
@@ -122,7 +122,7 @@ Result<std::vector<std::vector<double>>> type_costs(const GgufCalibration& calib
   }
   progress.end();
 
-  progress.begin("finding what each matrix is worth", kl_share, all);
+  progress.begin("finding what each matrix is worth", work.worth, work.all());
   ANYBIT_TRY(const std::vector<double> kl,
              evaluate::sensitivities(source, probe, text, pool, [&](Index done, Index total) { progress.update(done, total); }));
   progress.end();
