@@ -51,6 +51,7 @@ TEST_CASE("Student's quantiles are those of the tables", "[studies]") {
   CHECK(student_quantile(0.90, 9) == Approx(1.83311).epsilon(1e-5));
   CHECK(student_quantile(0.95, 30) == Approx(2.04227).epsilon(1e-5));
   CHECK(student_quantile(0.95, 1000) == Approx(1.96234).epsilon(1e-5));
+  CHECK(student_quantile(0.95, 100000) == Approx(1.95999).epsilon(1e-5));
 }
 
 TEST_CASE("least squares and its intervals are those of a published example", "[studies]") {

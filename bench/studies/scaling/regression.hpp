@@ -42,9 +42,11 @@ inline double student_quantile(double level, std::size_t freedom) {
   }
   const double wanted = level * below.back();
   const auto next = std::lower_bound(below.begin() + 1, below.end() - 1, wanted);
-  const auto i = static_cast<double>(next - below.begin() - 1);
-  const double share = (wanted - *(next - 1)) / (*next - *(next - 1));
-  return std::sqrt(static_cast<double>(freedom)) * std::tan((i + share) * width);
+  const double from = static_cast<double>(next - below.begin() - 1) * width, rest = wanted - *(next - 1);
+  double more = rest / f(from);  // Newton's steps within that of Simpson
+  for (int i = 0; i < 4; ++i)
+    more -= (more / 6 * (f(from) + 4 * f(from + more / 2) + f(from + more)) - rest) / std::max(f(from + more), 1e-300);
+  return std::sqrt(static_cast<double>(freedom)) * std::tan(std::min(from + more, half_pi));
 }
 
 /// Rows of features, each with the value that was measured.
