@@ -205,4 +205,87 @@ TEST_CASE("wasq: saved models side by side, placed by their names") {
   CHECK(p.run("wasq " + p.path("nothing.gguf") + " --prompts " + p.path("one.txt")).exit_code == 3);
 }
 
+TEST_CASE("wasq --train: every cell of the grid from one model, the same as single runs, and again only what is missing") {
+  const Program p;
+  p.write("prompts.txt", "Line 1 of a text\nLine 16 of a text that goes on and on.\n");
+  const std::string learns = " --text " + p.path("text.txt") + " --seed 3 --lr 1e-3 ";
+  const std::string grid = "wasq --train " + p.model() + learns + "--folder " + p.path("grid") +
+                           " --contexts 64,128 --species sf4_fpm,sf8_opt --step-tokens 2048 --epochs 2 --checkpoint-every 3";
+  const Ended e = p.run(grid + " --prompts " + p.path("prompts.txt") + " --svg " + p.path("grid.svg"));
+  INFO(e.err);
+  REQUIRE(e.exit_code == 0);
+  CHECK(contains(e.out, "SF4 fpm, perplexity per token\n context     1 epochs     2 epochs\n      64 "));
+  CHECK(contains(p.read("grid.svg"), "SF8 opt"));
+  for (const char* cell : {"sf4_64_1_fpm", "sf4_64_2_fpm", "sf4_128_1_fpm", "sf8_64_2_opt", "sf8_128_2_opt"})
+    CHECK(!p.read("grid/" + std::string(cell) + ".safetensors").empty());
+  CHECK(p.shell("ls " + p.path("grid")).out.find("state") == std::string::npos);
+
+  // A run of one epoch, and one of two: the rate is constant, so both are cells of the same run.
+  for (const std::string epochs : {"1", "2"}) {
+    REQUIRE(p.run("train " + p.model() + learns + "--context 64 --batch 32 --weight-decay 0 --wasq fpm --bits 4 --epochs " +
+                  epochs + " --save " + p.path("alone.safetensors"))
+                .exit_code == 0);
+    CHECK((p.read("alone.safetensors") == p.read("grid/sf4_64_" + epochs + "_fpm.safetensors")));
+  }
+
+  // What is there is left alone; what is not is trained again to the same bytes.
+  const std::string last = p.read("grid/sf8_128_2_opt.safetensors"), first = p.read("grid/sf4_64_1_fpm.safetensors");
+  REQUIRE(
+      p.shell("rm " + p.path("grid/sf8_128_2_opt.safetensors") + " && echo mine > " + p.path("grid/sf8_128_1_opt.safetensors"))
+          .exit_code == 0);
+  const Ended again = p.run(grid);
+  CHECK(again.exit_code == 0);
+  CHECK((p.read("grid/sf8_128_2_opt.safetensors") == last));
+  CHECK(p.read("grid/sf8_128_1_opt.safetensors") == "mine\n");
+  CHECK(!contains(again.out, "sf4_64_1_fpm"));
+  CHECK((p.read("grid/sf4_64_1_fpm.safetensors") == first));
+}
+
+TEST_CASE("wasq --train: a grid that is killed goes on, and starts again where its cells are gone") {
+  const Program p;
+  const auto grid = [&](const std::string& folder) {
+    return "wasq --train " + p.model() + " --text " + p.path("text.txt") + " --folder " + p.path(folder) +
+           " --contexts 64 --species sf4_fpm --step-tokens 1024 --epochs 3 --lr 1e-3 --checkpoint-every 1";
+  };
+  const std::string state = p.path("cut/sf4_fpm_64.state"), cell = p.path("cut/sf4_64_1_fpm.safetensors");
+  REQUIRE(p.run(grid("whole")).exit_code == 0);
+  const std::string whole = p.read("whole/sf4_64_3_fpm.safetensors");
+  const auto kill_behind = [&](const std::string& file) {
+    p.shell(std::string(ANYBIT_PROGRAM) + " " + grid("cut") + " & pid=$!; while [ ! -e " + file +
+            " ] && kill -0 $pid 2>/dev/null; do sleep 0.01; done; kill -KILL $pid; wait $pid");
+  };
+  kill_behind(state);
+  REQUIRE(!p.read("cut/sf4_fpm_64.state").empty());
+  REQUIRE(p.run(grid("cut")).exit_code == 0);
+  CHECK((p.read("cut/sf4_64_3_fpm.safetensors") == whole));
+
+  REQUIRE(p.shell("rm -r " + p.path("cut")).exit_code == 0);
+  kill_behind(cell);
+  REQUIRE(p.shell("rm " + cell).exit_code == 0);  // the checkpoint is behind it
+  REQUIRE(p.run(grid("cut")).exit_code == 0);
+  CHECK((p.read("cut/sf4_64_3_fpm.safetensors") == whole));
+  CHECK((p.read("cut/sf4_64_1_fpm.safetensors") == p.read("whole/sf4_64_1_fpm.safetensors")));
+}
+
+TEST_CASE("wasq --train: what does not fit is said before anything is trained") {
+  const Program p;
+  const std::string start = "wasq --train " + p.model() + " --text " + p.path("text.txt") + " --folder " + p.path("grid") + " ";
+  const auto refused = [&](const std::string& arguments, int code, const std::string& message) {
+    const Ended e = p.run(arguments);
+    CAPTURE(arguments, e.err);
+    CHECK(e.exit_code == code);
+    CHECK(contains(e.err, message));
+  };
+  refused("wasq --train " + p.model(), 2, "--train needs --text");
+  refused("wasq --prompts " + p.path("text.txt"), 2, "no model: name some, or give --train");
+  refused(start + "--species fpm", 2, "--species fpm: no bits and method: give sf{bits}_{method}");
+  refused(start + "--species sf1_fpm", 2, "bits are 2 to 16");
+  refused(start + "--species sf4_gptq", 2, "the methods are fpm, opt, fasteropt and vanilla");
+  refused(start + "--species sf4_fpm,sf4_fpm", 2, "names sf4_fpm twice");
+  refused(start + "--contexts 64,64", 2, "has a length twice");
+  refused(start + "--contexts 4096", 3, "the base model's context is 1024");
+  refused("wasq " + p.model() + " --folder x --prompts " + p.path("text.txt"), 2, "--train");
+  CHECK(p.shell("ls " + p.path("grid")).out.find("safetensors") == std::string::npos);
+}
+
 #endif

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,6 +25,7 @@
 #include "shared/parse.hpp"
 #include "shared/printable.hpp"
 #include "shared/text.hpp"
+#include "wasq/train_cells.hpp"
 
 namespace tool {
 
@@ -34,6 +36,7 @@ namespace {
 struct WasqCommand {
   std::vector<std::string> models;
   std::string prompts, prompt, tokenizer, json, svg;
+  TrainedGrid grid;
   Index most_tokens = 0, continue_tokens = 64, threads = 0;
 };
 
@@ -117,6 +120,33 @@ Result<Row> evaluate_model(const std::string& path, const std::vector<std::strin
   return row;
 }
 
+/// Perplexity per token of the places of the grid: a table per species, a row per context, a column per number of epochs.
+void print_grid(const std::vector<Row>& rows) {
+  std::map<std::string, std::map<Index, std::map<Index, double>>> species;
+  for (const Row& r : rows)
+    if (r.place && r.perplexity) species[r.place->species()][r.place->context][r.place->epochs] = r.perplexity->per_token;
+  for (const auto& [name, contexts] : species) {
+    std::set<Index> epochs;
+    for (const auto& [context, cells] : contexts)
+      for (const auto& [epoch, value] : cells) epochs.insert(epoch);
+    if (contexts.size() + epochs.size() < 3) continue;
+    std::printf("\n%s, perplexity per token\n%8s", printable(name).c_str(), "context");
+    for (const Index epoch : epochs) std::printf(" %5td epochs", epoch);
+    std::printf("\n");
+    for (const auto& [context, cells] : contexts) {
+      std::printf("%8td", context);
+      for (const Index epoch : epochs) {
+        const auto cell = cells.find(epoch);
+        if (cell == cells.end())
+          std::printf(" %12s", "-");
+        else
+          std::printf(" %12.4f", cell->second);
+      }
+      std::printf("\n");
+    }
+  }
+}
+
 void print(const std::vector<Row>& rows, const WasqCommand& o) {
   if (!o.prompts.empty()) {
     std::printf("%-28s %5s %8s %7s %-12s %18s %12s %12s\n", "model", "bits", "context", "epochs", "method", "mean of prompts",
@@ -132,6 +162,7 @@ void print(const std::vector<Row>& rows, const WasqCommand& o) {
                   static_cast<long long>(r.perplexity->predictions));
     }
   }
+  if (!o.prompts.empty()) print_grid(rows);
   if (!o.prompt.empty())
     for (const Row& r : rows)
       std::printf("\n%s:\n%s%s\n", printable(r.model).c_str(), printable(o.prompt).c_str(), printable(r.continuation).c_str());
@@ -200,13 +231,55 @@ std::string picture(const std::vector<Row>& rows) {
   return evaluate::svg_page({660, 430 + 20 * static_cast<double>(place), "loss by training context", true}, out);
 }
 
+void add_grid_options(CLI::App& app, TrainedGrid& g) {
+  app.add_option("--train", g.base, "A model with float weights: every cell of the grid is trained from it, saved and evaluated")
+      ->type_name("MODEL");
+  const auto grid_option = [&](const char* name, auto& to, const char* what) {
+    return app.add_option(name, to, what)->needs("--train")->capture_default_str();
+  };
+  grid_option("--text", g.text, "What is trained on, cut into pieces of the context")->type_name("FILE");
+  grid_option("--folder", g.folder, "Where cells are saved. Those that are there are not trained again")->type_name("FOLDER");
+  grid_option("--contexts", g.contexts, "Tokens of a piece, several")
+      ->delimiter(',')
+      ->check(CLI::Range(Index{2}, Index{1} << 24));
+  grid_option("--species", g.species,
+              "sf{bits}_{method}, several: methods as anybit train --wasq has them; with -published behind it as published")
+      ->delimiter(',');
+  grid_option("--epochs", g.epochs, "Passes over the text; a model is saved behind each")
+      ->check(CLI::Range(Index{1}, Index{10000}));
+  grid_option("--step-tokens", g.step_tokens, "Tokens of a step, for every context")->check(CLI::Range(Index{2}, Index{1} << 30));
+  grid_option("--lr", g.rate, "The constant learning rate")->check(CLI::PositiveNumber);
+  grid_option("--teacher", g.teacher, "The loss is the KL divergence from its predictions")->type_name("MODEL");
+  grid_option("--checkpoint-every", g.checkpoint_every, "Steps between checkpoints; 0: only behind a run")
+      ->check(CLI::NonNegativeNumber);
+  grid_option("--seed", g.seed, "Of the order of pieces");
+}
+
+/// What the options of training lack; empty: nothing.
+std::string contradiction(const TrainedGrid& g) {
+  if (g.base.empty()) return {};
+  if (g.text.empty() || g.folder.empty()) return "--train needs --text, what to learn, and --folder, where to save";
+  std::set<std::string> known;
+  for (const std::string& s : g.species) {
+    if (const auto species = species_of(s); !species) return species.error().message;
+    if (!known.insert(s).second) return "--species names " + s + " twice";
+  }
+  if (std::set<Index>(g.contexts.begin(), g.contexts.end()).size() != g.contexts.size()) return "--contexts has a length twice";
+  return {};
+}
+
+ExitCode exit_code_of_grid(const Error& e) {
+  return e.code == ErrorCode::not_finite ? recipe_failed : e.code == ErrorCode::io ? cannot_write : bad_input;
+}
+
 int evaluate_models(int argc, const char* const* argv) {
   WasqCommand o;
   CLI::App app(
       "Saved models side by side, by the protocols of the WASQ evaluation. Models whose files are called\n"
-      "sf{bits}_{context}_{epochs}_{method} are placed in the grid of training context, epochs and species.",
+      "sf{bits}_{context}_{epochs}_{method} are placed in the grid of training context, epochs and species. With --train the\n"
+      "grid is trained first.",
       "anybit wasq");
-  app.add_option("MODEL", o.models, any_model)->required();
+  app.add_option("MODEL", o.models, any_model);
   app.add_option("--prompts", o.prompts,
                  "A text, one prompt per line. Of each model the mean of the prompts' perplexities, as published, and\n"
                  "the exponential of the mean loss per token")
@@ -221,15 +294,27 @@ int evaluate_models(int argc, const char* const* argv) {
       ->capture_default_str();
   add_tokenizer(app, o.tokenizer);
   add_threads(app, o.threads);
+  add_grid_options(app, o.grid);
   app.add_option("--svg", o.svg, "Loss against training context, a curve per species")->type_name("FILE")->needs("--prompts");
   add_json(app, o.json, "the results", "the text");
   if (const auto end = parse(app, argc, argv, "anybit wasq sf4_128_3_fpm.safetensors model.gguf --prompts prompts.txt"))
     return *end;
-  if (o.prompts.empty() && o.prompt.empty()) return wrong_use("wasq", "nothing to do: give --prompts, --generate or both");
+  const bool trains = !o.grid.base.empty();
+  if (o.models.empty() && !trains) return wrong_use("wasq", "no model: name some, or give --train");
+  if (o.prompts.empty() && o.prompt.empty() && !trains)
+    return wrong_use("wasq", "nothing to do: give --prompts, --generate or both");
+  if (const std::string wrong = contradiction(o.grid); !wrong.empty()) return wrong_use("wasq", wrong);
   std::vector<FileRole> inputs{{"--prompts", o.prompts}};
   for (const std::string& m : o.models)
     for (FileRole& role : model_inputs(m, o.tokenizer)) inputs.push_back(std::move(role));
-  if (const auto end = check_files("wasq", inputs, {{"--json", o.json}, {"--svg", o.svg}})) return *end;
+  std::vector<FileRole> outputs{{"--json", o.json}, {"--svg", o.svg}};
+  if (trains) {
+    o.grid.tokenizer = o.tokenizer;
+    for (FileRole& role : model_inputs(o.grid.base, o.tokenizer)) inputs.push_back(std::move(role));
+    inputs.insert(inputs.end(), {{"--text", o.grid.text}, {"--teacher", o.grid.teacher}});
+    for (const std::string& cell : cell_files(o.grid)) outputs.push_back({"a cell of the grid", cell});
+  }
+  if (const auto end = check_files("wasq", inputs, outputs)) return *end;
   std::vector<std::string> prompts;
   if (!o.prompts.empty()) {
     const auto text = read_text(o.prompts);
@@ -238,6 +323,12 @@ int evaluate_models(int argc, const char* const* argv) {
     if (prompts.empty()) return fail("wasq", bad_input, o.prompts + ": holds no prompt: give one per line");
   }
   ThreadPool pool(thread_count(o.threads));
+  if (trains) {
+    if (const auto trained = train_cells(o.grid, pool); !trained)
+      return fail("wasq", exit_code_of_grid(trained.error()), trained.error());
+    for (const std::string& cell : cell_files(o.grid)) o.models.push_back(cell);
+    if (o.prompts.empty() && o.prompt.empty()) return success;
+  }
   std::vector<Row> rows;
   for (const std::string& path : o.models) {
     auto row = evaluate_model(path, prompts, o, pool);

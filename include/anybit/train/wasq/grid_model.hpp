@@ -172,6 +172,20 @@ inline Reparametrize on_grid(GridModel& m) {
   };
 }
 
+/// Weights of `d` on the grid as the values and scales of m are now. A run does so itself before every loss and behind its last
+/// step; this is for a copy of its model in between.
+inline void round_layers(const GridModel& m, model::Decoder& d) {
+  for (const GridLayer& l : m.layers) {
+    if (l.values.empty()) continue;
+    const MutableMatrix w = d[d.weight(l.name)].linear.own_dense();
+    const std::span<float> to(w.data, static_cast<std::size_t>(l.size()));
+    if (m.rounds_once)
+      std::copy(l.values.begin(), l.values.end(), to.begin());
+    else
+      detail::round_layer(l, l.values, to);
+  }
+}
+
 /// Scales that make the largest magnitude of every group the largest of the grid; weights that stay floats do not count.
 inline void fit_row_scales(GridLayer& l, ConstMatrix w) {
   l.row_scales.assign(static_cast<std::size_t>(l.rows * l.groups()), 0.0f);
