@@ -308,20 +308,20 @@ TEST_CASE("GGUF: the size of a streamed file is known before it is written") {
   const test_support::TemporaryFolder folder;
   GgufWriter metadata;
   metadata.add_metadata("general.architecture", "llama");
-  const std::vector<GgufStream::Tensor> tensors = {
+  const std::vector<io::GgufStream::Tensor> tensors = {
       {"a.weight", {3, 32}, "Q4_0"}, {"b.weight", {5}, "F32"}, {"c.weight", {1, 256}, "Q6_K"}};
-  for (const std::size_t count : {0, 1, 2, 3}) {
-    const std::vector<GgufStream::Tensor> some(tensors.begin(), tensors.begin() + static_cast<std::ptrdiff_t>(count));
-    const auto bytes = GgufStream::file_bytes(metadata, some);
+  for (std::size_t count = 0; count <= tensors.size(); ++count) {
+    const std::vector<io::GgufStream::Tensor> some(tensors.begin(), tensors.begin() + static_cast<std::ptrdiff_t>(count));
+    const auto bytes = io::GgufStream::file_bytes(metadata, some);
     REQUIRE(bytes.ok());
-    auto stream = GgufStream::create(folder / "s.gguf", metadata, some);
+    auto stream = io::GgufStream::create(folder / "s.gguf", metadata, some);
     REQUIRE(stream.ok());
     const std::vector<std::byte> zeros(1000);
     std::size_t i = 0;
-    for (const std::size_t size : {54, 20, 210})
+    for (const std::size_t size : std::vector<std::size_t>{54, 20, 210})
       if (i++ < count) REQUIRE(stream->write(std::span(zeros).first(size)).ok());
     REQUIRE(stream->commit().ok());
     CHECK(std::filesystem::file_size(folder / "s.gguf") == *bytes);
   }
-  CHECK(!GgufStream::file_bytes(metadata, {{"d.weight", {1, 33}, "Q4_0"}}).ok());
+  CHECK(!io::GgufStream::file_bytes(metadata, {{"d.weight", {1, 33}, "Q4_0"}}).ok());
 }

@@ -305,7 +305,8 @@ TEST_CASE("convert to GGUF for a size: types are chosen, the size is met and kno
   // More than every type can use.
   Index weights = 0;
   convert("all.gguf", " --target-bpw 16");
-  CHECK(bytes_of_matrices(GgufFile::open(p.path("all.gguf")).value(), weights) == weights / 32 * 34);
+  const Index bytes = bytes_of_matrices(GgufFile::open(p.path("all.gguf")).value(), weights);
+  CHECK(bytes == weights / 32 * 34);
 }
 
 TEST_CASE("convert to GGUF for a size: what cannot be had is an error that says what can") {
@@ -324,10 +325,12 @@ TEST_CASE("convert to GGUF for a size: what cannot be had is an error that says 
   refused(to_gguf + " --target-bpw 5", 2, "give --calibrate TEXT");
   refused(to_gguf + text + " --target-bpw 5 --type Q8_0", 2, "--type");
   refused(to_gguf + text + " --target-bpw 5 --target-size 100000", 2, "--target-bpw");
-  refused(to_gguf + text + " --target-size Q5_0 --target-size 1000", 3, "a file of 1000 bytes cannot be had");
   refused(to_gguf + text + " --target-bpw 5 --target-bpw 5", 2, "twice");
   refused(to_gguf + text + " --target-size Q4_K", 2, "it must be a number of bytes, or one of ");
   refused("convert " + p.model() + " " + p.path("x") + " --to gptq --target-bpw 5", 2, "are for --to gguf");
+  refused("convert " + p.model() + " " + p.path("folder") + " --to gguf" + text + " --target-size Q5_0 --target-size 1000", 3,
+          "a file of 1000 bytes cannot be had");
+  CHECK(!fs::exists(p.path("folder/Q5_0.gguf")));
 }
 
 TEST_CASE("convert to GGUF for a size: costs are the KL of the model with one matrix in its type") {
