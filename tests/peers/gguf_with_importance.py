@@ -6,7 +6,7 @@ tensor by tensor), and by `anybit convert` with --imatrix, with --calibrate on t
 runs every file; the table has the mean KL divergence of its predictions from those of MODEL, over the second half of every window of 512 tokens of EVALUATION, with
 its standard error. By hand, not in ctest: it needs the Python packages cyllama (llama.cpp 2026), gguf and numpy, and a build of ggml.
 """
-import argparse, ctypes, pathlib, shutil, subprocess, tempfile
+import argparse, ctypes, os, pathlib, shutil, subprocess, tempfile
 
 import cyllama.llama.llama_cpp as llama
 import numpy as np
@@ -32,6 +32,7 @@ class Model:
         """Of the second half of a window, one row for every token."""
         options = llama.LlamaContextParams()
         options.n_ctx = options.n_batch = options.n_ubatch = WINDOW
+        options.n_threads = options.n_threads_batch = os.cpu_count()
         context = llama.LlamaContext(self.model, options, verbose=False)
         batch = llama.LlamaBatch(n_tokens=len(ids), embd=0, n_seq_max=1)
         batch.set_batch(ids, 0, True)
