@@ -1,6 +1,8 @@
 #pragma once
 // The sensitivity of each linear: the KL divergence of the model when that linear alone is quantized.
 
+#include <anybit/core/macros_begin.hpp>
+
 #include <algorithm>
 #include <cstddef>
 #include <span>
@@ -93,3 +95,5 @@ inline Result<std::vector<double>> sensitivities(const model::Decoder& source, c
 
 }  // namespace ANYBIT_CODE
 }  // namespace anybit::evaluate
+
+#include <anybit/core/macros_end.hpp>
