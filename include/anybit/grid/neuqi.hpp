@@ -21,10 +21,26 @@ inline namespace ANYBIT_CODE {
 
 /// Errors of one group on the grids of one scale, for all whole zero points 0 .. 2^bits - 1 at once. With k = round(w / s), which
 /// no whole zero point z changes, a weight has the error (w - s k)^2 where 0 <= k + z <= top, and otherwise that of the outermost
-/// level, (w + s z)^2 or (w - s (top - z))^2: sums over weights of one k serve every z.
+/// level, (w + s z)^2 or (w - s (top - z))^2. In order of size the weights of one k are neighbours, so that differences of
+/// running sums serve every k and z, and a scale costs no pass over the weights.
 class ZeroScan {
  public:
-  ZeroScan(const Trial& trial, int bits) : trial_(trial), top_((Index{1} << bits) - 1) {}
+  ZeroScan(const Trial& trial, int bits)
+      : top_((Index{1} << bits) - 1),
+        borders_(static_cast<std::size_t>(2 * top_ + 2)),
+        errors_(static_cast<std::size_t>(2 * top_ + 2)) {
+    const std::size_t n = trial.values.size();
+    std::vector<std::pair<float, float>> order(n);  // weight and importance
+    for (std::size_t i = 0; i < n; ++i) order[i] = {trial.values[i], trial.importance() ? trial.importance()[i] : 1.0f};
+    std::sort(order.begin(), order.end());
+    sorted_.reserve(n), sums_.reserve(n + 1);
+    sums_.emplace_back();
+    for (const auto& [value, importance] : order) {
+      const double w = static_cast<double>(value), h = static_cast<double>(importance);
+      sorted_.push_back(value);
+      sums_.push_back({sums_.back().weight + h, sums_.back().first + h * w, sums_.back().second + h * w * w});
+    }
+  }
 
   struct Found {
     double error = std::numeric_limits<double>::infinity();
@@ -32,42 +48,47 @@ class ZeroScan {
   };
   /// The best zero point for a scale above 0; of equally good ones the lowest.
   Found best(float scale) {
-    // In sums_[k + top + 2] the weights of one k, those further out at both ends; then in each all that are below it.
-    sums_.assign(static_cast<std::size_t>(2 * top_ + 4), {});
     const double s = static_cast<double>(scale);
-    const float most = static_cast<float>(top_ + 1);
-    for (std::size_t i = 0; i < trial_.values.size(); ++i) {
-      const float w = trial_.values[i], k = std::nearbyint(std::clamp(w / scale, -most, most));
-      const double h = trial_.importance() ? static_cast<double>(trial_.importance()[i]) : 1.0, x = static_cast<double>(w),
-                   off = x - s * static_cast<double>(k);
-      sums_[static_cast<std::size_t>(static_cast<Index>(k) + top_ + 2)] += {h, h * x, h * x * x, h * off * off};
-    }
-    for (std::size_t i = 1; i < sums_.size(); ++i) sums_[i] += sums_[i - 1];
+    // borders_[j]: how many weights have k < j - top; errors_[j]: the sum of their (w - s k)^2, from k = -top on.
+    for (std::size_t j = 0; j < borders_.size(); ++j)
+      borders_[j] = below((static_cast<float>(static_cast<Index>(j) - top_) - 0.5f) * scale);
+    errors_[0] = 0;
+    for (std::size_t j = 0; j + 1 < borders_.size(); ++j)
+      errors_[j + 1] =
+          errors_[j] + error(sums_[borders_[j + 1]] - sums_[borders_[j]], s * static_cast<double>(static_cast<Index>(j) - top_));
     Found found;
-    const Sums& all = sums_.back();
     for (Index z = 0; z <= top_; ++z) {
-      const Sums &below = sums_[static_cast<std::size_t>(top_ + 1 - z)],
-                 &within = sums_[static_cast<std::size_t>(2 * top_ + 2 - z)];
-      const double low = s * static_cast<double>(z), high = s * static_cast<double>(top_ - z);
-      const double error = within.error - below.error + below.second + low * (2 * below.first + low * below.weight) +
-                           (all.second - within.second) -
-                           high * (2 * (all.first - within.first) - high * (all.weight - within.weight));
-      if (error < found.error) found = {error, static_cast<float>(z)};
+      const auto low = static_cast<std::size_t>(top_ - z), high = static_cast<std::size_t>(2 * top_ + 1 - z);
+      const double sum = errors_[high] - errors_[low] + error(sums_[borders_[low]], -s * static_cast<double>(z)) +
+                         error(sums_.back() - sums_[borders_[high]], s * static_cast<double>(top_ - z));
+      if (sum < found.error) found = {sum, static_cast<float>(z)};
     }
     return found;
   }
 
  private:
   struct Sums {
-    double weight = 0, first = 0, second = 0, error = 0;  ///< of h, h w, h w^2, h (w - s k)^2
-    Sums& operator+=(const Sums& o) {
-      weight += o.weight, first += o.first, second += o.second, error += o.error;
-      return *this;
-    }
+    double weight = 0, first = 0, second = 0;  ///< of h, h w, h w^2
+    friend Sums operator-(const Sums& a, const Sums& b) { return {a.weight - b.weight, a.first - b.first, a.second - b.second}; }
   };
-  const Trial& trial_;
+  /// Sum of h (w - q)^2.
+  static double error(const Sums& s, double q) { return s.second - q * (2 * s.first - q * s.weight); }
+  /// Weights below a border, by halving without a branch that could be foretold wrong.
+  std::size_t below(float border) const {
+    std::size_t at = 0;
+    for (std::size_t left = sorted_.size(); left > 0;) {
+      const std::size_t half = (left + 1) / 2;
+      at += sorted_[at + half - 1] < border ? half : 0;
+      left -= half;
+    }
+    return at;
+  }
+
   Index top_;
-  std::vector<Sums> sums_;
+  std::vector<float> sorted_;
+  std::vector<Sums> sums_;  ///< of the weights before each place
+  std::vector<std::size_t> borders_;
+  std::vector<double> errors_;
 };
 
 /// The affine as stored. Coarse scales are those of least_squares(); between the neighbours of the best four follow 16 to a step.
