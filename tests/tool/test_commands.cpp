@@ -98,7 +98,7 @@ TEST_CASE("what must stay exact is stored without loss: the embedding, or every 
   const Program p;
   // The model's own values are no bfloat16: said, with the first.
   const Ended refused = p.run("quantize " + p.model() + " " + p.path("r.safetensors") + " --recipe lossless-bf16");
-  CHECK(refused.exit_code == 3);
+  CHECK(refused.exit_code == 5);
   CHECK(contains(refused.err, "lossless_bf16: the value of row 0, column "));
   CHECK(contains(refused.err, "which bfloat16 does not have"));
   REQUIRE(p.run("quantize " + p.model() + " " + p.path("a.safetensors") + " --recipe 'nearest lossless_bf16'").exit_code == 0);
