@@ -15,7 +15,7 @@ using namespace anybit;
 namespace {
 
 constexpr double passes = 3;
-constexpr Index tune_bytes = 32768, step_bytes = 1024;
+constexpr Index tune_bytes = 16384, step_bytes = 1024;
 
 struct Plan {
   std::vector<Index> widths, contexts;
@@ -24,9 +24,9 @@ struct Plan {
 
 Plan plan_of(const Study& s) {
   if (s.quick) return {{8, 16}, {4, 64, 1024}, {2, 4, 16}};
-  return {{16, 24, 32, 48, 64}, {4, 16, 64, 128, 256, 512, 1024}, {2, 3, 4, 8, 16}};
+  return {{16, 24, 32, 40, 48}, {4, 16, 64, 128, 256, 512, 1024}, {2, 4, 16}};
 }
-constexpr Index published_width = 32;
+constexpr Index published_width = 24;
 const std::vector<int> published_bits{4, 8, 11, 16};
 
 Result<model::Decoder> base_of(const Study& s, Index width) {

@@ -21,9 +21,9 @@ using namespace anybit;
 
 namespace {
 
-constexpr Index window = 1024, windows = 2, calibration_tokens = 4096;
-const std::vector<int> widths{2, 3, 4, 5, 6, 8, 10, 12, 16};
-const std::vector<Index> contexts{4, 16, 64, 128, 256, 512, 1024};
+constexpr Index window = 1024, windows = 1, calibration_tokens = 2048;
+const std::vector<int> widths{2, 3, 4, 6, 8, 10, 16};
+const std::vector<Index> contexts{4, 32, 128, 256, 1024};
 /// Positions are taken together by powers of two: predictions behind 1 to 3 tokens, 4 to 15, and so on.
 const std::vector<Index> edges{1, 4, 16, 64, 128, 256, 512, 1024};
 

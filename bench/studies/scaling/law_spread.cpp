@@ -114,7 +114,7 @@ std::set<std::string> worst(const std::vector<std::string>& names, const std::ve
 Result<Report> spread_law(Study& s) {
   const std::vector<Index> widths = s.widths();
   constexpr std::size_t tuned_layers = 4;
-  constexpr int chances = 6;
+  constexpr int chances = 4;
   std::vector<Job> jobs;
   for (auto w = widths.rbegin(); w != widths.rend(); ++w)
     jobs.push_back({line("spread width %td", *w), [&s, width = *w]() -> Result<Values> {

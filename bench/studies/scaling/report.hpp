@@ -57,7 +57,7 @@ struct Study {
   bool quick = false;  ///< a few steps of every law: whether it runs, not what holds
   int threads = 2;
 
-  std::vector<Index> widths() const { return quick ? std::vector<Index>{8, 16} : std::vector<Index>{16, 24, 32, 48, 64}; }
+  std::vector<Index> widths() const { return quick ? std::vector<Index>{8, 16} : std::vector<Index>{16, 24, 32, 40, 48}; }
   Index windows() const { return quick ? 2 : 64; }
 };
 
