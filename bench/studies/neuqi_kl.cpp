@@ -55,15 +55,14 @@ template <AnyScheme S>
 Status compare(const Study& study) {
   std::printf("%s\n", std::string(std::string_view(S::name)).c_str());
   constexpr ShrinkSearch squares{.norm = 2};
-  ANYBIT_TRY_STATUS(study.row("nearest(mse)", Nearest<S>{.search = Search::mse, .shrink = squares}));
-  ANYBIT_TRY_STATUS(study.row("nearest(neuqi)", Nearest<S>{.search = Search::neuqi}));
+  ANYBIT_TRY_STATUS(study.row("gptq(weighted mse)", Gptq<S>{.search = Search::mse, .shrink = squares, .weighted = true}));
+  ANYBIT_TRY_STATUS(study.row("gptq(weighted neuqi)", Gptq<S>{.search = Search::neuqi, .weighted = true}));
   ANYBIT_TRY_STATUS(study.row("nearest(weighted least squares)", Nearest<S>{.search = Search::least_squares, .weighted = true}));
   ANYBIT_TRY_STATUS(study.row("nearest(weighted neuqi)", Nearest<S>{.search = Search::neuqi, .weighted = true}));
-  ANYBIT_TRY_STATUS(study.row("gptq(weighted mse)", Gptq<S>{.search = Search::mse, .shrink = squares, .weighted = true}));
-  return study.row("gptq(weighted neuqi)", Gptq<S>{.search = Search::neuqi, .weighted = true});
+  return study.row("nearest(mse)", Nearest<S>{.search = Search::mse, .shrink = squares});
 }
 
-Status work(const std::string& model_file, const std::string& text_file) {
+Status work(const std::string& model_file, const std::string& text_file, std::string_view bits) {
   ThreadPool pool(2);
   ANYBIT_TRY(const model::Model m, model::load_model(model_file));
   ANYBIT_TRY(const std::string text, tool::read_text(text_file));
@@ -81,17 +80,19 @@ Status work(const std::string& model_file, const std::string& text_file) {
   ANYBIT_TRY(const evaluate::ReferenceLogits reference, evaluate::reference_logits(m.decoder, windows, pool));
   ANYBIT_TRY(const model::PackedEmbedding embedding, pack_embedding(m.decoder));
   const Study study{m.decoder, stats, embedding, windows, reference, pool};
-  ANYBIT_TRY_STATUS((compare<Scheme<UInt<2>, PerGroup<64>>>(study)));
+  if (bits == "2") {
+    ANYBIT_TRY_STATUS((compare<Scheme<UInt<2>, PerGroup<64>>>(study)));
+    return compare<Scheme<UInt<2>, PerGroup<128>>>(study);
+  }
   ANYBIT_TRY_STATUS((compare<Scheme<UInt<3>, PerGroup<128>>>(study)));
-  ANYBIT_TRY_STATUS((compare<Scheme<UInt<2>, PerGroup<128>>>(study)));
   return compare<Scheme<UInt<3>, PerGroup<64>>>(study);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return std::fprintf(stderr, "neuqi_kl MODEL.gguf TEXT\n"), 2;
-  const Status done = work(argv[1], argv[2]);
+  if (argc != 4) return std::fprintf(stderr, "neuqi_kl MODEL.gguf TEXT 2|3\n"), 2;
+  const Status done = work(argv[1], argv[2], argv[3]);
   if (!done) return std::fprintf(stderr, "%s\n", done.error().message.c_str()), 1;
   return 0;
 }
