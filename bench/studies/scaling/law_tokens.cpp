@@ -47,7 +47,7 @@ Result<Report> tokens_law(Study& s) {
       }
   ANYBIT_TRY_STATUS(measure_points(s.points, jobs, s.threads));
   Report out;
-  out.csv = "width,weights,tokens_per_weight,bits,seed,penalty\n";
+  out.csv = "width,weights,tokens_per_weight,bits,seed,penalty,over_plain_floats\n";
   std::vector<Chart> charts;
   for (const Index w : token_widths(s)) {
     Chart chart{line("%td weights, norms", block_weights(w)), "tokens per weight", true};
@@ -62,17 +62,18 @@ Result<Report> tokens_law(Study& s) {
     }
     out.lines.push_back(line("width %td, floats that absorbed nothing less the control, by tokens per weight: ", w) + floats);
     for (const int bits : bits_of_tokens) {
-      Table t{{"constant", "per doubling of tokens per weight"}}, two = t;
+      Table t{{"constant", "per doubling of tokens per weight"}}, two = t, over_floats = t;
       Series series{line("SF%d", bits), {}};
       double squares = 0;
       for (const double r : ratios) {
         double sum = 0;
         for (int seed = 1; seed <= seeds; ++seed) {
           ANYBIT_TRY(const double p, penalty(s, w, r, bits, seed));
-          t.add({1, std::log2(r)}, p);
+          ANYBIT_TRY(const double floats_less_control, penalty(s, w, r, 0, seed));
+          t.add({1, std::log2(r)}, p), over_floats.add({1, std::log2(r)}, p - floats_less_control);
           if (seed < seeds) two.add({1, std::log2(r)}, p);
           sum += p;
-          out.csv += line("%td,%td,%g,%d,%d,%.5f\n", w, block_weights(w), r, bits, seed, p);
+          out.csv += line("%td,%td,%g,%d,%d,%.5f,%.5f\n", w, block_weights(w), r, bits, seed, p, p - floats_less_control);
         }
         series.points.push_back({r, sum / seeds});
       }
@@ -86,6 +87,8 @@ Result<Report> tokens_law(Study& s) {
       }
       out.lines.push_back(line("  held out, the last seed: root of the mean square %.4f, in the fit %.4f",
                                std::sqrt(squares / static_cast<double>(ratios.size())), without.residual));
+      ANYBIT_TRY(const Fit naive, fit_linear(over_floats));
+      out.lines.push_back("  over floats that absorbed nothing, per doubling " + shown(naive.interval(1)));
       const Interval slope = f.interval(1);
       grows += line("%sSF%d %s", grows.empty() ? "" : ", ", bits, shown(slope).c_str());
       chart.series.push_back(std::move(series));
