@@ -6,7 +6,7 @@
 
 namespace tool {
 
-CLI::Option* add_model(CLI::App& app, std::string& path) { return app.add_option("MODEL", path, any_model)->required(); }
+CLI::Option* add_model(CLI::App& app, std::string& path) { return app.add_option("MODEL", path, readable_models)->required(); }
 
 CLI::Option* add_tokenizer(CLI::App& app, std::string& path) {
   return app.add_option("--tokenizer", path, "Tokenizer of a llama2.c checkpoint; default: beside it")->type_name("FILE");

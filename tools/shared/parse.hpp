@@ -33,7 +33,7 @@ inline std::optional<int> parse(CLI::App& app, int argc, const char* const* argv
 }
 
 /// What open_model() reads.
-inline constexpr const char* any_model = "Hugging Face folder, GGUF file, llama2.c checkpoint, or what anybit has written";
+inline constexpr const char* readable_models = "Hugging Face folder, GGUF file, llama2.c checkpoint, or what anybit has written";
 /// MODEL, which must be given.
 CLI::Option* add_model(CLI::App& app, std::string& path);
 /// --tokenizer

@@ -279,7 +279,7 @@ int evaluate_models(int argc, const char* const* argv) {
       "sf{bits}_{context}_{epochs}_{method} are placed in the grid of training context, epochs and species. With --train the\n"
       "grid is trained first.",
       "anybit wasq");
-  app.add_option("MODEL", o.models, any_model);
+  app.add_option("MODEL", o.models, readable_models);
   app.add_option("--prompts", o.prompts,
                  "A text, one prompt per line. Of each model the mean of the prompts' perplexities, as published, and\n"
                  "the exponential of the mean loss per token")
