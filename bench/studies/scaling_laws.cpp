@@ -3,8 +3,8 @@
 //   scaling_laws LAW TEXT FOLDER [--model MODEL.gguf] [--threads N] [--quick]
 //
 // LAW is size, width, tokens, damage, context, smollm2, spread, or all. FOLDER gets LAW.txt (fits, verdicts), LAW.csv, LAW.svg,
-// and points.txt, from which a study that was cut off goes on. Without arguments a made-up text shows that every law runs. uses:
-// anybit_scaling
+// and points.txt, from which a study that was cut off goes on. Without arguments a made-up text shows that every law runs.
+// uses: anybit_scaling
 
 #include <cstdio>
 #include <cstdlib>
