@@ -69,15 +69,24 @@ class RowRefiner {
     return block.d * static_cast<float>(block.scales[static_cast<std::size_t>(g)]);
   }
 
-  /// q of group g moves by `by` times `change_`, if that lowers the error.
-  bool move(std::size_t at, float by) {
+  /// The error along `change_`: a step v lowers it by 2 v slope - v^2 curve.
+  struct Parabola {
     double slope = 0, curve = 0;
+    /// Where the error is least.
+    float best() const { return curve > 0 ? static_cast<float>(slope / curve) : 0.0f; }
+  };
+  Parabola along_change(std::size_t at) const {
+    Parabola p;
     for (std::size_t i = 0; i < change_.size(); ++i) {
-      slope += static_cast<double>(change_[i]) * static_cast<double>(pull_[at + i]);
-      curve += static_cast<double>(change_[i]) * through(at, i);
+      p.slope += static_cast<double>(change_[i]) * static_cast<double>(pull_[at + i]);
+      p.curve += static_cast<double>(change_[i]) * through(at, i);
     }
+    return p;
+  }
+  /// q of the group at `at` moves by `by` times `change_`, if that lowers the error.
+  bool move(std::size_t at, const Parabola& p, float by) {
     const auto v = static_cast<double>(by);
-    if (!(2 * v * slope - v * v * curve > 0)) return false;
+    if (!(2 * v * p.slope - v * v * p.curve > 0)) return false;
     for (std::size_t i = 0; i < change_.size(); ++i)
       if (change_[i] != 0) add(pull_, -by * change_[i], at + i), e_[at + i] -= by * change_[i];
     return true;
@@ -89,29 +98,21 @@ class RowRefiner {
     for (std::size_t j = 0; j < change_.size(); ++j) sum += static_cast<double>(change_[j]) * static_cast<double>(h[j]);
     return sum;
   }
-  /// The step along `change_` of the least error.
-  float best_step(std::size_t at) const {
-    double slope = 0, curve = 0;
-    for (std::size_t i = 0; i < change_.size(); ++i) {
-      slope += static_cast<double>(change_[i]) * static_cast<double>(pull_[at + i]);
-      curve += static_cast<double>(change_[i]) * through(at, i);
-    }
-    return curve > 0 ? static_cast<float>(slope / curve) : 0.0f;
-  }
 
   bool move_scale(GgmlBlock& block, std::size_t b, int g) {
     const std::size_t at = first(b, g);
     for (int i = 0; i < grid_.group; ++i) change_[static_cast<std::size_t>(i)] = level_value(block, g * grid_.group + i);
-    const float wanted = scale(block, g) + best_step(at);
+    const Parabola p = along_change(at);
+    const float wanted = scale(block, g) + p.best();
     int& multiple = block.scales[static_cast<std::size_t>(g)];
     if (one_scale()) {
       const float d = f16_to_f32(f32_to_f16(wanted));
-      if (!is_finite(d) || !move(at, d - block.d)) return false;
+      if (!is_finite(d) || !move(at, p, d - block.d)) return false;
       block.d = d;
       return true;
     }
     const int next = io::ggml::nearest_code(wanted * io::ggml::inverse(block.d), grid_.scale_low, grid_.scale_high);
-    if (next == multiple || !move(at, block.d * static_cast<float>(next - multiple))) return false;
+    if (next == multiple || !move(at, p, block.d * static_cast<float>(next - multiple))) return false;
     multiple = next;
     return true;
   }
@@ -119,15 +120,16 @@ class RowRefiner {
     const std::size_t at = first(b, g);
     std::fill(change_.begin(), change_.end(), -1.0f);
     int& multiple = block.lows[static_cast<std::size_t>(g)];
-    const float wanted = block.dmin * static_cast<float>(multiple) + best_step(at);
+    const Parabola p = along_change(at);
+    const float wanted = block.dmin * static_cast<float>(multiple) + p.best();
     if (one_scale()) {
       const float d = f16_to_f32(f32_to_f16(wanted));
-      if (!is_finite(d) || !move(at, d - block.dmin)) return false;
+      if (!is_finite(d) || !move(at, p, d - block.dmin)) return false;
       block.dmin = d;
       return true;
     }
     const int next = io::ggml::nearest_code(wanted * io::ggml::inverse(block.dmin), 0, grid_.minimum_high);
-    if (next == multiple || !move(at, block.dmin * static_cast<float>(next - multiple))) return false;
+    if (next == multiple || !move(at, p, block.dmin * static_cast<float>(next - multiple))) return false;
     multiple = next;
     return true;
   }
