@@ -83,35 +83,22 @@ void bf16_block_product(const std::uint16_t* a, Index a_stride, Index rows, cons
   for (Index j = 0; j < cols; j += bf16_columns, pairs += n * line_bytes) {
     const PairedColumns panel{pairs, n};
     Index r = 0;
+    const auto some = [&]<int Rows, bool Tiles>(std::integral_constant<int, Rows>, std::bool_constant<Tiles>) {
+      bf16_product<Arch, Rows, Tiles>(panel, a + r * a_stride, a_stride, n, accumulate, c + r * c_stride + j, c_stride,
+                                      Tiles ? std::min<Index>(rows - r, Rows) : Rows, bf16_columns);
+      r += Rows;
+    };
     if constexpr (has_matrix<Arch>)
       if (Arch::Matrix::available()) {
-        const auto some = [&]<int Tiles>(std::integral_constant<int, Tiles>) {
-          const Index all = Tiles * matrix_tokens, count = std::min(rows - r, all);
-          float* const to = c + r * c_stride + j;
-          if (count == all) {
-            bf16_tiles<Arch, Tiles>(panel, a + r * a_stride, a_stride, n, accumulate, to, c_stride);
-          } else {
-            constexpr std::size_t bytes = bf16_columns * sizeof(float);
-            alignas(64) float part[static_cast<std::size_t>(Tiles * matrix_tokens * bf16_columns)] = {};
-            for (Index i = 0; i < count && accumulate; ++i) std::memcpy(part + i * bf16_columns, to + i * c_stride, bytes);
-            bf16_tiles<Arch, Tiles>(panel, a + r * a_stride, a_stride, n, accumulate, part, bf16_columns);
-            for (Index i = 0; i < count; ++i) std::memcpy(to + i * c_stride, part + i * bf16_columns, bytes);
-          }
-          r += count;
-        };
-        while (rows - r > matrix_tokens) some(std::integral_constant<int, 2>());
-        if (rows - r > 0) some(std::integral_constant<int, 1>());
+        while (rows - r > matrix_tokens) some(std::integral_constant<int, 32>(), std::true_type());
+        if (rows - r > 0) some(std::integral_constant<int, 16>(), std::true_type());
         continue;
       }
     if constexpr (multiplies_bf16<Arch>) {
-      const auto some = [&]<int Rows>(std::integral_constant<int, Rows>) {
-        bf16_vectors<Arch, Rows>(panel, a + r * a_stride, a_stride, n, accumulate, c + r * c_stride + j, c_stride);
-        r += Rows;
-      };
-      while (rows - r >= 8) some(std::integral_constant<int, 8>());
-      if (rows - r >= 4) some(std::integral_constant<int, 4>());
-      if (rows - r >= 2) some(std::integral_constant<int, 2>());
-      if (rows - r >= 1) some(std::integral_constant<int, 1>());
+      while (rows - r >= 8) some(std::integral_constant<int, 8>(), std::false_type());
+      if (rows - r >= 4) some(std::integral_constant<int, 4>(), std::false_type());
+      if (rows - r >= 2) some(std::integral_constant<int, 2>(), std::false_type());
+      if (rows - r >= 1) some(std::integral_constant<int, 1>(), std::false_type());
     }
   }
 }

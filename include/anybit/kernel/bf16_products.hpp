@@ -13,6 +13,7 @@
 #include <anybit/core/macros_begin.hpp>
 
 #include <cstdint>
+#include <cstring>
 
 #include <anybit/core/half.hpp>
 #include <anybit/kernel/dot_vocabulary.hpp>
@@ -108,6 +109,25 @@ ANYBIT_INLINE void bf16_tiles(Panel& panel, const std::uint16_t* x, Index x_stri
     Matrix::template store<2>(low, sum_bytes);
     Matrix::template store<3>(low + 16, sum_bytes);
   }
+}
+
+/// A panel times `count` tokens, of which Tokens are read: adds to `columns` columns of `out`, or begins them. By tile registers
+/// if Tiles, where Tokens is a multiple of 16, else by vectors.
+template <class Arch, int Tokens, bool Tiles, class Panel>
+ANYBIT_INLINE void bf16_product(Panel& panel, const std::uint16_t* x, Index x_stride, Index n, bool begun, float* out,
+                                Index out_stride, Index count, Index columns) {
+  const auto into = [&](float* sums, Index stride) __attribute__((always_inline)) {
+    if constexpr (Tiles)
+      bf16_tiles<Arch, Tokens / static_cast<int>(matrix_tokens)>(panel, x, x_stride, n, begun, sums, stride);
+    else
+      bf16_vectors<Arch, Tokens>(panel, x, x_stride, n, begun, sums, stride);
+  };
+  if (columns == bf16_columns && count == Tokens) return into(out, out_stride);
+  alignas(64) float some[static_cast<std::size_t>(Tokens * bf16_columns)] = {};
+  const auto bytes = static_cast<std::size_t>(columns) * sizeof(float);
+  for (Index i = 0; i < count && begun; ++i) std::memcpy(some + i * bf16_columns, out + i * out_stride, bytes);
+  into(some, bf16_columns);
+  for (Index i = 0; i < count; ++i) std::memcpy(out + i * out_stride, some + i * bf16_columns, bytes);
 }
 
 }  // namespace detail

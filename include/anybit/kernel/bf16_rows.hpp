@@ -120,24 +120,9 @@ template <class Arch, Bf16Way Way>
         panel.fill(w, row, rows, first, n);
         Index t = 0;
         const auto multiply = [&]<int Tokens>(std::integral_constant<int, Tokens>) __attribute__((always_inline)) {
-          const auto* a = x.values + t * x.stride + first;
-          const Index count = std::min<Index>(tokens - t, Tokens);
-          const auto into = [&](float* sums, Index stride) __attribute__((always_inline)) {
-            if constexpr (Way == Bf16Way::tiles)
-              bf16_tiles<Arch, Tokens / static_cast<int>(matrix_tokens)>(panel, a, x.stride, n, first > 0, sums, stride);
-            else
-              bf16_vectors<Arch, Tokens>(panel, a, x.stride, n, first > 0, sums, stride);
-          };
-          float* out = y.data + t * y.stride + row;
-          if (rows == bf16_panel_rows && count == Tokens) {
-            into(out, y.stride);
-          } else {
-            alignas(64) float some[static_cast<std::size_t>(Tokens * bf16_panel_rows)] = {};
-            const auto bytes = static_cast<std::size_t>(rows) * sizeof(float);
-            for (Index i = 0; i < count && first > 0; ++i) std::memcpy(some + i * bf16_panel_rows, out + i * y.stride, bytes);
-            into(some, bf16_panel_rows);
-            for (Index i = 0; i < count; ++i) std::memcpy(out + i * y.stride, some + i * bf16_panel_rows, bytes);
-          }
+          bf16_product<Arch, Tokens, Way == Bf16Way::tiles>(panel, x.values + t * x.stride + first, x.stride, n, first > 0,
+                                                            y.data + t * y.stride + row, y.stride,
+                                                            std::min<Index>(tokens - t, Tokens), rows);
           t += Tokens;
         };
         if constexpr (Way == Bf16Way::tiles) {
