@@ -326,11 +326,19 @@ TEST_CASE("convert to GGUF for a size: what cannot be had is an error that says 
   refused(to_gguf + text + " --target-bpw 5 --type Q8_0", 2, "--type");
   refused(to_gguf + text + " --target-bpw 5 --target-size 100000", 2, "--target-bpw");
   refused(to_gguf + text + " --target-bpw 5 --target-bpw 5", 2, "twice");
+  refused(to_gguf + text + " --target-bpw 5 --write-imatrix " + p.path("text.txt"), 2, "--calibrate");
+  refused("convert " + p.model() + " " + p.path("text.txt") + " --to gguf" + text, 2, "--calibrate");
   refused(to_gguf + text + " --target-size Q4_K", 2, "it must be a number of bytes, or one of ");
   refused("convert " + p.model() + " " + p.path("x") + " --to gptq --target-bpw 5", 2, "are for --to gguf");
   refused("convert " + p.model() + " " + p.path("folder") + " --to gguf" + text + " --target-size Q5_0 --target-size 1000", 3,
           "a file of 1000 bytes cannot be had");
   CHECK(!fs::exists(p.path("folder/Q5_0.gguf")));
+  // A file to read that stands where one of several is to be written.
+  fs::create_directory(p.path("folder"));
+  fs::copy_file(p.path("text.txt"), p.path("folder/Q5_1.gguf"));
+  refused("convert " + p.model() + " " + p.path("folder") + " --to gguf --calibrate " + p.path("folder/Q5_1.gguf") +
+              " --target-size Q5_0 --target-size Q5_1",
+          2, "--calibrate");
 }
 
 TEST_CASE("convert to GGUF for a size: costs are the KL of the model with one matrix in its type") {

@@ -221,7 +221,7 @@ void print(const GgufOutcome& o, const std::string& what, const std::string& out
 }
 
 int to_gguf(const std::string& in, const std::string& out, const std::string& mix, const TargetOptions& targets,
-            GgufRequest request) {
+            GgufRequest request, const std::vector<FileRole>& inputs) {
   request.in = in, request.out = out, request.mix = io::find_gguf_mix(mix);
   if (!request.mix) return wrong_use("convert", "--type is '" + printable(mix) + "'; it must be one of " + io::gguf_mix_names());
   if (const std::string error = read_targets(targets, request.targets); !error.empty()) return wrong_use("convert", error);
@@ -233,8 +233,9 @@ int to_gguf(const std::string& in, const std::string& out, const std::string& mi
     request.mix = io::find_gguf_mix("Q8_0");
   }
   const std::size_t files = std::max<std::size_t>(1, request.targets.size());
-  for (std::size_t i = 0; i < files; ++i)
-    if (const auto writable = check_writable(request.path(i)); !writable) return fail("convert", cannot_write, writable.error());
+  std::vector<FileRole> outputs{{"--write-imatrix", request.imatrix}};
+  for (std::size_t i = 0; i < files; ++i) outputs.push_back({"OUT", request.path(i)});
+  if (const auto end = check_files("convert", inputs, outputs)) return *end;
   const auto outcomes = convert_to_gguf(request);
   if (!outcomes) return fail("convert", outcomes.error().code == ErrorCode::io ? cannot_write : bad_input, outcomes.error());
   for (std::size_t i = 0; i < files; ++i)
@@ -355,8 +356,9 @@ int convert(int argc, const char* const* argv) {
     return wrong_use("convert", "--bits is 1, which only --to exl3 has; give 2 to 8");
   }
   std::vector<FileRole> inputs = model_inputs(o.in, {});
+  inputs.insert(inputs.end(), {{"--calibrate", gguf.calibrate}, {"--imatrix", gguf.importance}});
   if (const auto apart = check_roles(inputs, {{"OUT", o.out}}); !apart) return fail("convert", usage, apart.error());
-  if (o.to == "gguf") return to_gguf(o.in, o.out, mix, targets, gguf);
+  if (o.to == "gguf") return to_gguf(o.in, o.out, mix, targets, gguf, inputs);
   const auto source = LinearSource::open(o.in);
   if (!source) return fail("convert", bad_input, source.error());
   if (source->folder().empty())

@@ -59,12 +59,16 @@ Result<std::optional<OutputError>> output_error(const io::Imatrix& importance, c
   return Found{std::move(out)};
 }
 
-Result<std::optional<std::vector<std::byte>>> rounded_for(const io::DType& type, ConstMatrix values, const OutputError* weigh,
-                                                          ThreadPool& pool) {
+Result<std::optional<std::vector<std::byte>>> put_rounded(model::Decoder& d, const GgufCalibration::Matrix& m, ConstMatrix values,
+                                                          const io::DType& type, const OutputError* weigh, ThreadPool& pool) {
   std::vector<std::byte> bytes(ggml_bytes(type, values.rows * values.cols));
-  ANYBIT_TRY(const io::RoundingError nearest, encode_nearest(type, values, bytes, pool));
-  if (nearest.largest == 0) return std::optional<std::vector<std::byte>>{};
+  const auto nearest = encode_nearest(type, values, bytes, pool);
+  if (!nearest) return in_context(nearest.error(), "tensor " + io::detail::shown(m.tensor.name));
+  if (nearest->largest == 0) return std::optional<std::vector<std::byte>>{};
   if (weigh) encode_for_outputs(type, values, weigh->factor, weigh->hessian.view(), bytes, pool);
+  Matrix decoded(values.rows, values.cols);
+  type.to_f32(bytes.data(), values.rows * values.cols / type.block_values, decoded.data());
+  model::set_gguf_tensor(d, m.tensor, decoded.view());
   return std::optional(std::move(bytes));
 }
 
@@ -180,13 +184,8 @@ Result<TensorBytes> GgufCalibration::round(const TensorTypes& types, ThreadPool&
     if (wanted == types.end()) return Ok{};
     const io::DType& type = *io::find_dtype(wanted->second);
     const anybit::Matrix values = model::read_gguf_tensor(decoder(), decoder().weights, m.tensor);
-    auto bytes = rounded_for(type, values.view(), weigh, pool);
-    if (!bytes) return in_context(bytes.error(), "tensor " + io::detail::shown(m.tensor.name));
-    if (!*bytes) return Ok{};
-    anybit::Matrix decoded(values.rows(), values.cols());
-    type.to_f32((*bytes)->data(), values.extents().size() / type.block_values, decoded.data());
-    model::set_gguf_tensor(d, m.tensor, decoded.view());
-    if (m.site || m.head) out.emplace(m.tensor.name, *std::move(*bytes));
+    ANYBIT_TRY(auto bytes, put_rounded(d, m, values.view(), type, weigh, pool));
+    if (bytes && (m.site || m.head)) out.emplace(m.tensor.name, *std::move(bytes));
     return Ok{};
   };
   const Index steps = d.config.blocks + 1;

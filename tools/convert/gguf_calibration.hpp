@@ -98,9 +98,10 @@ class GgufCalibration {
   anybit::model::ModelStats seen_;  ///< of the float model
 };
 
-/// Rounds the values of a matrix to `type` and gives the bytes: for the error of the outputs if there is one, else to the
-/// nearest. Nothing where the type holds them exactly.
-anybit::Result<std::optional<std::vector<std::byte>>> rounded_for(const anybit::io::DType& type, anybit::ConstMatrix values,
+/// Rounds the values of a matrix to `type`, for the error of the outputs if there is one, else to the nearest; `d` gets the
+/// rounded values, the caller their bytes. Nothing where the type holds them exactly.
+anybit::Result<std::optional<std::vector<std::byte>>> put_rounded(anybit::model::Decoder& d, const GgufCalibration::Matrix& m,
+                                                                  anybit::ConstMatrix values, const anybit::io::DType& type,
                                                                   const OutputError* weigh, anybit::ThreadPool& pool);
 
 }  // namespace tool

@@ -48,18 +48,6 @@ Result<double> error_in(const io::DType& type, ConstMatrix rows, const OutputErr
   return sum;
 }
 
-/// `d` with the values of a matrix rounded to `type`; unchanged where the type holds them.
-Status put_rounded(model::Decoder& d, const GgufCalibration::Matrix& m, ConstMatrix values, const io::DType& type,
-                   const OutputError* weigh, ThreadPool& pool) {
-  auto bytes = rounded_for(type, values, weigh, pool);
-  if (!bytes) return in_context(bytes.error(), "tensor " + io::detail::shown(m.tensor.name));
-  if (!*bytes) return Ok{};
-  Matrix decoded(values.rows, values.cols);
-  type.to_f32((*bytes)->data(), values.rows * values.cols / type.block_values, decoded.data());
-  model::set_gguf_tensor(d, m.tensor, decoded.view());
-  return Ok{};
-}
-
 }  // namespace
 
 Result<std::vector<std::vector<double>>> type_costs(const GgufCalibration& calibration, const std::vector<FreeMatrix>& matrices,
