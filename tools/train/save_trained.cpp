@@ -81,4 +81,14 @@ Status save_container(const std::string& to, const std::string& from, const mode
   return model::save_model(to, plain, {.recipe = recipe, .source = fs::path(from).filename().string()});
 }
 
+Status write_checkpoint(const std::string& path, std::span<const io::TensorInfo> tensors,
+                        const std::map<std::string, std::string>& facts) {
+  const Uninterrupted whole;
+  return io::write_safetensors(path, tensors, facts);
+}
+
+ExitCode exit_code_of_training(const Error& e) {
+  return e.code == ErrorCode::not_finite ? recipe_failed : e.code == ErrorCode::io ? cannot_write : bad_input;
+}
+
 }  // namespace tool

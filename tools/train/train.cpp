@@ -10,7 +10,6 @@
 #include <vector>
 
 #include <anybit/evaluate/loss_curve_svg.hpp>
-#include <anybit/io/safetensors_writer.hpp>
 #include <anybit/train/frozen_base.hpp>
 #include <anybit/train/lora.hpp>
 #include <anybit/train/lottery/tickets.hpp>
@@ -231,10 +230,6 @@ Status train_on(const TrainCommand& o, Loaded& loaded, std::span<const train::Ex
   return Ok{};
 }
 
-ExitCode exit_code_of_training(const Error& e) {
-  return e.code == ErrorCode::not_finite ? recipe_failed : e.code == ErrorCode::io ? cannot_write : bad_input;
-}
-
 int train_model(const TrainCommand& o) {
   const auto failed = [](ExitCode code, const Error& e) { return fail("train", code, e); };
   ThreadPool pool(thread_count(o.threads));
@@ -278,11 +273,7 @@ int train_model(const TrainCommand& o) {
     options.loss.executor = pool, options.loss.recompute_blocks = !o.keep_activations;
     options.loss.dropout.rate = lora.dropout, options.loss.dropout.seed = options.seed;
     options.loss.teacher = teacher ? &*teacher : nullptr;
-    options.checkpoints.write = [](const std::string& path, std::span<const io::TensorInfo> tensors,
-                                   const std::map<std::string, std::string>& facts) {
-      const Uninterrupted whole;
-      return io::write_safetensors(path, tensors, facts);
-    };
+    options.checkpoints.write = write_checkpoint;
     const auto views = examples.views();
     StepLog log(true);
     done = train_on(o, *loaded, views, std::move(options), log);

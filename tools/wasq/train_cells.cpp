@@ -3,18 +3,15 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <span>
 #include <utility>
 
-#include <anybit/io/safetensors_writer.hpp>
 #include <anybit/train/trainer.hpp>
 #include <anybit/train/wasq/pack.hpp>
 
 #include "recipes/catalog.hpp"
 #include "shared/open_model.hpp"
-#include "shared/outputs.hpp"
 #include "shared/printable.hpp"
 #include "train/examples.hpp"
 #include "train/save_trained.hpp"
@@ -60,12 +57,7 @@ Result<RunEnd> train_run(const TrainedGrid& grid, Index context, const std::stri
   ANYBIT_TRY(WasqRun run, prepare_wasq(method, m.decoder, examples, o.loss));
   o.reparametrize = train::wasq::on_grid(run.grid), o.loss.taps = run.taps;
   const fs::path state = fs::path(grid.folder) / (species + "_" + std::to_string(context) + ".state");
-  o.checkpoints = {.path = state.string(), .every = grid.checkpoint_every, .resume = true, .write = {}};
-  o.checkpoints.write = [](const std::string& path, std::span<const io::TensorInfo> tensors,
-                           const std::map<std::string, std::string>& facts) {
-    const Uninterrupted whole;
-    return io::write_safetensors(path, tensors, facts);
-  };
+  o.checkpoints = {.path = state.string(), .every = grid.checkpoint_every, .resume = true, .write = write_checkpoint};
   const Index per_epoch = ceil_div(static_cast<Index>(examples.size()), o.batch);
   Status saved = Ok{};
   RunEnd end = RunEnd::complete;

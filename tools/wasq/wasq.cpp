@@ -25,6 +25,7 @@
 #include "shared/parse.hpp"
 #include "shared/printable.hpp"
 #include "shared/text.hpp"
+#include "train/save_trained.hpp"
 #include "wasq/train_cells.hpp"
 
 namespace tool {
@@ -268,10 +269,6 @@ std::string contradiction(const TrainedGrid& g) {
   return {};
 }
 
-ExitCode exit_code_of_grid(const Error& e) {
-  return e.code == ErrorCode::not_finite ? recipe_failed : e.code == ErrorCode::io ? cannot_write : bad_input;
-}
-
 int evaluate_models(int argc, const char* const* argv) {
   WasqCommand o;
   CLI::App app(
@@ -325,7 +322,7 @@ int evaluate_models(int argc, const char* const* argv) {
   ThreadPool pool(thread_count(o.threads));
   if (trains) {
     if (const auto trained = train_cells(o.grid, pool); !trained)
-      return fail("wasq", exit_code_of_grid(trained.error()), trained.error());
+      return fail("wasq", exit_code_of_training(trained.error()), trained.error());
     for (const std::string& cell : cell_files(o.grid)) o.models.push_back(cell);
     if (o.prompts.empty() && o.prompt.empty()) return success;
   }

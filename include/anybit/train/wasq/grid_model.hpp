@@ -122,6 +122,14 @@ inline void project(const GridModel& m, GridLayer& l) {
     }
 }
 
+/// The weights that the model runs with.
+inline void put_weights(const GridModel& m, const GridLayer& l, std::span<float> to) {
+  if (m.rounds_once)
+    std::copy(l.values.begin(), l.values.end(), to.begin());
+  else
+    round_layer(l, l.values, to);
+}
+
 }  // namespace detail
 
 /// For TrainOptions::reparametrize. `m` outlives the run and then holds the trained values and scales of every layer. Layers
@@ -152,10 +160,7 @@ inline Reparametrize on_grid(GridModel& m) {
     out.to_weights = [&m, pairs] {
       for (const auto& [l, p] : pairs) {
         detail::store_scales(*l);  // a checkpoint may have changed them
-        if (m.rounds_once)
-          std::copy(l->values.begin(), l->values.end(), p.values.begin());
-        else
-          detail::round_layer(*l, l->values, p.values);
+        detail::put_weights(m, *l, p.values);
       }
     };
     out.gradients_from_weights = [&m, pairs] {
@@ -178,11 +183,7 @@ inline void round_layers(const GridModel& m, model::Decoder& d) {
   for (const GridLayer& l : m.layers) {
     if (l.values.empty()) continue;
     const MutableMatrix w = d[d.weight(l.name)].linear.own_dense();
-    const std::span<float> to(w.data, static_cast<std::size_t>(l.size()));
-    if (m.rounds_once)
-      std::copy(l.values.begin(), l.values.end(), to.begin());
-    else
-      detail::round_layer(l, l.values, to);
+    detail::put_weights(m, l, {w.data, static_cast<std::size_t>(l.size())});
   }
 }
 
