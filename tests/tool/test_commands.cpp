@@ -72,9 +72,14 @@ TEST_CASE("quantize --guided: Hessians weighed by gradients, recorded in the fil
       p.run("quantize " + p.model() + " " + p.path("g.safetensors") + recipe + learn + " --guided 4 --threads 2 --json -");
   INFO(made.err);
   REQUIRE(made.exit_code == 0);
-  CHECK(json::parse(made.out).at("description").get<std::string>().starts_with("guided(groups=4) gptq("));
-  CHECK(contains(p.run("inspect " + p.path("g.safetensors") + " --json -").out, "\"guided(groups=4) gptq("));
+  CHECK(json::parse(made.out).at("description").get<std::string>().starts_with("guided(groups=4) | gptq("));
+  CHECK(contains(p.run("inspect " + p.path("g.safetensors") + " --json -").out, "\"guided(groups=4) | gptq("));
   CHECK(p.read("g.safetensors") != p.read("plain.safetensors"));
+  // What the file records is answered with the option that makes it.
+  const std::string recorded = json::parse(made.out).at("description").get<std::string>();
+  const Ended again = p.run("quantize " + p.model() + " " + p.path("again.safetensors") + " --recipe '" + recorded + "'" + learn);
+  CHECK(again.exit_code == 2);
+  CHECK(contains(again.err, "leave it out here and give --guided 4"));
   const Ended table = p.compare("--guided 2 --recipe nearest-int4-g128 --recipe gptq-int4-g128 --quick");
   INFO(table.err);
   REQUIRE(table.exit_code == 0);

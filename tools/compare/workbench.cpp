@@ -380,7 +380,7 @@ Result<evaluate::ReportRow> Workbench::cache_row() {
 Result<Made> Workbench::make(const ModelRecipe& recipe, const std::string& save) {
   ANYBIT_TRY_STATUS(rotate(recipe.rotation));
   const std::string guided =
-      source_.guided && model::takes_guidance(recipe) ? "guided(groups=" + std::to_string(options_.guided) + ") " : "";
+      source_.guided && model::takes_guidance(recipe) ? "guided(groups=" + std::to_string(options_.guided) + ") | " : "";
   return make(uniform_plan(recipe, source_.decoder), source_.embedding, guided + recipe.description, save);
 }
 

@@ -418,6 +418,13 @@ Status read_transform(const Term& t, RecipeText& to) {
     ANYBIT_TRY(to.rotation, read_rotation(to.text, t));
     return Ok{};
   }
+  if (t.name == "guided") {
+    Index groups = 4;
+    OptionReader from(to.text, t.name, t.options);
+    from.number("groups", groups);
+    ANYBIT_TRY_STATUS(from.finish());
+    return misplaced("guided is of a whole run: leave it out here and give --guided " + std::to_string(groups));
+  }
   if (t.name != "awq" && t.name != "smooth_quant")
     return misplaced("'" + std::string(t.name) + "' is no transform; those are " + std::string(transforms));
   if (to.transform.index() != 0) return misplaced("this program has recipes of one transform beside rotated and blocks_learned");
