@@ -44,8 +44,8 @@ struct Study {
                quantize_model(d, stats, model::model_recipe(name, algorithm), embedding, {.executor = executor}));
     const double taken = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
     ANYBIT_TRY(const auto tokens, evaluate::compare(reference, q.decoder, text, executor));
-    std::printf("  %-32s KL %.4f +- %.4f  %6.1f s\n", name, evaluate::kl_statistics(tokens).kl.value,
-                evaluate::kl_statistics(tokens).kl.plus_minus, taken);
+    const evaluate::Estimate kl = evaluate::kl_statistics(tokens).kl;
+    std::printf("  %-32s KL %.4f +- %.4f  %6.1f s\n", name, kl.value, kl.plus_minus, taken);
     std::fflush(stdout);
     return Ok{};
   }

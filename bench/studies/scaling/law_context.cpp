@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "scaling/report.hpp"
 
@@ -42,7 +41,13 @@ std::string name_of(Index width, Index context, const Grid& g) {
   return line("context width %td, %td bytes, %s", width, context, g.name().c_str());
 }
 
-/// Values: loss in windows of 1024 and of 64 bytes.
+/// Loss in windows of 1024 and of 64 bytes.
+Result<Values> losses_of(const Study& s, const model::Decoder& d) {
+  ANYBIT_TRY(const Measured far, measure(d, s.corpus.test(), 1024, s.quick ? 1 : 24));
+  ANYBIT_TRY(const Measured near, measure(d, s.corpus.test(), 64, s.quick ? 2 : 400));
+  return Values{far.loss, near.loss};
+}
+
 Job job_of(const Study& s, Index width, Index context, const Grid& g) {
   return {name_of(width, context, g), [&s, width, context, g]() -> Result<Values> {
             ANYBIT_TRY(model::Decoder d, base_of(s, width));
@@ -54,9 +59,7 @@ Job job_of(const Study& s, Index width, Index context, const Grid& g) {
             how.tokens = (s.quick ? 1 : passes) * static_cast<double>(bytes), how.context = context, how.batch = step_bytes;
             how.rate = 1e-3, how.falls = false;
             ANYBIT_TRY_STATUS(train_net(d, s.corpus.tune().first(bytes), g, how));
-            ANYBIT_TRY(const Measured far, measure(d, s.corpus.test(), 1024, s.quick ? 1 : 24));
-            ANYBIT_TRY(const Measured near, measure(d, s.corpus.test(), 64, s.quick ? 2 : 400));
-            return Values{far.loss, near.loss};
+            return losses_of(s, d);
           }};
 }
 
@@ -64,7 +67,7 @@ Job job_of(const Study& s, Index width, Index context, const Grid& g) {
 Status judge(const Study& s, const Plan& plan, std::size_t which, const char* evaluation, Report& out) {
   const std::vector<std::string> names{"constant",   "per decade of weights", "log2 c", "squared log2 c", "2^-x", "4^-x",
                                        "2^-x log2 c"};
-  Table fitted{names}, held_out = fitted, all = fitted;
+  Table fitted{names}, held_out = fitted;
   Index inside = 0, lines_of_c = 0, cells = 0;
   for (const Index w : plan.widths)
     for (const int bits : plan.bits) {
@@ -82,7 +85,6 @@ Status judge(const Study& s, const Plan& plan, std::size_t which, const char* ev
                                       std::exp2(-bits),
                                       std::exp2(-2 * bits),
                                       std::exp2(-bits) * u};
-        all.add(row, loss);
         (cells++ % 5 == 2 ? held_out : fitted).add(row, loss);
         if (best == 0 || loss < least) best = c, least = loss;
       }
@@ -120,9 +122,7 @@ Result<Report> context_law(Study& s) {
   for (auto w = plan.widths.rbegin(); w != plan.widths.rend(); ++w)
     bases.push_back({line("base width %td", *w), [&s, width = *w]() -> Result<Values> {
                        ANYBIT_TRY(const model::Decoder d, base_of(s, width));
-                       ANYBIT_TRY(const Measured far, measure(d, s.corpus.test(), 1024, s.quick ? 1 : 24));
-                       ANYBIT_TRY(const Measured near, measure(d, s.corpus.test(), 64, s.quick ? 2 : 400));
-                       return Values{far.loss, near.loss};
+                       return losses_of(s, d);
                      }});
   for (auto w = plan.widths.rbegin(); w != plan.widths.rend(); ++w)
     for (const int bits : plan.bits)

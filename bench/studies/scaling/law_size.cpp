@@ -60,6 +60,18 @@ Result<std::string> table_of(const Study& s) {
   return csv;
 }
 
+/// The widest net against the fit of the others, where these are enough for one.
+Status hold_out_widest(const Table& t, Report& out) {
+  Table narrow = t;
+  narrow.rows.pop_back(), narrow.values.pop_back();
+  if (narrow.rows.size() <= 2) return Ok{};
+  ANYBIT_TRY(const Fit f, fit_linear(narrow));
+  const Interval expected = f.value_at(t.rows.back(), true);
+  out.lines.push_back(line("  held out, the widest: measured %.4f, expected ", t.values.back()) + shown(expected) +
+                      (expected.holds(t.values.back()) ? ": inside" : ": outside"));
+  return Ok{};
+}
+
 }  // namespace
 
 Result<Report> size_law(Study& s) {
@@ -69,23 +81,17 @@ Result<Report> size_law(Study& s) {
   Chart plain{"Penalty, plain grid", "weights", true}, rows{"Penalty, a scale per row", "weights", true};
   for (const Grid& g : grids()) {
     if (g.use == Use::floats) continue;
-    Table t{{"constant", "per decade of weights"}}, narrow = t;
+    Table t{{"constant", "per decade of weights"}};
     Series series{g.name(), {}};
     for (const Index w : s.widths()) {
       ANYBIT_TRY(const Cell base, cell(s, w, {}));
       ANYBIT_TRY(const Cell c, cell(s, w, g));
       t.add({1, log_weights(w)}, c.loss - base.loss);
-      if (w != s.widths().back()) narrow.add({1, log_weights(w)}, c.loss - base.loss);
       series.points.push_back({static_cast<double>(block_weights(w)), c.loss - base.loss});
     }
     ANYBIT_TRY(const Fit f, fit_linear(t));
     out.fit("penalty of " + g.name(), t, f);
-    if (narrow.rows.size() > 2) {
-      ANYBIT_TRY(const Fit without, fit_linear(narrow));
-      const Interval expected = without.value_at(t.rows.back(), true);
-      out.lines.push_back(line("  held out, the widest: measured %.4f, expected ", t.values.back()) + shown(expected) +
-                          (expected.holds(t.values.back()) ? ": inside" : ": outside"));
-    }
+    ANYBIT_TRY_STATUS(hold_out_widest(t, out));
     const bool claimed = g.use == Use::plain && (g.bits == 3 || g.bits == 4);
     const Interval slope = f.interval(1);
     if (claimed) {
@@ -110,9 +116,8 @@ Result<Report> width_law(Study& s) {
   Report out;
   out.csv = "width,floor,top,k,p0,residual\n";
   Chart curves{"Accuracy by bits, plain grid", "bits"}, law{"Bits at half height", "width", true};
-  Table t{{"constant", "per doubling of the width"}}, narrow = t;
+  Table t{{"constant", "per doubling of the width"}};
   Series points{"p0", {}, true, false};
-  double last = 0;
   for (const Index w : s.widths()) {
     std::vector<double> x, y;
     Series series{line("width %td", w), {}};
@@ -127,19 +132,12 @@ Result<Report> width_law(Study& s) {
         line("width %td: floor %.4f, top %.4f, k %.2f, p0 %.3f, residual %.4f", w, l.floor, l.top, l.k, l.middle, l.residual));
     const double doublings = std::log2(static_cast<double>(w));
     t.add({1, doublings}, l.middle);
-    if (w != s.widths().back()) narrow.add({1, doublings}, l.middle);
-    last = l.middle;
     points.points.push_back({static_cast<double>(w), l.middle});
     curves.series.push_back(std::move(series));
   }
   ANYBIT_TRY(const Fit f, fit_linear(t));
   out.fit("p0", t, f);
-  if (narrow.rows.size() > 2) {
-    ANYBIT_TRY(const Fit without, fit_linear(narrow));
-    const Interval expected = without.value_at(t.rows.back(), true);
-    out.lines.push_back(line("  held out, the widest: measured %.3f, expected ", last) + shown(expected) +
-                        (expected.holds(last) ? ": inside" : ": outside"));
-  }
+  ANYBIT_TRY_STATUS(hold_out_widest(t, out));
   Series fitted{"fit", {}, false};
   for (const auto& row : t.rows) fitted.points.push_back({std::exp2(row[1]), f.at(row)});
   law.series = {points, fitted};

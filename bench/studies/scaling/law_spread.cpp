@@ -81,13 +81,19 @@ std::vector<std::string> layer_names(const model::Decoder& d) {
   return out;
 }
 
-/// All layers on the grid of 3 bits, of which those of `tuned` train; loss in windows of 256.
-Result<double> tune_some(const Study& s, Index width, const std::set<std::string>& tuned) {
+/// A net trained as floats; the first call of a width trains it, the others read its state.
+Result<model::Decoder> trained_net(const Study& s, Index width) {
   model::Decoder d = make_net(width, 1);
   Training how;
   how.tokens = s.quick ? 4096 : 10 * static_cast<double>(block_weights(width));
   how.state = s.folder + line("/spread_%td%s.state", width, s.quick ? "_quick" : "");
   ANYBIT_TRY_STATUS(train_net(d, s.corpus.train(), {}, how));
+  return d;
+}
+
+/// All layers on the grid of 3 bits, of which those of `tuned` train; loss in windows of 256.
+Result<double> tune_some(const Study& s, Index width, const std::set<std::string>& tuned) {
+  ANYBIT_TRY(model::Decoder d, trained_net(s, width));
   ANYBIT_TRY(const model::Decoder on_grid, rounded(d, {Use::rows, 3}));
   for (const model::WeightId id : d.blueprint->linears)
     if (const std::string& name = (*d.blueprint)[id].name; !tuned.contains(name)) d[id].linear = on_grid[id].linear;
@@ -118,11 +124,7 @@ Result<Report> spread_law(Study& s) {
   std::vector<Job> jobs;
   for (auto w = widths.rbegin(); w != widths.rend(); ++w)
     jobs.push_back({line("spread width %td", *w), [&s, width = *w]() -> Result<Values> {
-                      model::Decoder d = make_net(width, 1);
-                      Training how;
-                      how.tokens = s.quick ? 4096 : 10 * static_cast<double>(block_weights(width));
-                      how.state = s.folder + line("/spread_%td%s.state", width, s.quick ? "_quick" : "");
-                      ANYBIT_TRY_STATUS(train_net(d, s.corpus.train(), {}, how));
+                      ANYBIT_TRY(const model::Decoder d, trained_net(s, width));
                       Values mean;
                       constexpr Index pieces = 8;
                       for (Index i = 0; i < pieces; ++i) {
@@ -209,7 +211,7 @@ Result<Report> spread_law(Study& s) {
               "rank correlation with the added loss: spread " + shown(mean_interval(correlations[0])) + ", error of outputs " +
                   shown(mean_interval(correlations[1])));
   Chart gains{line("Loss with %zu of 14 layers tuned", tuned_layers), "weights", true};
-  std::map<std::string, std::vector<double>> shares;  // of what tuning all layers gains
+  std::map<std::string, std::vector<double>> shares;  // parts of the gain of tuning all layers
   std::map<std::string, Series> curves;
   for (const Index w : widths) {
     const auto loss = [&](const std::string& how) { return (*s.points.find(line("spread tuned width %td, ", w) + how))[0]; };

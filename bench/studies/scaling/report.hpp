@@ -1,5 +1,5 @@
 #pragma once
-// What a law leaves behind: lines that say how it was fitted and what became of published claims, a table, a picture.
+// The outcome of a law: lines that say how it was fitted and whether published claims hold, a table, a picture.
 
 #include <array>
 #include <cstdarg>
