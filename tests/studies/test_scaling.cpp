@@ -1,4 +1,4 @@
-// What the scaling laws of bench/studies stand on: least squares with intervals against published examples, the file of points.
+// The arithmetic of bench/studies/scaling: least squares with intervals against published examples, the file of points.
 
 #include <cmath>
 #include <fstream>

@@ -228,7 +228,7 @@ TEST_CASE("wasq --train: every cell of the grid from one model, the same as sing
     CHECK((p.read("alone.safetensors") == p.read("grid/sf4_64_" + epochs + "_fpm.safetensors")));
   }
 
-  // What is there is left alone; what is not is trained again to the same bytes.
+  // Models that are there stay as they are; a missing one is trained again to the same bytes.
   const std::string last = p.read("grid/sf8_128_2_opt.safetensors"), first = p.read("grid/sf4_64_1_fpm.safetensors");
   REQUIRE(
       p.shell("rm " + p.path("grid/sf8_128_2_opt.safetensors") + " && echo mine > " + p.path("grid/sf8_128_1_opt.safetensors"))

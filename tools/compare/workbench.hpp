@@ -27,7 +27,7 @@ anybit::Status check_candidates(const std::vector<const anybit::model::ModelReci
 /// The recipes of these names or texts, each once; all of the book if there are none.
 anybit::Result<std::vector<const anybit::model::ModelRecipe*>> find_recipes(RecipeBook& book,
                                                                             const std::vector<std::string>& names);
-/// Recipes of what is no linear of a block, null for the usual 8 bits.
+/// Recipes of the weights outside the blocks (embedding, head), null for the usual 8 bits.
 struct OwnRecipes {
   const anybit::model::ModelRecipe *embedding = nullptr, *head = nullptr;
 };

@@ -23,11 +23,10 @@ inline namespace ANYBIT_ABI {
 ///                 most 2^-8 of itself.
 /// int8_static     int8_per_token with one scale for all tokens, known before they come (static_activation_scale() finds it by
 ///                 calibration). What lies beyond 127 scales is cut off there.
-/// int8_folded     int8_per_token with weights that are rounded once more where that costs little: the scales of a row's groups
-/// are
-///                 folded into whole numbers of 8 bits and one scale a row, so that sums run through groups. Of prepared weights
-///                 (AnyPacked::prepare) and only in rows whose error grows little enough; other rows, and weights that are not
-///                 prepared for it, are int8_per_token's.
+/// int8_folded     int8_per_token with weights that are rounded once more where that costs little: a row becomes whole numbers
+///                 of 8 bits with one scale, into which the scales of its groups are folded, so that sums run through groups.
+///                 Needs prepared weights (AnyPacked::prepare), and serves rows whose error grows little enough; all others
+///                 are multiplied as int8_per_token.
 enum class Compute { f32, int8_per_token, int8_per_block, bf16, int8_static, int8_folded };
 inline constexpr std::array<std::string_view, 6> compute_names{"f32",  "int8_per_token", "int8_per_block",
                                                                "bf16", "int8_static",    "int8_folded"};

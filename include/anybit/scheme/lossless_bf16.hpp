@@ -29,9 +29,8 @@ inline constexpr SectionTag code_lengths{'h', 'u', 'f', 'l'}, offsets{'o', 'f', 
 /// shorter, has a run of whole bytes of its own among the exponents, so rows decode in any order.
 ///   code_lengths      4 bits for each of the 256 exponents, the even one lower: bits of its code, 0 to 12. The code is canonical
 ///                     and complete.
-///   offsets           where blocks start, row after row: 8 bytes for every 64th block, then 2 bytes for every block, counted
-///   from
-///                     the 8 of its 64
+///   offsets           where blocks start, row after row: 8 bytes for every 64th block, then 2 bytes for every block, which
+///                     count from the last 8
 ///   signs_mantissas   a byte for each weight: sign, then 7 bits of mantissa
 ///   exponents         codes, the first bit in a byte's highest; 8 zero bytes end it, so that readers may load 8 at a time
 struct LosslessBf16 {
@@ -69,7 +68,7 @@ struct LosslessBf16 {
   /// Four rows are decoded in turns: a code's place follows from the code before it, so one row alone would wait for itself.
   static constexpr Index granule_rows = 4, granule_cols = block;
 
-  /// What decoding needs beside the bytes, for callers of many granules.
+  /// Tables for decoding, built once by callers that read many granules.
   class Decoder {
    public:
     explicit ANYBIT_INLINE Decoder(Sections s) {
