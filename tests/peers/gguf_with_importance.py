@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--calibration-tokens", type=int, default=8192)
     parser.add_argument("--ways", type=lambda text: text.split(","), default=list(WAYS), help="some of " + ",".join(WAYS))
     parser.add_argument("--keep", help="a folder; the files that lie there are not made again")
-    a = parser.parse_args()
+    a = parser.parse_intermixed_args()
     llama.disable_logging()
     llama.llama_backend_init()
     measure = Measure(a.model, pathlib.Path(a.evaluation).read_text(), a.tokens)
