@@ -75,7 +75,7 @@ TEST_CASE("quantize --guided: Hessians weighed by gradients, recorded in the fil
   CHECK(json::parse(made.out).at("description").get<std::string>().starts_with("guided(groups=4) | gptq("));
   CHECK(contains(p.run("inspect " + p.path("g.safetensors") + " --json -").out, "\"guided(groups=4) | gptq("));
   CHECK(p.read("g.safetensors") != p.read("plain.safetensors"));
-  // What the file records is answered with the option that makes it.
+  // A recipe copied from such a file is refused: the error names the option to give instead.
   const std::string recorded = json::parse(made.out).at("description").get<std::string>();
   const Ended again = p.run("quantize " + p.model() + " " + p.path("again.safetensors") + " --recipe '" + recorded + "'" + learn);
   CHECK(again.exit_code == 2);

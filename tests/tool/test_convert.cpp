@@ -333,7 +333,7 @@ TEST_CASE("convert to GGUF for a size: what cannot be had is an error that says 
   refused("convert " + p.model() + " " + p.path("folder") + " --to gguf" + text + " --target-size Q5_0 --target-size 1000", 3,
           "a file of 1000 bytes cannot be had");
   CHECK(!fs::exists(p.path("folder/Q5_0.gguf")));
-  // A file to read that stands where one of several is to be written.
+  // An input inside the output folder, at the path of one of the outputs.
   fs::create_directory(p.path("folder"));
   fs::copy_file(p.path("text.txt"), p.path("folder/Q5_1.gguf"));
   refused("convert " + p.model() + " " + p.path("folder") + " --to gguf --calibrate " + p.path("folder/Q5_1.gguf") +

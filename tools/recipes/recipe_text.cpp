@@ -423,7 +423,7 @@ Status read_transform(const Term& t, RecipeText& to) {
     OptionReader from(to.text, t.name, t.options);
     from.number("groups", groups);
     ANYBIT_TRY_STATUS(from.finish());
-    return misplaced("guided is of a whole run: leave it out here and give --guided " + std::to_string(groups));
+    return misplaced("guided applies to a whole run: leave it out here and give --guided " + std::to_string(groups));
   }
   if (t.name != "awq" && t.name != "smooth_quant")
     return misplaced("'" + std::string(t.name) + "' is no transform; those are " + std::string(transforms));
